@@ -1,0 +1,108 @@
+"""A call: one LLM call of an app, with its prompt, its sampling and what comes back.
+
+These are plain immutable facts. They know nothing of sessions, engines or HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from .prompt import Prompt
+
+__all__ = ["Call", "CallId", "Finish", "ResolvedSampling", "Sampling", "Usage", "VariableName"]
+
+CallId = NewType("CallId", str)
+VariableName = NewType("VariableName", str)
+
+
+class Finish(StrEnum):
+    """Why a generation ended by itself. Cancels and failures are errors, not finishes."""
+
+    STOP = "stop"
+    """The model ended its turn, or a stop string or stop token came."""
+    LENGTH = "length"
+    """`max_tokens` were drawn, or the context is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """What was asked. `None` is "not asked": the checkpoint's generation_config.json decides (`resolve`)."""
+
+    max_tokens: int | None = None
+    """Most tokens to draw; not asked: the rest of the context."""
+    min_tokens: int = 0
+    """End-of-sequence and stop tokens are not drawn before this many tokens."""
+    temperature: float | None = None
+    """0 is greedy."""
+    top_p: float | None = None
+    top_k: int | None = None
+    """0 keeps all."""
+    min_p: float | None = None
+    """Tokens less likely than this share of the likeliest one are dropped."""
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """Strings that end the text; they are not part of it."""
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    def resolve(self, defaults: Sampling, *, room: int, seed: int) -> ResolvedSampling:
+        """Decide every field. `room` is the tokens left in the context; `seed` is drawn by the caller once per call."""
+
+        def choose(name: str, last: float) -> float:
+            asked, default = getattr(self, name), getattr(defaults, name)
+            return asked if asked is not None else default if default is not None else last
+
+        wanted = self.max_tokens if self.max_tokens is not None else defaults.max_tokens
+        return ResolvedSampling(
+            max_tokens=room if wanted is None else min(wanted, room),
+            min_tokens=self.min_tokens,
+            temperature=float(choose("temperature", 1.0)),
+            top_p=float(choose("top_p", 1.0)),
+            top_k=int(choose("top_k", 0)),
+            min_p=float(choose("min_p", 0.0)),
+            seed=self.seed if self.seed is not None else seed,
+            stop=self.stop,
+            stop_token_ids=self.stop_token_ids,
+            ignore_eos=self.ignore_eos,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSampling:
+    """What was decided: every field has a value. This is all that an engine learns about sampling."""
+
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one call. `cached_tokens` of the `prompt_tokens` were not computed again."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One LLM call: `prompt` in, the variable `output` out."""
+
+    id: CallId
+    prompt: Prompt
+    output: VariableName
+    sampling: Sampling = field(default_factory=Sampling)
+    model: str | None = None
+    """Served model name; `None` takes the fleet's first."""
+    function: str | None = None
+    """Name of the function (template) that made this call, for people and for learned lengths."""

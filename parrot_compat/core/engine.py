@@ -1,0 +1,143 @@
+"""The engine port: runs token ids (or text) through a model on forkable contexts.
+
+An engine knows no variables, sessions or tenants; what it is told of them is opaque: `namespace` (cache
+scope: nothing is reused across two of them), `flow` (what fairness counts), `group` (tasks better run
+together) and `slack_s` (how long this work can wait without anybody noticing).
+
+The invariant: what an engine keeps, shares, evicts or recomputes never changes the tokens it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, NewType, Protocol
+
+from .call import Finish, ResolvedSampling, Sampling, Usage
+from .prompt import Content
+
+__all__ = ["Chunk", "ContextId", "Engine", "EngineInfo", "EngineLoad", "Fill", "Filled", "Generate", "Scope"]
+
+ContextId = NewType("ContextId", int)
+"""Text already inside an engine. Ids are drawn by the fleet and never used twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine is, asked once when it joins the fleet."""
+
+    name: str
+    model: str
+    """Served model name."""
+    context_tokens: int
+    """Most tokens of prompt and output together."""
+    takes: Literal["tokens", "text"] = "tokens"
+    """A text engine renders and tokenises by itself: exactness is its own, contexts are advisory."""
+    capacity_tokens: int | None = None
+    """Tokens of KV that fit at once; `None` if the engine does not say."""
+    max_rows: int | None = None
+    """Sequences that run at once; `None` if the engine does not say."""
+    page_size: int = 1
+    """Tokens that are shared or evicted as one."""
+    defaults: Sampling = field(default_factory=Sampling)
+    """Sampling of the checkpoint's generation_config.json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """A snapshot for placement; reading it never blocks."""
+
+    running: int = 0
+    """Sequences that take part in steps."""
+    waiting: int = 0
+    """Sequences accepted and not yet started."""
+    waiting_tokens: int = 0
+    """Prompt tokens not yet computed."""
+    free_tokens: int | None = None
+    """KV tokens free or evictable at once."""
+    step_s: float | None = None
+    """Moving average of one step, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What an engine is told of where work comes from. All of it is opaque to the engine."""
+
+    namespace: str = ""
+    flow: str = ""
+    group: str | None = None
+    slack_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """Make `context` hold `content` after what it (or its `parent`) holds.
+
+    A `context` the engine does not know yet begins as a fork of `parent`, or empty.
+    """
+
+    context: ContextId
+    content: Content
+    parent: ContextId | None = None
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """`tokens` are in the context now; `cached_tokens` of the ones just added were not computed again."""
+
+    tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generate:
+    """Extend (or fork, then extend) `context` by `content`, then draw. The output stays in the context."""
+
+    context: ContextId
+    content: Content
+    sampling: ResolvedSampling
+    parent: ContextId | None = None
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A stretch of output. `text` never splits a character and holds back what may become a stop string.
+
+    The last chunk, and only the last, has `finish` and `usage`. `tokens` is empty from text engines.
+    """
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class Engine(Protocol):
+    """Fill, Generate, truncate, free. Every implementation passes the contract in `tests/core/engine_contract.py`."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    async def fill(self, fill: Fill) -> Filled:
+        """Errors: `PromptTooLong`, `ContextLost` (parent unknown), `EngineLost`. Cancelling stops the work."""
+        ...
+
+    def generate(self, generate: Generate) -> AsyncIterator[Chunk]:
+        """Errors as `fill`, raised from the iterator. Closing the iterator stops the work and frees its rows."""
+        ...
+
+    async def truncate(self, context: ContextId, tokens: int) -> None:
+        """Keep the first `tokens` tokens. Errors: `ContextLost`."""
+        ...
+
+    async def free(self, context: ContextId) -> None:
+        """Forget a context; what it held stays reusable cache until evicted. Idempotent."""
+        ...
+
+    def load(self) -> EngineLoad: ...
+
+    async def close(self) -> None:
+        """Stop. Work still inside fails with `EngineLost`. Idempotent."""
+        ...

@@ -1,0 +1,148 @@
+"""Prompts: what a call says to the model, as segments between variable boundaries.
+
+A prompt knows nothing of tokens, engines or HTTP. It is immutable; binding its inputs gives the plain
+content (`Chat`, `Text` or `Tokens`) that a tokenizer or a text engine takes.
+
+The invariant: `prompt.bind(values)` is exactly what the app would have sent had it known the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Chat",
+    "ChatPrompt",
+    "Constant",
+    "Content",
+    "Input",
+    "Message",
+    "Prompt",
+    "Segment",
+    "Text",
+    "TextPrompt",
+    "Tokens",
+    "TokensPrompt",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Text that is known when the call is made."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A hole that the value of `variable` fills."""
+
+    variable: str
+
+
+Segment = Constant | Input
+"""A stretch of prompt between variable boundaries. (`Output` segments belong to templates, which are
+cut into one call per output before they come here.)"""
+
+
+# ---- contents: what is left when every hole is filled ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Messages as the checkpoint's chat template takes them, and the tools offered (JSON schemas)."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A raw prompt of /v1/completions: tokenised as Hugging Face does it, special tokens included."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids, taken as they are."""
+
+    ids: tuple[int, ...]
+
+
+Content = Chat | Text | Tokens
+
+
+# ---- prompts: contents with holes ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message. `content` is its text in segments, `None` where the role has no text (a tool call);
+    `fields` holds everything else that the chat template may read (name, tool_calls, tool_call_id, …)."""
+
+    role: str
+    content: tuple[Segment, ...] | None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, role: str, text: str, **fields: Any) -> Message:
+        return cls(role, (Constant(text),), fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    def inputs(self) -> tuple[str, ...]:
+        """Variables that must have a value before this prompt can run, in order of first use."""
+        return _inputs(segment for message in self.messages for segment in message.content or ())
+
+    def bind(self, values: Mapping[str, str]) -> Chat:
+        return Chat(
+            tuple(
+                {
+                    "role": message.role,
+                    "content": None if message.content is None else _fill(message.content, values),
+                    **message.fields,
+                }
+                for message in self.messages
+            ),
+            self.tools,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    segments: tuple[Segment, ...]
+
+    def inputs(self) -> tuple[str, ...]:
+        return _inputs(iter(self.segments))
+
+    def bind(self, values: Mapping[str, str]) -> Text:
+        return Text(_fill(self.segments, values))
+
+
+@dataclass(frozen=True, slots=True)
+class TokensPrompt:
+    ids: tuple[int, ...]
+
+    def inputs(self) -> tuple[str, ...]:
+        return ()
+
+    def bind(self, values: Mapping[str, str]) -> Tokens:
+        return Tokens(self.ids)
+
+
+Prompt = ChatPrompt | TextPrompt | TokensPrompt
+
+
+def _inputs(segments: Iterator[Segment]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(segment.variable for segment in segments if isinstance(segment, Input)))
+
+
+def _fill(segments: Sequence[Segment], values: Mapping[str, str]) -> str:
+    return "".join(segment.text if isinstance(segment, Constant) else values[segment.variable] for segment in segments)

@@ -1,0 +1,25 @@
+"""The tokenizer port: from contents to token ids and back, exactly as Hugging Face does it.
+
+Prompt ids are the chat template applied to the real values and tokenised as one text, never pieces put
+together. One exception, for safety: text inside values (message contents) never encodes to control ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .prompt import Content
+
+__all__ = ["Tokenizer"]
+
+
+class Tokenizer(Protocol):
+    def encode(self, content: Content) -> tuple[int, ...]:
+        """Prompt ids of a chat (with the generation prompt), a raw text or given ids.
+
+        Errors: `BadPrompt` where the chat template refuses the messages or an id is out of the vocabulary.
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...

@@ -1,0 +1,99 @@
+"""A variable: one text, written once (or failed once), read by many.
+
+It knows nothing of calls or engines. While its text is being written readers may follow it chunk by
+chunk; nobody waits for a text that will never come.
+
+The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from .call import VariableName
+from .errors import AlreadySettled, ParrotError
+
+__all__ = ["Variable"]
+
+
+class Variable:
+    """One text, written once. Readers wait for the text or for the reason it will never come."""
+
+    def __init__(self, name: VariableName) -> None:
+        self.name = name
+        self._chunks: list[str] = []
+        self._outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._news = asyncio.Event()
+
+    # ---- writing -----------------------------------------------------------------------------------
+
+    def append(self, chunk: str) -> None:
+        """Write the next stretch of the text. Readers of `stream` see it at once."""
+        self._must_be_open()
+        if chunk:
+            self._chunks.append(chunk)
+            self._tell()
+
+    def close(self) -> None:
+        """What was appended is the text."""
+        self._must_be_open()
+        self._outcome.set_result("".join(self._chunks))
+        self._tell()
+
+    def set(self, text: str) -> None:
+        """Write the whole text at once."""
+        self._must_be_open()
+        self.append(text)
+        self.close()
+
+    def fail(self, cause: ParrotError) -> None:
+        """Say why the text will never come. Does nothing if the variable is settled."""
+        if not self._outcome.done():
+            self._outcome.set_exception(cause)
+            self._outcome.exception()  # marks it as retrieved: a failed variable may have no reader
+            self._tell()
+
+    # ---- reading -----------------------------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        return self._outcome.done()
+
+    @property
+    def failure(self) -> ParrotError | None:
+        if not self._outcome.done():
+            return None
+        error = self._outcome.exception()
+        assert error is None or isinstance(error, ParrotError)
+        return error
+
+    @property
+    def text_so_far(self) -> str:
+        return "".join(self._chunks)
+
+    async def get(self) -> str:
+        return await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+
+    async def stream(self) -> AsyncIterator[str]:
+        """Every chunk from the first on, then the end or the failure; a reader may come late."""
+        position = 0
+        while True:
+            news = self._news
+            while position < len(self._chunks):
+                position += 1
+                yield self._chunks[position - 1]
+            if self._outcome.done():
+                break
+            await news.wait()
+        await self.get()
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    def _must_be_open(self) -> None:
+        if self._outcome.done():
+            raise AlreadySettled(f"variable {self.name!r} is already settled")
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
