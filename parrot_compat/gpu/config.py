@@ -1,0 +1,215 @@
+"""What an engine was asked to be (`EngineConfig`) and what it decided to be (`ResolvedConfig`).
+
+`resolve` joins three sets of facts, the asked config, the checkpoint and the machine, and decides every
+field; nothing downstream guesses again. It imports no torch, so a process that only starts engines can use it.
+
+The invariant: a `ResolvedConfig` fits: `context_tokens` never exceeds what the pages hold or what the
+checkpoint's positions allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, cast, get_args
+
+from parrot_compat.core.call import Sampling
+from parrot_compat.core.errors import EngineError, ModelRefused
+
+__all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "choose_dtype", "resolve"]
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CPU_KV_BYTES = 4 << 30
+"""Most bytes of KV on a CPU unless `kv_tokens` says otherwise: the memory belongs to other programs too."""
+CPU_KV_SHARE = 0.25
+MOST_KV_TOKENS_PER_ROW = 32_768
+"""Beyond this many tokens for every row at once, more CPU pages would hardly ever be touched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What was asked. `None` and "auto" are "not asked"."""
+
+    model: str = "builtin:tiny"
+    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`."""
+    name: str = "engine-0"
+    served_model_name: str | None = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    max_model_len: int | None = None
+    page_size: int | None = None
+    """Tokens shared or evicted as one."""
+    kv_tokens: int | None = None
+    """Tokens of KV held at once; rounded up to whole pages."""
+    max_rows: int | None = None
+    """Most sequences of one step."""
+    step_tokens: int | None = None
+    """Token budget of one step, so also the longest prefill chunk."""
+    threads: int | None = None
+    enable_prefix_caching: bool = True
+    gpu_memory_utilization: float = 0.9
+    """Share of the free device memory, after the weights, that the KV may take."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("device", get_args(Device)), ("dtype", get_args(Dtype))):
+            if getattr(self, name) not in choices:
+                raise EngineError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        for name in ("max_model_len", "page_size", "kv_tokens", "max_rows", "step_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EngineError(f"{name} must be at least 1, not {value}")
+        if not 0.0 < self.gpu_memory_utilization <= 1.0:
+            raise EngineError(f"gpu_memory_utilization must be in (0, 1], not {self.gpu_memory_utilization}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> EngineConfig:
+        """The inverse of `to_json`; a field this version does not know is an error, never ignored."""
+        unknown = sorted(set(value) - {item.name for item in fields(cls)})
+        if unknown:
+            raise EngineError(f"unknown engine config fields: {', '.join(unknown)}")
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What a checkpoint's small files say (`models/weights.read_facts`)."""
+
+    path: str
+    model_type: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    dtype: str | None = None
+    """As config.json states it; `None` if it does not."""
+    eos_token_ids: tuple[int, ...] = ()
+    defaults: Sampling = field(default_factory=Sampling)
+    notes: tuple[str, ...] = ()
+    """What the files ask for and this engine does not do; shown with the resolved config."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the device has to give, measured once the weights are loaded."""
+
+    device: Literal["cpu", "cuda"]
+    free_bytes: int
+    cores: int
+    """Physical cores this process may use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedConfig:
+    """What was decided; every field has a value. `str()` is what an engine prints once at its start."""
+
+    name: str
+    model: str
+    path: str
+    served_model_name: str
+    model_type: str
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    context_tokens: int
+    """Most tokens of prompt and output together."""
+    page_size: int
+    pages: int
+    max_rows: int
+    step_tokens: int
+    threads: int
+    enable_prefix_caching: bool
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    defaults: Sampling
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.pages * self.page_size
+
+    def __str__(self) -> str:
+        asked = {key: value for key, value in asdict(self.defaults).items() if value not in (None, (), False, 0)}
+        lines = [
+            f"{self.name}: {self.served_model_name} ({self.model_type}, {self.dtype}) on {self.device}, "
+            f"{self.threads} threads",
+            f"  model {self.path}: {self.layers} layers, {self.heads} heads / {self.kv_heads} kv of {self.head_dim}, "
+            f"vocabulary {self.vocab_size}, ends at {list(self.eos_token_ids)}",
+            f"  context {self.context_tokens} tokens; KV {self.kv_tokens} tokens in {self.pages} pages of "
+            f"{self.page_size}; prefix cache {'on' if self.enable_prefix_caching else 'off'}",
+            f"  steps of at most {self.max_rows} rows and {self.step_tokens} tokens; sampling defaults {asked}",
+        ]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def choose_dtype(config: EngineConfig, checkpoint: CheckpointFacts) -> Literal["float32", "bfloat16", "float16"]:
+    """The asked dtype, else the checkpoint's, else float32 (what Hugging Face reads such a file as)."""
+    chosen = config.dtype if config.dtype != "auto" else checkpoint.dtype or "float32"
+    if chosen not in DTYPE_BYTES:
+        raise ModelRefused(f"config.json of {checkpoint.path} has dtype {chosen!r}; served are {', '.join(DTYPE_BYTES)}")
+    return cast(Literal["float32", "bfloat16", "float16"], chosen)
+
+
+def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine) -> ResolvedConfig:
+    dtype = choose_dtype(config, checkpoint)
+    on_cpu = machine.device == "cpu"
+    page_size = config.page_size or 16
+    max_rows = config.max_rows or (64 if on_cpu else 256)
+    wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
+    token_bytes = 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
+
+    if config.kv_tokens is not None:
+        pages = -(-config.kv_tokens // page_size)
+    else:
+        pages = _pages_that_fit(config, machine, page_size * token_bytes)
+        if on_cpu:
+            pages = min(pages, max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size))
+        # One full context always gets its pages if memory allows it at all.
+        one_context = -(-wanted // page_size)
+        if pages < one_context and one_context * page_size * token_bytes <= machine.free_bytes // 2:
+            pages = one_context
+    if pages < 1:
+        raise ModelRefused(
+            f"{machine.free_bytes} bytes are free on {machine.device}: too few for one page of KV "
+            f"({page_size * token_bytes} bytes) of {checkpoint.path}"
+        )
+    return ResolvedConfig(
+        name=config.name,
+        model=config.model,
+        path=checkpoint.path,
+        served_model_name=config.served_model_name or config.model,
+        model_type=checkpoint.model_type,
+        device=machine.device,
+        dtype=dtype,
+        context_tokens=min(wanted, pages * page_size),
+        page_size=page_size,
+        pages=pages,
+        max_rows=max_rows,
+        step_tokens=config.step_tokens or (512 if on_cpu else 8192),
+        threads=config.threads or machine.cores,
+        enable_prefix_caching=config.enable_prefix_caching,
+        layers=checkpoint.layers,
+        heads=checkpoint.heads,
+        kv_heads=checkpoint.kv_heads,
+        head_dim=checkpoint.head_dim,
+        vocab_size=checkpoint.vocab_size,
+        eos_token_ids=checkpoint.eos_token_ids,
+        defaults=checkpoint.defaults,
+        notes=checkpoint.notes,
+    )
+
+
+def _pages_that_fit(config: EngineConfig, machine: Machine, page_bytes: int) -> int:
+    if machine.device == "cuda":
+        return int(machine.free_bytes * config.gpu_memory_utilization) // page_bytes
+    return min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes
