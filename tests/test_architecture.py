@@ -32,7 +32,9 @@ def name(path: Path) -> str:
 
 def tool(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip(module)
-    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_layers_hold() -> None:
@@ -82,7 +84,11 @@ def test_no_function_has_outgrown_a_screen() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [name(path) for path in SOURCE + RECIPES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [
+        name(path)
+        for path in SOURCE + RECIPES
+        if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
     assert not silent
 
 
@@ -94,7 +100,8 @@ def test_exports_are_sorted_complete_and_true() -> None:
             (
                 ast.literal_eval(node.value)
                 for node in tree.body
-                if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+                if isinstance(node, ast.Assign)
+                and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
             ),
             None,
         )

@@ -5,7 +5,7 @@ Our exception hierarchy:
 ParrotError
   CallerError              the caller can mend it; the message says how
     BadTemplate · BadPrompt · BadSchema · PromptTooLong · CycleInGraph
-    UnknownVariable · UnknownSession · AlreadySettled
+    UnknownVariable · UnknownSession · AlreadySettled · TransformFailed
   LimitError               the caller can come back later
     TooManyCalls · TokenBudgetSpent · QueueFull
   EngineError              the operator, or a retry, can mend it
@@ -38,6 +38,7 @@ __all__ = [
     "QueueFull",
     "TokenBudgetSpent",
     "TooManyCalls",
+    "TransformFailed",
     "UnknownSession",
     "UnknownVariable",
     "UpstreamFailed",
@@ -96,6 +97,10 @@ class UnknownSession(CallerError):
 
 class AlreadySettled(CallerError):
     """A variable is written once; this one has its text or its failure already."""
+
+
+class TransformFailed(CallerError):
+    """A transform does not apply to the text it met."""
 
 
 class LimitError(ParrotError):

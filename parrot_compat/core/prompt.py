@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # an input carries transforms and calls them; only who makes them needs their regex library
+    from .transform import Transform
 
 __all__ = [
     "Chat",
@@ -37,9 +40,16 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A hole that the value of `variable` fills."""
+    """A hole that the value of `variable` fills, after `transforms`."""
 
     variable: str
+    transforms: tuple[Transform, ...] = ()
+
+    def fill(self, value: str) -> str:
+        """Errors: `TransformFailed`."""
+        for transform in self.transforms:
+            value = transform.apply(value)
+        return value
 
 
 Segment = Constant | Input
@@ -145,4 +155,7 @@ def _inputs(segments: Iterator[Segment]) -> tuple[str, ...]:
 
 
 def _fill(segments: Sequence[Segment], values: Mapping[str, str]) -> str:
-    return "".join(segment.text if isinstance(segment, Constant) else values[segment.variable] for segment in segments)
+    return "".join(
+        segment.text if isinstance(segment, Constant) else segment.fill(values[segment.variable])
+        for segment in segments
+    )

@@ -1,0 +1,131 @@
+"""Templates: text with holes, some of which the model fills.
+
+`{{input:name}}` is filled by a binding, `{{output:name}}` by the model; `\\{{` is a literal `{{`. A template
+may have several outputs and may begin with one. It knows nothing of sessions: `cut` turns it into one
+prompt per output, each reading what comes before it.
+
+The invariant: the prompts of a template, filled in order, spell the template's text in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .call import VariableName
+from .errors import BadTemplate
+from .prompt import ChatPrompt, Constant, Input, Message, Prompt, Segment, TextPrompt
+
+__all__ = ["Form", "Output", "Template"]
+
+Form = Literal["chat", "text"]
+"""How a template speaks to the model. chat: what comes before an output is a user message and the output the
+assistant's turn. text: one raw text, as base models continue it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A hole that the model fills."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    segments: tuple[Constant | Input | Output, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Template:
+        """Errors: `BadTemplate`, with the position and what stands there."""
+        segments: list[Constant | Input | Output] = []
+        constant: list[str] = []
+        position = 0
+        for mark in _MARK.finditer(text):
+            constant.append(text[position : mark.start()])
+            position = mark.end()
+            if mark["escape"]:
+                constant.append("{{")
+                continue
+            hole = _HOLE.match(text, mark.start())
+            if hole is None:
+                raise BadTemplate(
+                    f"at character {mark.start()}: {text[mark.start() : mark.start() + 40]!r} is neither "
+                    "{{input:name}} nor {{output:name}}; write \\{{ for a literal {{",
+                    "template",
+                )
+            position = hole.end()
+            if "".join(constant):
+                segments.append(Constant("".join(constant)))
+            constant = []
+            segments.append((Input if hole["kind"] == "input" else Output)(hole["name"]))
+        constant.append(text[position:])
+        if "".join(constant):
+            segments.append(Constant("".join(constant)))
+        template = cls(tuple(segments))
+        template._must_make_sense()
+        return template
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names to bind, in order of first use; reading an output further up is not one of them."""
+        outputs = set(self.outputs)
+        names = (segment.variable for segment in self.segments if isinstance(segment, Input))
+        return tuple(dict.fromkeys(name for name in names if name not in outputs))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(segment.name for segment in self.segments if isinstance(segment, Output))
+
+    def cut(
+        self, bindings: Mapping[str, Segment], outputs: Mapping[str, VariableName], form: Form = "chat"
+    ) -> tuple[tuple[VariableName, Prompt], ...]:
+        """One (variable, prompt) per output, in order.
+
+        `bindings` says what each input is (a constant, or a variable of the session), `outputs` which
+        variable each output becomes. Errors: `BadTemplate` for a name too many or too few.
+        """
+        if missing := set(self.inputs) - set(bindings):
+            raise BadTemplate(f"no binding for {', '.join(sorted(missing))}", "bindings")
+        if unknown := set(bindings) - set(self.inputs):
+            raise BadTemplate(f"the template has no input {', '.join(sorted(unknown))}", "bindings")
+        prompts: list[tuple[VariableName, Prompt]] = []
+        turns: list[tuple[str, list[Segment]]] = []
+        for segment in self.segments:
+            if isinstance(segment, Output):
+                prompts.append((outputs[segment.name], _prompt(turns, form)))
+                turns.append(("assistant", [Input(outputs[segment.name])]))
+                continue
+            if not turns or turns[-1][0] != "user":
+                turns.append(("user", []))
+            if isinstance(segment, Input):
+                bound = bindings.get(segment.variable)
+                turns[-1][1].append(Input(outputs[segment.variable]) if bound is None else bound)
+            else:
+                turns[-1][1].append(segment)
+        return tuple(prompts)
+
+    def _must_make_sense(self) -> None:
+        if not self.outputs:
+            raise BadTemplate("a template needs at least one {{output:name}}", "template")
+        seen: set[str] = set()
+        for segment in self.segments:
+            if isinstance(segment, Output):
+                if segment.name in seen:
+                    raise BadTemplate(
+                        f"{{{{output:{segment.name}}}}} stands twice; a variable is written once", "template"
+                    )
+                seen.add(segment.name)
+            elif isinstance(segment, Input) and segment.variable in set(self.outputs) - seen:
+                raise BadTemplate(f"{{{{input:{segment.variable}}}}} is read before its output is written", "template")
+
+
+def _prompt(turns: list[tuple[str, list[Segment]]], form: Form) -> Prompt:
+    if form == "text":
+        return TextPrompt(tuple(segment for _, segments in turns for segment in segments))
+    return ChatPrompt(tuple(Message(role, tuple(segments)) for role, segments in turns))
+
+
+_MARK = re.compile(r"(?P<escape>\\)?\{\{")
+_HOLE = re.compile(r"\{\{\s*(?P<kind>input|output)\s*:\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*\}\}")

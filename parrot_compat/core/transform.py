@@ -1,0 +1,198 @@
+"""Transforms: what may be done to a variable's text between its producer and a consumer.
+
+The list is closed and holds no code of the caller's, so that a server may run it for strangers: every
+transform is linear in the length of the text (patterns run on RE2, which cannot backtrack).
+
+The invariant: a transform is a pure function of the text; where it does not apply it fails the consumer
+with `TransformFailed`, it never passes an empty or untouched text on instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import re2
+
+from .errors import BadTemplate, TransformFailed
+
+__all__ = ["FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
+
+MAX_PATTERN_CHARACTERS = 1_000
+RE2_MEMORY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Without white space at both ends."""
+
+    def apply(self, text: str) -> str:
+        return text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """The first `characters` code points."""
+
+    characters: int
+
+    def apply(self, text: str) -> str:
+        return text[: self.characters]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines first .. end-1, counted as Python slices count: negative from the end, None to the end."""
+
+    first: int | None = None
+    end: int | None = None
+
+    def apply(self, text: str) -> str:
+        return "\n".join(text.splitlines()[self.first : self.end])
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """What `group` of the pattern's first match holds (group 0: the whole match). RE2 syntax."""
+
+    pattern: str
+    group: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.pattern) > MAX_PATTERN_CHARACTERS:
+            raise BadTemplate(f"regex of {len(self.pattern)} characters exceeds the limit of {MAX_PATTERN_CHARACTERS}")
+        groups = self._compiled().groups
+        if not 0 <= self.group <= groups:
+            raise BadTemplate(f"regex {self.pattern!r} has {groups} groups; group {self.group} was asked for")
+
+    def apply(self, text: str) -> str:
+        match = self._compiled().search(text)
+        found = None if match is None else match.group(self.group)
+        if found is None:
+            raise TransformFailed(f"regex {self.pattern!r} does not match {_shown(text)}")
+        return str(found)
+
+    def _compiled(self) -> Any:
+        options = re2.Options()
+        options.max_mem = RE2_MEMORY_BYTES
+        options.log_errors = False
+        try:
+            return re2.compile(self.pattern, options)  # re2 keeps a cache of compiled patterns
+        except re2.error as error:
+            raise BadTemplate(f"regex {self.pattern!r}: {_words(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class JsonPointer:
+    """What the RFC 6901 pointer names in a JSON text: strings as they are, everything else as JSON."""
+
+    pointer: str
+
+    def __post_init__(self) -> None:
+        if self.pointer and not self.pointer.startswith("/"):
+            raise BadTemplate(f"JSON pointer {self.pointer!r} must be empty or begin with '/'")
+
+    def apply(self, text: str) -> str:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TransformFailed(f"json_pointer {self.pointer!r}: {_shown(text)} is not JSON: {error}") from error
+        for step in self.pointer.split("/")[1:]:
+            value = self._step(value, step.replace("~1", "/").replace("~0", "~"))
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    def _step(self, value: Any, step: str) -> Any:
+        if isinstance(value, dict) and step in value:
+            return value[step]
+        if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            return value[int(step)]
+        raise TransformFailed(f"json_pointer {self.pointer!r}: there is no {step!r} in {_shown(json.dumps(value))}")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstJson:
+    """The first JSON object or array in the text, as it stands there."""
+
+    def apply(self, text: str) -> str:
+        decoder = json.JSONDecoder()
+        starts = [index for index, character in enumerate(text) if character in "{["]
+        for start in starts[:MAX_JSON_STARTS]:
+            try:
+                _, end = decoder.raw_decode(text, start)
+            except (ValueError, RecursionError):
+                continue
+            return text[start:end]
+        raise TransformFailed(f"first_json: no JSON object or array in {_shown(text)}")
+
+
+MAX_JSON_STARTS = 256
+"""Each start may read to the end of the text, so their number is bounded to keep the whole linear."""
+
+Transform = Strip | Truncate | Lines | Regex | JsonPointer | FirstJson
+
+
+# ---- the wire's form -------------------------------------------------------------------------------
+
+
+def parse_transforms(value: Any) -> tuple[Transform, ...]:
+    """Read `"strip"`, `{"regex": {"pattern": …, "group": 1}}`, or a list of such. Errors: `BadTemplate`."""
+    if value is None:
+        return ()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(transform for item in value for transform in parse_transforms(item))
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise BadTemplate(f"a transform is a name, or an object with one name; got {value!r}")
+    ((name, given),) = value.items()
+    if name not in _READERS:
+        raise BadTemplate(f"unknown transform {name!r}; known are {', '.join(sorted(_READERS))}")
+    try:
+        return (_READERS[name](given),)
+    except (TypeError, KeyError, ValueError) as error:
+        raise BadTemplate(f"transform {name!r} cannot take {given!r}: {error}") from error
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("expected a whole number that is not negative")
+    return value
+
+
+def _place(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError("expected a whole number or null")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return value
+
+
+def _regex(given: Any) -> Regex:
+    if isinstance(given, str):
+        return Regex(given)
+    return Regex(_text(given["pattern"]), _count(given.get("group", 0)))
+
+
+_READERS: dict[str, Callable[[Any], Transform]] = {
+    "strip": lambda given: Strip(),
+    "truncate": lambda given: Truncate(_count(given["characters"] if isinstance(given, Mapping) else given)),
+    "lines": lambda given: Lines(_place(given.get("first")), _place(given.get("end"))),
+    "regex": _regex,
+    "json_pointer": lambda given: JsonPointer(_text(given["pointer"] if isinstance(given, Mapping) else given)),
+    "first_json": lambda given: FirstJson(),
+}
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def _words(error: Exception) -> str:
+    argument = error.args[0] if error.args else ""
+    return argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)

@@ -1,0 +1,94 @@
+"""Transforms: a closed list of linear, pure text functions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from parrot_compat.core.errors import BadTemplate, TransformFailed
+from parrot_compat.core.prompt import Constant, Input, TextPrompt
+from parrot_compat.core.transform import Regex, Strip, parse_transforms
+
+
+def through(value: Any, text: str) -> str:
+    for transform in parse_transforms(value):
+        text = transform.apply(text)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("transform", "text", "result"),
+    [
+        ("strip", "  a b \n", "a b"),
+        ({"truncate": 3}, "añ😀bc", "añ😀"),
+        ({"truncate": {"characters": 0}}, "abc", ""),
+        ({"lines": {"end": 2}}, "a\nb\nc", "a\nb"),
+        ({"lines": {"first": -1}}, "a\nb\nc", "c"),
+        ({"regex": r"\d+"}, "a 12 b 34", "12"),
+        ({"regex": {"pattern": r"name: (\pL+)", "group": 1}}, "name: Ünal x", "Ünal"),
+        ({"json_pointer": "/a/1/b~1c"}, '{"a": [0, {"b/c": "text"}]}', "text"),
+        ({"json_pointer": ""}, '[1, "ü"]', '[1, "ü"]'),
+        ("first_json", 'so: {"a": [1]} and {"b": 2}', '{"a": [1]}'),
+        ("first_json", "a { b [1, 2] c", "[1, 2]"),
+        (["first_json", {"json_pointer": "/a"}, "strip"], '```{"a": " x "}```', "x"),
+        (None, "as it is", "as it is"),
+    ],
+)
+def test_what_each_transform_gives(transform: Any, text: str, result: str) -> None:
+    assert through(transform, text) == result
+
+
+@pytest.mark.parametrize(
+    ("transform", "text"),
+    [
+        ({"regex": "x"}, "abc"),
+        ({"regex": {"pattern": "a(b)?", "group": 1}}, "a"),
+        ({"json_pointer": "/a"}, "no json"),
+        ({"json_pointer": "/a"}, '{"b": 1}'),
+        ({"json_pointer": "/7"}, "[1]"),
+        ({"json_pointer": "/x"}, "[1]"),
+        ("first_json", "none here {"),
+    ],
+)
+def test_what_does_not_apply_fails_and_is_never_empty(transform: Any, text: str) -> None:
+    with pytest.raises(TransformFailed):
+        through(transform, text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "eval",
+        {"strip": {}, "lines": {}},
+        {},
+        5,
+        {"truncate": -1},
+        {"truncate": True},
+        {"truncate": {}},
+        {"lines": {"first": "x"}},
+        {"regex": "("},
+        {"regex": {"pattern": "a", "group": 2}},
+        {"regex": "a" * 1001},
+        {"regex": {}},
+        {"regex": r"(a)\1"},
+        {"json_pointer": "a"},
+        {"json_pointer": 1},
+    ],
+)
+def test_a_bad_transform_is_refused_when_it_is_given(value: Any) -> None:
+    with pytest.raises(BadTemplate):
+        parse_transforms(value)
+
+
+def test_a_pattern_that_would_backtrack_for_ever_is_linear_here() -> None:
+    started = time.process_time()
+    with pytest.raises(TransformFailed):
+        Regex(r"(a+)+$").apply("a" * 50_000 + "b")
+    assert time.process_time() - started < 60  # a backtracking engine would need longer than the universe has
+
+
+def test_an_input_is_filled_through_its_transforms() -> None:
+    prompt = TextPrompt((Constant("<"), Input("x", (Strip(),)), Constant(">")))
+    assert prompt.bind({"x": " a "}).text == "<a>"
