@@ -25,7 +25,7 @@ __all__ = ["OutOfPages", "PagePool"]
 
 
 class OutOfPages(EngineError):
-    """More KV pages were asked for than are free and evictable. The scheduler answers by preempting; callers never see it."""
+    """More KV pages were asked for than can be had. The scheduler answers by preempting; callers never see it."""
 
 
 class PagePool:
@@ -59,6 +59,10 @@ class PagePool:
         """The idle page to evict first."""
         return next(iter(self._idle), None)
 
+    def idle_pages(self) -> tuple[int, ...]:
+        """All idle pages, the one to evict first in front."""
+        return tuple(self._idle)
+
     def references(self, page: int) -> int:
         return self._references[page]
 
@@ -90,7 +94,7 @@ class PagePool:
             self._references[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
-        """One holder less for each page. `pages` are in the order of the text, and a holder lets go of its last pages first.
+        """One holder less for each page. `pages` are in the order of the text; a holder lets go of its last pages first.
 
         They are released from the end, so that an idle page is evicted before the pages of its prefix.
         """
