@@ -1,0 +1,56 @@
+"""A lab: builds each checkpoint and its oracle once, runs each scenario on it once, and remembers what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from .checkpoints import build
+from .oracle import Answer, Comparison, Oracle
+from .scenarios import SCENARIOS, Bench
+
+__all__ = ["Lab", "Run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One scenario on one checkpoint."""
+
+    answers: list[Answer]
+    comparison: Comparison
+
+
+class Lab:
+    """Runs of one test session (or of one report). Same checkpoint and scenario, same prompts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._oracles: dict[str, Oracle] = {}
+        self._runs: dict[tuple[str, str], Run] = {}
+
+    def folder(self, shape: str) -> Path:
+        folder = self._folder / shape
+        return folder if folder.exists() else build(shape, folder)
+
+    def oracle(self, shape: str) -> Oracle:
+        if shape not in self._oracles:
+            self._oracles[shape] = Oracle(self.folder(shape))
+        return self._oracles[shape]
+
+    def bench(self, shape: str, scenario: str) -> Bench:
+        return Bench(folder=self.folder(shape), random=Random(f"{shape}/{scenario}"))
+
+    async def run(self, shape: str, scenario: str) -> Run:
+        key = shape, scenario
+        if key not in self._runs:
+            answers = await SCENARIOS[scenario](self.bench(shape, scenario))
+            self._runs[key] = Run(answers=answers, comparison=self.oracle(shape).compare(answers))
+        return self._runs[key]
+
+    async def total(self, shape: str) -> Comparison:
+        """All scenarios of one checkpoint together; those not run yet are run now."""
+        total = Comparison()
+        for scenario in SCENARIOS:
+            total.add((await self.run(shape, scenario)).comparison)
+        return total
