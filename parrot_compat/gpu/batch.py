@@ -1,6 +1,7 @@
 """The batch of one step, as the runner takes it: plain rows in, tensors out.
 
 It knows nothing of sequences, contexts or scheduling.
+The invariant: packed token i of a batch goes to slot `attention.slots[i]`, and no two tokens share a slot.
 """
 
 from __future__ import annotations
@@ -8,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parrot_compat.core.call import ResolvedSampling
+import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["BatchRow", "Draw"]
+from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.kernels import AttentionInputs
+
+__all__ = ["Batch", "BatchRow", "Draw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +41,60 @@ class BatchRow:
     """Page ids of the sequence in order; they cover at least start + len(tokens) slots."""
     draw: Draw | None
     """None: the prompt is not complete after this step (or it is a Fill), so nothing is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One step on the device: the rows' tokens one after another, without padding."""
+
+    token_ids: Tensor
+    """[tokens] int64"""
+    positions: Tensor
+    """[tokens] int64"""
+    attention: AttentionInputs
+    drawn: tuple[int, ...]
+    """The rows that draw, in order."""
+    draws: tuple[Draw, ...]
+    """Theirs."""
+    last_tokens: Tensor
+    """[drawn rows] int64: the packed index of each drawing row's last token."""
+
+    @classmethod
+    def build(cls, rows: Sequence[BatchRow], page_size: int, device: torch.device | str = "cpu") -> Batch:
+        tokens: list[int] = []
+        query_starts = [0]
+        positions, slots, pages = [], [], []
+        for number, row in enumerate(rows):
+            end = row.start + len(row.tokens)
+            if not row.tokens or len(row.pages) * page_size < end:
+                raise EngineError(
+                    f"row {number} of the batch has {len(row.tokens)} tokens from {row.start} on and "
+                    f"{len(row.pages)} pages of {page_size}: it needs a token, and pages for all of them"
+                )
+            where = np.arange(row.start, end, dtype=np.int64)
+            table = np.asarray(row.pages[: -(-end // page_size)], dtype=np.int64)
+            tokens.extend(row.tokens)
+            positions.append(where)
+            slots.append(table[where // page_size] * page_size + where % page_size)
+            pages.append(table)
+            query_starts.append(len(tokens))
+        # One transfer for everything; the pieces are views of it.
+        sizes = [len(tokens), len(tokens), len(tokens), *(len(table) for table in pages)]
+        packed = np.concatenate([np.asarray(tokens, dtype=np.int64), *positions, *slots, *pages])
+        on_device = torch.from_numpy(packed).to(device)
+        token_ids, position_ids, slot_ids, *tables = torch.split(on_device, sizes)
+        drawn = tuple(number for number, row in enumerate(rows) if row.draw is not None)
+        return cls(
+            token_ids=token_ids,
+            positions=position_ids,
+            attention=AttentionInputs(
+                page_size=page_size,
+                slots=slot_ids,
+                query_starts=tuple(query_starts),
+                kv_lengths=tuple(row.start + len(row.tokens) for row in rows),
+                pages=tuple(tables),
+            ),
+            drawn=drawn,
+            draws=tuple(row.draw for row in rows if row.draw is not None),
+            last_tokens=torch.tensor([query_starts[number + 1] - 1 for number in drawn], device=device),
+        )

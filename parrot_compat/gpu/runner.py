@@ -1,0 +1,75 @@
+"""Runs steps: rows of token ids in, one drawn token per row out. Owns the weights and the KV tensors.
+
+It knows nothing of sequences, contexts, prefixes or scheduling: a row says which pages it reads and writes.
+The invariant: what a row draws depends on its tokens, its draw and nothing else in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.kv.storage import KvStorage
+from parrot_compat.gpu.machine import choose_device, measure
+from parrot_compat.gpu.models.transformers_models import TransformersDecoder
+from parrot_compat.gpu.models.weights import locate, read_facts
+from parrot_compat.gpu.sampler import sample
+
+__all__ = ["ModelRunner"]
+
+
+class ModelRunner:
+    """One model on one device. Not thread-safe: whoever owns it steps it from one thread."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Errors: `ModelRefused` (the checkpoint), `EngineError` (the device)."""
+        path = locate(config.model)
+        facts = read_facts(path)
+        dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
+        self.device = choose_device(config)
+        self._decoder = TransformersDecoder.load(path, dtype, self.device)
+        self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.config.threads)
+        self._storage = KvStorage(
+            facts.layers,
+            self.config.pages,
+            self.config.page_size,
+            facts.kv_heads,
+            facts.head_dim,
+            dtype,
+            self.device,
+        )
+
+    def run(self, rows: Sequence[BatchRow]) -> list[int | None]:
+        """Compute every row's tokens into its pages; the token drawn for each row, `None` where none was asked."""
+        if not rows:
+            return []
+        self._check_tokens(rows)
+        with torch.inference_mode():
+            batch = Batch.build(rows, self.config.page_size, self.device)
+            logits = self._decoder.logits(batch, self._storage)
+            drawn = [] if logits is None else sample(logits, batch.draws, self.config.eos_token_ids)
+        tokens: list[int | None] = [None] * len(rows)
+        for row, token in zip(batch.drawn, drawn, strict=True):
+            tokens[row] = token
+        return tokens
+
+    def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole pages, (source, target), in all layers."""
+        if pairs:
+            with torch.inference_mode():
+                self._storage.copy_pages(pairs)
+
+    def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
+        """A bad id would be a silent wrong row on some devices and the end of the context on others."""
+        for number, row in enumerate(rows):
+            for token in row.tokens:
+                if not 0 <= token < self.config.vocab_size:
+                    raise EngineError(
+                        f"row {number} of the batch has token {token}; the vocabulary has {self.config.vocab_size}"
+                    )

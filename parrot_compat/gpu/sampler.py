@@ -1,0 +1,128 @@
+"""Draws the next token of every row of a step from its logits.
+
+Filters come in the order and with the edge cases of Hugging Face's logits processors: temperature, top-k,
+top-p, min-p. The random number of a draw is a function of (seed, index) alone and each filter works row by row,
+so a sampled text does not depend on its neighbours, on preemption or on replay.
+It knows nothing of models; when a text ends is the engine's decision (`ignore_eos` therefore bans nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.batch import Draw
+
+__all__ = ["filter_scores", "sample", "uniform"]
+
+GREEDY_BELOW = 1e-5
+"""A temperature this low is greedy, as in vLLM: dividing by it would overflow."""
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
+    """One token per row of `logits` [rows, vocabulary]. Greedy takes the lowest id among equals."""
+    scores = _ban_endings(logits.float(), draws, eos_token_ids)
+    best = scores.max(dim=-1)  # NaN wins every max, so one look at the maxima finds all that is unusable
+    usable = torch.isfinite(best.values)
+    if not bool(usable.all()):
+        broken = [row for row, fine in enumerate(usable.tolist()) if not fine]
+        raise EngineError(
+            "the model gave logits that cannot be drawn from (NaN, infinite, or all excluded) "
+            f"in drawing rows {broken} of {len(draws)}"
+        )
+    tokens: list[int] = best.indices.tolist()
+    random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
+    if random:
+        chosen = scores if len(random) == len(draws) else scores[torch.tensor(random, device=scores.device)]
+        for row, token in zip(random, _draw(chosen, [draws[row] for row in random]), strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def uniform(seed: int, index: int) -> float:
+    """The random number in [0, 1) of draw `index` under `seed`: splitmix64 as a counter, 53 bits of it."""
+    return (_mix(_mix(seed & _MASK) + index * _GOLDEN) >> 11) * 2.0**-53
+
+
+def _mix(state: int) -> int:
+    state = (state + _GOLDEN) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
+
+
+def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> Tensor:
+    """Rows that have not drawn `min_tokens` yet cannot end: end-of-sequence and their stop tokens become -inf."""
+    rows: list[int] = []
+    columns: list[int] = []
+    for row, draw in enumerate(draws):
+        if draw.index < draw.sampling.min_tokens:
+            endings = {token for token in (*eos_token_ids, *draw.sampling.stop_token_ids) if token < scores.shape[-1]}
+            rows.extend([row] * len(endings))
+            columns.extend(endings)
+    if not rows:
+        return scores
+    where = (torch.tensor(rows, device=scores.device), torch.tensor(columns, device=scores.device))
+    return scores.index_put(where, torch.full((), float("-inf"), device=scores.device))
+
+
+def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Inverse CDF over the filtered distribution, in vocabulary order."""
+    kept = filter_scores(
+        scores,
+        temperatures=[draw.sampling.temperature for draw in draws],
+        top_ks=[draw.sampling.top_k for draw in draws],
+        top_ps=[draw.sampling.top_p for draw in draws],
+        min_ps=[draw.sampling.min_p for draw in draws],
+    )
+    cumulative = kept.double().softmax(dim=-1).cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    numbers = torch.tensor(
+        [[uniform(draw.sampling.seed, draw.index)] for draw in draws], dtype=torch.float64, device=scores.device
+    )
+    # Strictly below the total, or rounding could point behind the last token that has any probability.
+    points = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens: list[int] = torch.searchsorted(cumulative, points, right=True).squeeze(-1).tolist()
+    return tokens
+
+
+def filter_scores(
+    scores: Tensor,
+    *,
+    temperatures: Sequence[float],
+    top_ks: Sequence[int],
+    top_ps: Sequence[float],
+    min_ps: Sequence[float],
+) -> Tensor:
+    """`scores` [rows, vocabulary] after temperature, top-k, top-p and min-p of each row; what is dropped is -inf."""
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=scores.dtype, device=scores.device)[:, None]
+
+    scores = scores / column(temperatures)
+    vocabulary = scores.shape[-1]
+    if any(0 < k < vocabulary for k in top_ks):
+        keep = [k if 0 < k < vocabulary else vocabulary for k in top_ks]
+        largest = scores.topk(max(k for k in keep if k < vocabulary), dim=-1).values
+        last = torch.tensor([min(k, largest.shape[-1]) - 1 for k in keep], device=scores.device)[:, None]
+        unfiltered = torch.tensor([k == vocabulary for k in keep], device=scores.device)[:, None]
+        scores = scores.masked_fill((scores < largest.gather(-1, last)) & ~unfiltered, float("-inf"))
+    if any(p < 1.0 for p in top_ps):
+        ascending, order = scores.sort(dim=-1)
+        cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
+        # 1 - p in double and then rounded, which is what comparing with the Python number `1 - top_p` does.
+        dropped = (cumulative <= column([1.0 - p for p in top_ps])) & (column(top_ps) < 1.0)
+        dropped[:, -1] = False
+        scores = scores.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
+    if any(p > 0.0 for p in min_ps):
+        shares = scores.softmax(dim=-1)
+        likeliest = shares.amax(dim=-1, keepdim=True)
+        dropped = (shares < column(min_ps) * likeliest) & (shares < likeliest)
+        scores = scores.masked_fill(dropped, float("-inf"))
+    return scores
