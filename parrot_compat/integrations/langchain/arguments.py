@@ -1,0 +1,83 @@
+"""What `ChatOpenAI(...)` is constructed with, as the fields of `ChatParrot`.
+
+It knows names only. The invariant: an argument is used, sent to the server, warned about or refused; none is
+dropped in silence.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["field_arguments"]
+
+SYNONYMS = {
+    "openai_api_key": "api_key",
+    "openai_api_base": "base_url",
+    "openai_organization": "organization",
+    "request_timeout": "timeout",
+    "max_completion_tokens": "max_tokens",
+    "stop_sequences": "stop",
+}
+
+# Fields of ChatOpenAI that are parameters of the request; here they need no field of their own.
+REQUEST_PARAMETERS = {
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "n",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "reasoning_effort",
+    "response_format",
+    "service_tier",
+    "store",
+    "top_logprobs",
+    "verbosity",
+}
+
+NO_EFFECT = {
+    "disabled_params": "every parameter that is set is sent",
+    "include_response_headers": "response metadata has no headers",
+    "tiktoken_model_name": "tokens are counted by the server, with the model's own tokenizer",
+    "use_previous_response_id": "every request carries its whole conversation",
+    "use_responses_api": "answers come from /chat/completions, in the same form",
+}
+
+REFUSED = {
+    "http_async_client": "connections are made by ChatParrot; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
+    "http_client": "connections are made by ChatParrot; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
+    "openai_proxy": "set HTTPS_PROXY instead",
+}
+
+
+def field_arguments(given: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
+    """Arguments under the names of `fields`; what is none of them goes into `model_kwargs`, and so into the request."""
+    arguments: dict[str, Any] = {}
+    request = dict(given.get("model_kwargs") or {})
+    for name, value in given.items():
+        field = SYNONYMS.get(name, name)
+        if field in fields:
+            if field in arguments and field != name:
+                raise ValueError(f"{name!r} and {field!r} are one argument: give one of them")
+            arguments[field] = value
+        elif value is None:
+            continue
+        elif name in REFUSED:
+            raise ValueError(f"ChatParrot does not take {name!r}: {REFUSED[name]}")
+        elif name in NO_EFFECT:
+            warnings.warn(f"{name!r} has no effect on ChatParrot: {NO_EFFECT[name]}", stacklevel=2)
+        else:
+            if name not in REQUEST_PARAMETERS:
+                warnings.warn(
+                    f"{name!r} is not an argument of ChatParrot and is sent with every request; "
+                    f"put it into model_kwargs if that is meant",
+                    stacklevel=2,
+                )
+            if name in request:
+                raise ValueError(f"{name!r} is given twice: as an argument and in model_kwargs")
+            request[name] = value
+    if request:
+        arguments["model_kwargs"] = request
+    return arguments

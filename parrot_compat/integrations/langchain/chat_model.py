@@ -1,0 +1,201 @@
+"""`ChatParrot`: the LangChain chat model of a parrot_compat server, or of any OpenAI-compatible one.
+
+It knows LangChain's interface. Its settings are in `settings`, messages are translated in `wire`, tools and
+schemas in `structured`, errors in `errors`; connections are kept in `integrations.remote`.
+
+The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, cast
+
+import openai
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
+
+from parrot_compat.integrations import remote
+
+from .errors import sdk_errors
+from .groups import run_together, whole_batch
+from .settings import ParrotSettings
+from .structured import Method, Schema, structured_format, structured_parser, tool_arguments, with_raw
+from .wire import chat_chunk, chat_result, request_messages, sum_usage
+
+__all__ = ["ChatParrot"]
+
+
+class ChatParrot(ParrotSettings):
+    """Takes the place of `ChatOpenAI`: same arguments, same methods, another server.
+
+    ```python
+    llm = ChatParrot(base_url="http://127.0.0.1:8000/v1", temperature=0)
+    (ChatPromptTemplate.from_template("Summarise: {text}") | llm | StrOutputParser()).batch(chapters)
+    ```
+    """
+
+    # ---- one call --------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        with sdk_errors():
+            completion = remote.client(self._endpoint).chat.completions.create(**request)
+        return chat_result(cast("ChatCompletion", completion))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        with sdk_errors():
+            client = await remote.async_client(self._endpoint)
+            completion = await client.chat.completions.create(**request)
+        return chat_result(cast("ChatCompletion", completion))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        request = self._request(messages, stop, kwargs, stream=True)
+        with sdk_errors():
+            opened = remote.client(self._endpoint).chat.completions.create(**request)
+            # Leaving the block closes the connection, and the server stops the work.
+            with cast("openai.Stream[ChatCompletionChunk]", opened) as events:
+                for event in events:
+                    if (chunk := chat_chunk(event)) is None:
+                        continue
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        request = self._request(messages, stop, kwargs, stream=True)
+        with sdk_errors():
+            client = await remote.async_client(self._endpoint)
+            opened = await client.chat.completions.create(**request)
+            async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as events:
+                async for event in events:
+                    if (chunk := chat_chunk(event)) is None:
+                        continue
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    # ---- many calls ------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        run_name: str | None = None,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """All prompts at once; LangChain's own takes one after the other. (`agenerate` is concurrent already.)"""
+        shared: dict[str, Any] = {"tags": tags, "metadata": metadata, "run_name": run_name, **kwargs}
+        ask = super().generate
+        if len(messages) < 2:
+            return ask(messages, stop, callbacks, run_id=run_id, **shared)
+
+        def run(index: int) -> LLMResult:
+            return ask([messages[index]], stop, callbacks, run_id=run_id if index == 0 else None, **shared)
+
+        results = run_together(len(messages), run)
+        return LLMResult(
+            generations=[result.generations[0] for result in results],
+            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
+            run=[info for result in results for info in result.run or []] or None,
+        )
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        wide = whole_batch(config, len(inputs))
+        return super().batch(inputs, wide, return_exceptions=return_exceptions, **kwargs)
+
+    def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        return sum_usage(_llm_outputs)
+
+    # ---- tokens ----------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The served model's own ids, from the server's `/tokenize`."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return self._tokenized(text)
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: list[BaseMessage],
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+    ) -> int:
+        """Tokens of the prompt that these messages become, with everything the chat template adds."""
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens_from_messages(messages, tools)
+        offered = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return len(self._tokenized(request_messages(messages), offered))
+
+    def _tokenized(self, content: str | list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+        with sdk_errors():
+            return remote.token_ids(self._endpoint, self.model_name, content, tools)
+
+    # ---- tools and structured output -------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.bind(**tool_arguments(tools, tool_choice, strict), **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Schema | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        bound = self.bind(**structured_format(schema, method, strict), **kwargs)
+        parser = structured_parser(schema, method)
+        return with_raw(bound, parser) if include_raw else bound | parser

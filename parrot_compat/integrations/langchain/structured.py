@@ -1,0 +1,91 @@
+"""Tools and structured output in OpenAI's wire form, and the parsers that read the answers.
+
+It knows schemas and parsers, and no client: everything here is what `bind` is given and what comes after the
+model in the chain. Whether a server can do it is the server's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
+
+__all__ = ["Method", "Schema", "Tool", "structured_format", "structured_parser", "tool_arguments", "with_raw"]
+
+Schema = dict[str, Any] | type
+Method = Literal["json_schema", "function_calling", "json_mode"]
+Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+def tool_arguments(
+    tools: Sequence[Tool], tool_choice: str | bool | Mapping[str, Any] | None, strict: bool | None
+) -> dict[str, Any]:
+    """`tools` and `tool_choice` of the request. A tool's own name chooses it; "any" and True choose one of them."""
+    converted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+    arguments: dict[str, Any] = {"tools": converted}
+    names = [tool["function"]["name"] for tool in converted if "function" in tool]
+    if isinstance(tool_choice, str) and tool_choice in names:
+        arguments["tool_choice"] = {"type": "function", "function": {"name": tool_choice}}
+    elif tool_choice is True or tool_choice == "any":
+        arguments["tool_choice"] = "required"
+    elif tool_choice:
+        arguments["tool_choice"] = tool_choice
+    return arguments
+
+
+def structured_format(schema: Schema | None, method: Method, strict: bool | None) -> dict[str, Any]:
+    """`response_format` of the request (or the forced tool call), with what tracing wants to know of it."""
+    if method not in ("json_schema", "function_calling", "json_mode"):
+        raise ValueError(f"method is {method!r}: it must be json_schema, function_calling or json_mode")
+    if schema is None:
+        if method != "json_mode":
+            raise ValueError(f"method {method!r} needs a schema")
+        return {"response_format": {"type": "json_object"}, **_traced(None, method, strict)}
+    tool = convert_to_openai_tool(schema, strict=strict)
+    traced = _traced(tool, method, strict)
+    if method == "function_calling":
+        arguments = tool_arguments([tool], tool["function"]["name"], strict)
+        return {**arguments, "parallel_tool_calls": False, **traced}
+    if method == "json_mode":
+        return {"response_format": {"type": "json_object"}, **traced}
+    function = tool["function"]
+    described: dict[str, Any] = {"name": function["name"], "schema": function["parameters"]}
+    if function.get("description"):
+        described["description"] = function["description"]
+    if strict is not None:
+        described["strict"] = strict
+    return {"response_format": {"type": "json_schema", "json_schema": described}, **traced}
+
+
+def structured_parser(schema: Schema | None, method: Method) -> BaseOutputParser[Any]:
+    """From the model's message to an instance of the schema (a pydantic class) or a plain object."""
+    model = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
+    if method == "function_calling":
+        if model is not None:
+            return PydanticToolsParser(tools=[model], first_tool_only=True)
+        name = convert_to_openai_tool(schema)["function"]["name"] if schema is not None else ""
+        return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+    return PydanticOutputParser(pydantic_object=model) if model is not None else JsonOutputParser()
+
+
+def with_raw(
+    model: Runnable[LanguageModelInput, AIMessage], parser: BaseOutputParser[Any]
+) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+    """`{"raw", "parsed", "parsing_error"}`: what cannot be parsed is told, not raised."""
+    parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def _traced(tool: Mapping[str, Any] | None, method: Method, strict: bool | None) -> dict[str, Any]:
+    return {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": tool}}

@@ -1,0 +1,186 @@
+"""LangChain's messages to OpenAI's wire and back.
+
+It knows both forms and nothing of clients, settings or callbacks: every function here is pure.
+
+The invariant: text is carried as it is. A string stays a string and a list of parts stays that list, so the
+model reads exactly what the app wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    InvalidToolCall,
+    ToolCall,
+    convert_to_openai_messages,
+)
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
+from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion import Choice
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+
+__all__ = ["MODEL_PROVIDER", "chat_chunk", "chat_result", "request_messages", "sum_usage", "usage_metadata"]
+
+MODEL_PROVIDER = "parrot"
+
+
+def request_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    return [
+        convert_to_openai_messages(message, text_format="string" if isinstance(message.content, str) else "block")
+        for message in messages
+    ]
+
+
+def chat_result(completion: ChatCompletion) -> ChatResult:
+    """Every choice as a generation. What all choices share (model, usage, …) is in `llm_output`."""
+    shared: dict[str, Any] = {
+        "token_usage": completion.usage.model_dump(exclude_none=True) if completion.usage else None,
+        "model_name": completion.model,
+        "system_fingerprint": completion.system_fingerprint,
+        "id": completion.id,
+        **_receipt(completion.model_extra),
+    }
+    generations = [_generation(choice) for choice in completion.choices]
+    if generations and isinstance(generations[0].message, AIMessage):
+        # Tokens are counted once for all choices, so they stand once.
+        generations[0].message.usage_metadata = usage_metadata(completion.usage)
+    return ChatResult(generations=generations, llm_output=shared)
+
+
+def chat_chunk(event: ChatCompletionChunk) -> ChatGenerationChunk | None:
+    """One event of a stream; `None` where it carries nothing. Usage comes on a chunk without choices."""
+    usage, receipt = usage_metadata(event.usage), _receipt(event.model_extra)
+    if not event.choices:
+        if usage is None and not receipt:
+            return None
+        message = AIMessageChunk(content="", usage_metadata=usage, response_metadata=_metadata())
+        return ChatGenerationChunk(message=message, generation_info=receipt or None)
+    choice = event.choices[0]
+    delta = choice.delta
+    info: dict[str, Any] = dict(receipt)
+    if choice.finish_reason:
+        info |= {"finish_reason": choice.finish_reason, "model_name": event.model}
+        if event.system_fingerprint:
+            info["system_fingerprint"] = event.system_fingerprint
+    if choice.logprobs:
+        info["logprobs"] = choice.logprobs.model_dump()
+    message = AIMessageChunk(
+        content=delta.content or "",
+        additional_kwargs=_additional(delta.refusal, delta.model_extra),
+        tool_call_chunks=_tool_call_chunks(delta),
+        usage_metadata=usage,
+        response_metadata=_metadata(),
+    )
+    return ChatGenerationChunk(message=message, generation_info=info or None)
+
+
+def usage_metadata(usage: CompletionUsage | None) -> UsageMetadata | None:
+    """Tokens as LangChain counts them. Details that the server does not tell are left out, not set to zero."""
+    if usage is None:
+        return None
+    read = InputTokenDetails()
+    drawn = OutputTokenDetails()
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    if prompt is not None and prompt.cached_tokens is not None:
+        read["cache_read"] = prompt.cached_tokens
+    if prompt is not None and prompt.audio_tokens is not None:
+        read["audio"] = prompt.audio_tokens
+    if completion is not None and completion.reasoning_tokens is not None:
+        drawn["reasoning"] = completion.reasoning_tokens
+    if completion is not None and completion.audio_tokens is not None:
+        drawn["audio"] = completion.audio_tokens
+    metadata = UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
+    if read:
+        metadata["input_token_details"] = read
+    if drawn:
+        metadata["output_token_details"] = drawn
+    return metadata
+
+
+def sum_usage(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """The `llm_output` of several calls as one: tokens added up, the rest from the first that has it."""
+    combined: dict[str, Any] = {}
+    for output in outputs:
+        for key, value in (output or {}).items():
+            if key == "token_usage":
+                combined[key] = _added(combined.get(key) or {}, value or {})
+            elif key in ("model_name", "system_fingerprint") and combined.get(key) is None:
+                combined[key] = value
+    return combined
+
+
+def _added(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    total = dict(left)
+    for key, value in right.items():
+        if isinstance(value, Mapping):
+            total[key] = _added(total.get(key) or {}, value)
+        elif isinstance(value, int):
+            total[key] = (total.get(key) or 0) + value
+    return total
+
+
+def _generation(choice: Choice) -> ChatGeneration:
+    calls: list[ToolCall] = []
+    broken: list[InvalidToolCall] = []
+    for call in choice.message.tool_calls or []:
+        raw = call.model_dump()
+        try:
+            parsed = parse_tool_call(raw, return_id=True)
+        except Exception as error:  # whatever is wrong with a call the model wrote, the app sees the call
+            broken.append(make_invalid_tool_call(raw, str(error)))
+        else:
+            if parsed is not None:
+                calls.append(ToolCall(name=parsed["name"], args=parsed["args"], id=parsed["id"], type="tool_call"))
+    info: dict[str, Any] = {"finish_reason": choice.finish_reason}
+    info["logprobs"] = choice.logprobs.model_dump() if choice.logprobs else None
+    message = AIMessage(
+        content=choice.message.content or "",
+        additional_kwargs=_additional(choice.message.refusal, choice.message.model_extra),
+        tool_calls=calls,
+        invalid_tool_calls=broken,
+        response_metadata=_metadata(),
+    )
+    return ChatGeneration(message=message, generation_info=info)
+
+
+def _tool_call_chunks(delta: ChoiceDelta) -> list[ToolCallChunk]:
+    return [
+        tool_call_chunk(
+            name=call.function.name if call.function else None,
+            args=call.function.arguments if call.function else None,
+            id=call.id,
+            index=call.index,
+        )
+        for call in delta.tool_calls or []
+    ]
+
+
+def _additional(refusal: str | None, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What has no field of its own in LangChain's message: a refusal, and the reasoning some servers send."""
+    found: dict[str, Any] = {"refusal": refusal} if refusal else {}
+    reasoning = (extra or {}).get("reasoning_content") or (extra or {}).get("reasoning")
+    if reasoning:
+        found["reasoning_content"] = reasoning
+    return found
+
+
+def _metadata() -> dict[str, Any]:
+    return {"model_provider": MODEL_PROVIDER}
+
+
+def _receipt(extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    receipt = (extra or {}).get("parrot")
+    return {"parrot": receipt} if receipt else {}

@@ -1,0 +1,148 @@
+"""The client's end of a server: where it is, and the HTTP clients that speak to it.
+
+It knows the openai SDK and nothing of LangChain or LlamaIndex. Clients live here, in registries keyed by
+endpoint, and never inside a framework's objects: those are pickled, copied and moved between threads,
+processes and event loops, which an open connection cannot follow.
+
+The invariant: an asynchronous client is only ever used in the event loop it was made in, and any client only
+in the process it was made in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import openai
+
+__all__ = ["Endpoint", "async_client", "client", "model_card", "token_ids"]
+
+CONNECT_TIMEOUT_S = 10.0
+CARD_TIMEOUT_S = 5.0
+CLIENTS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server as one app reaches it. Equal endpoints share connections."""
+
+    base_url: str
+    """With the version: `http://127.0.0.1:8000/v1`."""
+    api_key: str = field(repr=False)
+    timeout_s: float | None = None
+    """`None` waits as long as the server works; a server that cannot be reached fails within seconds anyway."""
+    max_retries: int = 2
+    organization: str | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    query: tuple[tuple[str, object], ...] = field(default=(), repr=False)
+
+    @property
+    def root_url(self) -> str:
+        """Where the paths outside OpenAI's API begin (`/tokenize`, `/health`)."""
+        return self.base_url.rstrip("/").removesuffix("/v1")
+
+    def arguments(self) -> dict[str, Any]:
+        """What the SDK's client is made with."""
+        timeout = self.timeout_s
+        return {
+            "base_url": self.base_url,
+            "api_key": self.api_key,
+            "timeout": openai.Timeout(None, connect=CONNECT_TIMEOUT_S) if timeout is None else timeout,
+            "max_retries": self.max_retries,
+            "organization": self.organization,
+            "default_headers": dict(self.headers) or None,
+            "default_query": dict(self.query) or None,
+        }
+
+
+_lock = threading.Lock()
+_clients: OrderedDict[tuple[int, Endpoint], openai.OpenAI] = OrderedDict()
+_async_clients: dict[asyncio.AbstractEventLoop, OrderedDict[Endpoint, _LoopClient]] = {}
+
+
+def client(endpoint: Endpoint) -> openai.OpenAI:
+    """The client for this endpoint in this process; threads share it."""
+    key = (os.getpid(), endpoint)  # a forked child must not write into its parent's connections
+    with _lock:
+        found = _clients.get(key)
+        if found is None:
+            found = _clients[key] = openai.OpenAI(**endpoint.arguments())
+        _clients.move_to_end(key)
+        if len(_clients) > CLIENTS_KEPT:
+            # Not closed here: a call may still be using it. The last reference closes it.
+            _clients.popitem(last=False)
+    return found
+
+
+async def async_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
+    """The client for this endpoint in the running event loop. It is closed when the loop shuts down."""
+    loop = asyncio.get_running_loop()
+    with _lock:
+        for closed in [known for known in _async_clients if known.is_closed()]:
+            del _async_clients[closed]
+        clients = _async_clients.setdefault(loop, OrderedDict())
+    found = clients.get(endpoint)
+    if found is None:
+        found = clients[endpoint] = _LoopClient(endpoint)
+        await found.guard.__anext__()
+    clients.move_to_end(endpoint)
+    if len(clients) > CLIENTS_KEPT:
+        clients.popitem(last=False)
+    return found.client
+
+
+class _LoopClient:
+    """An asynchronous client that its loop closes.
+
+    A loop closes the asynchronous generators begun in it before it ends (`shutdown_asyncgens`, which
+    `asyncio.run` calls): the one public hook at which connections can still be closed in their own loop.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        # The SDK's own transport closes itself in whichever loop runs when it is collected; this one does not.
+        transport = openai.DefaultAsyncHttpxClient()
+        self.client = openai.AsyncOpenAI(http_client=transport, **endpoint.arguments())
+        self.guard = self._close_at_the_end(self.client)
+
+    @staticmethod
+    async def _close_at_the_end(client: openai.AsyncOpenAI) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await client.close()
+
+
+def token_ids(
+    endpoint: Endpoint,
+    model: str | None,
+    content: str | list[dict[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
+    """Ids of a text as it stands, or of messages as the model's chat template renders them, from the server."""
+    body: dict[str, Any] = {"model": model} if model else {}
+    body |= {"prompt": content, "add_special_tokens": False} if isinstance(content, str) else {"messages": content}
+    if tools:
+        body["tools"] = list(tools)
+    url = f"{endpoint.root_url}/tokenize"
+    try:
+        answer = client(endpoint).post(url, cast_to=object, body=body)
+    except openai.NotFoundError as error:
+        if error.code != "model_not_found":
+            error.add_note(f"{url} is where tokens are counted, and this server does not have it")
+        raise
+    return list(cast("Mapping[str, Any]", answer)["tokens"])
+
+
+def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | None:
+    """What `/v1/models` says of a model (of the first one where none is named); `None` if nothing can be learned."""
+    try:
+        page = client(endpoint).with_options(timeout=CARD_TIMEOUT_S, max_retries=0).models.list()
+    except openai.APIError:
+        return None
+    cards = [card.model_dump() for card in page.data]
+    return next((card for card in cards if model is None or card["id"] == model), None)
