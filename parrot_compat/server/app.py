@@ -1,0 +1,176 @@
+"""The application: endpoints, and around them what every answer has.
+
+It knows the manager's interface and no engine. `create_app` makes one from its arguments alone; two in one
+process share nothing.
+
+The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parrot_compat import __version__
+from parrot_compat.core.errors import ParrotError
+from parrot_compat.core.manager import Manager
+
+from .auth import Auth, Keys
+from .errors import Problem, problem_of
+from .limits import Limits, Schema
+from .openai import chat, completions, models, tokenize
+from .openai.chat_schema import ChatRequest
+from .openai.completions_schema import CompletionRequest
+from .openai.serving import Serving, send_json
+from .openai.tokenize_schema import DetokenizeRequest, TokenizeRequest
+
+__all__ = ["Edge", "create_app"]
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    manager: Manager,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    fingerprint: str = f"fp_parrot_{__version__}",
+    keep_alive_s: float = 15.0,
+) -> FastAPI:
+    """The HTTP face of a running `manager`. Without `keys` it answers local requests only."""
+    app = FastAPI(
+        title="parrot_compat",
+        version=__version__,
+        description="Serves LLM applications, not requests. Any OpenAI client works unchanged.",
+        redirect_slashes=False,  # a redirect would lose the body of a POST
+    )
+    serving = Serving(manager=manager, limits=limits or Limits(), fingerprint=fingerprint, keep_alive_s=keep_alive_s)
+    app.include_router(chat.router(serving))
+    app.include_router(completions.router(serving))
+    app.include_router(models.router(serving, created=int(time.time())))
+    app.include_router(tokenize.router(serving))
+    _add_probes(app, manager)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ParrotError, _on_error)
+    app.add_middleware(Auth, keys=keys or Keys())
+    app.add_middleware(Edge)  # added last, so outermost: refusals have a request id too
+    _describe_bodies(app)
+    return app
+
+
+def _add_probes(app: FastAPI, manager: Manager) -> None:
+    @app.api_route("/health", methods=["GET", "HEAD"], summary="Can this server answer?", tags=["probes"])
+    async def health() -> Response:
+        served = [card.name for card in manager.models()]
+        status = 200 if served else 503
+        response = send_json({"status": "ok" if served else "no engine", "models": served})
+        response.status_code = status
+        return response
+
+    @app.get("/version", summary="Version of parrot_compat", tags=["probes"])
+    async def version() -> Response:
+        return send_json({"version": __version__})
+
+
+# ---- errors ----------------------------------------------------------------------------------------
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem.status >= 500:
+        log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    return _response(problem)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, no such method on it."""
+    assert isinstance(error, HTTPException)
+    message, code = str(error.detail), None
+    if error.status_code == 404:
+        message, code = f"there is no {request.method} {request.url.path[:200]} here", "unknown_url"
+    elif error.status_code == 405:
+        message, code = f"{request.url.path[:200]} does not take {request.method}", "method_not_allowed"
+    headers = {name: value for name, value in (error.headers or {}).items()}
+    return _response(Problem(status=error.status_code, message=message, code=code, headers=headers))
+
+
+def _response(problem: Problem) -> Response:
+    headers = dict(problem.headers)
+    return Response(problem.body(), status_code=problem.status, media_type="application/json", headers=headers)
+
+
+# ---- what every answer has ---------------------------------------------------------------------------
+
+_SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+
+
+class Edge:
+    """ASGI middleware: request id, time taken, and the answer to errors that nobody else has answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        begun = time.perf_counter()
+        asked = Headers(scope=scope).get("x-request-id", "")
+        request_id = asked if _SANE_ID.fullmatch(asked) else f"req_{uuid.uuid4().hex}"
+        has_started = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - begun) * 1000))
+                headers["openai-version"] = "2020-10-01"
+                headers["x-parrot-version"] = __version__
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_marked)
+        except Exception as error:
+            log.exception("%s %s failed inside (request %s)", scope["method"], scope["path"], request_id)
+            if not has_started:
+                await _response(problem_of(error))(scope, receive, send_marked)
+
+
+# ---- /openapi.json -----------------------------------------------------------------------------------
+
+_BODIES: dict[str, type[Schema]] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+}
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """Bodies are read by `read_body`, within limits, so FastAPI has to be told what is in them."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            template = "#/components/schemas/{model}"
+            inputs = [(model, "validation") for model in _BODIES.values()]
+            _, definitions = models_json_schema(inputs, ref_template=template)  # type: ignore[arg-type]
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            for path, model in _BODIES.items():
+                content = {"application/json": {"schema": {"$ref": template.format(model=model.__name__)}}}
+                schema["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]

@@ -1,0 +1,125 @@
+"""Who asks: an API key is a tenant.
+
+It knows nothing of what a tenant may do. Without keys the server is for this machine alone: it binds
+loopback only, and refuses requests that a browser was tricked into sending (Host and Origin are checked).
+
+The invariant: no request reaches an endpoint of `/v1` without a tenant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .errors import ApiError, Problem
+
+__all__ = ["Auth", "Keys", "is_loopback"]
+
+# Probes come without a key; the documentation holds no secret.
+_OPEN_PATHS = frozenset({"/health", "/version", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+
+
+def is_loopback(host: str) -> bool:
+    """Is `host` (a name or an address, without port) this machine and nothing else?"""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Keys:
+    """The keys that open this server. Only their digests are kept, and they are never printed."""
+
+    def __init__(self, keys: Sequence[str] = ()) -> None:
+        if any(not key.strip() for key in keys):
+            raise ValueError("an API key is empty")
+        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def __repr__(self) -> str:
+        return f"Keys({len(self._digests)} kept secret)"
+
+    def tenant(self, key: str) -> str | None:
+        """The tenant of a key. Takes as long for a wrong key as for any right one."""
+        asked = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        matches = [digest for digest in self._digests if hmac.compare_digest(digest, asked)]
+        return f"key-{matches[0].hex()[:16]}" if matches else None
+
+
+class Auth:
+    """ASGI middleware: sets `scope["state"]["tenant"]`, or answers 401 or 403 by itself."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        try:
+            scope.setdefault("state", {})["tenant"] = self._tenant(scope)
+        except ApiError as error:
+            return await _answer(error.problem, send)
+        await self._app(scope, receive, send)
+
+    def _tenant(self, scope: Scope) -> str:
+        headers = Headers(scope=scope)
+        if not self._keys:
+            _must_be_local(headers)
+            return ""
+        if scope["path"] in _OPEN_PATHS:
+            return ""
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not key:
+            raise _unauthorized("no API key was sent; send 'Authorization: Bearer KEY'")
+        tenant = self._keys.tenant(key.strip())
+        if tenant is None:
+            raise _unauthorized("the API key is not one of this server's")
+        return tenant
+
+
+def _must_be_local(headers: Headers) -> None:
+    """A page of another site may point a browser here (DNS rebinding, a form post): the names give it away."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if not is_loopback(_name("//" + host)):
+        raise _forbidden(f"host {host[:100]!r} is not this machine")
+    if origin is not None and not is_loopback(_name(origin)):
+        raise _forbidden(f"origin {origin[:100]!r} is not this machine")
+
+
+def _name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # "[::1" and the like
+        return ""
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(message, status=401, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+
+
+def _forbidden(message: str) -> ApiError:
+    return ApiError(
+        f"{message}; a server without --api-key answers local requests only",
+        status=403,
+        type="permission_error",
+        code="not_local",
+    )
+
+
+async def _answer(problem: Problem, send: Send) -> None:
+    headers = {"content-type": "application/json", **problem.headers}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": problem.body()})

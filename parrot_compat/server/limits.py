@@ -1,0 +1,110 @@
+"""Limits of one request, and the reading of a JSON body within them.
+
+It knows no endpoint: a schema comes in, a checked object goes out. Every way in which a body can be wrong
+(too long, not UTF-8, not JSON, too deep, a wrong field) leaves here as a 4xx that names what is wrong.
+
+The invariant: no more than `Limits.body_bytes` of a body are ever held.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+
+from .errors import ApiError, field_path
+
+__all__ = ["Limits", "Schema", "ignored_header", "read_body"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that one request may ask."""
+
+    body_bytes: int = 32 * 2**20
+    choices: int = 128
+    """Answers (`n`) to one prompt."""
+    calls: int = 2048
+    """Prompts times choices of one /v1/completions request."""
+    stop_strings: int = 64
+    stop_characters: int = 1024
+
+
+class Schema(BaseModel):
+    """Root of every request schema. JSON types are taken as they are ("1" is no number); unknown fields are
+    kept aside, so that the answer can name them."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
+    """The body as `schema`. Errors: `ApiError` 400, 413, 415."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise ApiError(
+            f"content-encoding {encoding!r} is not taken; send plain JSON", status=415, code="unsupported_encoding"
+        )
+    body = await _read(request, limits.body_bytes)
+    if not body.strip():
+        raise ApiError("the body is empty; a JSON object is wanted", code="invalid_json")
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+async def _read(request: Request, most: int) -> bytes:
+    too_large = ApiError(f"the body is longer than {most} bytes", status=413, code="body_too_large")
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > most:
+        raise too_large
+    chunks, held = [], 0
+    async for chunk in request.stream():
+        held += len(chunk)
+        if held > most:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _explain(error: ValidationError) -> ApiError:
+    """The first thing that is wrong, by name; the input itself is not repeated (it may be large, or secret)."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["type"] == "json_invalid":
+        return ApiError(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
+    param = field_path([_short(part) for part in first["loc"] if not _is_branch(part)]) or None
+    more = f" ({len(others)} more)" if others else ""
+    what = first["msg"].removeprefix("Value error, ")
+    message = f"{param}: {what}{more}" if param else f"{what}{more}"
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return ApiError(message, code=code, param=param)
+
+
+def _is_branch(part: str | int) -> bool:
+    """pydantic names the branch of a union ("list[int]", "constrained-str") as if it were a field."""
+    return isinstance(part, str) and ("[" in part or "-" in part or part in {"str", "int", "float", "bool"})
+
+
+def _short(part: str | int) -> str | int:
+    return part[:64] if isinstance(part, str) else part
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,64}")
+_NAMED_AT_MOST = 32
+
+
+def ignored_header(fields: Iterable[str]) -> dict[str, str]:
+    """`x-parrot-ignored`: the fields that had no effect. Names come from the client: only plain ones are repeated."""
+    fields = sorted(set(fields))
+    if not fields:
+        return {}
+    named = [name for name in fields if _PLAIN_NAME.fullmatch(name)][:_NAMED_AT_MOST]
+    unnamed = len(fields) - len(named)
+    return {"x-parrot-ignored": ", ".join(named + ([f"+{unnamed}"] if unnamed else []))}

@@ -1,0 +1,177 @@
+"""The body of POST /v1/chat/completions, and the prompt that it stands for.
+
+It knows nothing of tokens: the checkpoint's chat template is core's affair. What a template cannot be told
+(images, audio) and what is not parsed out of a text yet (tool calls) is refused by name.
+
+The invariant: the messages of the prompt say what the request said; no part of them is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from parrot_compat.core.prompt import ChatPrompt, Message
+from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.limits import Limits, Schema
+
+from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
+
+__all__ = ["ChatMessage", "ChatRequest", "ContentPart", "FunctionCall", "ToolCall", "chat_prompt"]
+
+_CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
+    **NOT_YET,
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "moderation": (),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "echo": (False,),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "add_special_tokens": (False,),
+}
+_MESSAGE_NOT_YET: Mapping[str, tuple[Any, ...]] = {"audio": (), "function_call": ()}
+
+# A prompt cannot be told these; the names are the ones OpenAI gives them.
+_MEDIA = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file"})
+
+
+class ContentPart(Schema):
+    type: Annotated[str, Field(max_length=64)]
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(Schema):
+    name: str
+    arguments: str
+
+
+class ToolCall(Schema):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Schema):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str | list[ContentPart] | None, one_of("a string or a list of content parts")] = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(SamplingRequest):
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+
+    def most_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def check(self, limits: Limits) -> None:
+        SamplingRequest.check(self, limits)
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ApiError(
+                f"max_tokens {self.max_tokens} and max_completion_tokens {self.max_completion_tokens} disagree; send one",
+                code="invalid_value",
+                param="max_completion_tokens",
+            )
+        if self.tools:
+            raise not_supported_yet("tools", "tool calls are not parsed out of the answer")
+        if self.tool_choice not in (None, "none", "auto"):
+            raise not_supported_yet("tool_choice")
+
+    def ignored(self) -> list[str]:
+        """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
+        fields = ignored_fields(self, _CHAT_NOT_YET)
+        if self.stream_options is not None:
+            fields += ignored_fields(self.stream_options, {"continuous_usage_stats": (False,)}, "stream_options.")
+        for index, message in enumerate(self.messages):
+            fields += ignored_fields(message, _MESSAGE_NOT_YET, f"messages[{index}].")
+            for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
+                fields += ignored_fields(part, _MEDIA_FIELDS, f"messages[{index}].content[{place}].")
+        return fields
+
+
+_MEDIA_FIELDS: Mapping[str, tuple[Any, ...]] = {name: () for name in _MEDIA}
+
+
+def chat_prompt(messages: list[ChatMessage], *, developer_role: str = "system") -> ChatPrompt:
+    """The prompt of these messages; `developer_role` is what the model calls a developer. Errors: `ApiError` 400."""
+    return ChatPrompt(tuple(_message(message, index, developer_role) for index, message in enumerate(messages)))
+
+
+def _message(message: ChatMessage, index: int, developer_role: str) -> Message:
+    role = developer_role if message.role == "developer" else message.role
+    fields: dict[str, Any] = {}
+    if message.name is not None:
+        fields["name"] = message.name
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        if message.role != "assistant":
+            raise ApiError(
+                "only an assistant message has tool_calls", code="invalid_value", param=f"messages[{index}].tool_calls"
+            )
+        fields["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    text = _text(message, index)
+    if text is None:
+        if "tool_calls" not in fields:
+            raise ApiError(
+                f"messages[{index}].content: a {message.role} message needs content",
+                code="missing_required_parameter",
+                param=f"messages[{index}].content",
+            )
+        return Message(role, None, fields)
+    return Message.of(role, text, **fields)
+
+
+def _text(message: ChatMessage, index: int) -> str | None:
+    if message.content is None:
+        return message.refusal
+    if isinstance(message.content, str):
+        return message.content
+    if not message.content:
+        raise ApiError("the list of parts is empty", code="invalid_value", param=f"messages[{index}].content")
+    # joined as vLLM joins them, so that the same request is the same prompt
+    return "\n".join(_part(part, f"messages[{index}].content[{place}]") for place, part in enumerate(message.content))
+
+
+def _part(part: ContentPart, path: str) -> str:
+    if part.type in _MEDIA:
+        raise not_supported_yet(f"{path}.type", f"{part.type} parts cannot be shown to this model")
+    if part.type not in ("text", "refusal"):
+        raise ApiError(f"{path}.type: unknown part type {part.type!r}", code="invalid_value", param=f"{path}.type")
+    text = part.text if part.type == "text" else part.refusal
+    if text is None:
+        raise ApiError(
+            f"{path}.{part.type}: a {part.type} part needs it",
+            code="missing_required_parameter",
+            param=f"{path}.{part.type}",
+        )
+    return text
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    """As chat templates read it: arguments as an object, where they are one."""
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        arguments = call.function.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

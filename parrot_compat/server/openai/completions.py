@@ -1,0 +1,121 @@
+"""POST /v1/completions: raw prompts in, `n` continuations of each out, whole or as they come.
+
+It knows nothing of how calls are run. Choice `i` belongs to prompt `i // n`.
+
+The invariant: the chunks of a stream, put together, are the answer that the same request gets unstreamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from parrot_compat.core.call import Usage
+from parrot_compat.core.prompt import Prompt, Text
+from parrot_compat.core.task import Task
+from parrot_compat.server.limits import ignored_header, read_body
+from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
+
+from .completions_schema import CompletionRequest
+from .serving import Answer, Serving, send_json, tenant_of, usage_of
+
+__all__ = ["router"]
+
+
+def router(serving: Serving) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post("/v1/completions", summary="Continue a text", tags=["OpenAI"])
+    async def create_completion(request: Request) -> Response:
+        body = await read_body(request, CompletionRequest, serving.limits)
+        body.check(serving.limits)
+        headers = ignored_header(body.ignored())
+        card = serving.card(body.model)
+        prompts, n = body.prompts(), body.n or 1
+        known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
+        wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
+
+        async with AsyncExitStack() as stack:
+            answer = serving.answer("cmpl", "text_completion", card)
+            tasks = await stack.enter_async_context(serving.submitted(answer, tenant_of(request), wanted))
+            if body.stream:
+                events = _stream(answer, tasks, body, known)
+                return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+            return send_json(await while_connected(request.receive, _whole(answer, tasks, n, known)), headers)
+
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What an answer repeats of its prompt."""
+
+    echo: str = ""
+    ids: list[int] | None = None
+
+
+def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: CompletionRequest) -> list[_Known]:
+    """One per prompt. Errors: `BadPrompt` for ids out of the vocabulary."""
+
+    def of(prompt: Prompt) -> _Known:
+        content = prompt.bind({})
+        if not body.return_token_ids and not (body.echo and not isinstance(content, Text)):
+            return _Known(content.text if body.echo and isinstance(content, Text) else "")
+        tokenizer = serving.tokenizer(model)
+        ids = tokenizer.encode(content)
+        text = content.text if isinstance(content, Text) else tokenizer.decode(ids) if body.echo else ""
+        return _Known(text if body.echo else "", list(ids) if body.return_token_ids else None)
+
+    return [of(prompt) for prompt in prompts]
+
+
+async def _whole(answer: Answer, tasks: list[Task], n: int, known: list[_Known]) -> dict[str, Any]:
+    results = await asyncio.gather(*(task.finished() for task in tasks))
+    choices = []
+    for index, result in enumerate(results):
+        prompt = known[index // n]
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": prompt.echo + result.text,
+            "logprobs": None,
+            "finish_reason": result.finish.value,
+        }
+        if prompt.ids is not None:
+            choice |= {"prompt_token_ids": prompt.ids, "token_ids": list(result.tokens)}
+        choices.append(choice)
+    return answer.head() | {"choices": choices, "usage": usage_of([result.usage for result in results], n)}
+
+
+async def _stream(
+    answer: Answer, tasks: list[Task], body: CompletionRequest, known: list[_Known]
+) -> AsyncGenerator[bytes, None]:
+    n = body.n or 1
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    head = answer.head() | ({"usage": None} if with_usage else {})
+
+    def chunk(index: int, text: str, finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish, **more}
+        return event(head | {"choices": [choice]})
+
+    for index in range(len(tasks)):
+        prompt = known[index // n]
+        if prompt.ids is not None:
+            yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
+        elif prompt.echo:
+            yield chunk(index, prompt.echo)
+    usages = [Usage()] * len(tasks)
+    async for index, piece in merge([task.chunks() for task in tasks]):
+        ids = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        if piece.finish is not None:
+            usages[index] = piece.usage or Usage()
+            yield chunk(index, piece.text, piece.finish.value, **ids)
+        elif piece.text or (ids and piece.tokens):
+            yield chunk(index, piece.text, **ids)
+    if with_usage:
+        yield event(head | {"choices": [], "usage": usage_of(usages, n)})
+    yield DONE

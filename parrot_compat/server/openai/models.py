@@ -1,0 +1,41 @@
+"""GET /v1/models and /v1/models/{id}: what is served here.
+
+It knows nothing of engines beyond their model cards. The invariant: every name listed can be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from parrot_compat.core.manager import ModelCard
+
+from .serving import Serving, send_json
+
+__all__ = ["router"]
+
+
+def router(serving: Serving, created: int) -> APIRouter:
+    """`created` is when this server began: a checkpoint does not say when it was made."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", summary="List the models", tags=["OpenAI"])
+    async def list_models() -> Response:
+        return send_json({"object": "list", "data": [_model(card, created) for card in serving.manager.models()]})
+
+    @routes.get("/v1/models/{model:path}", summary="Describe one model", tags=["OpenAI"])
+    async def retrieve_model(model: str) -> Response:
+        return send_json(_model(serving.card(model), created))
+
+    return routes
+
+
+def _model(card: ModelCard, created: int) -> dict[str, Any]:
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "parrot_compat",
+        "max_model_len": card.context_tokens,
+    }

@@ -1,0 +1,148 @@
+"""The request fields that /v1/chat/completions and /v1/completions share, and what becomes of all others.
+
+It knows nothing of prompts. A field is acted on, refused by name (`NOT_YET`), or listed in the receipt as
+ignored; a value that asks for nothing (`presence_penalty: 0`) is none of these.
+
+The invariant: no field that would change the answer is dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from parrot_compat.core.call import Sampling
+from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.limits import Limits, Schema
+
+__all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
+
+NOT_YET: Mapping[str, tuple[Any, ...]] = {
+    # field: the values that ask for nothing
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "structured_outputs": ({},),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "prompt_logprobs": (),
+    "truncate_prompt_tokens": (),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "return_tokens_as_token_ids": (False,),
+    "logits_processors": ([],),
+    "cache_salt": (),
+    "kv_transfer_params": (),
+}
+"""Fields that change the answer (or who may share work with it) and are not served yet."""
+
+
+def one_of(what: str) -> WrapValidator:
+    """A union that, when no branch fits, says `what` it wants instead of what each branch thought."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"should be {what}") from None
+
+    return WrapValidator(validate)
+
+
+class StreamOptions(Schema):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Random padding against size analysis; TLS in front of us may do that."""
+
+
+Stop = Annotated[str | list[str] | None, one_of("a string or a list of strings")]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class SamplingRequest(Schema):
+    """What both generating endpoints take."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    """Served model name; left out, the first that is served."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
+    ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+
+    def check(self, limits: Limits) -> None:
+        """What no single field can know. Errors: `ApiError` 400."""
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(
+                "stream_options is only allowed with stream: true", code="invalid_value", param="stream_options"
+            )
+        if (self.n or 1) > limits.choices:
+            raise ApiError(f"n: at most {limits.choices} choices, not {self.n}", code="invalid_value", param="n")
+        most = self.most_tokens()
+        if most is not None and (self.min_tokens or 0) > most:
+            raise ApiError(
+                f"min_tokens {self.min_tokens} is more than max_tokens {most}", code="invalid_value", param="min_tokens"
+            )
+        stops = self.stop_strings()
+        if len(stops) > limits.stop_strings:
+            raise ApiError(
+                f"stop: at most {limits.stop_strings} strings, not {len(stops)}", code="invalid_value", param="stop"
+            )
+        if any(not 1 <= len(stop) <= limits.stop_characters for stop in stops):
+            raise ApiError(
+                f"stop: each string has 1 to {limits.stop_characters} characters", code="invalid_value", param="stop"
+            )
+
+    def most_tokens(self) -> int | None:
+        return self.max_tokens
+
+    def stop_strings(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def sampling(self, choice: int = 0) -> Sampling:
+        """The sampling of one choice. With a seed, each of `n` choices has its own: seed, seed + 1, …"""
+        return Sampling(
+            max_tokens=self.most_tokens(),
+            min_tokens=self.min_tokens or 0,
+            temperature=self.temperature,
+            # top_p 0 keeps the likeliest token alone, and so does any share this small
+            top_p=None if self.top_p is None else max(self.top_p, 1e-6),
+            top_k=None if self.top_k is None else max(self.top_k, 0),
+            min_p=self.min_p,
+            seed=None if self.seed is None else (self.seed + choice) % 2**63,
+            stop=self.stop_strings(),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_eos=bool(self.ignore_eos),
+        )
+
+
+def ignored_fields(request: Schema, refused: Mapping[str, tuple[Any, ...]] = NOT_YET, path: str = "") -> list[str]:
+    """Names of the fields of `request` that have no effect. Errors: `ApiError` 400 for one that would have to have one."""
+    ignored = []
+    for name, value in (request.model_extra or {}).items():
+        if value is None:
+            continue
+        if name not in refused:
+            ignored.append(path + name)
+        elif not any(value == noop for noop in refused[name]):
+            raise not_supported_yet(path + name)
+    return ignored

@@ -1,0 +1,132 @@
+"""What the endpoints of OpenAI's API share: the way from a request to its tasks, and the words of the answer.
+
+It knows nothing of prompts or of the shape of any one answer. A request is a session with one call per
+choice: the calls are made in it, and when the answer has ended the session ends, and with it all that still runs.
+
+The invariant: no task outlives the request that submitted it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from parrot_compat.core.call import Call, CallId, Sampling, Usage, VariableName
+from parrot_compat.core.errors import NoEngineForModel
+from parrot_compat.core.manager import Manager, ModelCard
+from parrot_compat.core.prompt import Prompt
+from parrot_compat.core.task import Task
+from parrot_compat.core.tokenizer import Tokenizer
+from parrot_compat.server.errors import ApiError
+from parrot_compat.server.limits import Limits
+
+__all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The identity of one answer: the same in every chunk of a stream."""
+
+    id: str
+    object: str
+    model: str
+    fingerprint: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def head(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": self.object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What stands behind the endpoints."""
+
+    manager: Manager
+    limits: Limits
+    fingerprint: str
+    keep_alive_s: float
+
+    def card(self, model: str | None) -> ModelCard:
+        """The model asked for. Errors: `NoEngineForModel`."""
+        cards = self.manager.models()
+        for card in cards:
+            if model is None or card.name == model:
+                return card
+        served = ", ".join(repr(card.name) for card in cards) or "none"
+        raise NoEngineForModel(f"model {model!r} is not served here; served: {served}")
+
+    def tokenizer(self, model: str) -> Tokenizer:
+        """Errors: `ApiError` 400 where the model is served by a text engine, which tokenises by itself."""
+        tokenizer = self.manager.tokenizer(model)
+        if tokenizer is None:
+            raise ApiError(
+                f"model {model!r} is served by another server, whose tokenizer is not known here",
+                code="tokenizer_unknown",
+                param="model",
+            )
+        return tokenizer
+
+    def answer(self, prefix: str, object: str, card: ModelCard) -> Answer:
+        return Answer(id=f"{prefix}-{uuid.uuid4().hex}", object=object, model=card.name, fingerprint=self.fingerprint)
+
+    @asynccontextmanager
+    async def submitted(
+        self, answer: Answer, tenant: str, wanted: Sequence[tuple[Prompt, Sampling]]
+    ) -> AsyncIterator[list[Task]]:
+        """One task per choice, in one session that ends with the block. Errors: what `Session.submit` refuses."""
+        session = self.manager.open_session(tenant=tenant)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(session.close)
+            yield [
+                await session.submit(
+                    Call(
+                        id=CallId(f"{answer.id}-{index}"),
+                        prompt=prompt,
+                        output=VariableName(f"choice-{index}"),
+                        sampling=sampling,
+                        model=answer.model,
+                    )
+                )
+                for index, (prompt, sampling) in enumerate(wanted)
+            ]
+
+
+def tenant_of(request: Request) -> str:
+    tenant: str = request.state.tenant
+    return tenant
+
+
+def usage_of(usages: Sequence[Usage], choices: int = 1) -> dict[str, Any]:
+    """OpenAI's usage of all choices together. `usages` come `choices` to a prompt; a prompt is counted once,
+    and what its first reader computed was not cached."""
+    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
+    prompt_tokens = sum(usage[0].prompt_tokens for usage in by_prompt)
+    output_tokens = sum(usage.output_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
+        },
+    }
+
+
+def send_json(data: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """JSON in ASCII: whatever a model says (lone surrogates from an upstream too) can be sent."""
+    body = json.dumps(data, separators=(",", ":")).encode()
+    return Response(body, media_type="application/json", headers=dict(headers or {}))

@@ -1,0 +1,54 @@
+"""The bodies of POST /tokenize and POST /detokenize, with vLLM's field names.
+
+They know nothing of the tokenizer. The invariant: /tokenize has a prompt or messages, never both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from parrot_compat.core.prompt import Content, Text
+from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.limits import Schema
+
+from .chat_schema import ChatMessage, chat_prompt
+from .sampling_schema import TokenId, ignored_fields
+
+__all__ = ["DetokenizeRequest", "TokenizeRequest"]
+
+_NOT_YET: Mapping[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "tools": ([],),
+    "return_token_strs": (False,),
+}
+
+
+class TokenizeRequest(Schema):
+    model: Annotated[str, Field(max_length=512)] | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    add_special_tokens: bool | None = None
+    """As the endpoints do it: true for a prompt, false for messages, whose template writes its own."""
+
+    def content(self) -> Content:
+        """What is to be tokenised. Errors: `ApiError` 400."""
+        if (self.prompt is None) == (self.messages is None):
+            raise ApiError("send either prompt or messages", code="invalid_value", param="prompt")
+        own = self.prompt is not None
+        if self.add_special_tokens not in (None, own):
+            raise not_supported_yet("add_special_tokens", f"it is {str(own).lower()} here, as where text is generated")
+        return Text(self.prompt) if self.prompt is not None else chat_prompt(self.messages or []).bind({})
+
+    def ignored(self) -> list[str]:
+        return ignored_fields(self, _NOT_YET)
+
+
+class DetokenizeRequest(Schema):
+    model: Annotated[str, Field(max_length=512)] | None = None
+    tokens: list[TokenId]

@@ -1,0 +1,160 @@
+"""Server-sent events, and the watch over the client's end of a connection.
+
+It knows nothing of OpenAI or of calls. Work that a client has left is cancelled: its iterator is closed and
+its `finally` blocks have run before the request ends.
+
+The invariant: nothing that answers a client outlives that client's connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from parrot_compat.core.errors import Cancelled
+
+from .errors import problem_of
+
+__all__ = ["DONE", "EventStream", "event", "merge", "while_connected", "with_keep_alive"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DONE = b"data: [DONE]\n\n"
+_KEEP_ALIVE = b": still here\n\n"  # a comment: clients skip it, proxies see that the line is alive
+
+
+def event(data: Mapping[str, Any]) -> bytes:
+    # in ASCII: some clients split lines at U+2028 and its like, which JSON need not escape
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+class EventStream(Response):
+    """Sends `events` as they come, a comment in long silences, an error as one last event.
+
+    `owner` is what the events are made from (a session with calls in it); it is closed when the stream has
+    ended, whichever way, even if it never began.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        owner: AsyncExitStack,
+        keep_alive_s: float = 15.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
+        del self.headers["content-length"]  # an empty Response promises 0 bytes; a stream promises nothing
+        self._events = events
+        self._owner = owner
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._owner:
+            with suppress(Cancelled):  # the client has left: there is nobody to tell
+                await while_connected(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async with aclosing(with_keep_alive(self._events, self._keep_alive_s)) as events:
+                async for data in events:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+        except Exception as error:  # the status line is out, so the failure becomes the last event
+            problem = problem_of(error)
+            if problem.status == 500:
+                log.exception("a stream failed inside")
+            await send({"type": "http.response.body", "body": event(problem.envelope()), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def with_keep_alive(events: AsyncGenerator[bytes, None], silence_s: float) -> AsyncGenerator[bytes, None]:
+    """`events`, with a comment wherever `silence_s` seconds have brought nothing."""
+    following: asyncio.Future[bytes] = asyncio.ensure_future(_next(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait({following}, timeout=silence_s)
+            if not done:
+                yield _KEEP_ALIVE
+                continue
+            try:
+                data = following.result()
+            except StopAsyncIteration:
+                return
+            yield data
+            following = asyncio.ensure_future(_next(events))
+    finally:
+        await _stop(following)
+        await events.aclose()
+
+
+async def _next(events: AsyncIterator[T]) -> T:
+    return await anext(events)
+
+
+async def merge(sources: list[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
+    """What any source brings, as it comes, with the source's number. The first failure ends all of it."""
+    queue: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue(maxsize=2 * len(sources))
+
+    async def follow(number: int, source: AsyncIterator[T]) -> None:
+        try:
+            async for item in source:
+                await queue.put((number, item))
+            await queue.put(None)
+        except Exception as error:  # its owner is whoever reads the merged stream
+            await queue.put(error)
+
+    followers = [asyncio.create_task(follow(number, source)) for number, source in enumerate(sources)]
+    try:
+        left = len(sources)
+        while left:
+            item = await queue.get()
+            if item is None:
+                left -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        for follower in followers:
+            await _stop(follower)
+
+
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`; if the client leaves first, `work` is cancelled, and `Cancelled` raised once it has ended."""
+    worker = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if worker.done():
+            return worker.result()
+        raise Cancelled("the client closed the connection")
+    finally:
+        await _stop(watcher)
+        await _stop(worker)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stop(task: asyncio.Future[Any]) -> None:
+    """Cancel, and wait until it has let go of what it held. Its own outcome has been taken, or is of no interest."""
+    if task.done():
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved
+        return
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task
