@@ -94,7 +94,7 @@ class PagePool:
             self._references[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
-        """One holder less for each page. `pages` are in the order of the text; a holder lets go of its last pages first.
+        """One holder less for each page. `pages` are in text order; a holder lets go of its last pages first.
 
         They are released from the end, so that an idle page is evicted before the pages of its prefix.
         """
