@@ -21,6 +21,7 @@ FAMILIES: Mapping[str, str] = {
     "qwen3": "Qwen3ForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
 }
 """model_type of config.json → the architecture that is served of it."""
@@ -32,7 +33,7 @@ STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 def check_family(path: str, config: Mapping[str, Any]) -> None:
     """Refuse what we do not run exactly. `config` is config.json as transformers reads it (`to_dict`)."""
     where = f"{path}/config.json"
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in FAMILIES:
         raise ModelRefused(
             f"{where}: model_type {model_type!r} is not served; served are {', '.join(sorted(FAMILIES))}"

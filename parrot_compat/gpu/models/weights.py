@@ -30,7 +30,7 @@ NOT_APPLIED = (
     "eta_cutoff", "top_h", "exponential_decay_length_penalty", "sequence_bias", "guidance_scale", "num_beams",
 )  # fmt: skip
 """Keys of generation_config.json that would change a text and that this engine has no notion of."""
-NEUTRAL = (None, 0, 1, 0.0, 1.0, [], {})
+NEUTRAL: tuple[object, ...] = (None, 0, 1, 0.0, 1.0, [], {})
 
 
 def locate(model: str) -> Path:
