@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
-from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.prompt import Content, Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 
@@ -95,6 +95,14 @@ class Client:
         else:
             self._held[mine] = prompt + answer.output
         return answer
+
+    async def ask_content(self, content: Content, tokens: int) -> tuple[tuple[int, ...], str]:
+        """Draw after a content that the engine tokenises by itself; nothing is recorded."""
+        context = self.new_context()
+        request = Generate(context=context, content=content, sampling=greedy(tokens))
+        chunks = [chunk async for chunk in self.engine.generate(request)]
+        await self.engine.free(context)
+        return tuple(token for chunk in chunks for token in chunk.tokens), "".join(chunk.text for chunk in chunks)
 
     async def leave_early(self, content: Ids, after: int) -> None:
         """Start a long answer and close it after `after` chunks, as a client that goes away does."""

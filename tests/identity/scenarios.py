@@ -243,6 +243,26 @@ async def neighbours_leave(bench: Bench) -> list[Answer]:
     return client.answers
 
 
+async def a_little_of_everything(bench: Bench) -> list[Answer]:
+    """Few prompts, every mechanism once: this is what planted faults are looked for with."""
+    trunk = bench.tokens(PAGE_SIZE * 3)
+    async with started(bench.config(step_tokens=32), "a little of everything") as client:
+        client.label = "side by side"
+        await _together(client, [bench.tokens(length) for length in (70, 41, PAGE_SIZE * 2, 53)], SHORT, rows=4)
+        client.label = "parted in the last tokens of a page"
+        await client.ask((*trunk, *bench.tokens(5)), SHORT)
+        await client.ask((*trunk[:-2], *bench.tokens(9)), SHORT)
+        client.label = "forked inside a page"
+        root = await client.fill(trunk[: PAGE_SIZE + 6])
+        await asyncio.gather(*(client.ask(bench.tokens(3), SHORT, parent=root) for _ in range(3)))
+        client.label = "cut inside a page"
+        context = client.new_context()
+        await client.ask(bench.tokens(40), SHORT, context=context)
+        await client.truncate(context, PAGE_SIZE * 2 + 4)
+        await client.ask(bench.tokens(20), SHORT, context=context)
+    return client.answers
+
+
 async def everything_at_once(bench: Bench) -> list[Answer]:
     """Apps with conversations, forks and cuts side by side on a small pool, in an order that the seed decides."""
 
@@ -287,6 +307,7 @@ SCENARIOS: dict[str, Scenario] = {
         preemption,
         eviction,
         neighbours_leave,
+        a_little_of_everything,
         everything_at_once,
     )
 } | {f"chunks_of_{size}": chunks_of(size) for size in (7, 16, 64, 512)}

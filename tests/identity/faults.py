@@ -1,0 +1,274 @@
+"""Planted faults: the mistakes that an engine like this one makes, each as a small patch of the live code.
+
+They know the engine's insides on purpose; the identity check that must find them does not.
+A patch goes in before the engine starts and out after it: what is drawn in between must differ from Hugging Face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.kernels import AttentionInputs
+from parrot_compat.gpu.kv.contexts import Context, Contexts
+from parrot_compat.gpu.kv.radix import RadixTree
+from parrot_compat.gpu.kv.storage import KvStorage
+from parrot_compat.gpu.layers import attention
+from parrot_compat.gpu.models.transformers_models import TransformersDecoder
+
+__all__ = ["FAULTS", "Fault"]
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """`plant` it and the checkpoint called `shape` must answer wrongly."""
+
+    name: str
+    shape: str
+    plant: Callable[[Patch], None]
+
+
+# ---- the batch: positions and lengths --------------------------------------------------------------
+
+
+def _positions_one_off_after_the_first_chunk(patch: Patch) -> None:
+    """Only later chunks and decoding are shifted: rotary positions are relative, so moving all of them is no fault."""
+
+    def change(batch: Batch, rows: Sequence[BatchRow]) -> Batch:
+        starts = torch.tensor(batch.attention.query_starts)
+        late = torch.tensor([int(row.start > 0) for row in rows])
+        return replace(batch, positions=batch.positions + late.repeat_interleave(starts.diff()))
+
+    _patch_batches(patch, change)
+
+
+def _decoding_misses_its_own_token(patch: Patch) -> None:
+    """The key of the token being computed is not attended to."""
+
+    def change(inputs: AttentionInputs) -> AttentionInputs:
+        lengths = [length - (length > 1 and queries == 1) for length, queries in _with_queries(inputs)]
+        return replace(inputs, kv_lengths=tuple(lengths))
+
+    _patch_attention(patch, change)
+
+
+def _drawn_from_the_wrong_token(patch: Patch) -> None:
+    """Where a chunk has several tokens, the logits are those of the last but one."""
+
+    def change(batch: Batch, rows: Sequence[BatchRow]) -> Batch:
+        several = torch.tensor([len(rows[number].tokens) > 1 for number in batch.drawn], dtype=torch.int64)
+        return replace(batch, last_tokens=batch.last_tokens - several)
+
+    _patch_batches(patch, change)
+
+
+# ---- pages -----------------------------------------------------------------------------------------
+
+
+def _copied_page_is_stale(patch: Patch) -> None:
+    """A fork's copy of a shared page keeps what the target page held before."""
+    patch.setattr(KvStorage, "copy_pages", lambda self, pairs: None)
+
+
+def _copied_page_is_half_copied(patch: Patch) -> None:
+    """Keys are copied, values are not."""
+
+    def copy_keys(self: KvStorage, pairs: Sequence[tuple[int, int]]) -> None:
+        for source, target in pairs:
+            for keys in self.keys:
+                pages = keys.view(self.pages, -1)
+                pages[target] = pages[source]
+
+    patch.setattr(KvStorage, "copy_pages", copy_keys)
+
+
+def _last_slot_of_each_page_is_never_written(patch: Patch) -> None:
+    whole = attention.write_kv
+
+    def write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, inputs: AttentionInputs) -> None:
+        kept = (inputs.slots + 1) % inputs.page_size != 0
+        whole(key[kept], value[kept], keys, values, replace(inputs, slots=inputs.slots[kept]))
+
+    patch.setattr(attention, "write_kv", write)
+
+
+def _prefix_hit_ignores_the_end_of_a_page(patch: Patch) -> None:
+    """The tree takes pages for equal whose first tokens are, as a hash over less than the whole text would."""
+
+    def beginnings(self: RadixTree, tokens: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        size = self._pool.page_size
+        for start in range(0, len(tokens) - size + 1, size):
+            yield tuple(tokens[start : start + size // 2])
+
+    patch.setattr(RadixTree, "_full_pages", beginnings)
+
+
+def _cut_context_keeps_its_old_keys(patch: Patch) -> None:
+    """After a cut inside a page the rest of that page still counts as computed, though other tokens stand there."""
+    truncate, extend = Contexts.truncate, Contexts.extend
+    stale: dict[int, int] = {}
+
+    def cut(self: Contexts, context: Context, tokens: int) -> None:
+        size = self._pool.page_size
+        stale[context.id] = min(context.computed, -(-tokens // size) * size)
+        truncate(self, context, tokens)
+
+    def extended(self: Contexts, context: Context, *given: Any, **rest: Any) -> None:
+        extend(self, context, *given, **rest)
+        old = min(stale.pop(context.id, 0), len(context.tokens) - 1)
+        context.computed = max(context.computed, old)
+
+    patch.setattr(Contexts, "truncate", cut)
+    patch.setattr(Contexts, "extend", extended)
+
+
+# ---- attention -------------------------------------------------------------------------------------
+
+
+def _row_reads_its_neighbours_first_page(patch: Patch) -> None:
+    def change(inputs: AttentionInputs) -> AttentionInputs:
+        pages = inputs.pages
+        if len(pages) < 2:
+            return inputs
+        leaked = (torch.cat([pages[1][:1], pages[0][1:]]), *pages[1:])
+        return replace(inputs, pages=leaked)
+
+    _patch_attention(patch, change)
+
+
+def _row_reads_one_key_too_many(patch: Patch) -> None:
+    """One slot beyond the row's own tokens: zero, or what the page's last holder left there."""
+
+    def change(inputs: AttentionInputs) -> AttentionInputs:
+        lengths = [
+            min(length + 1, len(pages) * inputs.page_size)
+            for length, pages in zip(inputs.kv_lengths, inputs.pages, strict=True)
+        ]
+        return replace(inputs, kv_lengths=tuple(lengths))
+
+    _patch_attention(patch, change)
+
+
+def _window_changed_by(tokens: int) -> Callable[[Patch], None]:
+    def plant(patch: Patch) -> None:
+        right = attention.paged_attention
+
+        def wrong(*given: Any, window: int | None = None, **rest: Any) -> Tensor:
+            return right(*given, window=None if window is None else window + tokens, **rest)
+
+        patch.setattr(attention, "paged_attention", wrong)
+
+    return plant
+
+
+def _window_ignored(patch: Patch) -> None:
+    right = attention.paged_attention
+    patch.setattr(attention, "paged_attention", lambda *given, **rest: right(*given, **{**rest, "window": None}))
+
+
+# ---- weights ---------------------------------------------------------------------------------------
+
+
+def _without_bias(suffix: str) -> Callable[[Patch], None]:
+    def drop(model: PreTrainedModel) -> None:
+        named = [weight for name, weight in model.named_parameters() if name.endswith(suffix)]
+        assert named, f"no weight is called {suffix}"
+        for weight in named:
+            weight.data.zero_()
+
+    return lambda patch: _patch_model(patch, drop)
+
+
+def _without_norm(suffix: str) -> Callable[[Patch], None]:
+    def drop(model: PreTrainedModel) -> None:
+        owners = [module for module in model.modules() if hasattr(module, suffix)]
+        assert owners, f"no module has {suffix}"
+        for owner in owners:
+            setattr(owner, suffix, nn.Identity())
+
+    return lambda patch: _patch_model(patch, drop)
+
+
+def _without_rope_scaling(patch: Patch) -> None:
+    def drop(model: PreTrainedModel) -> None:
+        rotary = model.base_model.rotary_emb
+        dim = 2 * len(rotary.inv_freq)
+        plain = 10000.0 ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        assert not torch.allclose(plain, rotary.inv_freq)
+        rotary.inv_freq.copy_(plain)
+
+    _patch_model(patch, drop)
+
+
+FAULTS = tuple(
+    Fault(name=name, shape=shape, plant=plant)
+    for name, shape, plant in (
+        ("positions one off after the first chunk", "llama", _positions_one_off_after_the_first_chunk),
+        ("decoding misses its own token", "llama-tied", _decoding_misses_its_own_token),
+        ("drawn from the wrong token", "qwen2", _drawn_from_the_wrong_token),
+        ("copied page is stale", "llama", _copied_page_is_stale),
+        ("copied page is half copied", "qwen3", _copied_page_is_half_copied),
+        ("last slot of each page is never written", "mistral", _last_slot_of_each_page_is_never_written),
+        ("prefix hit ignores the end of a page", "qwen2", _prefix_hit_ignores_the_end_of_a_page),
+        ("cut context keeps its old keys", "llama-tied", _cut_context_keeps_its_old_keys),
+        ("row reads its neighbour's first page", "qwen3", _row_reads_its_neighbours_first_page),
+        ("row reads one key too many", "llama", _row_reads_one_key_too_many),
+        ("window one too wide", "mistral", _window_changed_by(1)),
+        ("window one too narrow", "mistral", _window_changed_by(-1)),
+        ("window ignored", "mistral", _window_ignored),
+        ("query bias dropped", "qwen2", _without_bias("q_proj.bias")),
+        ("key bias dropped", "qwen2", _without_bias("k_proj.bias")),
+        ("value bias dropped", "qwen2", _without_bias("v_proj.bias")),
+        ("output bias dropped", "llama-tied", _without_bias("o_proj.bias")),
+        ("mlp bias dropped", "llama-tied", _without_bias("down_proj.bias")),
+        ("query norm dropped", "qwen3", _without_norm("q_norm")),
+        ("key norm dropped", "qwen3", _without_norm("k_norm")),
+        ("rope scaling dropped", "llama", _without_rope_scaling),
+    )
+)
+
+
+# ---- where the patches go --------------------------------------------------------------------------
+
+
+def _patch_batches(patch: Patch, change: Callable[[Batch, Sequence[BatchRow]], Batch]) -> None:
+    build = Batch.build.__func__  # type: ignore[attr-defined]
+
+    def changed(cls: type[Batch], rows: Sequence[BatchRow], *rest: Any) -> Batch:
+        return change(build(cls, rows, *rest), rows)
+
+    patch.setattr(Batch, "build", classmethod(changed))
+
+
+def _patch_attention(patch: Patch, change: Callable[[AttentionInputs], AttentionInputs]) -> None:
+    right = attention.paged_attention
+
+    def wrong(query: Tensor, keys: Tensor, values: Tensor, inputs: AttentionInputs, **rest: Any) -> Tensor:
+        return right(query, keys, values, change(inputs), **rest)
+
+    patch.setattr(attention, "paged_attention", wrong)
+
+
+def _patch_model(patch: Patch, change: Callable[[PreTrainedModel], None]) -> None:
+    load = TransformersDecoder.load.__func__  # type: ignore[attr-defined]
+
+    def loaded(cls: type[TransformersDecoder], *given: Any) -> TransformersDecoder:
+        decoder = load(cls, *given)
+        change(decoder.module)
+        return decoder  # type: ignore[no-any-return]
+
+    patch.setattr(TransformersDecoder, "load", classmethod(loaded))
+
+
+def _with_queries(inputs: AttentionInputs) -> list[tuple[int, int]]:
+    starts = inputs.query_starts
+    return [(length, starts[row + 1] - starts[row]) for row, length in enumerate(inputs.kv_lengths)]
