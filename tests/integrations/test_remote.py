@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import warnings
+
+import openai
+import pytest
+
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
+
+from .other_server import OtherServer, Reply
+
+
+def endpoint(url: str = "http://127.0.0.1:9/v1", **more: object) -> Endpoint:
+    return Endpoint(base_url=url, api_key="secret", **more)  # type: ignore[arg-type]
+
+
+def test_equal_endpoints_share_one_client_and_others_do_not() -> None:
+    assert remote.client(endpoint()) is remote.client(endpoint())
+    assert remote.client(endpoint()) is not remote.client(endpoint(timeout_s=3.0))
+
+
+def test_an_endpoint_does_not_show_its_key_or_headers() -> None:
+    shown = repr(endpoint(headers=(("authorization", "hidden"),)))
+    assert "secret" not in shown and "hidden" not in shown
+
+
+def test_without_a_timeout_only_connecting_is_limited() -> None:
+    timeout = remote.client(endpoint()).timeout
+    assert isinstance(timeout, openai.Timeout)
+    assert timeout.read is None and timeout.connect == remote.CONNECT_TIMEOUT_S
+
+
+def test_no_more_clients_are_kept_than_the_limit() -> None:
+    first = remote.client(endpoint("http://127.0.0.1:9/first/v1"))
+    for index in range(remote.CLIENTS_KEPT):
+        remote.client(endpoint(f"http://127.0.0.1:9/{index}/v1"))
+    assert remote.client(endpoint("http://127.0.0.1:9/first/v1")) is not first
+
+
+def test_every_loop_has_its_own_async_client_which_is_closed_with_the_loop() -> None:
+    async def both() -> list[openai.AsyncOpenAI]:
+        return [await remote.async_client(endpoint()), await remote.async_client(endpoint())]
+
+    first, again = asyncio.run(both())
+    other, _ = asyncio.run(both())
+    assert first is again and first is not other
+    assert first.is_closed() and other.is_closed()
+
+
+def test_a_loop_leaves_no_open_connection_behind(other: OtherServer) -> None:
+    async def ask() -> None:
+        client = await remote.async_client(endpoint(other.url))
+        await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        asyncio.run(ask())
+        asyncio.run(ask())
+        gc.collect()
+    assert len(other.requests) == 2
+
+
+def test_closed_loops_are_forgotten() -> None:
+    async def use() -> int:
+        await remote.async_client(endpoint())
+        return len(remote._async_clients)
+
+    counts = [asyncio.run(use()) for _ in range(3)]
+    assert counts[0] == counts[2]
+
+
+def _client_id_in_child(queue: multiprocessing.Queue[bool], parents: int) -> None:
+    queue.put(id(remote.client(endpoint())) == parents)
+
+
+def test_a_forked_child_does_not_use_its_parents_connections() -> None:
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this platform does not fork")
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[bool] = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = context.Process(target=_client_id_in_child, args=(queue, id(remote.client(endpoint()))))
+        child.start()
+    same = queue.get(timeout=60)
+    child.join()
+    assert same is False
+
+
+def test_a_model_card_is_found_by_name_or_is_the_first(other: OtherServer) -> None:
+    cards = [{"id": name, "object": "model", "created": 0, "owned_by": "x", "max_model_len": n} for name, n in [("a", 1), ("b", 2)]]
+    other.answer = lambda request: Reply({"object": "list", "data": cards})
+    found = [remote.model_card(endpoint(other.url), name) for name in (None, "b", "c")]
+    assert [card and card["max_model_len"] for card in found] == [1, 2, None]
+
+
+def test_no_model_card_comes_from_a_server_that_is_not_there() -> None:
+    assert remote.model_card(endpoint(), None) is None
