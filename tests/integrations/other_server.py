@@ -37,7 +37,9 @@ class Reply:
     cut: bool = False
 
 
-def completion(text: str | None = "hello", model: str = "other-model", finish: str = "stop", **message: Any) -> dict[str, Any]:
+def completion(
+    text: str | None = "hello", model: str = "other-model", finish: str = "stop", **message: Any
+) -> dict[str, Any]:
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -71,7 +73,9 @@ def echo(request: Request) -> Reply:
         words = [chunk(content=word) for word in ("you ", "said ", request.text)]
         usage = [chunk(usage=answer["usage"])] if request.body.get("stream_options") else []
         return Reply(events=iter([chunk(role="assistant", content=""), *words, chunk("stop"), *usage]))
-    return Reply({"error": {"message": "no such path", "type": "invalid_request_error", "param": None, "code": None}}, 404)
+    return Reply(
+        {"error": {"message": "no such path", "type": "invalid_request_error", "param": None, "code": None}}, 404
+    )
 
 
 class OtherServer:
@@ -134,8 +138,11 @@ class OtherServer:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
                 self.wfile.flush()
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128  # a group of calls arrives at once
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     @contextmanager

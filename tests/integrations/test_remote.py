@@ -92,7 +92,10 @@ def test_a_forked_child_does_not_use_its_parents_connections() -> None:
 
 
 def test_a_model_card_is_found_by_name_or_is_the_first(other: OtherServer) -> None:
-    cards = [{"id": name, "object": "model", "created": 0, "owned_by": "x", "max_model_len": n} for name, n in [("a", 1), ("b", 2)]]
+    cards = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "x", "max_model_len": n}
+        for name, n in [("a", 1), ("b", 2)]
+    ]
     other.answer = lambda request: Reply({"object": "list", "data": cards})
     found = [remote.model_card(endpoint(other.url), name) for name in (None, "b", "c")]
     assert [card and card["max_model_len"] for card in found] == [1, 2, None]

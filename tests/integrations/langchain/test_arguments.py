@@ -78,4 +78,8 @@ def test_fields_can_be_configured_at_run_time(other: OtherServer) -> None:
     )
     llm.with_config(configurable={"t": 0.9, "m": "b"}).invoke("hi")
     assert (other.last.body["temperature"], other.last.body["model"]) == (0.9, "b")
-    assert [chunk.text for chunk in llm.with_config(configurable={"t": 0.9}).stream("hi")][1:4] == ["you ", "said ", "hi"]
+    assert [chunk.text for chunk in llm.with_config(configurable={"t": 0.9}).stream("hi")][1:4] == [
+        "you ",
+        "said ",
+        "hi",
+    ]

@@ -51,7 +51,9 @@ async def test_a_refusal_is_the_sdks_error_and_langchains(
     assert (error.status_code, error.code, error.request_id) == (status, "the_code", "req_1")
 
 
-@pytest.mark.parametrize("reply", [refusing(400, code="context_length_exceeded"), refusing(400, "prompt is too long: 9 > 8")])
+@pytest.mark.parametrize(
+    "reply", [refusing(400, code="context_length_exceeded"), refusing(400, "prompt is too long: 9 > 8")]
+)
 def test_a_prompt_that_is_too_long_is_told_from_other_refusals(other: OtherServer, reply: Reply) -> None:
     other.answer = lambda request: reply
     with pytest.raises(core.ContextOverflowError):

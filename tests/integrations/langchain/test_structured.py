@@ -1,0 +1,137 @@
+"""Tools and structured output, on a server that has them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from parrot_compat.integrations.langchain import ChatParrot
+
+from ..other_server import OtherServer, Reply, chunk, completion
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str
+    age: int = Field(description="years")
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+def tool_call(name: str, arguments: str) -> dict[str, Any]:
+    return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_tools_are_sent_and_calls_come_back_parsed(other: OtherServer) -> None:
+    calls = [tool_call("add", '{"a": 1, "b": 2}')]
+    other.answer = lambda request: Reply(completion(None, finish="tool_calls", tool_calls=calls))
+    answer = ChatParrot(base_url=other.url).bind_tools([add]).invoke("1 + 2")
+    assert other.last.body["tools"][0]["function"]["name"] == "add"
+    assert "tool_choice" not in other.last.body
+    assert answer.tool_calls == [{"name": "add", "args": {"a": 1, "b": 2}, "id": "call_1", "type": "tool_call"}]
+    assert answer.text == ""
+
+
+def test_a_call_that_cannot_be_parsed_is_kept_as_it_is(other: OtherServer) -> None:
+    calls = [tool_call("add", '{"a": 1, '), tool_call("add", '{"a": 1}')]
+    other.answer = lambda request: Reply(completion(None, finish="length", tool_calls=calls))
+    answer = ChatParrot(base_url=other.url).bind_tools([add]).invoke("1 + 2")
+    assert [call["args"] for call in answer.invalid_tool_calls] == ['{"a": 1, ']
+    assert [call["args"] for call in answer.tool_calls] == [{"a": 1}]
+
+
+def test_a_call_in_pieces_is_put_together(other: OtherServer) -> None:
+    def piece(text: str, **more: Any) -> dict[str, Any]:
+        return chunk(
+            tool_calls=[{"index": 0, "function": {"arguments": text, **more}, **({"id": "c"} if more else {})}]
+        )
+
+    pieces = [piece("", name="add"), piece('{"a": 1,'), piece(' "b": 2}'), chunk("tool_calls")]
+    other.answer = lambda request: Reply(events=iter(pieces))
+    parts = list(ChatParrot(base_url=other.url).bind_tools([add]).stream("1 + 2"))
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    assert total.tool_calls == [{"name": "add", "args": {"a": 1, "b": 2}, "id": "c", "type": "tool_call"}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "wire"),
+    [
+        ("any", "required"),
+        (True, "required"),
+        ("auto", "auto"),
+        ("none", "none"),
+        ("add", {"type": "function", "function": {"name": "add"}}),
+        (False, None),
+    ],
+)
+def test_how_a_tool_is_chosen(other: OtherServer, choice: Any, wire: Any) -> None:
+    ChatParrot(base_url=other.url).bind_tools([add], tool_choice=choice).invoke("hi")
+    assert other.last.body.get("tool_choice") == wire
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+def test_json_comes_back_as_the_schema_says(other: OtherServer, schema: Any, method: Any) -> None:
+    other.answer = lambda request: Reply(completion('{"name": "Ada", "age": 36}'))
+    person = ChatParrot(base_url=other.url).with_structured_output(schema, method=method).invoke("who?")
+    assert person == (Person(name="Ada", age=36) if schema is Person else {"name": "Ada", "age": 36})
+    form = other.last.body["response_format"]
+    if method == "json_mode":
+        assert form == {"type": "json_object"}
+    else:
+        assert form["type"] == "json_schema" and form["json_schema"]["name"] == "Person"
+        assert set(form["json_schema"]["schema"]["properties"]) == {"name", "age"}
+    assert "ls_structured_output_format" not in other.last.body
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+def test_a_forced_tool_call_gives_the_schema_too(other: OtherServer, schema: Any) -> None:
+    calls = [tool_call("Person", '{"name": "Ada", "age": 36}')]
+    other.answer = lambda request: Reply(completion(None, finish="tool_calls", tool_calls=calls))
+    person = ChatParrot(base_url=other.url).with_structured_output(schema, method="function_calling").invoke("who?")
+    assert (person if isinstance(person, dict) else person.model_dump()) == {"name": "Ada", "age": 36}
+    assert other.last.body["tool_choice"] == {"type": "function", "function": {"name": "Person"}}
+    assert other.last.body["parallel_tool_calls"] is False
+
+
+def test_strict_is_sent_where_it_is_asked_for(other: OtherServer) -> None:
+    other.answer = lambda request: Reply(completion('{"name": "Ada", "age": 36}'))
+    ChatParrot(base_url=other.url).with_structured_output(Person, strict=True).invoke("who?")
+    described = other.last.body["response_format"]["json_schema"]
+    assert described["strict"] is True and described["schema"]["additionalProperties"] is False
+
+
+def test_text_that_does_not_fit_the_schema_is_an_error_or_is_told(other: OtherServer) -> None:
+    other.answer = lambda request: Reply(completion('{"name": "Ada"}'))
+    llm = ChatParrot(base_url=other.url)
+    with pytest.raises(OutputParserException):
+        llm.with_structured_output(Person).invoke("who?")
+    told: Any = llm.with_structured_output(Person, include_raw=True).invoke("who?")
+    assert isinstance(told["raw"], AIMessage) and json.loads(told["raw"].text) == {"name": "Ada"}
+    assert told["parsed"] is None and isinstance(told["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize(("schema", "method"), [(None, "json_schema"), (None, "function_calling"), (Person, "yaml")])
+def test_a_request_that_makes_no_sense_is_refused_before_it_is_sent(schema: Any, method: Any) -> None:
+    with pytest.raises(ValueError, match=method):
+        ChatParrot().with_structured_output(schema, method=method)
+
+
+def test_reasoning_and_refusals_are_not_lost(other: OtherServer) -> None:
+    other.answer = lambda request: Reply(completion("42", reasoning_content="because", refusal="partly"))
+    answer = ChatParrot(base_url=other.url).invoke("why?")
+    assert answer.additional_kwargs == {"reasoning_content": "because", "refusal": "partly"}
+    assert answer.text == "42"
