@@ -89,6 +89,7 @@ class TransformersDecoder:
                     trust_remote_code=False,
                     local_files_only=True,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
                 )
         except Exception as error:  # transformers raises all kinds; every one means these files cannot be served
             raise ModelRefused(f"transformers cannot load {path}: {error}") from error

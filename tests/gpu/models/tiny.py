@@ -39,7 +39,12 @@ WINDOW = 12
 SPECIAL: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": LLAMA3_ROPE, "attention_bias": True},
     "mistral": {"sliding_window": WINDOW},
-    "qwen2": {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    "qwen2": {
+        "tie_word_embeddings": True,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "max_window_layers": 1,
+    },
     "qwen3": {"head_dim": 32, "rope_parameters": YARN_ROPE},
     "gemma": {"head_dim": 32, "tie_word_embeddings": False},
     "gemma2": {

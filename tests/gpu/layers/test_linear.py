@@ -1,0 +1,80 @@
+"""Packed linear layers: the same product, row by row the same bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from parrot_compat.gpu.layers.linear import PackedLinear, can_pack, pack_linears
+
+SHAPES = [(64, 128), (64, 256), (96, 40), (768, 512)]
+
+
+def packable(dtype: torch.dtype) -> None:
+    if not can_pack(dtype):
+        pytest.skip(f"this torch cannot pack {dtype} on this CPU")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("width", "out"), SHAPES)
+def test_a_packed_linear_is_the_linear(width: int, out: int, bias: bool) -> None:
+    packable(torch.float32)
+    torch.manual_seed(0)
+    linear = nn.Linear(width, out, bias=bias)
+    x = torch.randn(1, 33, width)
+
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "out"), SHAPES)
+def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, width: int, out: int) -> None:
+    packable(dtype)
+    torch.manual_seed(1)
+    packed = PackedLinear(nn.Linear(width, out, dtype=dtype))
+    x = torch.randn(1, 300, width).to(dtype)
+
+    with torch.inference_mode():
+        whole = packed(x)
+        for rows in (1, 2, 3, 5, 8, 16, 17, 64, 255):
+            assert torch.equal(packed(x[:, 40 : 40 + rows]), whole[:, 40 : 40 + rows]), f"{rows} rows"
+
+
+def test_a_tied_head_is_packed_and_the_embedding_keeps_its_weight() -> None:
+    packable(torch.float32)
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(32, 16)
+            self.blocks = nn.Sequential(nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 16))
+            self.head = nn.Linear(16, 32, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.blocks(self.embedding(ids)))
+            return out
+
+    model = Tied().requires_grad_(False)
+    ids = torch.arange(9)
+    before = model(ids)
+
+    assert pack_linears(model) == 3
+    assert isinstance(model.head, PackedLinear) and isinstance(model.blocks[0], PackedLinear)
+    assert sorted(name for name, _ in model.named_parameters()) == [
+        "blocks.0.bias",
+        "blocks.2.bias",
+        "embedding.weight",
+    ]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_dtype_that_cannot_be_packed_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(8, 8, dtype=torch.float64))
+
+    assert not can_pack(torch.float64)
+    assert pack_linears(model) == 0
+    assert type(model[0]) is nn.Linear

@@ -1,0 +1,68 @@
+"""Rows to tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+
+DRAW = Draw(sampling=ResolvedSampling(max_tokens=1), index=0)
+
+
+def test_rows_are_packed_one_after_another_at_their_own_positions_and_slots() -> None:
+    batch = Batch.build(
+        [
+            BatchRow(tokens=(7, 8, 9), start=3, pages=[5, 2], draw=DRAW),
+            BatchRow(tokens=[1], start=0, pages=[9], draw=None),
+            BatchRow(tokens=[4, 6], start=8, pages=[1, 3, 0, 11], draw=DRAW),
+        ],
+        page_size=4,
+    )
+
+    assert batch.token_ids.tolist() == [7, 8, 9, 1, 4, 6]
+    assert batch.positions.tolist() == [3, 4, 5, 0, 8, 9]
+    assert batch.attention.slots.tolist() == [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 9 * 4, 0, 1]
+    assert batch.attention.query_starts == (0, 3, 4, 6)
+    assert batch.attention.kv_lengths == (6, 1, 10)
+    assert [pages.tolist() for pages in batch.attention.pages] == [[5, 2], [9], [1, 3, 0]]
+    assert batch.attention.page_size == 4
+
+
+def test_only_rows_that_draw_are_drawn_from_at_their_last_token() -> None:
+    batch = Batch.build(
+        [
+            BatchRow(tokens=[1, 2], start=0, pages=[0], draw=None),
+            BatchRow(tokens=[3, 4, 5], start=0, pages=[1], draw=DRAW),
+        ],
+        page_size=4,
+    )
+
+    assert batch.drawn == (1,)
+    assert batch.draws == (DRAW,)
+    assert batch.last_tokens.tolist() == [4]
+    assert batch.last_tokens.dtype == torch.int64
+
+
+def test_a_batch_that_draws_nothing_has_no_last_tokens() -> None:
+    batch = Batch.build([BatchRow(tokens=[1], start=0, pages=[0], draw=None)], page_size=4)
+
+    assert batch.drawn == ()
+    assert batch.last_tokens.numel() == 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        BatchRow(tokens=[], start=4, pages=[0, 1], draw=None),
+        BatchRow(tokens=[1, 2], start=7, pages=[0, 1], draw=None),
+    ],
+    ids=["no tokens", "too few pages"],
+)
+def test_a_row_without_tokens_or_pages_for_them_is_an_error_that_names_it(row: BatchRow) -> None:
+    good = BatchRow(tokens=[1], start=0, pages=[2], draw=None)
+
+    with pytest.raises(EngineError, match="row 1 of the batch"):
+        Batch.build([good, row], page_size=4)

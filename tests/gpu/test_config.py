@@ -1,0 +1,136 @@
+"""From what was asked to what was decided."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from parrot_compat.core.call import Sampling
+from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, Machine, choose_dtype, resolve
+
+GIB = 1 << 30
+FACTS = CheckpointFacts(
+    path="/models/m",
+    model_type="llama",
+    layers=8,
+    heads=6,
+    kv_heads=2,
+    head_dim=64,
+    vocab_size=8192,
+    max_position_embeddings=4096,
+    dtype="float32",
+    eos_token_ids=(2, 5),
+    defaults=Sampling(temperature=0.6),
+    notes=("generation_config.json asks for repetition_penalty = 1.1, which is not applied",),
+)
+TOKEN_BYTES = 2 * 8 * 2 * 64 * 4
+CPU = Machine(device="cpu", free_bytes=16 * GIB, cores=4)
+CUDA = Machine(device="cuda", free_bytes=100 * GIB, cores=16)
+
+
+def test_on_a_cpu_every_field_has_a_value_when_nothing_is_asked() -> None:
+    resolved = resolve(EngineConfig(model="/models/m"), FACTS, CPU)
+
+    assert (resolved.page_size, resolved.max_rows, resolved.step_tokens, resolved.threads) == (16, 64, 512, 4)
+    assert resolved.context_tokens == 4096
+    assert resolved.kv_tokens == 64 * 4096  # every row a full context: 2 GiB, less than a quarter of what is free
+    assert resolved.served_model_name == "/models/m"
+    assert resolved.dtype == "float32"
+    assert (resolved.eos_token_ids, resolved.defaults) == ((2, 5), Sampling(temperature=0.6))
+
+
+def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_left() -> None:
+    resolved = resolve(EngineConfig(gpu_memory_utilization=0.5), FACTS, CUDA)
+
+    assert resolved.pages == 50 * GIB // (16 * TOKEN_BYTES)
+    assert (resolved.max_rows, resolved.step_tokens) == (256, 8192)
+
+
+def test_on_a_cpu_the_kv_takes_at_most_a_quarter_of_the_free_memory() -> None:
+    resolved = resolve(EngineConfig(), FACTS, replace(CPU, free_bytes=GIB))
+
+    assert resolved.pages == GIB // 4 // (16 * TOKEN_BYTES)
+    assert resolved.context_tokens == 4096
+
+
+def test_one_full_context_gets_more_than_the_share_if_memory_allows_it() -> None:
+    free = 4096 * TOKEN_BYTES * 2
+    resolved = resolve(EngineConfig(), FACTS, replace(CPU, free_bytes=free))
+
+    assert resolved.kv_tokens == resolved.context_tokens == 4096
+
+
+def test_the_context_never_exceeds_the_pages() -> None:
+    resolved = resolve(EngineConfig(kv_tokens=100, page_size=16), FACTS, CPU)
+
+    assert (resolved.pages, resolved.kv_tokens, resolved.context_tokens) == (7, 112, 112)
+
+
+def test_the_context_never_exceeds_the_positions_of_the_checkpoint() -> None:
+    assert resolve(EngineConfig(max_model_len=100_000), FACTS, CPU).context_tokens == 4096
+    assert resolve(EngineConfig(max_model_len=77), FACTS, CPU).context_tokens == 77
+
+
+def test_asked_values_are_taken_as_they_are() -> None:
+    asked = EngineConfig(page_size=4, max_rows=3, step_tokens=7, threads=1, served_model_name="m", dtype="bfloat16")
+    resolved = resolve(replace(asked, enable_prefix_caching=False), FACTS, CPU)
+
+    assert (resolved.page_size, resolved.max_rows, resolved.step_tokens, resolved.threads) == (4, 3, 7, 1)
+    assert (resolved.served_model_name, resolved.dtype, resolved.enable_prefix_caching) == ("m", "bfloat16", False)
+
+
+def test_no_room_for_one_page_is_refused_with_the_bytes() -> None:
+    with pytest.raises(ModelRefused, match=r"1000 bytes are free on cuda.*one page"):
+        resolve(EngineConfig(), FACTS, replace(CUDA, free_bytes=1000))
+
+
+def test_the_dtype_is_the_asked_one_or_the_checkpoints_or_float32() -> None:
+    assert choose_dtype(EngineConfig(dtype="float16"), FACTS) == "float16"
+    assert choose_dtype(EngineConfig(), replace(FACTS, dtype="bfloat16")) == "bfloat16"
+    assert choose_dtype(EngineConfig(), replace(FACTS, dtype=None)) == "float32"
+    with pytest.raises(ModelRefused, match=r"/models/m has dtype 'float8_e4m3fn'"):
+        choose_dtype(EngineConfig(), replace(FACTS, dtype="float8_e4m3fn"))
+
+
+def test_the_config_crosses_a_process_boundary_as_json() -> None:
+    asked = EngineConfig(model="builtin:tiny", page_size=4, enable_prefix_caching=False)
+
+    assert EngineConfig.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+
+
+def test_an_unknown_field_is_an_error_and_not_ignored() -> None:
+    with pytest.raises(EngineError, match="page_sise"):
+        EngineConfig.from_json({"model": "m", "page_sise": 4})
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, not 'tpu'"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"page_size": 0}, "page_size must be at least 1, not 0"),
+        ({"max_model_len": -5}, "max_model_len must be at least 1, not -5"),
+        ({"gpu_memory_utilization": 1.5}, r"gpu_memory_utilization must be in \(0, 1\], not 1.5"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_at_once(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        EngineConfig(**asked)  # type: ignore[arg-type]
+
+
+def test_the_decided_config_prints_what_matters_and_what_is_not_done() -> None:
+    text = str(resolve(EngineConfig(name="engine-7"), FACTS, CPU))
+
+    for fact in (
+        "engine-7",
+        "/models/m",
+        "llama, float32",
+        "context 4096",
+        "pages of 16",
+        "[2, 5]",
+        "repetition_penalty",
+    ):
+        assert fact in text
