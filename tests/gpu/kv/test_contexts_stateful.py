@@ -18,7 +18,7 @@ from parrot_compat.gpu.kv.radix import RadixTree
 from tests.gpu.kv.stateful import THOROUGH
 
 namespaces = st.sampled_from(["", "tenant"])
-texts = st.lists(st.integers(0, 1), max_size=7)
+texts = st.lists(st.sampled_from([0, 0, 0, 1]), max_size=9)
 Content = tuple[str, tuple[int, ...]]
 """What KV depends on: the namespace (so that sharing across is seen) and every token up to its own."""
 
@@ -31,7 +31,9 @@ class Row:
 
 
 class ContextsMachine(RuleBasedStateMachine):
-    @initialize(pages=st.integers(2, 12), size=st.integers(1, 4), caching=st.sampled_from([True, True, True, False]))
+    @initialize(
+        pages=st.integers(2, 16), size=st.sampled_from([3, 2, 4, 1]), caching=st.sampled_from([True, True, True, False])
+    )
     def new_engine(self, pages: int, size: int, caching: bool) -> None:
         self.pool = PagePool(pages, size)
         self.tree = RadixTree(self.pool) if caching else None
@@ -69,6 +71,25 @@ class ContextsMachine(RuleBasedStateMachine):
         """Everything that `OutOfPages` must leave as it was."""
         held = [(context.id, tuple(context.pages), context.computed) for context in self.contexts]
         return held, self.pool.free, self.pool.idle_pages(), [self.pool.is_cached(p) for p in range(self.pool.pages)]
+
+    def run(self, context: Context) -> None:
+        """Compute all of a context in one step of its own, as far as the pool can hold it, preempting others."""
+        upto = min(len(context.tokens), self.pool.pages * self.pool.page_size)
+        row = Row(context, self.contexts.match(context), upto)
+        pairs = self.reserve(context, upto)
+        for other in self.contexts:
+            if pairs is None and other is not context:
+                self.contexts.drop(other)
+                pairs = self.reserve(context, upto)
+        assert pairs is not None
+        self.copy(pairs)
+        self.write(row)
+        self.commit(row)
+
+    def commit(self, row: Row) -> None:
+        self.contexts.commit(row.context, row.upto)
+        assert row.context.computed == row.upto
+        self.seen.add((row.context.namespace, tuple(row.context.tokens[: row.upto])))
 
     def reserve(self, context: Context, upto: int) -> tuple[tuple[int, int], ...] | None:
         before = self.state()
@@ -112,7 +133,7 @@ class ContextsMachine(RuleBasedStateMachine):
         for id in data.draw(st.lists(st.sampled_from(sorted(self.texts)), unique=True, max_size=4)):
             context = self.contexts.get(id)
             start = self.contexts.match(context)
-            upto = data.draw(st.integers(start, len(context.tokens)))
+            upto = data.draw(st.just(len(context.tokens)) | st.integers(start, len(context.tokens)))
             pairs = self.reserve(context, upto)
             if pairs is None:
                 victim = self.draw(data)
@@ -128,9 +149,33 @@ class ContextsMachine(RuleBasedStateMachine):
         for row in rows:
             self.write(row)
         for row in rows:
-            self.contexts.commit(row.context, row.upto)
-            assert row.context.computed == row.upto
-            self.seen.add((row.context.namespace, tuple(row.context.tokens[: row.upto])))
+            self.commit(row)
+
+    @rule(namespace=namespaces, tokens=texts, answer=texts, keep=st.booleans())
+    def generate(self, namespace: str, tokens: list[int], answer: list[int], keep: bool) -> None:
+        """A whole call: prefill, then one token after another."""
+        id = self.add((namespace, tuple(tokens)))
+        context = self.contexts.open(id, namespace, tokens, keep_last=True)
+        self.run(context)
+        for token in answer:
+            self.texts[id] = namespace, (*self.texts[id][1], token)
+            self.contexts.extend(context, [token])
+            self.run(context)
+        if not keep:
+            self.contexts.free(id)
+            del self.texts[id]
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), back=st.integers(0, 5), more=texts)
+    def cut_and_go_on(self, data: st.DataObject, back: int, more: list[int]) -> None:
+        """Truncate, often into a shared page, then write on from there."""
+        context = self.draw(data)
+        namespace, tokens = self.texts[context.id]
+        kept = tokens[: max(0, len(tokens) - back)]
+        self.contexts.truncate(context, len(kept))
+        self.contexts.extend(context, more)
+        self.texts[context.id] = namespace, kept + tuple(more)
+        self.run(context)
 
     @precondition(lambda self: self.texts)
     @rule(data=st.data(), fails=st.booleans())
