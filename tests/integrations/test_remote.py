@@ -34,7 +34,8 @@ def test_without_a_timeout_only_connecting_is_limited() -> None:
     assert timeout.read is None and timeout.connect == remote.CONNECT_TIMEOUT_S
 
 
-def test_no_more_clients_are_kept_than_the_limit() -> None:
+def test_no_more_clients_are_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CLIENTS_KEPT", 3)
     first = remote.client(endpoint("http://127.0.0.1:9/first/v1"))
     for index in range(remote.CLIENTS_KEPT):
         remote.client(endpoint(f"http://127.0.0.1:9/{index}/v1"))

@@ -82,7 +82,7 @@ def test_prompts_of_one_generate_are_sent_at_once_and_answered_in_order(other: O
     assert [generations[0].text for generations in result.generations] == [f"you said {text}" for text in texts]
     assert result.llm_output is not None and result.llm_output["token_usage"]["total_tokens"] == count * 10
     assert result.llm_output["token_usage"]["prompt_tokens_details"] == {"cached_tokens": count * 4}
-    assert result.run is not None and [info.run_id for info in result.run][0] == first
+    assert result.run is not None and result.run[0].run_id == first
     assert [runs.ended[info.run_id] for info in result.run] == [f"you said {text}" for text in texts]
 
 
