@@ -175,7 +175,10 @@ class _PieceTable(dict[int, str | None]):
 
     def _find_anchor(self) -> tuple[int, str]:
         for content, token_id in sorted(self._tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
-            if content not in self._special and (text := self.alone([token_id])).isalpha() and text.isascii():
+            if content in self._special or _BYTE_TOKEN.fullmatch(content):
+                continue
+            text = self.alone([token_id])
+            if text.isalpha() and text.isascii():
                 return token_id, text
         raise ModelRefused("the tokenizer has no token that is a plain word; its text cannot be streamed")
 
