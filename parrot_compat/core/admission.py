@@ -1,0 +1,67 @@
+"""Admission: how many calls may be open, for a tenant and in the whole server.
+
+It knows nothing of what the calls do.
+
+The invariant: the open calls counted are exactly those admitted and not yet released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+from .errors import QueueFull, TooManyCalls
+
+__all__ = ["Admission", "Limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    open_calls: int = 200_000
+    """Accepted and not over, in the whole server: beyond, `QueueFull`. A waiting call takes a few kilobytes."""
+    open_calls_per_tenant: int | None = None
+    """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
+
+
+class Admission:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._open: Counter[str] = Counter()
+        self._total = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open_calls(self) -> int:
+        return self._total
+
+    def admit(self, tenant: str, calls: int) -> None:
+        """Errors: `QueueFull`, `TooManyCalls`; then nothing is counted."""
+        if self._total + calls > self.limits.open_calls:
+            limit = self.limits.open_calls
+            raise QueueFull(f"{calls} more calls would make {self._total + calls} open here; the limit is {limit}")
+        of_tenant, most = self._open[tenant] + calls, self.limits.open_calls_per_tenant
+        if most is not None and of_tenant > most:
+            raise TooManyCalls(f"{calls} more calls would make {of_tenant} open for this tenant; the limit is {most}")
+        self._open[tenant] = of_tenant
+        self._total += calls
+        if self._total:
+            self._idle.clear()
+
+    def release(self, tenant: str, calls: int = 1) -> None:
+        self._total -= calls
+        self._open[tenant] -= calls
+        if not self._open[tenant]:
+            del self._open[tenant]  # tenants come and go; what is kept of them must not add up
+        if not self._total:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no call is open."""
+        await self._idle.wait()
+
+    def check(self) -> None:
+        assert self._total == self._open.total() >= 0
+        assert all(calls > 0 for calls in self._open.values())
+        assert self._idle.is_set() == (self._total == 0)

@@ -1,0 +1,136 @@
+"""The executor: one task on one engine.
+
+It knows nothing of sessions, the graph or why this engine was chosen.
+
+The invariant: whatever the engine does (answer, raise, die, fall silent and be cancelled), the task is over when
+`run` returns, unless it may run again; and the engine holds nothing of it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+from .call import ResolvedSampling
+from .engine import Chunk, ContextId, Generate
+from .errors import ContextLost, EngineError, EngineLost, ParrotError
+from .events import FirstToken
+from .fleet import Fleet, Member
+from .prompt import Content, Tokens
+from .task import Task
+
+__all__ = ["Attempt", "Executor"]
+
+_ATTEMPTS = 2  # a prompt that kills engines must not be carried from one to the next
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """A task on an engine. The numbers are what its engine is charged with until they are paid back."""
+
+    task: Task
+    member: Member
+    new_tokens: int
+    """Prompt tokens that placement expects the engine to compute."""
+    tokens_ahead: int
+    """Prompt tokens of others that it had to compute before."""
+    has_first_token: bool = False
+
+
+class Executor:
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._clock = fleet.clock
+
+    async def run(self, attempt: Attempt) -> bool:
+        """Run the task to its end. True: it is not over and may run again, since nobody has seen anything of it."""
+        task, member = attempt.task, attempt.member
+        try:
+            await self._generate(attempt)
+        except asyncio.CancelledError:
+            task.cancel()  # does nothing where the cancel came from the task itself
+            raise
+        except (EngineLost, ContextLost) as error:
+            if isinstance(error, EngineLost):
+                self._fleet.lost(member, error)
+            if not task.has_spoken and task.attempts < _ATTEMPTS and self._fleet.expects(task.model):
+                return not task.is_over
+            task.fail(error)
+        except ParrotError as error:
+            task.fail(error)
+        except Exception as error:  # what no engine should raise must not leave a reader waiting either
+            _log.exception("engine %r failed on call %r", member.info.name, task.call.id)
+            task.fail(EngineError(f"engine {member.info.name!r} failed: {type(error).__name__}: {error}"))
+        return False
+
+    async def _generate(self, attempt: Attempt) -> None:
+        task, member = attempt.task, attempt.member
+        context = self._fleet.draw_context()
+        generate = Generate(
+            context=context, content=_content(task, member), sampling=_sampling(task, member), scope=task.scope
+        )
+        # The port promises that closing the iterator stops the work; every engine's iterator is a generator.
+        stream = cast("AsyncGenerator[Chunk, None]", member.engine.generate(generate))
+        try:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    task.push(chunk)
+                    if not attempt.has_first_token and task.has_spoken:
+                        self._first_token(attempt)
+                    if task.is_over:
+                        break
+            if task.result is not None and attempt.has_first_token:
+                self._learn(attempt, task.result.usage.output_tokens)
+        finally:
+            await self._free(member, context)
+        if not task.is_over:
+            raise EngineError(f"engine {member.info.name!r} ended call {task.call.id!r} without saying how")
+
+    def _first_token(self, attempt: Attempt) -> None:
+        task = attempt.task
+        attempt.has_first_token = True
+        assert task.first_token_s is not None and task.started_s is not None
+        attempt.member.prefilled(attempt.new_tokens, attempt.tokens_ahead, task.first_token_s - task.started_s)
+        self._fleet.events.emit(
+            FirstToken(
+                at_s=task.first_token_s,
+                session=task.flow.session,
+                call=task.call.id,
+                engine=attempt.member.info.name,
+            )
+        )
+
+    def _learn(self, attempt: Attempt, output_tokens: int) -> None:
+        task = attempt.task
+        assert task.finished_s is not None and task.first_token_s is not None
+        attempt.member.decoded(output_tokens - 1, task.finished_s - task.first_token_s)
+
+    async def _free(self, member: Member, context: ContextId) -> None:
+        if member.is_lost:
+            return
+        try:
+            await member.engine.free(context)
+        except EngineLost as error:
+            self._fleet.lost(member, error)
+        except Exception:  # the answer is out already; a context that stays is the engine's own trouble
+            _log.exception("engine %r did not free context %d", member.info.name, context)
+
+
+def _content(task: Task, member: Member) -> Content:
+    assert task.rendered is not None
+    if member.info.takes == "text":
+        return task.rendered.content
+    assert task.rendered.ids is not None, "placed on a token engine without ids"
+    return Tokens(task.rendered.ids)
+
+
+def _sampling(task: Task, member: Member) -> ResolvedSampling:
+    assert task.rendered is not None
+    info = member.info
+    room = info.context_tokens if info.takes == "text" else info.context_tokens - task.rendered.prompt_tokens
+    return task.call.sampling.resolve(info.defaults, room=room, seed=task.seed)

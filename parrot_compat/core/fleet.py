@@ -1,0 +1,260 @@
+"""The fleet: the engines known, what is known of each, and the loss and return of engines.
+
+It knows nothing of sessions or of which task should go where.
+
+The invariant: an engine is a member from the moment it joins until it is lost or the fleet closes; nothing is
+ever given to one that is not, and the numbers kept of a member are those of the work it has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final
+
+from .background import Background
+from .clock import Clock, RealClock
+from .engine import ContextId, Engine, EngineInfo
+from .errors import EngineError, EngineLost, ModelRefused, NoEngineForModel, ParrotError
+from .events import EngineGone, EngineJoined, EventStream
+from .placement import EngineView
+from .tokenizer import Tokenizer
+
+__all__ = ["Fleet", "Member", "Restart"]
+
+Restart = Callable[[], Awaitable[Engine]]
+"""Makes a fresh engine, started, in place of a lost one. May raise: it is tried again, later and later."""
+
+_log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 30.0  # a crash is usually mended at once, a broken machine is not hammered
+_HOME_BLOCKS: Final = 65_536  # prefixes remembered per engine: two million tokens, more than most engines hold
+_NEW_SHARE = 0.2  # of a moving average that the newest value makes
+
+
+class Member:
+    """An engine in the fleet and what the manager knows of it, kept from what it sees and from `load()`."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, restart: Restart | None) -> None:
+        self.engine = engine
+        self.info = engine.info
+        self.tokenizer = tokenizer
+        self.restart = restart
+        self.is_lost = False
+        self.rows = 0
+        self.waiting_tokens = 0
+        self.homes: OrderedDict[int, None] = OrderedDict()
+        # Guesses until the first call has shown better; they only need to be of the right order.
+        self.prefill_tokens_s = 1000.0
+        self.step_s = 0.03
+        self.call_s = 1.0
+
+    @property
+    def free_rows(self) -> int | None:
+        """Tasks it may be given now; `None` is no limit."""
+        return None if self.info.max_rows is None else max(0, self.info.max_rows - self.rows)
+
+    def view(self) -> EngineView:
+        load = self.engine.load()
+        return EngineView(
+            name=self.info.name,
+            context_tokens=self.info.context_tokens if self.info.takes == "tokens" else None,
+            rows=max(self.rows, load.running + load.waiting),  # others may use it too
+            waiting_tokens=max(self.waiting_tokens, load.waiting_tokens),
+            prefill_tokens_s=self.prefill_tokens_s,
+            step_s=load.step_s if load.step_s is not None else self.step_s,
+            call_s=self.call_s,
+            max_rows=self.info.max_rows,
+            homes=self.homes.keys(),
+        )
+
+    def begin(self, new_tokens: int, blocks: Iterable[int]) -> None:
+        self.rows += 1
+        self.waiting_tokens += new_tokens
+        for block in blocks:
+            self.homes[block] = None
+            self.homes.move_to_end(block)
+        while len(self.homes) > _HOME_BLOCKS:
+            self.homes.popitem(last=False)
+
+    def prefilled(self, new_tokens: int, tokens_ahead: int, seconds: float) -> None:
+        """The first token came, `seconds` after the start, with `tokens_ahead` to compute in front."""
+        self.waiting_tokens -= new_tokens
+        if seconds > 0 and new_tokens > 0:
+            self.prefill_tokens_s = _average(self.prefill_tokens_s, (new_tokens + tokens_ahead) / seconds)
+
+    def decoded(self, steps: int, seconds: float) -> None:
+        if steps > 0 and seconds > 0:
+            self.step_s = _average(self.step_s, seconds / steps)
+
+    def end(self, seconds: float, tokens_not_computed: int) -> None:
+        self.rows -= 1
+        self.waiting_tokens -= tokens_not_computed
+        self.call_s = _average(self.call_s, seconds)
+
+    def check(self) -> None:
+        assert self.rows >= 0 and self.waiting_tokens >= 0, (self.rows, self.waiting_tokens)
+        assert self.rows or not self.waiting_tokens, "tokens wait in an engine that runs nothing"
+        assert len(self.homes) <= _HOME_BLOCKS
+
+
+class Fleet:
+    """Engines come by `add` and go by `lost` or `close`."""
+
+    def __init__(self, *, events: EventStream | None = None, clock: Clock | None = None) -> None:
+        self.events = events or EventStream()
+        self.clock: Clock = clock or RealClock()
+        self._members: dict[str, Member] = {}
+        self._returning: dict[str, EngineInfo] = {}  # of engines that are being started again, as they were
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._contexts = itertools.count(1)
+        self._background = Background()
+        self._watchers: list[Callable[[], None]] = []
+        self._is_closed = False
+
+    # ---- questions -----------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(tuple(self._members.values()))
+
+    def models(self) -> tuple[str, ...]:
+        """Served models, in the order in which their engines joined; one whose engine is just restarting stays."""
+        return tuple(dict.fromkeys(info.model for info in self.infos()))
+
+    def infos(self, model: str | None = None) -> list[EngineInfo]:
+        """Of the engines here and of those being started again (as they were)."""
+        known = [*(member.info for member in self._members.values()), *self._returning.values()]
+        return [info for info in known if model is None or info.model == model]
+
+    def serving(self, model: str) -> tuple[Member, ...]:
+        return tuple(member for member in self if member.info.model == model)
+
+    def expects(self, model: str) -> bool:
+        """True if an engine for the model is here or on its way."""
+        return bool(self.infos(model))
+
+    def model(self, asked: str | None) -> str:
+        """The model a call runs on: the one asked for, or the fleet's first. Errors: `NoEngineForModel`."""
+        models = self.models()
+        if asked is None and models:
+            return models[0]
+        if asked is not None and asked in models:
+            return asked
+        served = ", ".join(map(repr, models)) or "nothing"
+        raise NoEngineForModel(f"no engine serves {'any model' if asked is None else repr(asked)}; served: {served}")
+
+    def context_tokens(self, model: str) -> int | None:
+        """The largest context among the model's engines; `None` where a text engine judges lengths by itself."""
+        infos = self.infos(model)
+        if not infos or any(info.takes == "text" for info in infos):
+            return None
+        return max(info.context_tokens for info in infos)
+
+    def tokenizer(self, model: str) -> Tokenizer | None:
+        """`None` where only text engines serve the model and none came with a tokenizer."""
+        return self._tokenizers.get(model)
+
+    def member(self, name: str) -> Member:
+        return self._members[name]
+
+    def draw_context(self) -> ContextId:
+        return ContextId(next(self._contexts))
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever an engine has joined or gone."""
+        self._watchers.append(changed)
+
+    # ---- changes ---------------------------------------------------------------------------------------
+
+    def add(self, engine: Engine, tokenizer: Tokenizer | None = None, *, restart: Restart | None = None) -> Member:
+        """A started engine joins. Engines of one model share its tokenizer. Errors: `EngineError`, `ModelRefused`."""
+        info = engine.info
+        if self._is_closed:
+            raise EngineError(f"engine {info.name!r} cannot join: the fleet is closed")
+        if info.name in self._members:
+            raise EngineError(f"an engine named {info.name!r} is in the fleet already")
+        tokenizer = tokenizer or self._tokenizers.get(info.model)
+        if tokenizer is None and info.takes == "tokens":
+            raise ModelRefused(f"engine {info.name!r} takes tokens, but no tokenizer came with model {info.model!r}")
+        if tokenizer is not None:
+            self._tokenizers[info.model] = tokenizer
+        member = self._members[info.name] = Member(engine, tokenizer, restart)
+        self._returning.pop(info.name, None)
+        self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))
+        self._tell()
+        return member
+
+    def lost(self, member: Member, error: ParrotError) -> None:
+        """The engine leaves at once. With a `restart` a fresh one takes its place when it is up."""
+        if member.is_lost or self._is_closed:
+            return
+        member.is_lost = True
+        name, model = member.info.name, member.info.model
+        del self._members[name]
+        if member.restart is not None:
+            self._returning[name] = member.info
+        self.events.emit(
+            EngineGone(
+                at_s=self.clock.now(),
+                engine=name,
+                model=model,
+                reason=str(error),
+                is_restarting=member.restart is not None,
+            )
+        )
+        _log.warning("engine %r is lost: %s", name, error)
+        self._background.spawn(self._replace(member), f"replace engine {name}")
+        self._tell()
+
+    async def close(self) -> None:
+        """Close every engine. Work still inside fails with `EngineLost`."""
+        self._is_closed = True
+        await self._background.stop()
+        members, self._members = tuple(self._members.values()), {}
+        self._returning.clear()
+        for member in members:
+            await _close(member)
+        self._tell()
+
+    def check(self) -> None:
+        assert not self._members.keys() & self._returning.keys()
+        for name, member in self._members.items():
+            assert member.info.name == name and not member.is_lost
+            assert member.info.takes == "text" or self._tokenizers.get(member.info.model) is not None
+            member.check()
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    async def _replace(self, member: Member) -> None:
+        await _close(member)
+        backoff_s = _FIRST_BACKOFF_S
+        while member.restart is not None:
+            try:
+                engine = await member.restart()
+            except Exception as error:  # whatever keeps it from starting, the next try may go better
+                _log.warning("engine %r did not start again (next try in %g s): %s", member.info.name, backoff_s, error)
+                await self.clock.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+            else:
+                self._returning.pop(member.info.name, None)
+                self.add(engine, member.tokenizer, restart=member.restart)
+                break
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+
+async def _close(member: Member) -> None:
+    try:
+        await member.engine.close()
+    except EngineLost:
+        pass  # it went before it could be asked to
+    except Exception:
+        _log.exception("engine %r did not close cleanly", member.info.name)
+
+
+def _average(old: float, new: float) -> float:
+    return (1 - _NEW_SHARE) * old + _NEW_SHARE * new

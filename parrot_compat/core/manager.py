@@ -1,0 +1,175 @@
+"""The manager: what the rest of the world talks to. Sessions are opened here, models are listed, the end comes here.
+
+It knows nothing of HTTP, frameworks or torch: it is the same inside a server, a notebook and a test.
+
+    async with Manager(fleet) as manager:
+        session = manager.open_session()
+        task = await session.submit(Call(id=CallId("c1"), prompt=prompt, output=VariableName("answer")))
+        print((await task.finished()).text)
+        await session.close()
+
+The invariant: a call that was accepted ends, with a result or an error, whatever happens to engines and readers; and
+when the manager is closed nothing that it started still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from dataclasses import dataclass
+from types import TracebackType
+
+from .admission import Admission, Limits
+from .background import Background
+from .clock import Clock
+from .errors import CallerError, QueueFull, UnknownSession
+from .events import EventStream, SessionClosed, SessionOpened
+from .fleet import Fleet
+from .scheduler import Scheduler
+from .session import Machinery, Session
+from .task import Flow
+from .tokenizer import Tokenizer
+
+__all__ = ["Limits", "Manager", "ModelCard"]
+
+_LABEL_CHARS = 512  # of a session's name or a tenant's: they are kept and logged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A served model. Engines of one model may differ in context; the largest counts."""
+
+    name: str
+    context_tokens: int
+    engines: tuple[str, ...]
+    """Empty while its engines are being started again."""
+
+
+class Manager:
+    """Owns the sessions, the scheduler, and the fleet it is given: closing the manager closes the engines."""
+
+    def __init__(self, fleet: Fleet, *, limits: Limits | None = None) -> None:
+        self.fleet = fleet
+        self._background = Background()
+        self._machinery = Machinery(
+            fleet=fleet,
+            scheduler=Scheduler(fleet, self._background),
+            admission=Admission(limits or Limits()),
+            background=self._background,
+            events=fleet.events,
+            clock=fleet.clock,
+        )
+        self._sessions: dict[str, Session] = {}
+        self._order = itertools.count()
+        self._is_closed = False
+
+    @property
+    def events(self) -> EventStream:
+        return self.fleet.events
+
+    @property
+    def clock(self) -> Clock:
+        return self.fleet.clock
+
+    @property
+    def open_calls(self) -> int:
+        """Accepted and not over."""
+        return self._machinery.admission.open_calls
+
+    @property
+    def queued_calls(self) -> int:
+        """Ready and without an engine."""
+        return self._machinery.scheduler.queued
+
+    async def __aenter__(self) -> Manager:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- models ----------------------------------------------------------------------------------------
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """In the order in which their engines joined; the first serves calls that name no model."""
+        cards: list[ModelCard] = []
+        for model in self.fleet.models():
+            infos = self.fleet.infos(model)
+            engines = tuple(member.info.name for member in self.fleet.serving(model))
+            context_tokens = max(info.context_tokens for info in infos)
+            cards.append(ModelCard(name=model, context_tokens=context_tokens, engines=engines))
+        return tuple(cards)
+
+    def tokenizer(self, model: str | None = None) -> Tokenizer | None:
+        """`None` where only a text engine knows how it tokenises. Errors: `NoEngineForModel`."""
+        return self.fleet.tokenizer(self.fleet.model(model))
+
+    # ---- sessions --------------------------------------------------------------------------------------
+
+    def open_session(self, tenant: str = "", name: str | None = None) -> Session:
+        """`name` is a label for people; the id is drawn and cannot be guessed. Errors: `QueueFull` when closing."""
+        if self._is_closed:
+            raise QueueFull("the server is shutting down and takes no new work")
+        for kind, label in (("tenant", tenant), ("session", name or "")):
+            if len(label) > _LABEL_CHARS:
+                raise CallerError(f"the name of a {kind} may have {_LABEL_CHARS} characters, not {len(label)}")
+        session_id = secrets.token_hex(16)
+        session = self._sessions[session_id] = Session(
+            session_id,
+            flow=Flow(tenant=tenant, session=session_id, order=next(self._order)),
+            name=name,
+            machinery=self._machinery,
+            on_close=self._session_closed,
+        )
+        self.events.emit(SessionOpened(at_s=self.clock.now(), session=session_id, tenant=tenant, name=name))
+        return session
+
+    def session(self, session_id: str, tenant: str = "") -> Session:
+        """Errors: `UnknownSession`, the same whether it never was, has ended, or belongs to another tenant."""
+        session = self._sessions.get(session_id)
+        if session is None or session.tenant != tenant:
+            raise UnknownSession(f"no session {session_id[:64]!r}: it has ended, or never was")
+        return session
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Those open now, of every tenant, in the order in which they were opened."""
+        return tuple(self._sessions.values())
+
+    # ---- the end ---------------------------------------------------------------------------------------
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Take no new sessions, let open calls run for up to `drain_s` seconds, end the rest, close the engines."""
+        self._is_closed = True
+        if drain_s > 0 and self.open_calls:
+            await self._drain(drain_s)
+        for session in self.sessions():
+            await session.close()
+        await self._background.stop()
+        await self.fleet.close()
+
+    def check(self) -> None:
+        """The invariants of everything under the manager. Meant for tests and for idle moments."""
+        self.fleet.check()
+        self._machinery.admission.check()
+        self._machinery.scheduler.check()
+        for session in self._sessions.values():
+            session.check()
+        open_calls = sum(not task.is_over for session in self.sessions() for task in session.tasks())
+        assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    async def _drain(self, drain_s: float) -> None:
+        idle = asyncio.ensure_future(self._machinery.admission.idle())
+        patience = asyncio.ensure_future(self.clock.sleep(drain_s))
+        try:
+            await asyncio.wait((idle, patience), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+            patience.cancel()
+
+    def _session_closed(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+        self.events.emit(SessionClosed(at_s=self.clock.now(), session=session.id, tenant=session.tenant))

@@ -1,0 +1,142 @@
+"""Placement: which engine each ready task goes to.
+
+A pure function. It knows nothing of sessions or HTTP, asks nobody and changes nothing: same inputs, same answer.
+
+The invariant: an idle engine is never passed over in favour of one where the wait costs more than the reuse
+saves; and where nothing is saved, load alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from .prefix import BLOCK_TOKENS
+
+__all__ = ["Assignment", "Candidate", "EngineView", "place"]
+
+_ROW_SHARE = 0.05  # of a step's time that one more row adds: between a CPU (0.09) and a GPU far from full (0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A task that could start now, as placement sees it."""
+
+    key: Hashable
+    prompt_tokens: int
+    output_tokens: int
+    """Expected, not promised."""
+    blocks: tuple[int, ...] = ()
+    """Hashes of its prefixes, one per `BLOCK_TOKENS` (see `prefix`)."""
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """An engine as placement sees it, at one moment."""
+
+    name: str
+    context_tokens: int | None
+    """`None` where the engine judges lengths by itself."""
+    rows: int
+    """Tasks that run or wait there."""
+    waiting_tokens: int
+    """Prompt tokens given to it and not yet computed."""
+    prefill_tokens_s: float
+    """Prompt tokens it computes per second."""
+    step_s: float
+    """Time of one decode step, seconds."""
+    call_s: float
+    """How long a call takes there, seconds."""
+    max_rows: int | None = None
+    homes: Container[int] = field(default_factory=frozenset)
+    """Block hashes of what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    key: Hashable
+    engine: str
+    reused_tokens: int
+
+
+class _Plan:
+    """What an engine will look like after the assignments made so far."""
+
+    __slots__ = ("homes", "rows", "view", "waiting_tokens")
+
+    def __init__(self, view: EngineView) -> None:
+        self.view = view
+        self.rows = view.rows
+        self.waiting_tokens = view.waiting_tokens
+        self.homes: set[int] = set()
+
+    @property
+    def is_full(self) -> bool:
+        return self.view.max_rows is not None and self.rows >= self.view.max_rows
+
+    def reused_tokens(self, task: Candidate) -> int:
+        known = 0
+        for block in task.blocks:
+            if block not in self.homes and block not in self.view.homes:
+                break
+            known += 1
+        return known * BLOCK_TOKENS
+
+    def finish_s(self, task: Candidate, reused_tokens: int) -> float:
+        view = self.view
+        queue_s = self.waiting_tokens / view.prefill_tokens_s
+        queue_s += self.rows * _ROW_SHARE * view.step_s * task.output_tokens
+        if view.max_rows is not None and self.rows >= view.max_rows:
+            queue_s += view.call_s * (self.rows - view.max_rows + 1) / view.max_rows
+        own_s = (task.prompt_tokens - reused_tokens) / view.prefill_tokens_s + view.step_s * task.output_tokens
+        return queue_s + own_s
+
+    def take(self, task: Candidate, reused_tokens: int) -> None:
+        self.rows += 1
+        self.waiting_tokens += max(0, task.prompt_tokens - reused_tokens)
+        self.homes.update(task.blocks)
+
+
+def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[Assignment, ...]:
+    """Assign tasks, in the order given, each to the engine where it is expected to finish first:
+
+        finish_s = queue_s + (prompt - reused) / prefill + step_s · output
+        queue_s  = waiting / prefill + rows · 0.05 · step_s · output + (rows - max_rows + 1)⁺ · call_s / max_rows
+
+    `prompt`, `reused`, `output`, `waiting` in tokens, `prefill` in tokens per second, `rows` in tasks; every task
+    that is assigned counts for those after it, also as the new home of its prefix. Between equal engines this is
+    score = reused / prefill - queue_s. Ties go to the engine named first.
+
+    A task whose best engine is full is left out: it waits, because waiting there is cheaper than starting
+    elsewhere. Members of a group are looked at together, at the place of the first, the longest first, so that
+    the last of them finishes soonest. A task that fits no engine's context is left out too.
+    """
+    plans = [_Plan(view) for view in engines]
+    chosen: list[Assignment] = []
+    for task in _together(tasks):
+        best: tuple[float, _Plan, int] | None = None
+        for plan in plans:
+            if plan.view.context_tokens is not None and task.prompt_tokens >= plan.view.context_tokens:
+                continue
+            reused_tokens = min(plan.reused_tokens(task), task.prompt_tokens)
+            finish_s = plan.finish_s(task, reused_tokens)
+            if best is None or finish_s < best[0]:
+                best = finish_s, plan, reused_tokens
+        if best is None:
+            continue
+        _, plan, reused_tokens = best
+        if not plan.is_full:
+            chosen.append(Assignment(key=task.key, engine=plan.view.name, reused_tokens=reused_tokens))
+        plan.take(task, reused_tokens)
+    return tuple(chosen)
+
+
+def _together(tasks: Sequence[Candidate]) -> list[Candidate]:
+    """Group members side by side at the place of their first, the longest prompt first."""
+    places: dict[Hashable, list[Candidate]] = {}
+    for index, task in enumerate(tasks):
+        places.setdefault(index if task.group is None else task.group, []).append(task)
+    for members in places.values():
+        members.sort(key=lambda task: task.prompt_tokens, reverse=True)
+    return [task for members in places.values() for task in members]

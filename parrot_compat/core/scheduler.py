@@ -1,0 +1,181 @@
+"""The scheduler: ready tasks wait here until placement gives them an engine.
+
+It knows nothing of sessions, the graph or HTTP. It is woken by what happens (a task becomes ready, one leaves its
+engine, an engine joins or goes) and never looks at a clock.
+
+The invariant: a ready task is in the queue, or on an engine, or over; and where nothing can ever serve it, it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from .background import Background
+from .errors import NoEngineForModel, PromptTooLong
+from .events import CallPlaced, CallRetried
+from .executor import Attempt, Executor
+from .fleet import Fleet, Member
+from .placement import Assignment, Candidate, place
+from .queue import ReadyQueue, expected_output_tokens
+from .task import Task
+
+__all__ = ["Scheduler", "refuse_too_long"]
+
+_LOOKAHEAD = 32  # tasks looked at beyond the free rows: one that waits for its prefix's engine must not block others
+
+
+def refuse_too_long(prompt_tokens: int, model: str, context_tokens: int | None) -> None:
+    """Errors: `PromptTooLong` where not even one token could be drawn."""
+    if context_tokens is not None and prompt_tokens >= context_tokens:
+        raise PromptTooLong(
+            f"prompt is too long: {prompt_tokens} tokens leave no room for an answer"
+            f" in the context of {context_tokens} tokens of model {model!r}"
+        )
+
+
+class Scheduler:
+    def __init__(self, fleet: Fleet, background: Background) -> None:
+        self._fleet = fleet
+        self._executor = Executor(fleet)
+        self._background = background
+        self._queues: dict[str, ReadyQueue] = {}  # by model, those where anything waits
+        self._attempts: dict[Task, Attempt] = {}
+        self._is_awake = False
+        fleet.watch(self.wake)
+
+    @property
+    def queued(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def running(self) -> int:
+        return len(self._attempts)
+
+    def put(self, task: Task) -> None:
+        self._queues.setdefault(task.model, ReadyQueue()).put(task)
+        self.wake()
+
+    def forget(self, task: Task) -> None:
+        """The task is over: it needs no engine any more."""
+        if queue := self._queues.get(task.model):
+            queue.forget(task)
+
+    def wake(self) -> None:
+        """Look at the queue once, when everything that happens at this moment has happened."""
+        if self._queues and not self._is_awake:
+            self._is_awake = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def check(self) -> None:
+        for queue in self._queues.values():
+            queue.check()
+        assert all(not attempt.task.is_over or attempt.task.work is None for attempt in self._attempts.values())
+        for member in self._fleet:
+            assert member.rows == sum(attempt.member is member for attempt in self._attempts.values())
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        self._is_awake = False
+        for model, queue in tuple(self._queues.items()):
+            if self._fleet.expects(model):
+                self._dispatch_model(model, queue)
+            else:
+                for task in queue:
+                    task.fail(NoEngineForModel(f"the last engine that served model {model!r} is gone"))
+            if not queue:
+                self._queues.pop(model, None)
+
+    def _dispatch_model(self, model: str, queue: ReadyQueue) -> None:
+        members = self._fleet.serving(model)
+        free_rows = _free_rows(members)
+        if free_rows == 0:
+            return
+        tasks: list[Task] = []
+        while (free_rows is None or len(tasks) < free_rows + _LOOKAHEAD) and (task := queue.pop()) is not None:
+            tasks.append(task)
+        limit = self._fleet.context_tokens(model)
+        for task in tasks:
+            assert task.rendered is not None
+            if task.rendered.ids is None and any(member.info.takes == "tokens" for member in members):
+                raise AssertionError(f"call {task.call.id!r} was rendered without a tokenizer")
+            try:
+                refuse_too_long(task.rendered.prompt_tokens, model, limit)
+            except PromptTooLong as error:  # the engine that had room for it is gone
+                task.fail(error)
+        tasks = [task for task in tasks if not task.is_over]
+        placed = {
+            assignment.key: assignment
+            for assignment in place([_candidate(task) for task in tasks], [member.view() for member in members])
+        }
+        for task in tasks:
+            if task in placed:
+                self._start(task, placed[task])
+            else:
+                queue.put_back(task)
+
+    def _start(self, task: Task, assignment: Assignment) -> None:
+        assert task.rendered is not None
+        member = self._fleet.member(assignment.engine)
+        new_tokens = task.rendered.prompt_tokens - assignment.reused_tokens
+        attempt = Attempt(task=task, member=member, new_tokens=new_tokens, tokens_ahead=member.waiting_tokens)
+        member.begin(new_tokens, task.rendered.blocks)
+        self._attempts[task] = attempt
+        work = self._background.spawn(self._executor.run(attempt), f"call {task.call.id}")
+        task.start(member.info.name, work)
+        work.add_done_callback(partial(self._ended, attempt))
+        self._fleet.events.emit(
+            CallPlaced(
+                at_s=self._fleet.clock.now(),
+                session=task.flow.session,
+                call=task.call.id,
+                engine=member.info.name,
+                prompt_tokens=task.rendered.prompt_tokens,
+                reused_tokens=assignment.reused_tokens,
+                attempt=task.attempts,
+            )
+        )
+
+    def _ended(self, attempt: Attempt, work: asyncio.Task[bool]) -> None:
+        """The engine has let go of the task. A callback: work cancelled before its first step runs no `finally`."""
+        task, member = attempt.task, attempt.member
+        del self._attempts[task]
+        assert task.started_s is not None
+        member.end(self._fleet.clock.now() - task.started_s, 0 if attempt.has_first_token else attempt.new_tokens)
+        if work.cancelled():
+            task.cancel()
+        elif work.exception() is None and work.result() and not task.is_over:
+            self._retry(task, member)
+        self.wake()
+
+    def _retry(self, task: Task, member: Member) -> None:
+        task.back_to_queue()
+        self._fleet.events.emit(
+            CallRetried(
+                at_s=self._fleet.clock.now(),
+                session=task.flow.session,
+                call=task.call.id,
+                engine=member.info.name,
+            )
+        )
+        self.put(task)
+
+
+def _free_rows(members: Sequence[Member]) -> int | None:
+    """Over all of them; `None` is no limit."""
+    rows = [member.free_rows for member in members]
+    limited = [free for free in rows if free is not None]
+    return sum(limited) if len(limited) == len(rows) else None
+
+
+def _candidate(task: Task) -> Candidate:
+    assert task.rendered is not None
+    return Candidate(
+        key=task,
+        prompt_tokens=task.rendered.prompt_tokens,
+        output_tokens=expected_output_tokens(task),
+        blocks=task.rendered.blocks,
+        group=task.group,
+    )
