@@ -73,7 +73,7 @@ def client(endpoint: Endpoint) -> openai.OpenAI:
         if found is None:
             found = _clients[key] = openai.OpenAI(**endpoint.arguments())
         _clients.move_to_end(key)
-        if len(_clients) > CLIENTS_KEPT:
+        while len(_clients) > CLIENTS_KEPT:
             # Not closed here: a call may still be using it. The last reference closes it.
             _clients.popitem(last=False)
     return found
@@ -91,7 +91,7 @@ async def async_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
         found = clients[endpoint] = _LoopClient(endpoint)
         await found.guard.__anext__()
     clients.move_to_end(endpoint)
-    if len(clients) > CLIENTS_KEPT:
+    while len(clients) > CLIENTS_KEPT:
         clients.popitem(last=False)
     return found.client
 
