@@ -107,7 +107,7 @@ def _prefix_hit_ignores_the_end_of_a_page(patch: Patch) -> None:
     def beginnings(self: RadixTree, tokens: Sequence[int]) -> Iterator[tuple[int, ...]]:
         size = self._pool.page_size
         for start in range(0, len(tokens) - size + 1, size):
-            yield tuple(tokens[start : start + size // 2])
+            yield (*tokens[start : start + size // 2], *[0] * (size - size // 2))
 
     patch.setattr(RadixTree, "_full_pages", beginnings)
 

@@ -1,27 +1,30 @@
 """An engine seen only through its port, and a record of every answer it gave.
 
 `Client` follows what each context holds, so that every answer carries the whole token prefix it was drawn after: that
-is what the oracle is asked about. It knows nothing of how the engine works.
+is what the oracle is asked about. Of how the engine works it knows only where a preemption can be seen.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from collections.abc import Sequence as Items
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
-from parrot_compat.core.prompt import Content, Tokens
+from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.engine import TorchEngine
+from parrot_compat.gpu.engine import TorchEngine, load_stepper
+from parrot_compat.gpu.sequence import Sequence
+from parrot_compat.gpu.stepper import Stepper
 
 from .oracle import Answer
 
 __all__ = ["Client", "greedy", "started"]
 
-Ids = Sequence[int]
+Ids = Items[int]
 
 
 def greedy(tokens: int) -> ResolvedSampling:
@@ -35,6 +38,8 @@ class Client:
         self.engine = engine
         self.label = label
         self.answers: list[Answer] = []
+        self.preemptions = 0
+        """Times that a sequence lost its pages and was computed again."""
         self._held: dict[ContextId, tuple[int, ...]] = {}
         self._ids = itertools.count(1)
 
@@ -96,14 +101,6 @@ class Client:
             self._held[mine] = prompt + answer.output
         return answer
 
-    async def ask_content(self, content: Content, tokens: int) -> tuple[tuple[int, ...], str]:
-        """Draw after a content that the engine tokenises by itself; nothing is recorded."""
-        context = self.new_context()
-        request = Generate(context=context, content=content, sampling=greedy(tokens))
-        chunks = [chunk async for chunk in self.engine.generate(request)]
-        await self.engine.free(context)
-        return tuple(token for chunk in chunks for token in chunk.tokens), "".join(chunk.text for chunk in chunks)
-
     async def leave_early(self, content: Ids, after: int) -> None:
         """Start a long answer and close it after `after` chunks, as a client that goes away does."""
         context = self.new_context()
@@ -132,10 +129,22 @@ class Client:
 @asynccontextmanager
 async def started(config: EngineConfig, label: str = "") -> AsyncIterator[Client]:
     """A live engine. When the work is done and every context is freed, its KV invariants are checked."""
-    engine = TorchEngine(config)
+
+    def load(config: EngineConfig) -> Stepper:
+        stepper = load_stepper(config)
+        preempt = stepper._preempt
+
+        def counted(sequence: Sequence) -> None:
+            client.preemptions += 1
+            preempt(sequence)
+
+        stepper._preempt = counted  # type: ignore[method-assign]
+        return stepper
+
+    engine = TorchEngine(config, load)
+    client = Client(engine, label)
     await engine.start()
     try:
-        client = Client(engine, label)
         yield client
         await client.free_all()
         engine.check()

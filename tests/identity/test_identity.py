@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer
 from .checkpoints import FAMILIES, VOCAB_SIZE
 from .measure import Lab
 from .oracle import Comparison
+from .port import greedy, started
 from .scenarios import SCENARIOS
 
 
@@ -39,6 +41,17 @@ async def test_at_most_one_token_in_ten_thousand_is_a_tie(lab: Lab) -> None:
     for shape in FAMILIES:
         total.add(await lab.total(shape))
     assert len(total.ties) <= total.tokens / 10_000, str(total)
+
+
+@pytest.mark.parametrize("shape", FAMILIES)
+async def test_a_stop_token_ends_an_answer_where_hugging_face_would_have_drawn_it(lab: Lab, shape: str) -> None:
+    bench, oracle = lab.bench(shape, "stop tokens"), lab.oracle(shape)
+    async with started(bench.config()) as client:
+        for prompt in bench.prompts(4):
+            expected = oracle.output(prompt, 24)
+            stop = expected[bench.random.randrange(24)]
+            answer = await client.ask(prompt, 24, sampling=replace(greedy(24), stop_token_ids=(stop,)))
+            assert answer.output == expected[: expected.index(stop) + 1]
 
 
 @pytest.mark.parametrize("shape", FAMILIES)
