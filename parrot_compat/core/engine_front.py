@@ -1,0 +1,204 @@
+"""The asyncio half of an engine whose other half steps elsewhere: in a thread, in a process, on another machine.
+
+Verbs leave as `Command`s, one `StepReport` per step comes back with the answers of all of them. The front knows
+neither models nor how the two halves are joined: an engine inherits it and says how a command is sent.
+
+The invariant: whoever waits is answered. A verb ends with its answer, with an error, or with `EngineLost` when the
+other half is gone; a caller who leaves early sends a `Cancel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from .engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
+from .errors import EngineLost, ParrotError
+from .prompt import Content, Tokens
+
+__all__ = ["Answer", "Cancel", "Command", "EngineFront", "Free", "Ready", "StepReport", "Truncate", "Update", "Verb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Keep the first `tokens` tokens of a context."""
+
+    context: ContextId
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Forget a context, and end what still works on it."""
+
+    context: ContextId
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop the verb of an earlier command. It is not answered any more; its context is as it was before it."""
+
+    command: int
+
+
+Verb = Fill | Generate | Truncate | Free | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    id: int
+    """Ascending: the order in which the verbs were asked for."""
+    verb: Verb
+
+
+Answer = Filled | Chunk | ParrotError | None
+"""`None`: done. Chunks go on until one has `finish`; every other answer is the last one of its command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    command: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The other half is there: its model is loaded."""
+
+    info: EngineInfo
+    load: EngineLoad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """Everything that one step has to tell, for all rows at once."""
+
+    updates: tuple[Update, ...] = ()
+    load: EngineLoad = field(default_factory=EngineLoad)
+    taken: int = 0
+    """Last command that `load` counts."""
+
+
+class EngineFront:
+    """Verbs out, answers in. Belongs to one event loop."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._info: EngineInfo | None = None
+        self._lost: str | None = f"engine {name!r} has not been started"
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        self._load = EngineLoad()
+        self._on_the_way: dict[int, int] = {}
+        """Prompt tokens of the commands that the other half has not counted yet."""
+
+    # ---- what an engine adds -----------------------------------------------------------------------
+
+    def _send(self, command: Command) -> None:
+        """Hand a command to the other half, in order, without blocking."""
+        raise NotImplementedError
+
+    # ---- the port ----------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> EngineInfo:
+        if self._info is None:
+            raise EngineLost(self._lost or f"engine {self.name!r} has not been started")
+        return self._info
+
+    async def fill(self, fill: Fill) -> Filled:
+        answer = await self._ask(fill)
+        assert isinstance(answer, Filled), answer
+        return answer
+
+    async def generate(self, generate: Generate) -> AsyncIterator[Chunk]:
+        with self._open(generate) as answers:
+            while True:
+                chunk = _checked(await answers.get())
+                assert isinstance(chunk, Chunk), chunk
+                yield chunk
+                if chunk.finish is not None:
+                    return
+
+    async def truncate(self, context: ContextId, tokens: int) -> None:
+        await self._ask(Truncate(context, tokens))
+
+    async def free(self, context: ContextId) -> None:
+        await self._ask(Free(context))
+
+    def load(self) -> EngineLoad:
+        """What the last step reported, and what was sent since."""
+        return replace(
+            self._load,
+            waiting=self._load.waiting + len(self._on_the_way),
+            waiting_tokens=self._load.waiting_tokens + sum(self._on_the_way.values()),
+        )
+
+    # ---- answers coming in -------------------------------------------------------------------------
+
+    def _join(self, ready: Ready) -> None:
+        """Verbs may be sent from now on."""
+        self._info, self._load, self._lost = ready.info, ready.load, None
+
+    def _deliver(self, report: StepReport) -> None:
+        self._load = report.load
+        for command in [command for command in self._on_the_way if command <= report.taken]:
+            del self._on_the_way[command]
+        for update in report.updates:
+            answers = self._answers.get(update.command)
+            if answers is not None:  # otherwise its caller has left, and the cancel is on its way
+                answers.put_nowait(update.answer)
+
+    def _lose(self, reason: str) -> None:
+        """The other half is gone: nothing that waits will be answered, and nothing more can be asked."""
+        if self._lost is None:
+            self._lost, self._load = reason, EngineLoad()
+            self._on_the_way.clear()
+            for answers in self._answers.values():
+                answers.put_nowait(EngineLost(reason))
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    async def _ask(self, verb: Verb) -> Answer:
+        with self._open(verb) as answers:
+            return _checked(await answers.get())
+
+    @contextmanager
+    def _open(self, verb: Verb) -> Iterator[asyncio.Queue[Answer]]:
+        """Send a verb and give the queue of its answers. Leaving before the last answer cancels it."""
+        if self._lost is not None:
+            raise EngineLost(self._lost)
+        command = Command(next(self._ids), verb)
+        answers = self._answers[command.id] = _Answers()
+        if isinstance(verb, Fill | Generate):
+            self._on_the_way[command.id] = _tokens(verb.content)
+        try:
+            self._send(command)
+            yield answers
+        finally:
+            del self._answers[command.id]
+            if not answers.ended and self._lost is None:
+                self._send(Command(next(self._ids), Cancel(command.id)))
+
+
+class _Answers(asyncio.Queue[Answer]):
+    """The answers of one command, and whether the last one has come."""
+
+    ended = False
+
+    def put_nowait(self, item: Answer) -> None:
+        self.ended = not isinstance(item, Chunk) or item.finish is not None
+        super().put_nowait(item)
+
+
+def _checked(answer: Answer) -> Answer:
+    if isinstance(answer, ParrotError):
+        raise answer
+    return answer
+
+
+def _tokens(content: Content) -> int:
+    return len(content.ids) if isinstance(content, Tokens) else 0

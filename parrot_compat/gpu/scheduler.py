@@ -1,0 +1,148 @@
+"""The engine's scheduler decides what one step computes. It changes nothing: same views, same room, same plan.
+
+1. Every sequence that is drawing gets its one token.
+2. What is left of the token budget goes to prompts, in chunks: the most urgent class first; in a class the flow that
+   was served least; in a flow the first that came.
+3. A waiting prompt starts when all its tokens have pages. It is held back while a row of this very step computes its
+   next page: a step later it finds that page in the cache. Since the row it waits for runs, it cannot wait for ever.
+4. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
+   the last one. Who waits does not take pages from who has started.
+
+Urgency: left_s = due_s - now_s (a fill is due `FILL_HANDICAP_S` later than a generate); class 0 is left_s <= 0, the
+others double: up to 0.1 s, 0.2 s, 0.4 s, … As time passes all work comes into class 0, so nothing starves.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+from .step import PlannedRow, Room, SequenceView, StepPlan
+
+__all__ = ["FILL_HANDICAP_S", "LONGEST_SLACK_S", "due_s", "in_turn", "plan_step", "urgency", "victims"]
+
+FILL_HANDICAP_S = 1.0
+"""A fill is work ahead: for this long, generates of equal slack that came later still go first."""
+LONGEST_SLACK_S = 60.0
+"""Slack beyond this counts as this much: even work that nobody awaits gets done under steady load."""
+SLACK_CLASS_S = 0.1
+"""Width of the first class with slack left: less than a person, or a batch of prompts, would notice."""
+
+
+def due_s(arrived_s: float, slack_s: float, is_fill: bool) -> float:
+    """When the work must run to be in time."""
+    return arrived_s + min(slack_s, LONGEST_SLACK_S) + (FILL_HANDICAP_S if is_fill else 0.0)
+
+
+def urgency(view: SequenceView, now_s: float) -> int:
+    """The class of a sequence's slack; 0 is the most urgent."""
+    left_s = view.due_s - now_s
+    return 0 if left_s <= 0 else 1 + int(left_s / SLACK_CLASS_S).bit_length()
+
+
+def victims(views: Sequence[SequenceView], now_s: float) -> list[SequenceView]:
+    """Who gives up pages, first to go first: who waits before who runs; then the least urgent, latest. One remains."""
+    by_worth = sorted(views, key=lambda view: (not view.is_started, urgency(view, now_s), view.id))
+    return [view for view in reversed(by_worth[1:]) if view.pages]
+
+
+def in_turn(views: Sequence[SequenceView], served: Mapping[str, int], now_s: float) -> Iterator[SequenceView]:
+    """Prompts in the order in which they are computed. A flow's turn passes when its next prompt has been given out."""
+    classes: dict[int, list[SequenceView]] = {}
+    for view in views:
+        classes.setdefault(urgency(view, now_s), []).append(view)
+    turns = dict(served)
+    for _, equals in sorted(classes.items()):
+        flows: dict[str, deque[SequenceView]] = {}
+        for view in sorted(equals, key=lambda view: view.id):
+            flows.setdefault(view.flow, deque()).append(view)
+        heap = [(turns.get(flow, 0), queue[0].id, flow) for flow, queue in flows.items()]
+        heapq.heapify(heap)
+        while heap:
+            turn, _, flow = heapq.heappop(heap)
+            view = flows[flow].popleft()
+            yield view
+            turns[flow] = turn + view.remaining
+            if flows[flow]:
+                heapq.heappush(heap, (turns[flow], flows[flow][0].id, flow))
+
+
+def plan_step(views: Sequence[SequenceView], room: Room, served: Mapping[str, int]) -> StepPlan:
+    """Decide one step. `served`: tokens of each flow so far. Work inside always gives a plan that does something."""
+    drawing = sorted(
+        (view for view in views if view.is_started and view.is_drawing),
+        key=lambda view: (urgency(view, room.now_s), view.id),
+    )
+    free = room.free_pages
+    for view in drawing:
+        free -= room.missing_pages(view)
+        if free < 0 and (relief := _relief(views, room, -free)):
+            return relief
+    rows = [PlannedRow(view.id, 1) for view in drawing[: min(room.rows, room.tokens)]]
+    return _plan_prompts(views, room, served, rows, max(0, free))
+
+
+def _plan_prompts(
+    views: Sequence[SequenceView], room: Room, served: Mapping[str, int], rows: list[PlannedRow], free: int
+) -> StepPlan:
+    started = sum(view.is_started for view in views)
+    budget = room.tokens - len(rows)
+    prefilling: list[SequenceView] = []
+    is_closed = False
+    for view in in_turn([v for v in views if not (v.is_started and v.is_drawing)], served, room.now_s):
+        if budget == 0 or len(rows) == room.rows:
+            break
+        if not view.is_started:
+            if is_closed or (room.shares_prefixes and any(_leads(row, view, room.page_size) for row in prefilling)):
+                continue
+            if started >= min(room.rows, room.tokens):
+                if (slower := _slower_prompt(views, view, room.now_s)) is not None:
+                    return StepPlan(preempt=(slower.id,))
+                is_closed = True
+                continue
+            missing = room.missing_pages(view)
+            if missing > free:
+                # Nobody overtakes a prompt that waits for pages, or a long one might wait for ever.
+                if (room.has_idle or not started) and (relief := _relief(views, room, missing - free)):
+                    return relief
+                is_closed = started > 0
+                if is_closed:
+                    continue
+            free -= missing
+            started += 1
+        tokens = min(budget, view.remaining)
+        rows.append(PlannedRow(view.id, tokens))
+        prefilling.append(view)
+        budget -= tokens
+    return StepPlan(rows=tuple(rows))
+
+
+def _relief(views: Sequence[SequenceView], room: Room, pages: int) -> StepPlan | None:
+    """Who gives way so that `pages` more pages are free. `None`: there is nobody left to ask."""
+    if room.has_idle:
+        return StepPlan(drop_idle_pages=pages)
+    first = next(iter(victims(views, room.now_s)), None)
+    return None if first is None else StepPlan(preempt=(first.id,))
+
+
+def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool:
+    """Whether `leader` is now inside the page that `follower` would have to compute next."""
+    known = follower.computed // page_size
+    begin, end = known * page_size, (known + 1) * page_size
+    return (
+        leader.namespace == follower.namespace
+        and begin <= leader.computed < end <= min(len(leader.tokens), len(follower.tokens))
+        and (known == 0 or leader.pages[known - 1] == follower.pages[known - 1])
+        and leader.tokens[begin:end] == follower.tokens[begin:end]
+    )
+
+
+def _slower_prompt(views: Sequence[SequenceView], view: SequenceView, now_s: float) -> SequenceView | None:
+    """The least urgent prompt being computed, if it is of a less urgent class than `view`.
+
+    Only prompts: what they computed stays as cache. Both age alike, so they never change places twice.
+    """
+    prompts = [other for other in views if other.is_started and not other.is_drawing]
+    slowest = max(prompts, key=lambda other: (urgency(other, now_s), other.id), default=None)
+    return slowest if slowest is not None and urgency(slowest, now_s) > urgency(view, now_s) else None

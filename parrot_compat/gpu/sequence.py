@@ -1,0 +1,139 @@
+"""A sequence: one Fill or Generate at work on a context, from its begin to its last answer.
+
+It knows its tokens, what was drawn and when that ends; nothing of scheduling, pages or asyncio.
+
+    context.tokens:  0 ....... base .......... prompt_tokens .............. end
+                     [ before ][ the content  ][ drawn, also in `drawn`     ]
+
+If the verb fails or is cancelled the context goes back to `base`; a context that the verb made goes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from typing import Protocol
+
+from parrot_compat.core.call import Finish, Usage
+from parrot_compat.core.engine import Chunk, Fill, Filled, Generate
+
+from .batch import Draw
+from .kv.contexts import Context
+from .step import SequenceView
+
+__all__ = ["Sequence", "TextStream", "TextStreams"]
+
+
+class TextStream(Protocol):
+    """Drawn tokens in, text out that is safe to show; see `text_stream`."""
+
+    stopped: bool
+
+    def push(self, token_ids: Items[int]) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+TextStreams = Callable[[tuple[str, ...]], TextStream]
+"""A new text stream that ends at any of these strings."""
+
+
+class Sequence:
+    """One verb at work on a context whose tokens are the whole prompt; `base` of them were there before."""
+
+    def __init__(
+        self, id: int, verb: Fill | Generate, context: Context, *, base: int, made_context: bool, due_s: float
+    ) -> None:
+        self.id = id
+        self.verb = verb
+        self.context = context
+        self.base = base
+        self.made_context = made_context
+        self.due_s = due_s
+        self.is_started = False
+        self.drawn: list[int] = []
+        self.prompt_tokens = len(context.tokens)
+        self._found_tokens: int | None = None
+        self._max_tokens = 0
+        self._text: TextStream | None = None
+        self._ends: frozenset[int] = frozenset()
+
+    def will_draw(self, max_tokens: int, text: TextStream, eos_token_ids: Items[int]) -> None:
+        """Draw at most `max_tokens` after the prompt. Only a Generate does."""
+        assert isinstance(self.verb, Generate)
+        sampling = self.verb.sampling
+        self._max_tokens = max_tokens
+        self._text = text
+        self._ends = frozenset(sampling.stop_token_ids) | (
+            frozenset() if sampling.ignore_eos else frozenset(eos_token_ids)
+        )
+
+    # ---- state -------------------------------------------------------------------------------------
+
+    @property
+    def flow(self) -> str:
+        return self.verb.scope.flow
+
+    @property
+    def is_computed(self) -> bool:
+        return self.context.computed == len(self.context.tokens)
+
+    @property
+    def view(self) -> SequenceView:
+        return SequenceView(
+            id=self.id,
+            tokens=self.context.tokens,
+            computed=self.context.computed,
+            pages=self.context.pages,
+            is_started=self.is_started,
+            is_drawing=bool(self.drawn) and self.context.computed == len(self.context.tokens) - 1,
+            is_fill=isinstance(self.verb, Fill),
+            due_s=self.due_s,
+            flow=self.flow,
+            namespace=self.context.namespace,
+        )
+
+    def draw_after(self, computed: int) -> Draw | None:
+        """How to draw once `computed` tokens are in the pages; `None` while that is not the whole text."""
+        if self._max_tokens == 0 or computed < len(self.context.tokens):
+            return None
+        assert isinstance(self.verb, Generate)
+        return Draw(sampling=self.verb.sampling, index=len(self.drawn))
+
+    # ---- answers -----------------------------------------------------------------------------------
+
+    def found_cached(self) -> None:
+        """What the context has now was not computed by this verb. Called when the work starts, and starts again.
+
+        The count only falls: what was computed in one of the tries was computed.
+        """
+        found = min(self.context.computed, self.prompt_tokens)
+        self._found_tokens = found if self._found_tokens is None else min(self._found_tokens, found)
+
+    def ended(self) -> Filled | Chunk | None:
+        """The last answer of a verb that has nothing to draw, once all is computed."""
+        if self._max_tokens or not self.is_computed:
+            return None
+        if isinstance(self.verb, Generate):  # max_tokens = 0: the prompt was all
+            return Chunk(finish=Finish.LENGTH, usage=self._usage())
+        return Filled(tokens=len(self.context.tokens), cached_tokens=max(0, self._cached_tokens - self.base))
+
+    def accept(self, token: int) -> Chunk:
+        """The next drawn token. Tokens that end the text are counted and listed, but are no text themselves."""
+        assert isinstance(self.verb, Generate) and self._text is not None
+        is_end = token in self._ends and len(self.drawn) >= self.verb.sampling.min_tokens
+        self.drawn.append(token)
+        text = "" if is_end else self._text.push((token,))
+        if not (is_end or self._text.stopped or len(self.drawn) == self._max_tokens):
+            return Chunk(text=text, tokens=(token,))
+        text += self._text.flush()
+        finish = Finish.STOP if is_end or self._text.stopped else Finish.LENGTH
+        return Chunk(text=text, tokens=(token,), finish=finish, usage=self._usage())
+
+    def _usage(self) -> Usage:
+        return Usage(prompt_tokens=self.prompt_tokens, output_tokens=len(self.drawn), cached_tokens=self._cached_tokens)
+
+    @property
+    def _cached_tokens(self) -> int:
+        assert self._found_tokens is not None, f"sequence {self.id} ended before it began"
+        return self._found_tokens

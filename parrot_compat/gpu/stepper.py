@@ -1,0 +1,228 @@
+"""The stepper: takes commands and advances all sequences, one step at a time.
+
+Plain synchronous code that one thread calls; it knows nothing of asyncio, threads, processes or tensors.
+
+The invariant: a step always gets something done while there is work, and what it must do to find room (evict, drop,
+preempt) never changes a token that is drawn.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence as Items
+from typing import Protocol
+
+import torch
+
+from parrot_compat.core.engine import EngineInfo, EngineLoad
+from parrot_compat.core.engine_front import Command, StepReport
+from parrot_compat.core.errors import EngineError
+
+from .batch import BatchRow
+from .config import ResolvedConfig
+from .kv.contexts import Contexts
+from .kv.pages import OutOfPages, PagePool
+from .kv.radix import RadixTree
+from .scheduler import plan_step, victims
+from .sequence import Sequence, TextStreams
+from .step import PlannedRow, Room, StepPlan
+from .work import Clock, Work
+
+__all__ = ["Runner", "Stepper"]
+
+logger = logging.getLogger(__name__)
+
+Row = tuple[Sequence, BatchRow]
+
+
+class Runner(Protocol):
+    """What computes a step; `runner.ModelRunner` is the one."""
+
+    config: ResolvedConfig
+
+    def run(self, rows: Items[BatchRow], /) -> list[int | None]: ...
+
+    def copy_pages(self, pairs: Items[tuple[int, int]], /) -> None: ...
+
+
+class Stepper:
+    """All sequences of one runner."""
+
+    def __init__(self, runner: Runner, text_streams: TextStreams, clock: Clock = time.monotonic) -> None:
+        config = runner.config
+        pool = PagePool(config.pages, config.page_size)
+        self.config = config
+        self._runner = runner
+        self._contexts = Contexts(pool, RadixTree(pool) if config.enable_prefix_caching else None)
+        self._work = Work(config, self._contexts, text_streams, clock)
+        self._clock = clock
+        self._step_s: float | None = None
+        self._taken = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        config = self.config
+        return EngineInfo(
+            name=config.name,
+            model=config.served_model_name,
+            context_tokens=config.context_tokens,
+            capacity_tokens=config.pages * config.page_size,
+            max_rows=config.max_rows,
+            page_size=config.page_size,
+            defaults=config.defaults,
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._work.sequences or self._work.queued)
+
+    def step(self, commands: Items[Command]) -> StepReport:
+        """Take the commands, decide, find the pages, compute, hand back."""
+        self._take(commands)
+        rows = self._find_rows()
+        drawn = self._run(rows)
+        self._advance(rows, drawn)
+        return StepReport(updates=self._work.take_updates(), load=self.load(), taken=self._taken)
+
+    def load(self) -> EngineLoad:
+        sequences = self._work.sequences.values()
+        running = sum(sequence.is_started for sequence in sequences)
+        return EngineLoad(
+            running=running,
+            waiting=len(sequences) - running + len(self._work.queued),
+            waiting_tokens=sum(
+                sequence.prompt_tokens - sequence.context.computed for sequence in sequences if not sequence.drawn
+            ),
+            free_tokens=self._contexts.free_pages * self.config.page_size,
+            step_s=self._step_s,
+        )
+
+    def check(self) -> None:
+        """Assert that nothing is lost between two steps."""
+        self._work.check()
+
+    # ---- the parts of a step -----------------------------------------------------------------------
+
+    def _take(self, commands: Items[Command]) -> None:
+        for command in commands:
+            self._work.take(command)
+            self._taken = command.id
+        self._work.begin()
+        for sequence in list(self._work.sequences.values()):
+            # Another may have computed the same text by now.
+            if not sequence.is_started and self._contexts.match(sequence.context) == len(sequence.context.tokens):
+                sequence.found_cached()
+                self._work.end_if_computed(sequence)
+
+    def _find_rows(self) -> list[Row]:
+        """Plan until there is room for what is planned. Every round that finds no row takes pages from somebody."""
+        while self._work.sequences:
+            plan = self._plan()
+            for id in plan.preempt:
+                self._preempt(self._work.sequences[id])
+            if plan.drop_idle_pages:
+                self._drop_idle(plan.drop_idle_pages)
+            if plan.rows and (rows := self._carry_out(plan)):
+                # Rows that share a prefix come one after another: their page lists begin alike.
+                return sorted(rows, key=lambda row: row[0].context.pages)
+        return []
+
+    def _plan(self) -> StepPlan:
+        room = Room(
+            rows=self.config.max_rows,
+            tokens=self.config.step_tokens,
+            free_pages=self._contexts.free_pages,
+            page_size=self.config.page_size,
+            now_s=self._clock(),
+            shares_prefixes=self.config.enable_prefix_caching,
+            has_idle=bool(self._work.idle_contexts()),
+        )
+        return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
+
+    def _carry_out(self, plan: StepPlan) -> list[Row]:
+        """Give every planned row its pages. Where they run out the rest waits; no row at all: somebody gives way."""
+        rows: list[Row] = []
+        try:
+            for planned in plan.rows:
+                rows.append(self._prepare(self._work.sequences[planned.id], planned))
+        except OutOfPages as shortage:
+            if not rows:
+                self._make_way(self._work.sequences[plan.rows[0].id], shortage)
+        return rows
+
+    def _prepare(self, sequence: Sequence, planned: PlannedRow) -> Row:
+        context = sequence.context
+        start, end = context.computed, context.computed + planned.tokens
+        # A sequence that starts takes the pages of its whole text at once, so that it never stops half-way for pages.
+        copies = self._contexts.reserve(context, end if sequence.is_started else len(context.tokens))
+        if copies:  # at once: the next reserve may evict a source
+            self._runner.copy_pages(copies)
+        if not sequence.is_started:
+            sequence.is_started = True
+            sequence.found_cached()
+        row = BatchRow(
+            tokens=context.tokens[start:end], start=start, pages=context.pages, draw=sequence.draw_after(end)
+        )
+        return sequence, row
+
+    def _run(self, rows: list[Row]) -> list[int | None] | None:
+        """The drawn tokens, or `None` if the step failed: then its rows have failed, and all others go on."""
+        if not rows:
+            return None
+        begun_s = self._clock()
+        try:
+            drawn = self._runner.run([row for _, row in rows])
+        except torch.AcceleratorError:
+            raise  # a device that reported an error answers nothing but errors: the engine is lost
+        except Exception as cause:
+            logger.exception("a step of %d rows failed on %s", len(rows), self.config.name)
+            for sequence, _ in rows:
+                error = EngineError(f"a step failed on engine {self.config.name!r}: {type(cause).__name__}: {cause}")
+                error.__cause__ = cause
+                self._contexts.drop(sequence.context)
+                self._work.fail(sequence, error)
+            return None
+        took_s = self._clock() - begun_s
+        self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
+        return drawn
+
+    def _advance(self, rows: list[Row], drawn: list[int | None] | None) -> None:
+        """What was computed is in the pages; what was drawn goes on or ends."""
+        if drawn is None:
+            return
+        for (sequence, row), token in zip(rows, drawn, strict=True):
+            self._contexts.commit(sequence.context, row.start + len(row.tokens))
+            self._work.flows.serve(sequence.flow, len(row.tokens))
+            if row.draw is not None:
+                assert token is not None, f"sequence {sequence.id} was to draw"
+                self._work.extend(sequence, token)
+            else:
+                self._work.end_if_computed(sequence)
+
+    # ---- finding pages -----------------------------------------------------------------------------
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to waiting, without pages. Its tokens stay, so it goes on where it was once they are computed again."""
+        sequence.is_started = False
+        self._contexts.drop(sequence.context)
+
+    def _drop_idle(self, pages: int) -> None:
+        enough = self._contexts.free_pages + pages
+        for context in self._work.idle_contexts():
+            self._contexts.drop(context)
+            if self._contexts.free_pages >= enough:
+                return
+
+    def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
+        """The plan found room where there was none (a shared page had to be copied)."""
+        if self._work.idle_contexts():
+            self._drop_idle(1)
+            return
+        others = victims([sequence.view for sequence in self._work.sequences.values()], self._clock())
+        if others:
+            self._preempt(self._work.sequences[others[0].id])
+        elif first.context.pages:
+            self._preempt(first)
+        else:
+            self._work.fail(first, EngineError(f"engine {self.config.name!r} has no pages for it: {shortage}"))

@@ -1,0 +1,269 @@
+"""The work inside an engine: which verbs wait, which are sequences now, and what each leaves behind.
+
+It knows contexts and lines; nothing of steps, pages running out or threads. The verbs on one context stand in line and
+run in the order in which they came; a fork takes its parent as it is (a prompt being computed counts as whole, an
+answer being drawn as far as it is drawn), but waits for the verbs in its parent's line that have not begun.
+
+The invariant: no verb runs on a context that is not what its caller believes. A verb that fails or is cancelled leaves
+its context as it was, and those in line behind it fail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from parrot_compat.core.engine import ContextId, Fill, Generate
+from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update
+from parrot_compat.core.errors import BadPrompt, ContextLost, ParrotError, PromptTooLong
+from parrot_compat.core.prompt import Tokens
+
+from .config import ResolvedConfig
+from .flows import Flows
+from .kv.contexts import Context, Contexts
+from .scheduler import due_s
+from .sequence import Sequence, TextStreams
+
+__all__ = ["Work"]
+
+Clock = Callable[[], float]
+
+
+class Work:
+    """All verbs between their command and their last answer."""
+
+    def __init__(
+        self, config: ResolvedConfig, contexts: Contexts, text_streams: TextStreams, clock: Clock = time.monotonic
+    ) -> None:
+        self.contexts = contexts
+        self.sequences: dict[int, Sequence] = {}
+        """Verbs that have begun, by command."""
+        self.queued: dict[int, Command] = {}
+        """Verbs that stand in line."""
+        self.flows = Flows()
+        self._config = config
+        self._text_streams = text_streams
+        self._clock = clock
+        self._lines: dict[ContextId, deque[int]] = {}
+        self._stands_in: dict[int, tuple[ContextId, ...]] = {}
+        self._moved: deque[ContextId] = deque()
+        """Lines whose first verb may begin."""
+        self._updates: list[Update] = []
+
+    def take(self, command: Command) -> None:
+        match command.verb:
+            case Cancel(target):
+                self._cancel(target)
+            case Free(context):
+                self._free(context)
+                self._answer(command.id, None)
+            case _:
+                self._queue(command)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin the verbs whose turn has come."""
+        while self._moved:
+            self._begin_first(self._moved.popleft())
+
+    def take_updates(self) -> tuple[Update, ...]:
+        updates, self._updates = tuple(self._updates), []
+        return updates
+
+    # ---- how a sequence goes on and ends -----------------------------------------------------------
+
+    def extend(self, sequence: Sequence, token: int) -> None:
+        """A token was drawn: it belongs to the context, and its text to the answer."""
+        self.contexts.extend(sequence.context, (token,))
+        chunk = sequence.accept(token)
+        self._answer(sequence.id, chunk)
+        if chunk.finish is not None:
+            self._leave(sequence)
+
+    def end_if_computed(self, sequence: Sequence) -> bool:
+        """Answer a verb that has nothing to draw, if all its tokens are computed."""
+        answer = sequence.ended()
+        if answer is None:
+            return False
+        self._answer(sequence.id, answer)
+        self._leave(sequence)
+        return True
+
+    def fail(self, sequence: Sequence, error: ParrotError) -> None:
+        self._answer(sequence.id, error)
+        self._undo(sequence)
+
+    def idle_contexts(self) -> list[Context]:
+        """Contexts that hold pages and have no verb at work, the least recently used first."""
+        busy = {sequence.context.id for sequence in self.sequences.values()}
+        return [context for context in self.contexts if context.pages and context.id not in busy]
+
+    # ---- commands ----------------------------------------------------------------------------------
+
+    def _queue(self, command: Command) -> None:
+        verb = command.verb
+        assert isinstance(verb, Fill | Generate | Truncate)
+        lines = [verb.context]
+        parent = None if isinstance(verb, Truncate) or self._is_known(verb.context) else verb.parent
+        if parent is not None and any(id in self.queued for id in self._lines.get(parent, ())):
+            lines.append(parent)
+        self.queued[command.id] = command
+        self._stands_in[command.id] = tuple(lines)
+        for context in lines:
+            self._lines.setdefault(context, deque()).append(command.id)
+        self._moved.append(verb.context)
+
+    def _is_known(self, context: ContextId) -> bool:
+        return context in self._lines or self._holds(context)
+
+    def _holds(self, context: ContextId) -> bool:
+        try:
+            self.contexts.get(context)
+        except ContextLost:
+            return False
+        return True
+
+    def _begin_first(self, context: ContextId) -> None:
+        """Begin the first verb in a line if it is the first in all its lines."""
+        line = self._lines.get(context)
+        command = self.queued.get(line[0]) if line else None
+        if command is not None and all(self._lines[other][0] == command.id for other in self._stands_in[command.id]):
+            self._begin(command)
+
+    def _begin(self, command: Command) -> None:
+        verb = command.verb
+        del self.queued[command.id]
+        try:
+            if isinstance(verb, Truncate):
+                self.contexts.truncate(self.contexts.get(verb.context), max(0, verb.tokens))
+                self._answer(command.id, None)
+                self._leave_lines(command.id)
+                return
+            assert isinstance(verb, Fill | Generate)
+            sequence = self._open(command.id, verb)
+        except ParrotError as error:
+            self._answer(command.id, error)
+            self._fail_behind(command.id)
+            return
+        self.sequences[command.id] = sequence
+        self.flows.enter(sequence.flow)
+        for other in self._stands_in[command.id][1:]:  # forked: the parent's line goes on
+            self._leave_line(command.id, other)
+        self._stands_in[command.id] = (verb.context,)
+
+    def _open(self, id: int, verb: Fill | Generate) -> Sequence:
+        """The context with the content in it, forked or made if need be. Errors leave everything as it was."""
+        made = not self._holds(verb.context)
+        source = verb.parent if made else verb.context
+        held = 0
+        if source is not None:
+            holder = self.contexts.get(source)
+            if holder.namespace != verb.scope.namespace:
+                raise ContextLost(f"context {source} is of another namespace than {verb.scope.namespace!r}")
+            held = len(holder.tokens)
+        ids = self._ids(verb, held)
+        keep_last = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
+        if not made:
+            context = self.contexts.get(verb.context)
+        elif verb.parent is not None:
+            context = self.contexts.fork(verb.context, verb.parent)
+        else:
+            context = self.contexts.open(verb.context, verb.scope.namespace)
+        self.contexts.extend(context, ids, keep_last=keep_last)
+        due = due_s(self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
+        sequence = Sequence(id, verb, context, base=held, made_context=made, due_s=due)
+        if isinstance(verb, Generate):
+            room = self._config.context_tokens - sequence.prompt_tokens
+            text = self._text_streams(verb.sampling.stop)
+            sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids)
+        return sequence
+
+    def _ids(self, verb: Fill | Generate, held: int) -> tuple[int, ...]:
+        """The token ids of a verb's content. Errors: `BadPrompt`, `PromptTooLong`."""
+        config, content = self._config, verb.content
+        if not isinstance(content, Tokens):
+            raise BadPrompt(f"engine {config.name!r} takes token ids, not {type(content).__name__}")
+        tokens = held + len(content.ids)
+        if not tokens and isinstance(verb, Generate):
+            raise BadPrompt("the prompt is empty: there is no token to go on from")
+        if tokens + 1 > config.context_tokens:
+            raise PromptTooLong(
+                f"prompt is too long: {tokens} tokens leave no room for an answer in the context of "
+                f"{config.context_tokens} tokens of engine {config.name!r}"
+            )
+        for id in (min(content.ids), max(content.ids)) if content.ids else ():
+            if not 0 <= id < config.vocab_size:
+                raise BadPrompt(f"token id {id} is not in the vocabulary of {config.vocab_size} tokens")
+        return content.ids
+
+    def _free(self, context: ContextId) -> None:
+        if line := self._lines.get(context):
+            first, lost = line[0], ContextLost(f"context {context} was freed while work on it was not done")
+            if first in self.sequences:
+                self.fail(self.sequences[first], lost)
+            else:
+                del self.queued[first]
+                self._answer(first, lost)
+                self._fail_behind(first)
+        self.contexts.free(context)
+
+    def _cancel(self, target: int) -> None:
+        if target in self.sequences:
+            self._undo(self.sequences[target])
+        elif self.queued.pop(target, None) is not None:
+            self._fail_behind(target)
+
+    # ---- inside ------------------------------------------------------------------------------------
+
+    def _answer(self, command: int, answer: Answer) -> None:
+        self._updates.append(Update(command, answer))
+
+    def _undo(self, sequence: Sequence) -> None:
+        """The context is again what it was before the verb."""
+        if sequence.made_context:
+            self.contexts.free(sequence.context.id)
+        else:
+            self.contexts.truncate(sequence.context, sequence.base)
+        self._forget(sequence)
+        self._fail_behind(sequence.id)
+
+    def _leave(self, sequence: Sequence) -> None:
+        self._forget(sequence)
+        self._leave_lines(sequence.id)
+
+    def _forget(self, sequence: Sequence) -> None:
+        del self.sequences[sequence.id]
+        self.flows.leave(sequence.flow)
+
+    def _fail_behind(self, command: int) -> None:
+        """`command` leaves undone. Whoever stands behind it counted on what it would have left."""
+        context = self._stands_in[command][0]
+        line = list(self._lines[context])
+        for id in reversed(line[line.index(command) + 1 :]):
+            if self.queued.pop(id, None) is not None:
+                self._answer(id, ContextLost(f"context {context}: the work that came before on it was not done"))
+                self._fail_behind(id)
+        self._leave_lines(command)
+
+    def _leave_lines(self, command: int) -> None:
+        for context in self._stands_in.pop(command, ()):
+            self._leave_line(command, context)
+
+    def _leave_line(self, command: int, context: ContextId) -> None:
+        line = self._lines[context]
+        line.remove(command)
+        if line:
+            self._moved.append(context)
+        else:
+            del self._lines[context]
+
+    def check(self) -> None:
+        """Assert that lines, verbs and flows agree; with nothing inside, that no page is lost."""
+        standing = {id for line in self._lines.values() for id in line}
+        assert standing == set(self._stands_in) == set(self.sequences) | set(self.queued), "a verb stands nowhere"
+        for id, sequence in self.sequences.items():
+            assert self._lines[sequence.verb.context][0] == id, f"verb {id} runs and is not the first in its line"
+            assert self.contexts.get(sequence.verb.context) is sequence.context
+        self.flows.check()
+        self.contexts.check()
