@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import fmean
 
 import pytest
@@ -126,7 +127,7 @@ def test_another_seed_or_index_is_another_number() -> None:
 def test_random_numbers_are_even_along_indices_and_along_seeds() -> None:
     for numbers in ([uniform(1, index) for index in range(10_000)], [uniform(seed, 1) for seed in range(10_000)]):
         assert abs(fmean(numbers) - 0.5) < 0.015
-        pairs = fmean((a - 0.5) * (b - 0.5) for a, b in zip(numbers, numbers[1:], strict=False))
+        pairs = fmean((a - 0.5) * (b - 0.5) for a, b in pairwise(numbers))
         assert abs(pairs) < 0.004
         for tenth in range(10):
             assert 850 < sum(tenth <= number * 10 < tenth + 1 for number in numbers) < 1150

@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
+from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.models.families import FAMILIES, check_family
 
 __all__ = ["check_files", "locate", "read_facts"]
@@ -36,10 +37,7 @@ NEUTRAL: tuple[object, ...] = (None, 0, 1, 0.0, 1.0, [], {})
 def locate(model: str) -> Path:
     """The checkpoint's folder: `builtin:NAME`, a local folder, or a hub id (downloaded, or from its cache)."""
     if model.startswith(BUILTIN):
-        from parrot_compat.gpu.models.builtin import checkpoint
-
-        builtin: Path = checkpoint(model.removeprefix(BUILTIN))
-        return builtin
+        return checkpoint(model.removeprefix(BUILTIN))
     path = Path(model).expanduser()
     if path.is_dir():
         return path.resolve()
