@@ -11,12 +11,14 @@ in the process it was made in.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import openai
 
@@ -46,6 +48,15 @@ class Endpoint:
         """Where the paths outside OpenAI's API begin (`/tokenize`, `/health`)."""
         return self.base_url.rstrip("/").removesuffix("/v1")
 
+    @property
+    def is_local(self) -> bool:
+        """On this machine, where a proxy that the environment names for the outside world has no business."""
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
     def arguments(self) -> dict[str, Any]:
         """What the SDK's client is made with."""
         timeout = self.timeout_s
@@ -71,7 +82,8 @@ def client(endpoint: Endpoint) -> openai.OpenAI:
     with _lock:
         found = _clients.get(key)
         if found is None:
-            found = _clients[key] = openai.OpenAI(**endpoint.arguments())
+            transport = openai.DefaultHttpxClient(trust_env=False) if endpoint.is_local else None
+            found = _clients[key] = openai.OpenAI(http_client=transport, **endpoint.arguments())
         _clients.move_to_end(key)
         while len(_clients) > CLIENTS_KEPT:
             # Not closed here: a call may still be using it. The last reference closes it.
@@ -105,7 +117,7 @@ class _LoopClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         # The SDK's own transport closes itself in whichever loop runs when it is collected; this one does not.
-        transport = openai.DefaultAsyncHttpxClient()
+        transport = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.is_local)
         self.client = openai.AsyncOpenAI(http_client=transport, **endpoint.arguments())
         self.guard = self._close_at_the_end(self.client)
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import multiprocessing
 import warnings
+from typing import Any
 
 import openai
 import pytest
@@ -104,3 +105,35 @@ def test_a_model_card_is_found_by_name_or_is_the_first(other: OtherServer) -> No
 
 def test_no_model_card_comes_from_a_server_that_is_not_there() -> None:
     assert remote.model_card(endpoint(), None) is None
+
+
+async def test_a_server_on_this_machine_is_reached_past_a_proxy(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    there = endpoint(other.url, headers=(("x-new", "client"),), max_retries=0)
+    messages: list[Any] = [{"role": "user", "content": "hi"}]
+    answer = remote.client(there).chat.completions.create(model="m", messages=messages)
+    assert answer.choices[0].message.content == "you said hi"
+    client = await remote.async_client(there)
+    assert (await client.chat.completions.create(model="m", messages=messages)).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("http://127.0.0.1:8000/v1", True),
+        ("http://localhost:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://10.0.0.1/v1", False),
+        ("https://api.example.org/v1", False),
+    ],
+)
+def test_which_servers_are_on_this_machine(url: str, is_local: bool) -> None:
+    assert endpoint(url).is_local is is_local
+
+
+@pytest.mark.parametrize("url", ["http://x:1/v1", "http://x:1/v1/", "http://x:1"])
+def test_where_the_paths_outside_openais_begin(url: str) -> None:
+    assert endpoint(url).root_url == "http://x:1"
