@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
-from .errors import QueueFull, TooManyCalls
+from .errors import CallerError, QueueFull, TooManyCalls
 
 __all__ = ["Admission", "Limits"]
 
@@ -22,6 +22,8 @@ class Limits:
     """Accepted and not over, in the whole server: beyond, `QueueFull`. A waiting call takes a few kilobytes."""
     open_calls_per_tenant: int | None = None
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
+    name_chars: int = 512
+    """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
 
 class Admission:
@@ -48,6 +50,12 @@ class Admission:
         self._total += calls
         if self._total:
             self._idle.clear()
+
+    def check_name(self, kind: str, name: str, *, least: int = 1) -> None:
+        """Names are kept and logged. Any characters will do. Errors: `CallerError`."""
+        most = self.limits.name_chars
+        if not least <= len(name) <= most:
+            raise CallerError(f"the name of a {kind} has {least} to {most} characters, not {len(name)}: {name[:40]!r}")
 
     def release(self, tenant: str, calls: int = 1) -> None:
         self._total -= calls

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from .call import ResolvedSampling
-from .engine import Chunk, ContextId, Generate
+from .engine import Chunk, ContextId, EngineInfo, Generate
 from .errors import ContextLost, EngineError, EngineLost, ParrotError
 from .events import FirstToken
 from .fleet import Fleet, Member
@@ -71,9 +71,9 @@ class Executor:
     async def _generate(self, attempt: Attempt) -> None:
         task, member = attempt.task, attempt.member
         context = self._fleet.draw_context()
-        generate = Generate(
-            context=context, content=_content(task, member), sampling=_sampling(task, member), scope=task.scope
-        )
+        content = _content(task, member)
+        sampling = _sampling(task, member.info, content)
+        generate = Generate(context=context, content=content, sampling=sampling, scope=task.scope)
         # The port promises that closing the iterator stops the work; every engine's iterator is a generator.
         stream = cast("AsyncGenerator[Chunk, None]", member.engine.generate(generate))
         try:
@@ -125,12 +125,13 @@ def _content(task: Task, member: Member) -> Content:
     assert task.rendered is not None
     if member.info.takes == "text":
         return task.rendered.content
-    assert task.rendered.ids is not None, "placed on a token engine without ids"
+    if task.rendered.ids is None:  # accepted when only text engines served the model
+        assert member.tokenizer is not None
+        return Tokens(member.tokenizer.encode(task.rendered.content))
     return Tokens(task.rendered.ids)
 
 
-def _sampling(task: Task, member: Member) -> ResolvedSampling:
-    assert task.rendered is not None
-    info = member.info
-    room = info.context_tokens if info.takes == "text" else info.context_tokens - task.rendered.prompt_tokens
-    return task.call.sampling.resolve(info.defaults, room=room, seed=task.seed)
+def _sampling(task: Task, info: EngineInfo, content: Content) -> ResolvedSampling:
+    # How long the prompt is, a text engine finds out by itself.
+    room = info.context_tokens - len(content.ids) if isinstance(content, Tokens) else info.context_tokens
+    return task.call.sampling.resolve(info.defaults, room=max(1, room), seed=task.seed)

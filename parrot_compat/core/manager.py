@@ -23,17 +23,16 @@ from types import TracebackType
 from .admission import Admission, Limits
 from .background import Background
 from .clock import Clock
-from .errors import CallerError, QueueFull, UnknownSession
+from .errors import QueueFull, UnknownSession
 from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
+from .rendering import Renderer
 from .scheduler import Scheduler
 from .session import Machinery, Session
 from .task import Flow
 from .tokenizer import Tokenizer
 
 __all__ = ["Limits", "Manager", "ModelCard"]
-
-_LABEL_CHARS = 512  # of a session's name or a tenant's: they are kept and logged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,7 @@ class Manager:
         self._background = Background()
         self._machinery = Machinery(
             fleet=fleet,
+            renderer=Renderer(fleet),
             scheduler=Scheduler(fleet, self._background),
             admission=Admission(limits or Limits()),
             background=self._background,
@@ -112,9 +112,8 @@ class Manager:
         """`name` is a label for people; the id is drawn and cannot be guessed. Errors: `QueueFull` when closing."""
         if self._is_closed:
             raise QueueFull("the server is shutting down and takes no new work")
-        for kind, label in (("tenant", tenant), ("session", name or "")):
-            if len(label) > _LABEL_CHARS:
-                raise CallerError(f"the name of a {kind} may have {_LABEL_CHARS} characters, not {len(label)}")
+        self._machinery.admission.check_name("tenant", tenant, least=0)
+        self._machinery.admission.check_name("session", name or "", least=0)
         session_id = secrets.token_hex(16)
         session = self._sessions[session_id] = Session(
             session_id,

@@ -16,13 +16,15 @@ from typing import assert_never
 
 from .prompt import Chat, ChatPrompt, Constant, Content, Input, Prompt, Segment, Text, TextPrompt, Tokens, TokensPrompt
 
-__all__ = ["BLOCK_TOKENS", "boundary_hashes", "content_text", "text_blocks", "token_blocks"]
+__all__ = ["BLOCK_TOKENS", "CHARS_PER_TOKEN", "boundary_hashes", "content_text", "text_blocks", "token_blocks"]
 
 BLOCK_TOKENS = 32
 """Tokens per block hash: a prefix is known to within this many tokens, at 1/32 of the work of knowing it exactly."""
 
-_CHARS_PER_TOKEN = 4  # of English text in the vocabularies of today; only text engines are judged by it
-_BLOCK_CHARS = BLOCK_TOKENS * _CHARS_PER_TOKEN
+CHARS_PER_TOKEN = 4
+"""A guess, of English text in the vocabularies of today: used only where a text engine counts by itself."""
+
+_BLOCK_CHARS = BLOCK_TOKENS * CHARS_PER_TOKEN
 
 
 def token_blocks(namespace: str, ids: Sequence[int]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Rendering: a prompt with its values becomes what an engine takes, with what placement wants to know of it.
 
-It knows nothing of sessions or engines; the tokenizer is given.
+It knows nothing of sessions, and of the fleet only the tokenizers and the lengths of contexts.
 
 The invariant: the ids are the tokenizer's for the whole content at once, never pieces put together.
 """
@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import assert_never
 
-from .prefix import content_text, text_blocks, token_blocks
+from .errors import PromptTooLong
+from .fleet import Fleet
+from .prefix import CHARS_PER_TOKEN, content_text, text_blocks, token_blocks
 from .prompt import Chat, Content, Text, Tokens
 from .tokenizer import Tokenizer
 
-__all__ = ["Rendered", "is_large", "render", "render_large"]
+__all__ = ["Rendered", "Renderer", "refuse_too_long"]
 
-_LARGE_CHARS = 8192  # see is_large
+_LARGE_CHARS = 8192
+_TOOL_CHARS = 1024  # what a usual tool schema comes to; counting it exactly would cost what is to be saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,31 +34,59 @@ class Rendered:
     """Hashes of the prompt's prefixes, see `prefix`."""
 
 
-def is_large(content: Content) -> bool:
-    """True where encoding would hold the event loop up for milliseconds, so that a thread should do it."""
-    match content:
-        case Text(text):
-            return len(text) > _LARGE_CHARS
-        case Tokens(ids):
-            return len(ids) > _LARGE_CHARS * 8  # ids are only checked and hashed
-        case Chat(messages, tools):
-            size = sum(len(value) for message in messages for value in message.values() if isinstance(value, str))
-            return size + 1024 * len(tools) > _LARGE_CHARS
+class Renderer:
+    """Renders for the models of a fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    @staticmethod
+    def is_large(content: Content) -> bool:
+        """True where encoding would hold the event loop up for milliseconds, so that a thread should do it."""
+        match content:
+            case Text(text):
+                return len(text) > _LARGE_CHARS
+            case Tokens(ids):
+                return len(ids) > _LARGE_CHARS * 8  # ids are only checked and hashed
+            case Chat(messages, tools):
+                texts = (value for message in messages for value in message.values() if isinstance(value, str))
+                return sum(map(len, texts)) + _TOOL_CHARS * len(tools) > _LARGE_CHARS
+            case _:
+                assert_never(content)
+
+    def render(self, content: Content, model: str, namespace: str) -> Rendered:
+        """On the event loop: for prompts that are not large. Errors: `BadPrompt`, `PromptTooLong`."""
+        return self._fitting(_rendered(content, self._fleet.tokenizer(model), namespace), model)
+
+    async def render_any(self, content: Content, model: str, namespace: str) -> Rendered:
+        """As `render`, large ones in a thread: a tokenizer must bear being used by several threads at once."""
+        if not self.is_large(content):
+            return self.render(content, model, namespace)
+        tokenizer = self._fleet.tokenizer(model)
+        return self._fitting(await asyncio.to_thread(_rendered, content, tokenizer, namespace), model)
+
+    def _fitting(self, rendered: Rendered, model: str) -> Rendered:
+        if rendered.ids is not None:
+            refuse_too_long(rendered.prompt_tokens, model, self._fleet.context_tokens(model))
+        return rendered
 
 
-def render(content: Content, tokenizer: Tokenizer | None, namespace: str) -> Rendered:
-    """Errors: `BadPrompt`."""
+def refuse_too_long(prompt_tokens: int, model: str, context_tokens: int | None) -> None:
+    """Errors: `PromptTooLong` where not even one token could be drawn."""
+    if context_tokens is not None and prompt_tokens >= context_tokens:
+        raise PromptTooLong(
+            f"prompt is too long: {prompt_tokens} tokens leave no room for an answer"
+            f" in the context of {context_tokens} tokens of model {model!r}"
+        )
+
+
+def _rendered(content: Content, tokenizer: Tokenizer | None, namespace: str) -> Rendered:
     if tokenizer is not None:
         ids = tokenizer.encode(content)
         return Rendered(content=content, ids=ids, prompt_tokens=len(ids), blocks=token_blocks(namespace, ids))
     if isinstance(content, Tokens):
-        blocks, prompt_tokens = token_blocks(namespace, content.ids), len(content.ids)
-    else:
-        text = content_text(content)
-        blocks, prompt_tokens = text_blocks(namespace, text), len(text) // 4
-    return Rendered(content=content, ids=None, prompt_tokens=prompt_tokens, blocks=blocks)
-
-
-async def render_large(content: Content, tokenizer: Tokenizer | None, namespace: str) -> Rendered:
-    """As `render`, in a thread: the tokenizer must bear being used by several threads at once."""
-    return await asyncio.to_thread(render, content, tokenizer, namespace)
+        ids = content.ids
+        return Rendered(content=content, ids=None, prompt_tokens=len(ids), blocks=token_blocks(namespace, ids))
+    text = content_text(content)
+    blocks = text_blocks(namespace, text)
+    return Rendered(content=content, ids=None, prompt_tokens=len(text) // CHARS_PER_TOKEN, blocks=blocks)

@@ -19,20 +19,12 @@ from .executor import Attempt, Executor
 from .fleet import Fleet, Member
 from .placement import Assignment, Candidate, place
 from .queue import ReadyQueue, expected_output_tokens
+from .rendering import refuse_too_long
 from .task import Task
 
-__all__ = ["Scheduler", "refuse_too_long"]
+__all__ = ["Scheduler"]
 
 _LOOKAHEAD = 32  # tasks looked at beyond the free rows: one that waits for its prefix's engine must not block others
-
-
-def refuse_too_long(prompt_tokens: int, model: str, context_tokens: int | None) -> None:
-    """Errors: `PromptTooLong` where not even one token could be drawn."""
-    if context_tokens is not None and prompt_tokens >= context_tokens:
-        raise PromptTooLong(
-            f"prompt is too long: {prompt_tokens} tokens leave no room for an answer"
-            f" in the context of {context_tokens} tokens of model {model!r}"
-        )
 
 
 class Scheduler:
@@ -99,8 +91,6 @@ class Scheduler:
         limit = self._fleet.context_tokens(model)
         for task in tasks:
             assert task.rendered is not None
-            if task.rendered.ids is None and any(member.info.takes == "tokens" for member in members):
-                raise AssertionError(f"call {task.call.id!r} was rendered without a tokenizer")
             try:
                 refuse_too_long(task.rendered.prompt_tokens, model, limit)
             except PromptTooLong as error:  # the engine that had room for it is gone

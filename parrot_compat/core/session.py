@@ -19,18 +19,17 @@ from .background import Background
 from .call import Call, CallId, VariableName
 from .clock import Clock
 from .errors import AlreadySettled, CallerError, Cancelled, ParrotError, UnknownSession, UnknownVariable, UpstreamFailed
-from .events import CallFailed, CallFinished, CallSubmitted, EventStream
+from .events import EventStream
 from .fleet import Fleet
 from .graph import Graph
 from .prompt import Content
-from .rendering import Rendered, is_large, render, render_large
-from .scheduler import Scheduler, refuse_too_long
+from .rendering import Rendered, Renderer
+from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
 from .variable import Variable
 
 __all__ = ["Machinery", "Session"]
 
-_NAME_CHARS = 512  # of a call or variable: longer ones are a mistake or an attack, and names are kept and logged
 _SEEDS = random.SystemRandom()
 
 
@@ -39,6 +38,7 @@ class Machinery:
     """The parts of the manager that sessions work with."""
 
     fleet: Fleet
+    renderer: Renderer
     scheduler: Scheduler
     admission: Admission
     background: Background
@@ -87,10 +87,10 @@ class Session:
         try:
             models = [self._machinery.fleet.model(call.model) for call in calls]
             for call in calls:
-                _check_name("call", call.id)
-                _check_name("variable", call.output)
+                admission.check_name("call", call.id)
+                admission.check_name("variable", call.output)
             rendered = {
-                call.id: await self._render(self._content(call), model)
+                call.id: await self._machinery.renderer.render_any(self._content(call), model, self.tenant)
                 for call, model in zip(calls, models, strict=True)
                 if self._has_inputs(call)
             }
@@ -100,9 +100,7 @@ class Session:
             admission.release(self.tenant, len(calls))
             raise
         groups = self._graph.groups([call.id for call in calls]) if len(calls) > 1 else {}
-        tasks = tuple(
-            self._accept(call, model, groups.get(call.id)) for call, model in zip(calls, models, strict=True)
-        )
+        tasks = tuple(self._accept(call, model, groups.get(call.id)) for call, model in zip(calls, models, strict=True))
         for task in tasks:
             self._begin(task, rendered.get(task.call.id))
         return tasks
@@ -128,7 +126,7 @@ class Session:
     def declare(self, name: str) -> Variable:
         """A variable that calls may read before anything writes it: `set` does later, or a call's output."""
         self._must_be_open()
-        _check_name("variable", name)
+        self._machinery.admission.check_name("variable", name)
         self._graph.declare(name)
         return self._variable(name)
 
@@ -198,17 +196,6 @@ class Session:
     def _content(self, call: Call) -> Content:
         return call.prompt.bind({name: self._variables[name].text_so_far for name in call.prompt.inputs()})
 
-    async def _render(self, content: Content, model: str) -> Rendered:
-        tokenizer = self._machinery.fleet.tokenizer(model)
-        if is_large(content):
-            return self._fitting(await render_large(content, tokenizer, self.tenant), model)
-        return self._fitting(render(content, tokenizer, self.tenant), model)
-
-    def _fitting(self, rendered: Rendered, model: str) -> Rendered:
-        if rendered.ids is not None:
-            refuse_too_long(rendered.prompt_tokens, model, self._machinery.fleet.context_tokens(model))
-        return rendered
-
     def _accept(self, call: Call, model: str, group: str | None) -> Task:
         clock = self._machinery.clock
         seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
@@ -222,18 +209,7 @@ class Session:
             clock=clock,
             on_end=self._ended,
         )
-        self._machinery.events.emit(
-            CallSubmitted(
-                at_s=task.submitted_s,
-                session=self.id,
-                tenant=self.tenant,
-                call=call.id,
-                model=model,
-                function=call.function,
-                inputs=call.prompt.inputs(),
-                output=call.output,
-            )
-        )
+        self._machinery.events.emit(task.submission())
         return task
 
     def _begin(self, task: Task, rendered: Rendered | None) -> None:
@@ -251,12 +227,11 @@ class Session:
     def _run(self, task: Task) -> None:
         """Render and queue a task whose inputs have just become complete."""
         content = self._content(task.call)
-        if is_large(content):
+        if self._machinery.renderer.is_large(content):
             self._machinery.background.spawn(self._run_large(task, content), f"render {task.call.id}")
             return
         try:
-            tokenizer = self._machinery.fleet.tokenizer(task.model)
-            rendered = self._fitting(render(content, tokenizer, self.tenant), task.model)
+            rendered = self._machinery.renderer.render(content, task.model, self.tenant)
         except ParrotError as error:
             task.fail(error)
         else:
@@ -264,7 +239,7 @@ class Session:
 
     async def _run_large(self, task: Task, content: Content) -> None:
         try:
-            rendered = await self._render(content, task.model)
+            rendered = await self._machinery.renderer.render_any(content, task.model, self.tenant)
         except ParrotError as error:
             task.fail(error)
         except Exception as error:
@@ -307,7 +282,7 @@ class Session:
         """A task of ours is over. One failure may end many, however deep the graph: a loop tells them, no recursion."""
         self._machinery.scheduler.forget(task)
         self._machinery.admission.release(self.tenant)
-        self._machinery.events.emit(_ending(task))
+        self._machinery.events.emit(task.ending())
         self._over.append(task)
         if not self._is_telling:
             self._tell_ended()
@@ -326,39 +301,3 @@ class Session:
 def _root(cause: ParrotError) -> ParrotError:
     """What went wrong in the first place: a chain of a thousand calls must not nest its errors a thousand deep."""
     return cause.cause if isinstance(cause, UpstreamFailed) else cause
-
-
-def _check_name(kind: str, name: str) -> None:
-    if not name or len(name) > _NAME_CHARS:
-        raise CallerError(f"a {kind} needs a name of 1 to {_NAME_CHARS} characters, not {len(name)}: {name[:40]!r}")
-
-
-def _ending(task: Task) -> CallFinished | CallFailed:
-    assert task.finished_s is not None
-    if task.result is None:
-        assert task.failure is not None
-        return CallFailed(
-            at_s=task.finished_s,
-            session=task.flow.session,
-            tenant=task.flow.tenant,
-            call=task.call.id,
-            function=task.call.function,
-            model=task.model,
-            engine=task.engine,
-            error=task.failure,
-            submitted_s=task.submitted_s,
-        )
-    return CallFinished(
-        at_s=task.finished_s,
-        session=task.flow.session,
-        tenant=task.flow.tenant,
-        call=task.call.id,
-        function=task.call.function,
-        model=task.model,
-        engine=task.result.engine,
-        finish=task.result.finish,
-        usage=task.result.usage,
-        submitted_s=task.submitted_s,
-        started_s=task.result.started_s,
-        first_token_s=task.result.first_token_s,
-    )

@@ -17,6 +17,7 @@ from .call import Call, Finish, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
+from .events import CallFailed, CallFinished, CallSubmitted
 from .rendering import Rendered
 from .variable import Variable
 
@@ -194,6 +195,50 @@ class Task:
         assert self.is_over == (self.state in (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED))
         assert not (self.result is not None and self.failure is not None)
         assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING, TaskState.FINISHED))
+
+    # ---- as events -------------------------------------------------------------------------------------
+
+    def submission(self) -> CallSubmitted:
+        return CallSubmitted(
+            at_s=self.submitted_s,
+            session=self.flow.session,
+            tenant=self.flow.tenant,
+            call=self.call.id,
+            model=self.model,
+            function=self.call.function,
+            inputs=self.call.prompt.inputs(),
+            output=self.call.output,
+        )
+
+    def ending(self) -> CallFinished | CallFailed:
+        assert self.finished_s is not None
+        if self.result is None:
+            assert self.failure is not None
+            return CallFailed(
+                at_s=self.finished_s,
+                session=self.flow.session,
+                tenant=self.flow.tenant,
+                call=self.call.id,
+                function=self.call.function,
+                model=self.model,
+                engine=self.engine,
+                error=self.failure,
+                submitted_s=self.submitted_s,
+            )
+        return CallFinished(
+            at_s=self.finished_s,
+            session=self.flow.session,
+            tenant=self.flow.tenant,
+            call=self.call.id,
+            function=self.call.function,
+            model=self.model,
+            engine=self.result.engine,
+            finish=self.result.finish,
+            usage=self.result.usage,
+            submitted_s=self.submitted_s,
+            started_s=self.result.started_s,
+            first_token_s=self.result.first_token_s,
+        )
 
     # ---- inside ----------------------------------------------------------------------------------------
 

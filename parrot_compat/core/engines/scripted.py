@@ -15,22 +15,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..call import Finish, ResolvedSampling, Usage
+from ..call import Finish, Usage
 from ..clock import Clock, RealClock
 from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
-from ..errors import ContextLost, EngineError, EngineLost, PromptTooLong
+from ..errors import ContextLost, EngineLost, PromptTooLong
 from ..prefix import BLOCK_TOKENS, token_blocks
 from .char_tokenizer import CharTokenizer
+from .script import Script, answer
 
-__all__ = ["INSTANT", "Script", "ScriptedEngine", "Speed"]
-
-Script = Callable[[str], str] | Mapping[str, str]
-"""From the text of a prompt to the answer. A mapping answers with the value of the longest key found in the prompt."""
+__all__ = ["INSTANT", "ScriptedEngine", "Speed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +56,6 @@ class _Row:
     ids: list[int]
     held: int
     cached: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """`drawn` tokens were drawn to say `ids`: a stop string is drawn and not said."""
-
-    ids: tuple[int, ...]
-    drawn: int
-    finish: Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +105,15 @@ class ScriptedEngine:
         self.generated += 1
         failure = self._failures.pop(0) if self._failures else None
         async with self._row(generate) as row:
-            answer = self._answer(row.ids, generate.sampling)
-            said = answer.ids if failure is None else answer.ids[: failure.after_tokens]
+            room = self._info.context_tokens - len(row.ids)
+            scripted = answer(self._script, self.tokenizer.decode(row.ids), generate.sampling, room)
+            said = scripted.ids if failure is None else scripted.ids[: failure.after_tokens]
             pieces = [said[at : at + self._speed.chunk_tokens] for at in range(0, len(said), self._speed.chunk_tokens)]
             for index, piece in enumerate(pieces or [()]):
                 await self._decode(len(piece))
                 if failure is None and index >= len(pieces) - 1:
-                    self._contexts[generate.context] = [*row.ids, *answer.ids]
-                    yield self._chunk(piece, answer.finish, _usage(row, answer))
+                    self._contexts[generate.context] = [*row.ids, *scripted.ids]
+                    yield self._chunk(piece, scripted.finish, _usage(row, scripted.drawn))
                 elif piece:
                     yield self._chunk(piece)
             if failure is not None:
@@ -259,45 +249,11 @@ class ScriptedEngine:
         if self._death is not None:
             raise EngineLost(f"engine {self._info.name!r} is gone: {self._death}")
 
-    # ---- inside: texts ---------------------------------------------------------------------------------
-
-    def _answer(self, prompt: list[int], sampling: ResolvedSampling) -> _Answer:
-        text = self._scripted(self.tokenizer.decode(prompt))
-        room = min(sampling.max_tokens, self._info.context_tokens - len(prompt))
-        if sampling.ignore_eos and text:
-            text *= room // len(text) + 1  # the model that may not stop says it again
-        finish = Finish.LENGTH if len(text) > room else Finish.STOP
-        text = text[:room]
-        drawn = len(text)
-        for end, length in self._stops(text, sampling):
-            if end < drawn or (end == drawn and length):
-                text, drawn, finish = text[: end - length], end, Finish.STOP
-        return _Answer(ids=tuple(map(ord, text)), drawn=drawn, finish=finish)
-
-    def _stops(self, text: str, sampling: ResolvedSampling) -> Iterator[tuple[int, int]]:
-        """Where each stop string or stop token ends for the first time, and how much of the text it takes away."""
-        for stop in sampling.stop:
-            at = text.find(stop, max(0, sampling.min_tokens - len(stop) + 1))
-            if at >= 0:
-                yield at + len(stop), len(stop)
-        for position, character in enumerate(text[sampling.min_tokens :], sampling.min_tokens):
-            if ord(character) in sampling.stop_token_ids:
-                yield position + 1, 1
-                break
-
-    def _scripted(self, prompt: str) -> str:
-        if not isinstance(self._script, Mapping):
-            return self._script(prompt)
-        keys = [key for key in self._script if key in prompt]
-        if not keys:
-            raise EngineError(f"the script of engine {self._info.name!r} has no answer for {prompt[-80:]!r}")
-        return self._script[max(keys, key=len)]
+    # ---- inside: contexts, cache, chunks ---------------------------------------------------------------
 
     def _chunk(self, ids: tuple[int, ...], finish: Finish | None = None, usage: Usage | None = None) -> Chunk:
         tokens = ids if self._info.takes == "tokens" else ()
         return Chunk(text=self.tokenizer.decode(ids), tokens=tokens, finish=finish, usage=usage)
-
-    # ---- inside: contexts and cache --------------------------------------------------------------------
 
     def _context(self, context: ContextId) -> list[int]:
         if context not in self._contexts:
@@ -318,5 +274,5 @@ class ScriptedEngine:
                 self._cache.popitem(last=False)
 
 
-def _usage(row: _Row, answer: _Answer) -> Usage:
-    return Usage(prompt_tokens=len(row.ids), output_tokens=answer.drawn, cached_tokens=row.cached)
+def _usage(row: _Row, drawn: int) -> Usage:
+    return Usage(prompt_tokens=len(row.ids), output_tokens=drawn, cached_tokens=row.cached)
