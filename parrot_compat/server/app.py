@@ -142,9 +142,10 @@ class Edge:
         try:
             await self._app(scope, receive, send_marked)
         except Exception as error:
+            if has_started:
+                raise  # uvicorn logs it and cuts the connection, which is all that can still be said
             log.exception("%s %s failed inside (request %s)", scope["method"], scope["path"], request_id)
-            if not has_started:
-                await _response(problem_of(error))(scope, receive, send_marked)
+            await _response(problem_of(error))(scope, receive, send_marked)
 
 
 # ---- /openapi.json -----------------------------------------------------------------------------------

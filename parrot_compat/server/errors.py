@@ -15,7 +15,7 @@ from typing import Any
 
 from parrot_compat.core import errors
 
-__all__ = ["ApiError", "Problem", "field_path", "not_supported_yet", "problem_of"]
+__all__ = ["ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +98,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, ApiError):
         return error.problem
     if not isinstance(error, errors.ParrotError):
-        return Problem(
-            status=500,
-            message="the server failed inside; its log has the reason",
-            type="server_error",
-            code="server_error",
-        )
+        message = "the server failed inside; its log has the reason"
+        return Problem(status=500, message=message, type="server_error", code="server_error")
     row = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     headers: dict[str, str] = {}
     if row.should_retry is not None:
@@ -123,6 +119,11 @@ def problem_of(error: BaseException) -> Problem:
         param=getattr(error, "param", None),
         headers=headers,
     )
+
+
+def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
+    """The field `param` has a value that it cannot have."""
+    return ApiError(f"{param}: {message}", code=code, param=param)
 
 
 def not_supported_yet(param: str, what: str = "") -> ApiError:

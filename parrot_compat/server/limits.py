@@ -48,9 +48,8 @@ async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
     """The body as `schema`. Errors: `ApiError` 400, 413, 415."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise ApiError(
-            f"content-encoding {encoding!r} is not taken; send plain JSON", status=415, code="unsupported_encoding"
-        )
+        message = f"content-encoding {encoding[:40]!r} is not taken; send plain JSON"
+        raise ApiError(message, status=415, code="unsupported_encoding")
     body = await _read(request, limits.body_bytes)
     if not body.strip():
         raise ApiError("the body is empty; a JSON object is wanted", code="invalid_json")

@@ -131,7 +131,7 @@ async def merge(sources: list[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T]
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of `work`; if the client leaves first, `work` is cancelled, and `Cancelled` raised once it has ended."""
+    """The result of `work`. If the client leaves first, `work` is cancelled, and `Cancelled` raised once it is over."""
     worker = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_disconnected(receive))
     try:

@@ -8,12 +8,13 @@ The invariant: the chunks of a stream, put together, are the answer that the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.core.call import Usage
 from parrot_compat.core.prompt import ChatPrompt
 from parrot_compat.core.task import Task
 from parrot_compat.server.limits import ignored_header, read_body
@@ -54,7 +55,7 @@ async def _prompt_ids(serving: Serving, model: str, prompt: ChatPrompt) -> list[
     return list(await asyncio.to_thread(tokenizer.encode, prompt.bind({})))
 
 
-async def _whole(answer: Answer, tasks: list[Task], prompt_ids: list[int] | None) -> dict[str, Any]:
+async def _whole(answer: Answer, tasks: Sequence[Task], prompt_ids: list[int] | None) -> dict[str, Any]:
     results = await asyncio.gather(*(task.finished() for task in tasks))
     choices: list[dict[str, Any]] = [
         {
@@ -74,7 +75,7 @@ async def _whole(answer: Answer, tasks: list[Task], prompt_ids: list[int] | None
 
 
 async def _stream(
-    answer: Answer, tasks: list[Task], body: ChatRequest, prompt_ids: list[int] | None
+    answer: Answer, tasks: Sequence[Task], body: ChatRequest, prompt_ids: list[int] | None
 ) -> AsyncGenerator[bytes, None]:
     """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for."""
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -82,22 +83,20 @@ async def _stream(
 
     def chunk(index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish, **more}
-        return event(head | {"choices": [choice]})
+        return event(head | first | {"choices": [choice]})
 
+    first = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
     for index in range(len(tasks)):
-        role = {"role": "assistant", "content": "", "refusal": None}
-        first = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
-        yield event(
-            head | first | {"choices": [{"index": index, "delta": role, "logprobs": None, "finish_reason": None}]}
-        )
-    usages = [None] * len(tasks)
+        yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
+        first = {}
+    usages = [Usage()] * len(tasks)
     async for index, piece in merge([task.chunks() for task in tasks]):
         ids = {"token_ids": list(piece.tokens)} if prompt_ids is not None else {}
         if piece.text or (ids and piece.tokens):
             yield chunk(index, {"content": piece.text}, **ids)
         if piece.finish is not None:
-            usages[index] = piece.usage
+            usages[index] = piece.usage or Usage()
             yield chunk(index, {}, piece.finish.value)
     if with_usage:
-        yield event(head | {"choices": [], "usage": usage_of([usage for usage in usages if usage], len(tasks))})
+        yield event(head | {"choices": [], "usage": usage_of(usages, len(tasks))})
     yield DONE

@@ -8,14 +8,13 @@ The invariant: the messages of the prompt say what the request said; no part of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from parrot_compat.core.prompt import ChatPrompt, Message
-from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
@@ -85,11 +84,8 @@ class ChatRequest(SamplingRequest):
     def check(self, limits: Limits) -> None:
         SamplingRequest.check(self, limits)
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise ApiError(
-                f"max_tokens {self.max_tokens} and max_completion_tokens {self.max_completion_tokens} disagree; send one",
-                code="invalid_value",
-                param="max_completion_tokens",
-            )
+            both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
+            raise invalid("max_completion_tokens", both)
         if self.tools:
             raise not_supported_yet("tools", "tool calls are not parsed out of the answer")
         if self.tool_choice not in (None, "none", "auto"):
@@ -124,17 +120,13 @@ def _message(message: ChatMessage, index: int, developer_role: str) -> Message:
         fields["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
         if message.role != "assistant":
-            raise ApiError(
-                "only an assistant message has tool_calls", code="invalid_value", param=f"messages[{index}].tool_calls"
-            )
-        fields["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+            raise invalid(f"messages[{index}].tool_calls", "only an assistant message has them")
+        fields["tool_calls"] = [call.model_dump(exclude_none=True) for call in message.tool_calls]
     text = _text(message, index)
     if text is None:
         if "tool_calls" not in fields:
-            raise ApiError(
-                f"messages[{index}].content: a {message.role} message needs content",
-                code="missing_required_parameter",
-                param=f"messages[{index}].content",
+            raise invalid(
+                f"messages[{index}].content", f"a {message.role} message needs it", "missing_required_parameter"
             )
         return Message(role, None, fields)
     return Message.of(role, text, **fields)
@@ -146,7 +138,7 @@ def _text(message: ChatMessage, index: int) -> str | None:
     if isinstance(message.content, str):
         return message.content
     if not message.content:
-        raise ApiError("the list of parts is empty", code="invalid_value", param=f"messages[{index}].content")
+        raise invalid(f"messages[{index}].content", "the list of parts is empty")
     # joined as vLLM joins them, so that the same request is the same prompt
     return "\n".join(_part(part, f"messages[{index}].content[{place}]") for place, part in enumerate(message.content))
 
@@ -155,23 +147,8 @@ def _part(part: ContentPart, path: str) -> str:
     if part.type in _MEDIA:
         raise not_supported_yet(f"{path}.type", f"{part.type} parts cannot be shown to this model")
     if part.type not in ("text", "refusal"):
-        raise ApiError(f"{path}.type: unknown part type {part.type!r}", code="invalid_value", param=f"{path}.type")
+        raise invalid(f"{path}.type", f"unknown part type {part.type!r}")
     text = part.text if part.type == "text" else part.refusal
     if text is None:
-        raise ApiError(
-            f"{path}.{part.type}: a {part.type} part needs it",
-            code="missing_required_parameter",
-            param=f"{path}.{part.type}",
-        )
+        raise invalid(f"{path}.{part.type}", f"a {part.type} part needs it", "missing_required_parameter")
     return text
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    """As chat templates read it: arguments as an object, where they are one."""
-    try:
-        arguments = json.loads(call.function.arguments)
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        arguments = call.function.arguments
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}

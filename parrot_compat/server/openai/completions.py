@@ -74,7 +74,7 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
     return [of(prompt) for prompt in prompts]
 
 
-async def _whole(answer: Answer, tasks: list[Task], n: int, known: list[_Known]) -> dict[str, Any]:
+async def _whole(answer: Answer, tasks: Sequence[Task], n: int, known: list[_Known]) -> dict[str, Any]:
     results = await asyncio.gather(*(task.finished() for task in tasks))
     choices = []
     for index, result in enumerate(results):
@@ -92,7 +92,7 @@ async def _whole(answer: Answer, tasks: list[Task], n: int, known: list[_Known])
 
 
 async def _stream(
-    answer: Answer, tasks: list[Task], body: CompletionRequest, known: list[_Known]
+    answer: Answer, tasks: Sequence[Task], body: CompletionRequest, known: list[_Known]
 ) -> AsyncGenerator[bytes, None]:
     n = body.n or 1
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from parrot_compat.core.prompt import Constant, Prompt, TextPrompt, TokensPrompt
-from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits
 
 from .sampling_schema import NOT_YET, SamplingRequest, TokenId, ignored_fields, one_of
@@ -41,14 +41,11 @@ class CompletionRequest(SamplingRequest):
         SamplingRequest.check(self, limits)
         prompts = self.prompts()
         if not prompts or any(isinstance(prompt, TokensPrompt) and not prompt.ids for prompt in prompts):
-            raise ApiError("prompt: an empty list says nothing", code="invalid_value", param="prompt")
+            raise invalid("prompt", "an empty list says nothing")
         calls = len(prompts) * (self.n or 1)
         if calls > limits.calls:
-            raise ApiError(
-                f"{len(prompts)} prompts with n = {self.n or 1} are {calls} calls; one request has at most {limits.calls}",
-                code="invalid_value",
-                param="prompt",
-            )
+            asked = f"{len(prompts)} prompts with n = {self.n or 1} are {calls} calls"
+            raise invalid("prompt", f"{asked}; one request has at most {limits.calls}")
         if self.suffix:
             raise not_supported_yet("suffix", "no model here fills in the middle")
         if self.best_of is not None and self.best_of != (self.n or 1):

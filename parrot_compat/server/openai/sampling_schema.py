@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from parrot_compat.core.call import Sampling
-from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 
 __all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
@@ -92,25 +92,17 @@ class SamplingRequest(Schema):
     def check(self, limits: Limits) -> None:
         """What no single field can know. Errors: `ApiError` 400."""
         if self.stream_options is not None and not self.stream:
-            raise ApiError(
-                "stream_options is only allowed with stream: true", code="invalid_value", param="stream_options"
-            )
+            raise invalid("stream_options", "only allowed with stream: true")
         if (self.n or 1) > limits.choices:
-            raise ApiError(f"n: at most {limits.choices} choices, not {self.n}", code="invalid_value", param="n")
+            raise invalid("n", f"at most {limits.choices} choices, not {self.n}")
         most = self.most_tokens()
         if most is not None and (self.min_tokens or 0) > most:
-            raise ApiError(
-                f"min_tokens {self.min_tokens} is more than max_tokens {most}", code="invalid_value", param="min_tokens"
-            )
+            raise invalid("min_tokens", f"{self.min_tokens} is more than the {most} of max_tokens")
         stops = self.stop_strings()
         if len(stops) > limits.stop_strings:
-            raise ApiError(
-                f"stop: at most {limits.stop_strings} strings, not {len(stops)}", code="invalid_value", param="stop"
-            )
+            raise invalid("stop", f"at most {limits.stop_strings} strings, not {len(stops)}")
         if any(not 1 <= len(stop) <= limits.stop_characters for stop in stops):
-            raise ApiError(
-                f"stop: each string has 1 to {limits.stop_characters} characters", code="invalid_value", param="stop"
-            )
+            raise invalid("stop", f"each string has 1 to {limits.stop_characters} characters")
 
     def most_tokens(self) -> int | None:
         return self.max_tokens
@@ -136,7 +128,7 @@ class SamplingRequest(Schema):
 
 
 def ignored_fields(request: Schema, refused: Mapping[str, tuple[Any, ...]] = NOT_YET, path: str = "") -> list[str]:
-    """Names of the fields of `request` that have no effect. Errors: `ApiError` 400 for one that would have to have one."""
+    """Names of the fields of `request` without effect. Errors: `ApiError` 400 for one that cannot be left without."""
     ignored = []
     for name, value in (request.model_extra or {}).items():
         if value is None:

@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,23 +86,23 @@ class Serving:
     @asynccontextmanager
     async def submitted(
         self, answer: Answer, tenant: str, wanted: Sequence[tuple[Prompt, Sampling]]
-    ) -> AsyncIterator[list[Task]]:
-        """One task per choice, in one session that ends with the block. Errors: what `Session.submit` refuses."""
+    ) -> AsyncIterator[tuple[Task, ...]]:
+        """One task per choice, in one session that ends with the block. Errors: those of `Session.submit_all`."""
+        calls = [
+            Call(
+                id=CallId(f"{answer.id}-{index}"),
+                prompt=prompt,
+                output=VariableName(f"choice-{index}"),
+                sampling=sampling,
+                model=answer.model,
+            )
+            for index, (prompt, sampling) in enumerate(wanted)
+        ]
         session = self.manager.open_session(tenant=tenant)
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(session.close)
-            yield [
-                await session.submit(
-                    Call(
-                        id=CallId(f"{answer.id}-{index}"),
-                        prompt=prompt,
-                        output=VariableName(f"choice-{index}"),
-                        sampling=sampling,
-                        model=answer.model,
-                    )
-                )
-                for index, (prompt, sampling) in enumerate(wanted)
-            ]
+        try:
+            yield await session.submit_all(calls)  # one group: what shares a prompt is placed together
+        finally:
+            await session.close()
 
 
 def tenant_of(request: Request) -> str:

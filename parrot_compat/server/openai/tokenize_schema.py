@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from parrot_compat.core.prompt import Content, Text
-from parrot_compat.server.errors import ApiError, not_supported_yet
+from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Schema
 
 from .chat_schema import ChatMessage, chat_prompt
@@ -39,7 +39,7 @@ class TokenizeRequest(Schema):
     def content(self) -> Content:
         """What is to be tokenised. Errors: `ApiError` 400."""
         if (self.prompt is None) == (self.messages is None):
-            raise ApiError("send either prompt or messages", code="invalid_value", param="prompt")
+            raise invalid("prompt", "send either it or messages")
         own = self.prompt is not None
         if self.add_special_tokens not in (None, own):
             raise not_supported_yet("add_special_tokens", f"it is {str(own).lower()} here, as where text is generated")

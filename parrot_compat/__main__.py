@@ -1,0 +1,30 @@
+"""`parrot`, and `python -m parrot_compat`: the command line, or how to install what it needs.
+
+It knows nothing of the commands. The invariant: without the `server` extra it says so, in words.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    try:
+        from parrot_compat.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "parrot_compat":
+            raise
+        print(
+            f"parrot: serving needs the 'server' extra ({error.name} is not installed). Install it with:\n\n"
+            "    pip install 'parrot-compat[server,gpu]'\n\n"
+            "(without 'gpu' it can still serve in front of another server: parrot serve --upstream URL)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    run()
+
+
+if __name__ == "__main__":
+    main()

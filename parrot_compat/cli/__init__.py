@@ -1,0 +1,181 @@
+"""The command line: `parrot serve` and `parrot version`.
+
+It knows options and settings, and how to run what `compose` makes: signals, and what a person reads.
+
+The invariant: whatever keeps the server from starting is one clear message and exit code 1 (2 for a wrong
+option), never a traceback; and nothing that was started is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from parrot_compat import __version__
+from parrot_compat.core.errors import ParrotError
+from parrot_compat.settings import BadSettings, Settings
+
+from . import options
+
+if TYPE_CHECKING:
+    from parrot_compat.server.listening import Listener
+
+__all__ = ["main", "serve", "version"]
+
+app = typer.Typer(
+    name="parrot",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="parrot_compat serves LLM applications, not requests: any OpenAI client works unchanged.",
+)
+_say = Console(stderr=True, highlight=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"parrot_compat {__version__} (Python {platform.python_version()})")
+
+
+@app.command(no_args_is_help=False)
+def serve(
+    model: options.Model = None,
+    served_model_name: options.ServedModelName = None,
+    max_model_len: options.MaxModelLen = None,
+    dtype: options.Dtype = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    api_key: options.ApiKey = None,
+    ready_file: options.ReadyFile = None,
+    drain: options.Drain = None,
+    device: options.Device = None,
+    engines: options.Engines = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = None,
+    kv_tokens: options.KvTokens = None,
+    page_size: options.PageSize = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    threads: options.Threads = None,
+    enable_prefix_caching: options.EnablePrefixCaching = None,
+    upstream: options.Upstream = None,
+) -> None:
+    """Serve a model over OpenAI's API, until Ctrl-C.
+
+    Every option can also be set in the environment: --max-model-len is PARROT_MAX_MODEL_LEN (--api-key is
+    PARROT_API_KEYS, separated by commas). The command line wins.
+
+    Try it:  curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json'
+    -d '{"messages": [{"role": "user", "content": "Hello"}]}'
+    """
+    asked = dict(locals())
+    keys, drain_s = asked.pop("api_key"), asked.pop("drain")
+    _serve(api_keys=tuple(keys) if keys else None, drain_s=drain_s, **asked)
+
+
+# ---- running ---------------------------------------------------------------------------------------
+
+
+def _serve(**asked: Any) -> None:
+    try:
+        settings = Settings.read(os.environ, **asked)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve_until_stopped(settings))
+    except BadSettings as error:
+        _fail(error, 2)
+    except ParrotError as error:
+        _fail(error, 1)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _say.print("stopped before it was ready")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve_until_stopped(settings: Settings) -> None:
+    """Take the port, load, answer, drain, close. A stop while loading ends the loading."""
+    # here, not at the top: `parrot version` and `--help` answer at once
+    from parrot_compat.compose import running
+    from parrot_compat.server.listening import Listener
+
+    with Listener(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
+        _on_signals(listener)
+        status = stack.enter_context(_say.status("starting"))
+        async with running(settings, _reporter(status)) as served:
+
+            def on_ready() -> None:
+                status.stop()
+                model = served.manager.models()[0].name
+                typer.echo(f"parrot_compat serves {model} at {listener.url}/v1")
+                if settings.upstream is None and settings.model.startswith("builtin:"):
+                    _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
+                if settings.ready_file is not None:
+                    stack.enter_context(_ready_file(Path(settings.ready_file), listener.url))
+
+            await listener.serve(served.app, drain_s=settings.drain_s, on_ready=on_ready)
+            status.stop()
+            _say.print("stopping")
+
+
+def _reporter(status: Status) -> Callable[[str], None]:
+    """On a terminal one line that moves, elsewhere (a log file) a line for each step."""
+    if _say.is_terminal:
+        return lambda line: status.update(line)
+    return lambda line: _say.print(line)
+
+
+def _on_signals(listener: Listener) -> None:
+    main = asyncio.current_task()
+    assert main is not None
+
+    def stop() -> None:
+        if listener.is_serving:
+            listener.stop()
+        else:
+            main.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # not on Windows, where Ctrl-C arrives as KeyboardInterrupt
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+@contextlib.contextmanager
+def _ready_file(path: Path, url: str) -> Iterator[None]:
+    """There, whole, while the server answers."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps({"base_url": f"{url}/v1", "pid": os.getpid()}))
+        draft.replace(path)
+    except OSError as error:
+        raise BadSettings(f"--ready-file {path} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fail(error: ParrotError, code: int) -> None:
+    _say.print(Text.assemble(("parrot: ", "bold red"), error.message), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    app()

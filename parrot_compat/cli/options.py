@@ -1,0 +1,161 @@
+"""The options of `parrot serve`: what each is called, what it does, and what holds if it is not given.
+
+They know nothing of what is done with them; `Settings` checks their values. Where an option means the same as
+vLLM's it has vLLM's name.
+
+The invariant: an option that is not given is `None`, so that the environment and the defaults can speak.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_MODEL, _ENGINE, _NETWORK = "Model", "Engine", "Network"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A checkpoint folder, a Hugging Face hub id, or builtin:tiny (a small model with random weights, "
+        "made on first use: it downloads nothing and says nothing sensible).",
+        show_default="builtin:tiny",
+        rich_help_panel=_MODEL,
+    ),
+]
+ServedModelName = Annotated[
+    str | None,
+    typer.Option(help="What clients call the model.", show_default="the value of --model", rich_help_panel=_MODEL),
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most tokens of prompt and answer together.",
+        show_default="what the checkpoint and the memory allow",
+        rich_help_panel=_MODEL,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, float32, bfloat16 or float16; auto is the checkpoint's own.",
+        show_default="auto",
+        rich_help_panel=_MODEL,
+    ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to listen on. Without --api-key it has to be this machine's own.",
+        show_default="127.0.0.1",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port to listen on; 0 takes any free one (see --ready-file).",
+        show_default="8000",
+        rich_help_panel=_NETWORK,
+    ),
+]
+ApiKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A key that opens the server; give it once for each tenant. Better kept in PARROT_API_KEYS, where no "
+        "process list shows it.",
+        show_default="none: this machine only",
+        rich_help_panel=_NETWORK,
+    ),
+]
+ReadyFile = Annotated[
+    str | None,
+    typer.Option(
+        help='A file to write {"base_url": …, "pid": …} to once the server answers, for scripts that start it.',
+        rich_help_panel=_NETWORK,
+    ),
+]
+Drain = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds that a stopping server gives to the answers it is in.",
+        show_default="30",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="auto, cpu or cuda.", show_default="auto", rich_help_panel=_ENGINE),
+]
+Engines = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Engines of this model, each in a process of its own; they share this machine's device.",
+        show_default="1",
+        rich_help_panel=_ENGINE,
+    ),
+]
+GpuMemoryUtilization = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the device memory that is free after the weights that may hold KV (the cached attention "
+        "state of prompts and answers).",
+        show_default="0.9",
+        rich_help_panel=_ENGINE,
+    ),
+]
+KvTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens of KV to hold, instead of a share of the memory.", rich_help_panel=_ENGINE),
+]
+PageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--page-size",
+        "--block-size",
+        min=1,
+        help="Tokens of KV that are shared or evicted as one.",
+        show_default="16",
+        rich_help_panel=_ENGINE,
+    ),
+]
+MaxNumSeqs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Answers that are generated at once.", rich_help_panel=_ENGINE),
+]
+MaxNumBatchedTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens of one step: more reads long prompts sooner, fewer keeps running answers smoother.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of each engine.", show_default="its cores", rich_help_panel=_ENGINE),
+]
+EnablePrefixCaching = Annotated[
+    bool | None,
+    typer.Option(
+        "--enable-prefix-caching/--no-prefix-caching",
+        "/--no-enable-prefix-caching",
+        help="Keep what prompts begin with, so that the next prompt that begins so need not be computed again.",
+        show_default="on",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Upstream = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp, …) that generates in place of our own "
+        "engine, like http://127.0.0.1:8001/v1. --model is then its name for the model. Its key is read from "
+        "PARROT_UPSTREAM_API_KEY.",
+        rich_help_panel=_ENGINE,
+    ),
+]

@@ -1,0 +1,121 @@
+"""Settings: what was asked of a server, from its command line or from the environment.
+
+They know nothing of engines or of HTTP, and decide nothing that needs the machine or the checkpoint: `None` is
+"not asked". The environment names every field `PARROT_<FIELD>`.
+
+The invariant: `Settings` that exist can be served as they are; whatever contradicts itself is a `BadSettings`
+that names the option.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from parrot_compat.core.errors import ParrotError
+
+__all__ = ["BadSettings", "Settings"]
+
+
+class BadSettings(ParrotError):
+    """An option that cannot be read, or that contradicts another. Who can act: the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    model: str = "builtin:tiny"
+    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`."""
+    served_model_name: str | None = None
+    """What clients call the model; not asked: what `model` says."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 takes any free port."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Each key is a tenant. The environment separates them by commas."""
+    ready_file: str | None = None
+    """Written when the server answers: {"base_url": …, "pid": …}."""
+    drain_s: float = 30.0
+    """How long a stopping server lets answers finish."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    page_size: int | None = None
+    kv_tokens: int | None = None
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    threads: int | None = None
+    enable_prefix_caching: bool = True
+    engines: int = 1
+
+    upstream: str | None = None
+    """Base URL of an OpenAI-compatible server that generates the text in place of our own engine."""
+    upstream_api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise BadSettings(f"--port {self.port} is not a port (0 to 65535)")
+        if self.engines < 1:
+            raise BadSettings(f"--engines {self.engines}: at least one engine is needed")
+        if self.drain_s < 0:
+            raise BadSettings(f"--drain {self.drain_s}: seconds cannot be negative")
+        if any(not key.strip() or not key.isascii() for key in self.api_keys):
+            raise BadSettings("--api-key: a key is ASCII and not empty")
+        if not self.api_keys and not self.is_local:
+            raise BadSettings(
+                f"--host {self.host} can be reached from other machines, and there is no --api-key: anybody could use "
+                "the server. Give it a key (--api-key KEY, or PARROT_API_KEYS), or leave --host at 127.0.0.1."
+            )
+        if self.upstream is not None and urlsplit(self.upstream).scheme not in ("http", "https"):
+            raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")
+
+    @property
+    def is_local(self) -> bool:
+        """Can only this machine reach the server?"""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], **asked: Any) -> Settings:
+        """What was `asked` (`None`: not asked), then the environment, then the defaults. Errors: `BadSettings`."""
+        values = {name: value for name, value in asked.items() if value is not None}
+        for item in fields(cls):
+            variable = f"PARROT_{item.name.upper()}"
+            text = environment.get(variable, "")
+            if item.name in values or not text:
+                continue
+            try:
+                values[item.name] = _READERS[str(item.type)](text)
+            except ValueError:
+                raise BadSettings(f"{variable}={text!r} cannot be read as {item.type}") from None
+        return cls(**values)
+
+
+def _truth(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "str | None": str,
+    "int": int,
+    "int | None": int,
+    "float": float,
+    "bool": _truth,
+    "tuple[str, ...]": _list,
+}
