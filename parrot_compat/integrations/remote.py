@@ -14,6 +14,7 @@ import asyncio
 import ipaddress
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,11 +83,12 @@ def client(endpoint: Endpoint) -> openai.OpenAI:
     with _lock:
         found = _clients.get(key)
         if found is None:
-            transport = openai.DefaultHttpxClient(trust_env=False) if endpoint.is_local else None
+            transport = openai.DefaultHttpxClient(trust_env=not endpoint.is_local)
             found = _clients[key] = openai.OpenAI(http_client=transport, **endpoint.arguments())
+            weakref.finalize(found, transport.close)
         _clients.move_to_end(key)
         while len(_clients) > CLIENTS_KEPT:
-            # Not closed here: a call may still be using it. The last reference closes it.
+            # Not closed here: a call may still be using it. It is closed when nobody holds it any more.
             _clients.popitem(last=False)
     return found
 
