@@ -25,7 +25,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CPU_KV_BYTES = 4 << 30
 """Most bytes of KV on a CPU unless `kv_tokens` says otherwise: the memory belongs to other programs too."""
 CPU_KV_SHARE = 0.25
-MOST_KV_TOKENS_PER_ROW = 32_768
+MOST_KV_TOKENS_PER_ROW = 8_192
 """Beyond this many tokens for every row at once, more CPU pages would hardly ever be touched."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,8 @@ class KvStorage:
         self.pages = pages
         self.page_size = page_size
         # [keys and values, layers, slots, kv_heads, dim]
-        both = torch.zeros(2, layers, pages * page_size, kv_heads, dim, dtype=dtype, device=device)
+        both = _zeros(2 * layers * pages * page_size * kv_heads * dim, dtype, torch.device(device))
+        both = both.view(2, layers, pages * page_size, kv_heads, dim)
         self.keys: tuple[Tensor, ...] = both[0].unbind(0)
         self.values: tuple[Tensor, ...] = both[1].unbind(0)
         # The same memory, a page as one row: [2 * layers, pages, page_size * kv_heads * dim]
@@ -52,6 +54,14 @@ class KvStorage:
             source_index = torch.tensor(sources, dtype=torch.int64, device=self._paged.device)
             target_index = torch.tensor(targets, dtype=torch.int64, device=self._paged.device)
             self._paged.index_copy_(1, target_index, self._paged.index_select(1, source_index))
+
+
+def _zeros(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On a CPU the memory is the system's zero pages: what no text has used yet costs nothing. (`torch.zeros` writes
+    to all of it at once: gigabytes, and seconds at every start.)"""
+    if device.type != "cpu":
+        return torch.zeros(elements, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(elements * dtype.itemsize, dtype=np.uint8)).view(dtype)
 
 
 def _independent(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[list[int], list[int]]]:
