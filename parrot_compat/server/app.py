@@ -69,7 +69,8 @@ def create_app(
 
 
 def _add_probes(app: FastAPI, manager: Manager) -> None:
-    @app.api_route("/health", methods=["GET", "HEAD"], summary="Can this server answer?", tags=["probes"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", summary="Can this server answer?", tags=["probes"])
     async def health() -> Response:
         served = [card.name for card in manager.models()]
         status = 200 if served else 503

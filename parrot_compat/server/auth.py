@@ -48,7 +48,7 @@ class Keys:
         return bool(self._digests)
 
     def __repr__(self) -> str:
-        return f"Keys({len(self._digests)} kept secret)"
+        return f"Keys({len(self._digests)} of them)"
 
     def tenant(self, key: str) -> str | None:
         """The tenant of a key. Takes as long for a wrong key as for any right one."""

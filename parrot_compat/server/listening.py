@@ -3,7 +3,8 @@
 It knows uvicorn and sockets, nothing of what the application does. The port is taken before anything slow
 begins, so that a port in use is known at once.
 
-The invariant: after `stop` no connection is taken; answers in progress have `drain_s` seconds, then they are cancelled.
+The invariant: after `stop` no connection is taken; answers in progress have `drain_s` seconds (at least one), then
+they are cancelled.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Listener:
             server_header=False,
             # longer than clients keep idle connections in their pools: none is closed under a request
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=math.ceil(drain_s),
+            timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
         )
         self._server = _Server(config, on_ready)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,11 @@ from parrot_compat.server.auth import Keys
 from parrot_compat.server.limits import Limits
 from parrot_compat.server.listening import Listener
 
+CAPACITY = 100_000
 ANSWERS = {
     "capital of France": "Paris is the capital of France.",
     "count": "one two three four five six seven eight nine ten",
-    "snow": "雪 – ☃ – \u2028 𝔰𝔫𝔬𝔴",
+    "snow": "雪 ☃ \u2028 \x85 \U0001d530",
     "": "I have no script for that.",
 }
 
@@ -44,7 +45,9 @@ async def live(
     context_tokens: int = 4096,
 ) -> AsyncIterator[Live]:
     engine = ScriptedEngine(
-        script, EngineInfo(name="scripted-0", model="org/scripted", context_tokens=context_tokens), speed=speed
+        script,
+        EngineInfo(name="scripted-0", model="org/scripted", context_tokens=context_tokens, capacity_tokens=CAPACITY),
+        speed=speed,
     )
     fleet = Fleet()
     fleet.add(engine, engine.tokenizer)
@@ -83,7 +86,7 @@ class Reply:
 
 
 async def connect(
-    url: str, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    url: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str | None] | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send one request, byte for byte, and leave the connection open."""
     host, _, port = url.removeprefix("http://").rpartition(":")
@@ -125,3 +128,11 @@ def events_of(reply: Reply) -> list[Any]:
     blocks = [block for block in reply.body.decode().split("\n\n") if block and not block.startswith(":")]
     assert blocks[-1] == "data: [DONE]", blocks[-1]
     return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells. The caller bounds the time."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.001)

@@ -1,0 +1,145 @@
+"""Clients that leave, engines that fail, long silences: what happens while an answer is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+
+from parrot_compat.core.engines.scripted import Speed
+from parrot_compat.core.errors import EngineError
+from parrot_compat.core.events import Event, FirstToken, SessionClosed
+from parrot_compat.server.limits import Limits
+
+from .live import CAPACITY, Live, connect, live, send, until
+
+PATH = "/v1/chat/completions"
+ENDLESS = {"": "word " * 700}
+HELLO = [{"role": "user", "content": "hello"}]
+SLOW = Speed(step_s=0.002, chunk_tokens=1)
+
+
+@asynccontextmanager
+async def told(server: Live, kind: type[Event]) -> AsyncIterator[asyncio.Event]:  # type: ignore[valid-type]
+    """An asyncio.Event that is set when an event of this kind has come."""
+    has_come = asyncio.Event()
+    end = server.manager.events.subscribe(lambda event: has_come.set() if isinstance(event, kind) else None)
+    try:
+        yield has_come
+    finally:
+        end()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "body"), [(PATH, {"messages": HELLO, "n": 3}), ("/v1/completions", {"prompt": ["a", "b"]})]
+)
+async def test_a_client_that_leaves_takes_its_work_with_it_down_to_the_context(
+    path: str, body: dict[str, object], stream: bool
+) -> None:
+    async with (
+        live(ENDLESS, speed=SLOW) as server,
+        told(server, FirstToken) as begun,
+        told(server, SessionClosed) as over,
+    ):
+        asked = json.dumps({**body, "stream": stream}).encode()
+        _, writer = await connect(server.url, "POST", path, asked)
+        async with asyncio.timeout(30):
+            await begun.wait()
+            assert server.engine.load().running > 0
+            writer.close()
+            await over.wait()
+            await until(lambda: not server.manager.sessions() and not server.engine.load().running)
+        assert server.manager.open_calls == 0
+        server.manager.check()
+        server.engine.check()
+        assert server.engine.load().free_tokens == CAPACITY
+
+
+async def test_a_client_that_leaves_while_its_call_waits_is_forgotten() -> None:
+    async with live(ENDLESS) as server, told(server, SessionClosed) as over:
+        server.engine.stall()
+        _, writer = await connect(server.url, "POST", PATH, json.dumps({"messages": HELLO}).encode())
+        async with asyncio.timeout(30):
+            await until(lambda: server.manager.open_calls > 0)
+            writer.close()
+            await over.wait()
+        assert server.manager.open_calls == 0
+
+
+async def test_an_engine_that_fails_in_the_midst_ends_the_stream_with_the_error() -> None:
+    async with live(ENDLESS, speed=SLOW) as server:
+        server.engine.fail_next(EngineError("out of paper"), after_tokens=3)
+        reply = await send(server, "POST", PATH, {"messages": HELLO, "stream": True})
+        assert reply.status == 200
+        *_, last = [block for block in reply.body.decode().split("\n\n") if block]
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert "out of paper" in error["message"]
+
+        server.engine.fail_next(EngineError("out of paper"), after_tokens=3)
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+            stream = await client.chat.completions.create(model="org/scripted", messages=HELLO, stream=True)  # type: ignore[arg-type]
+            with pytest.raises(openai.APIError, match="out of paper"):
+                async for _ in stream:
+                    pass
+
+
+async def test_an_engine_that_fails_is_a_502_that_is_not_worth_a_retry() -> None:
+    async with live(ENDLESS, speed=SLOW) as server:
+        server.engine.fail_next(EngineError("out of paper"), after_tokens=3)
+        reply = await send(server, "POST", PATH, {"messages": HELLO})
+        assert reply.status == 502
+        assert reply.headers["x-should-retry"] == "false"
+        assert "out of paper" in reply.error["message"]
+
+
+async def test_a_lost_engine_fails_its_answers_and_then_there_is_no_model() -> None:
+    async with live(ENDLESS, speed=SLOW) as server, told(server, FirstToken) as begun:
+        answer = asyncio.create_task(send(server, "POST", PATH, {"messages": HELLO}))
+        await begun.wait()
+        server.engine.die()
+        reply = await answer
+        assert reply.status == 502 and reply.error["code"] == "engine_lost"
+        assert (await send(server, "POST", PATH, {"messages": HELLO})).error["code"] == "model_not_found"
+        assert (await send(server, "GET", "/health")).status == 503
+
+
+async def test_a_long_silence_is_filled_with_comments_that_clients_skip() -> None:
+    async with live(ENDLESS, keep_alive_s=0.02) as server:
+        server.engine.stall()
+        body = json.dumps({"messages": HELLO, "stream": True, "max_tokens": 4}).encode()
+        reader, writer = await connect(server.url, "POST", PATH, body)
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                await reader.readuntil(b": still here\n\n")
+            server.engine.resume()
+            rest = await reader.read()
+        writer.close()
+        assert b'"finish_reason":"length"' in rest
+        assert b"data: [DONE]" in rest
+
+
+async def test_a_stop_cuts_what_does_not_end_in_time() -> None:
+    async with live(ENDLESS) as server:
+        server.engine.stall()
+        _, writer = await connect(server.url, "POST", PATH, json.dumps({"messages": HELLO, "stream": True}).encode())
+        async with asyncio.timeout(30):
+            await until(lambda: server.manager.open_calls > 0)
+    assert server.manager.open_calls == 0
+    writer.close()
+
+
+async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
+    async with live(limits=Limits(body_bytes=1000)) as server:
+        chunk = b"400\r\n" + b"x" * 1024 + b"\r\n0\r\n\r\n"
+        reader, writer = await connect(
+            server.url, "POST", PATH, chunk, {"transfer-encoding": "chunked", "content-length": None}
+        )
+        head = await reader.readline()
+        writer.close()
+        assert b" 413 " in head
