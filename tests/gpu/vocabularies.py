@@ -15,8 +15,9 @@ TEXT = [
 ]
 
 QWEN25 = """\
-{%- if tools %}{{- '<|im_start|>system\\n' }}{% if messages[0].role == 'system' %}{{- messages[0].content }}{% endif %}
-{{- '\\n\\n<tools>' }}{% for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{% endfor %}{{- '\\n</tools><|im_end|>\\n' }}
+{%- if tools %}{{- '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}{{- messages[0].content }}{% endif %}{{- '\\n\\n<tools>' }}
+{% for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{% endfor %}{{- '\\n</tools><|im_end|>\\n' }}
 {%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- else %}{{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}{%- endif %}
 {%- for message in messages %}
@@ -70,7 +71,8 @@ LLAMA2 = """\
 {%- for message in rest %}
 {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
 {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}
-{%- if loop.index0 == 0 and system %}{% set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + message['content'] %}
+{%- if loop.index0 == 0 and system %}
+{%- set content = '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' + message['content'] %}
 {%- else %}{% set content = message['content'] %}{% endif %}
 {%- if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}
 {%- else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}
@@ -80,7 +82,7 @@ PHI3 = """\
 {% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
 
-STYLES = ("qwen25", "qwen3", "llama3", "llama2", "mistral", "phi3", "unigram")
+STYLES = ("qwen25", "qwen3", "llama3", "llama2", "llama2_old", "mistral", "phi3", "unigram")
 
 
 def save_vocabulary(style: str, folder: Path) -> Path:
@@ -122,7 +124,9 @@ def _qwen25() -> tuple[Tokenizer, dict[str, Any]]:
 
 
 def _qwen3() -> tuple[Tokenizer, dict[str, Any]]:
-    tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], ["<think>", "</think>", "«é»"])
+    tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>"], ["<think>", "</think>", "«é»"])
+    # Not Qwen's own flags: a token that takes the blanks around it.
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", lstrip=True, rstrip=True)])
     return tokenizer, {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": QWEN3,
@@ -187,6 +191,15 @@ def _llama2() -> tuple[Tokenizer, dict[str, Any]]:
     return tokenizer, _sentencepiece_settings(LLAMA2)
 
 
+def _llama2_old() -> tuple[Tokenizer, dict[str, Any]]:
+    """The first Llama 2 files: control tokens are looked for in the normalised text."""
+    tokenizer, settings = _llama2()
+    state = json.loads(tokenizer.to_str())
+    for token in state["added_tokens"]:
+        token["normalized"] = True
+    return Tokenizer.from_str(json.dumps(state)), settings
+
+
 def _mistral() -> tuple[Tokenizer, dict[str, Any]]:
     tokenizer = _sentencepiece(["<unk>", "<s>", "</s>", "[INST]", "[/INST]"])
     return tokenizer, _sentencepiece_settings(LLAMA2) | {"tokenizer_class": "LlamaTokenizer", "legacy": False}
@@ -217,6 +230,7 @@ _MAKERS = {
     "qwen3": _qwen3,
     "llama3": _llama3,
     "llama2": _llama2,
+    "llama2_old": _llama2_old,
     "mistral": _mistral,
     "phi3": _phi3,
     "unigram": _unigram,
