@@ -26,6 +26,9 @@ class Finish(StrEnum):
     """`max_tokens` were drawn, or the context is full."""
 
 
+_DEFAULTED = ("max_tokens", "temperature", "top_p", "top_k", "min_p")  # fields a checkpoint has defaults for
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """What was asked. `None` is "not asked": the checkpoint's generation_config.json decides (`resolve`)."""
@@ -66,6 +69,7 @@ class Sampling:
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
+            asked=tuple(name for name in _DEFAULTED if getattr(self, name) is not None),
         )
 
 
@@ -83,6 +87,8 @@ class ResolvedSampling:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    asked: tuple[str, ...] = ()
+    """Those of the fields above that the caller asked for, where a text engine has defaults of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""Any OpenAI-compatible server (vLLM, SGLang, llama.cpp, …) as a text engine.
+
+It knows nothing of how that server tokenises, caches or schedules: contexts are advisory (filling, truncating and
+freeing do nothing there, every generate sends its whole prompt), and exactness is the server's own.
+
+    engine = await OpenAIServerEngine.connect("http://127.0.0.1:8001/v1")
+
+The invariant: whoever reads an answer gets its end or an error of ours. What the server says is wrong with a request
+is the caller's; a server that cannot be reached is a lost engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import sys
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import openai
+
+from ..call import Finish, Usage
+from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
+from ..errors import EngineError, EngineLost, NoEngineForModel
+from ..prompt import Chat
+from .openai_requests import chat_request, completion_request, finish_of, our_error, usage_of
+
+__all__ = ["OpenAIServerEngine", "Upstream"]
+
+Result = TypeVar("Result")
+
+_NO_KEY = "none"  # the SDK wants a key; servers without keys ignore it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Where a server is, and how long it may be silent."""
+
+    base_url: str
+    api_key: str | None = None
+    connect_s: float = 5.0
+    """A server that is there answers a connection at once."""
+    silence_s: float = 600.0
+    """Between two events of an answer: a long prompt keeps even a good server busy for minutes."""
+
+    @property
+    def is_local(self) -> bool:
+        """On this machine, where a proxy that the environment names for the outside world has no business."""
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self.api_key or _NO_KEY,
+            max_retries=0,  # the manager decides what is tried again, and where
+            timeout=openai.Timeout(self.silence_s, connect=self.connect_s),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.is_local),
+        )
+
+
+class OpenAIServerEngine:
+    """Made by `connect`. Several may share one server, one for each model."""
+
+    def __init__(self, client: openai.AsyncOpenAI, info: EngineInfo) -> None:
+        self._client = client
+        self._info = info
+        self._running = 0
+        self._reading: set[asyncio.Future[Any]] = set()
+        self._is_closed = False
+
+    @classmethod
+    async def connect(
+        cls, upstream: Upstream | str, *, model: str | None = None, name: str | None = None
+    ) -> OpenAIServerEngine:
+        """An engine for `model`, or for the first one that the server lists; `name` is the engine's in the fleet.
+
+        Errors: `EngineLost` (nobody answers), `NoEngineForModel`, `EngineError`.
+        """
+        upstream = Upstream(base_url=upstream) if isinstance(upstream, str) else upstream
+        client = upstream.client()
+        try:
+            listed = {card.id: card for card in (await client.models.list()).data}
+            chosen = listed.get(model) if model is not None else next(iter(listed.values()), None)
+            if chosen is None:
+                served = ", ".join(map(repr, listed)) or "nothing"
+                raise NoEngineForModel(f"{upstream.base_url} does not list {model!r}; it lists {served}")
+        except openai.OpenAIError as error:
+            await client.close()
+            raise our_error(name or upstream.base_url, error) from error
+        except BaseException:
+            await client.close()
+            raise
+        limit = (chosen.model_extra or {}).get("max_model_len")
+        info = EngineInfo(
+            name=name or f"{upstream.base_url} {chosen.id}",
+            model=chosen.id,
+            context_tokens=limit if isinstance(limit, int) and limit > 0 else sys.maxsize,  # it will say so by itself
+            takes="text",
+        )
+        return cls(client, info)
+
+    # ---- the port --------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def fill(self, fill: Fill) -> Filled:
+        """Nothing is held there that we could name: the server's own prefix cache does what it does."""
+        self._must_be_open()
+        return Filled(tokens=0, cached_tokens=0)
+
+    async def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
+        self._must_be_open()
+        self._running += 1
+        stream: Any = None
+        try:
+            stream = await self._or_closed(self._ask(generate))
+            finish: Finish | None = None
+            usage = Usage()
+            while (event := await self._or_closed(_next(stream))) is not None:
+                if event.usage is not None:
+                    usage = usage_of(event.usage)
+                for choice in event.choices[:1]:
+                    if text := _text_of(choice):
+                        yield Chunk(text=text)
+                    if choice.finish_reason is not None:
+                        finish = finish_of(choice.finish_reason)
+            if finish is None:
+                raise EngineError(f"the server behind engine {self._info.name!r} ended without saying why")
+            yield Chunk(finish=finish, usage=usage)
+        finally:
+            self._running -= 1
+            if stream is not None:
+                await stream.close()
+
+    async def truncate(self, context: ContextId, tokens: int) -> None:
+        self._must_be_open()
+
+    async def free(self, context: ContextId) -> None:
+        self._must_be_open()
+
+    def load(self) -> EngineLoad:
+        """What we have there; others may use the server too."""
+        return EngineLoad(running=self._running)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for reading in self._reading:
+            reading.cancel()
+        await self._client.close()
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    async def _ask(self, generate: Generate) -> Any:
+        info, content = self._info, generate.content
+        if isinstance(content, Chat):
+            chat = chat_request(info.model, content, generate.sampling, info.context_tokens)
+            return await self._client.chat.completions.create(**chat)
+        completion = completion_request(info.model, content, generate.sampling, info.context_tokens)
+        return await self._client.completions.create(**completion)
+
+    async def _or_closed(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for the server, or for our own `close`, whichever comes first."""
+        reading = asyncio.ensure_future(work)
+        self._reading.add(reading)
+        try:
+            await asyncio.wait((reading,))  # close cancels the reading, not us
+        finally:
+            self._reading.discard(reading)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait((reading,))  # the stream under it cannot be closed while it is being read
+        self._must_be_open()
+        try:
+            return reading.result()
+        except asyncio.CancelledError:
+            raise EngineLost(f"the connection to engine {self._info.name!r} was given up") from None
+        except Exception as error:
+            raise our_error(self._info.name, error) from error
+
+    def _must_be_open(self) -> None:
+        if self._is_closed:
+            raise EngineLost(f"engine {self._info.name!r} is gone: it was closed")
+
+
+async def _next(stream: Any) -> Any:
+    """The next event of an answer, `None` after the last."""
+    return await anext(stream, None)
+
+
+def _text_of(choice: Any) -> str:
+    """Of a chat's event or a completion's."""
+    delta = getattr(choice, "delta", None)
+    return (delta.content if delta is not None else getattr(choice, "text", None)) or ""
