@@ -19,6 +19,7 @@ from tests.gpu.kv.stateful import THOROUGH
 
 namespaces = st.sampled_from(["", "tenant"])
 texts = st.lists(st.sampled_from([0, 0, 0, 1]), max_size=9)
+short_texts = st.lists(st.integers(0, 1), min_size=1, max_size=3)
 Content = tuple[str, tuple[int, ...]]
 """What KV depends on: the namespace (so that sharing across is seen) and every token up to its own."""
 
@@ -32,7 +33,9 @@ class Row:
 
 class ContextsMachine(RuleBasedStateMachine):
     @initialize(
-        pages=st.integers(2, 16), size=st.sampled_from([3, 2, 4, 1]), caching=st.sampled_from([True, True, True, False])
+        pages=st.sampled_from([12, 40, 7, 4, 3, 2]),
+        size=st.sampled_from([4, 3, 2, 1]),
+        caching=st.sampled_from([True, True, True, False]),
     )
     def new_engine(self, pages: int, size: int, caching: bool) -> None:
         self.pool = PagePool(pages, size)
@@ -166,11 +169,25 @@ class ContextsMachine(RuleBasedStateMachine):
             del self.texts[id]
 
     @precondition(lambda self: self.texts)
+    @rule(data=st.data(), ends=st.lists(short_texts, min_size=2, max_size=4))
+    def branch(self, data: st.DataObject, ends: list[list[int]]) -> None:
+        """One prompt, several texts that go on from it, the parent's own last."""
+        parent = self.draw(data)
+        self.run(parent)
+        children = [self.contexts.fork(self.add(self.texts[parent.id]), parent.id) for _ in ends[1:]]
+        for context, end in zip([*children, parent], ends, strict=True):
+            namespace, tokens = self.texts[context.id]
+            self.texts[context.id] = namespace, tokens + tuple(end)
+            self.contexts.extend(context, end)
+            self.run(context)
+
+    @precondition(lambda self: self.texts)
     @rule(data=st.data(), back=st.integers(0, 5), more=texts)
     def cut_and_go_on(self, data: st.DataObject, back: int, more: list[int]) -> None:
         """Truncate, often into a shared page, then write on from there."""
         context = self.draw(data)
         namespace, tokens = self.texts[context.id]
+        self.run(context)
         kept = tokens[: max(0, len(tokens) - back)]
         self.contexts.truncate(context, len(kept))
         self.contexts.extend(context, more)

@@ -66,6 +66,12 @@ def test_releasing_more_often_than_held_is_caught() -> None:
         pool.release(pages)
 
 
+def test_a_free_page_cannot_be_held_by_asking_for_it() -> None:
+    pool = PagePool(1, 16)
+    with pytest.raises(KeyError):
+        pool.retain([0])
+
+
 def test_a_cached_page_is_idle_not_free_when_its_last_holder_lets_go() -> None:
     pool = PagePool(2, 16)
     [page] = pool.allocate(1)
