@@ -3,8 +3,8 @@
     class TestMyEngine(EngineContract):
         async def start(self) -> Engine: ...
 
-Hooks: `start` (a fresh engine, running), `content` (a prompt of n tokens), `engine` (override the fixture to share
-one engine between the tests, where starting is slow), and the flags below. Any prompt must get an answer of at
+Hooks: `start` (a fresh engine, running), `content` (a prompt of n tokens), `engine` (override the fixture and return
+a shared one where starting is slow), and the flags below. Any prompt must get an answer of at
 least `answer_tokens` tokens when nobody stops it; greedy sampling with `ignore_eos` is what the tests ask for.
 """
 

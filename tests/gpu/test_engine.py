@@ -1,0 +1,494 @@
+"""The engine's behaviour over a runner that reads its pages, and the port's contract over a real model too."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from parrot_compat.core.call import Finish
+from parrot_compat.core.engine import Chunk, ContextId, Engine, EngineLoad, Fill, Scope
+from parrot_compat.core.errors import BadPrompt, ContextLost, EngineError, EngineLost, ModelRefused, PromptTooLong
+from parrot_compat.core.prompt import Text, Tokens
+from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.engine import TorchEngine
+from tests.core.engine_contract import EngineContract, collect, settle
+from tests.gpu.paged_runner import EOS, PagedEngine, expected, generate, tokenizer
+
+
+class TestPagedEngine(EngineContract):
+    async def start(self) -> Engine:
+        engine = PagedEngine()
+        await engine.start()
+        return engine
+
+
+async def tiny_engine() -> Engine:
+    engine = TorchEngine(EngineConfig(model="builtin:tiny", max_model_len=96, kv_tokens=2048, threads=1))
+    await engine.start()
+    return engine
+
+
+@pytest.fixture(scope="module")
+async def shared_tiny_engine() -> AsyncIterator[Engine]:
+    engine = await tiny_engine()
+    yield engine
+    await engine.close()
+
+
+class TestTinyModel(EngineContract):
+    async def start(self) -> Engine:
+        return await tiny_engine()
+
+    @pytest.fixture
+    async def engine(self, shared_tiny_engine: Engine) -> Engine:
+        return shared_tiny_engine
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[PagedEngine]:
+    engine = PagedEngine()
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def started(**config: Any) -> PagedEngine:
+    engine = PagedEngine(**config)
+    await engine.start()
+    return engine
+
+
+def prompt(tokens: int, salt: int = 0) -> tuple[int, ...]:
+    return tuple(random.Random(salt).choices(range(10, 4000), k=tokens))
+
+
+async def answer(engine: Engine, *arguments: Any, **fields: Any) -> tuple[int, ...]:
+    _, chunks = await collect(engine.generate(generate(*arguments, **fields)))
+    return tuple(token for chunk in chunks for token in chunk.tokens)
+
+
+async def drained(engine: PagedEngine, *contexts: int) -> None:
+    """Everything is given back: with no context left, free + cached pages are all pages."""
+    for context in contexts:
+        await engine.free(ContextId(context))
+    await settle(engine)
+    engine.check()
+    config = engine.runner.config
+    assert engine.load().free_tokens == config.pages * config.page_size
+
+
+# ---- drawing -------------------------------------------------------------------------------------------
+
+
+async def test_tokens_are_those_of_the_model_whatever_the_chunks(engine: PagedEngine) -> None:
+    assert await answer(engine, 1, prompt(70), 20) == expected(prompt(70), 20)
+    assert [len(step[0].tokens) for step in engine.runner.steps[:4]] == [32, 32, 6, 1]
+    await drained(engine, 1)
+
+
+async def test_many_at_once_answer_as_each_alone(engine: PagedEngine) -> None:
+    prompts = [prompt(3 + 5 * salt, salt) for salt in range(20)]
+    answers = await asyncio.gather(*(answer(engine, salt + 1, prompts[salt], 12) for salt in range(20)))
+    assert answers == [expected(text, 12) for text in prompts]
+    assert max(len(step) for step in engine.runner.steps) == 8
+    await drained(engine, *range(1, 21))
+
+
+async def test_seeded_sampling_is_reproducible_among_any_neighbours(engine: PagedEngine) -> None:
+    sampling = dict(temperature=1.0, seed=7)
+    alone = await answer(engine, 1, prompt(9), 12, **sampling)
+    both = await asyncio.gather(
+        answer(engine, 2, prompt(9), 12, **sampling), answer(engine, 3, prompt(9), 12, temperature=1.0, seed=8)
+    )
+    assert alone == both[0] == expected(prompt(9), 12, **sampling) != both[1]
+
+
+async def test_eos_ends_the_answer_and_is_counted_but_is_no_text(engine: PagedEngine) -> None:
+    first = expected(prompt(9), 3)
+    engine.runner.draws[prompt(9) + first] = EOS
+    text, chunks = await collect(engine.generate(generate(1, prompt(9), 20)))
+    assert text == tokenizer().decode(first)
+    assert chunks[-1].tokens == (EOS,) and chunks[-1].finish is Finish.STOP
+    assert chunks[-1].usage is not None and chunks[-1].usage.output_tokens == 4
+
+
+async def test_ignore_eos_goes_on_and_min_tokens_delays_the_end(engine: PagedEngine) -> None:
+    first = expected(prompt(9), 3)
+    engine.runner.draws[prompt(9) + first] = EOS
+    assert len(await answer(engine, 1, prompt(9), 20, ignore_eos=True)) == 20
+    assert len(await answer(engine, 2, prompt(9), 20, min_tokens=3)) == 4
+    assert len(await answer(engine, 3, prompt(9), 20, min_tokens=4)) == 20
+
+
+async def test_a_stop_token_ends_the_answer_and_is_no_text(engine: PagedEngine) -> None:
+    whole = expected(prompt(9), 8)
+    text, chunks = await collect(
+        engine.generate(generate(1, prompt(9), 8, stop_token_ids=(whole[4],), ignore_eos=True))
+    )
+    assert text == tokenizer().decode(whole[: whole.index(whole[4])])
+    assert chunks[-1].finish is Finish.STOP
+
+
+async def test_text_streams_as_it_is_drawn_and_adds_up(engine: PagedEngine) -> None:
+    text, chunks = await collect(engine.generate(generate(1, prompt(9), 12)))
+    assert [len(chunk.tokens) for chunk in chunks] == [1] * 12
+    assert text == tokenizer().decode(expected(prompt(9), 12))
+
+
+async def test_max_tokens_zero_computes_the_prompt_and_draws_nothing(engine: PagedEngine) -> None:
+    for context in (1, 2):  # computed, then found in the cache
+        _, chunks = await collect(engine.generate(generate(context, prompt(8), 0)))
+        assert [(c.text, c.tokens, c.finish) for c in chunks] == [("", (), Finish.LENGTH)]
+        assert chunks[0].usage is not None and chunks[0].usage.output_tokens == 0
+    await drained(engine, 1, 2)
+
+
+async def test_an_empty_content_goes_on_where_the_context_ends(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(16))))
+    assert await answer(engine, 1, (), 5) == expected(prompt(16), 5)
+    text = prompt(16) + expected(prompt(16), 5)
+    assert await answer(engine, 1, (), 5) == expected(text, 5)
+    await drained(engine, 1)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------
+
+
+async def test_only_known_token_ids_are_taken(engine: PagedEngine) -> None:
+    with pytest.raises(BadPrompt, match="4096 is not in the vocabulary of 4096"):
+        await answer(engine, 1, (5, 4096))
+    with pytest.raises(BadPrompt, match="empty"):
+        await answer(engine, 2, ())
+    with pytest.raises(BadPrompt, match="token ids, not Text"):
+        await engine.fill(Fill(context=ContextId(3), content=Text("hello")))
+    await drained(engine)
+
+
+async def test_a_prompt_too_long_after_its_parent_names_the_whole_length(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(100))))
+    with pytest.raises(PromptTooLong, match="prompt is too long: 128 tokens .* 128 tokens"):
+        await answer(engine, 2, prompt(28), parent=ContextId(1))
+    assert await answer(engine, 3, prompt(27), parent=ContextId(1)) == expected(prompt(100) + prompt(27), 1)
+    await drained(engine, 1, 2, 3)
+
+
+async def test_contexts_are_not_forked_across_namespaces(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(9)), scope=Scope(namespace="a")))
+    with pytest.raises(ContextLost, match="another namespace"):
+        await answer(engine, 2, prompt(3), parent=ContextId(1), scope=Scope(namespace="b"))
+
+
+# ---- cache ---------------------------------------------------------------------------------------------
+
+
+async def test_cached_tokens_are_exactly_those_that_were_not_computed(engine: PagedEngine) -> None:
+    _, first = await collect(engine.generate(generate(1, prompt(40), 1)))
+    engine.runner.steps.clear()
+    _, second = await collect(engine.generate(generate(2, (*prompt(40), 5, 6), 1)))
+    assert first[-1].usage is not None and first[-1].usage.cached_tokens == 0
+    assert second[-1].usage is not None and second[-1].usage.cached_tokens == 40
+    assert sum(len(row.tokens) for step in engine.runner.steps for row in step) == 2
+    filled = await engine.fill(Fill(context=ContextId(3), content=Tokens(prompt(40))))
+    assert (filled.tokens, filled.cached_tokens) == (40, 40)
+
+
+async def test_a_common_prefix_that_arrives_many_times_at_once_is_computed_once(engine: PagedEngine) -> None:
+    head = prompt(64)
+    texts = [head + prompt(5, salt) for salt in range(1, 6)]
+    answers = await asyncio.gather(*(answer(engine, n, text, 6) for n, text in enumerate(texts, 1)))
+    assert answers == [expected(text, 6) for text in texts]
+    assert sum(row.start < 64 for step in engine.runner.steps for row in step) == 2, "two chunks, once"
+    await drained(engine, *range(1, 6))
+
+
+async def test_rows_that_share_a_prefix_are_adjacent(engine: PagedEngine) -> None:
+    heads = [prompt(16, 1), prompt(16, 2)]
+    for context, head in enumerate(heads, 1):
+        await engine.fill(Fill(context=ContextId(context), content=Tokens(head)))
+    engine.runner.steps.clear()
+    calls = [answer(engine, 10 + n, prompt(3, 10 + n), 8, parent=ContextId(1 + n % 2)) for n in range(6)]
+    await asyncio.gather(*calls)
+    full = [[row.pages[0] for row in step] for step in engine.runner.steps if len(step) == 6]
+    assert full, "the six ran together"
+    assert all(first == sorted(first) and len(set(first)) == 2 for first in full)
+
+
+async def test_without_prefix_caching_nothing_is_reused_and_answers_are_equal() -> None:
+    engine = await started(enable_prefix_caching=False)
+    for context in (1, 2):
+        _, chunks = await collect(engine.generate(generate(context, prompt(40), 6)))
+        assert chunks[-1].usage is not None and chunks[-1].usage.cached_tokens == 0
+        assert tuple(token for chunk in chunks for token in chunk.tokens) == expected(prompt(40), 6)
+    await drained(engine, 1, 2)
+    await engine.close()
+
+
+# ---- several verbs on one context ----------------------------------------------------------------------
+
+
+async def test_verbs_on_one_context_run_in_the_order_in_which_they_came(engine: PagedEngine) -> None:
+    parts = [prompt(7, salt) for salt in range(4)]
+    *_, drawn = await asyncio.gather(
+        *(engine.fill(Fill(context=ContextId(1), content=Tokens(part))) for part in parts[:3]),
+        answer(engine, 1, parts[3], 6),
+    )
+    assert drawn == expected(sum(parts, ()), 6)
+
+
+async def test_a_fork_waits_for_the_fills_in_its_parents_line(engine: PagedEngine) -> None:
+    first, second, tail = prompt(50, 1), prompt(50, 2), prompt(5, 3)
+    *_, drawn = await asyncio.gather(
+        engine.fill(Fill(context=ContextId(1), content=Tokens(first))),
+        engine.fill(Fill(context=ContextId(1), content=Tokens(second))),
+        answer(engine, 2, tail, 6, parent=ContextId(1)),
+    )
+    assert drawn == expected(first + second + tail, 6)
+    await drained(engine, 1, 2)
+
+
+async def test_a_fork_of_a_context_being_filled_has_the_whole_content(engine: PagedEngine) -> None:
+    head, tail = prompt(90, 1), prompt(5, 3)
+    _, drawn = await asyncio.gather(
+        engine.fill(Fill(context=ContextId(1), content=Tokens(head))), answer(engine, 2, tail, 6, parent=ContextId(1))
+    )
+    assert drawn == expected(head + tail, 6)
+    computed = sum(len(row.tokens) for step in engine.runner.steps for row in step)
+    assert computed < 90 + 5 + 5 + engine.info.page_size, "shared up to the last full page, not repeated"
+
+
+async def test_a_fork_of_a_context_being_drawn_has_what_is_drawn_by_then(engine: PagedEngine) -> None:
+    chunks = engine.generate(generate(1, prompt(9), 60))
+    async with aclosing(chunks):  # type: ignore[type-var]
+        seen = [await anext(chunks) for _ in range(10)]
+        engine.runner.gate.clear()
+        fork = asyncio.create_task(answer(engine, 2, prompt(4, 5), 6, parent=ContextId(1)))
+        await asyncio.sleep(0)
+        engine.runner.gate.set()
+        drawn = await fork
+        rest = [chunk async for chunk in chunks]
+    whole = expected(prompt(9), 60)
+    assert tuple(token for chunk in [*seen, *rest] for token in chunk.tokens) == whole
+    assert drawn in [expected(prompt(9) + whole[:n] + prompt(4, 5), 6) for n in range(10, 61)]
+    await drained(engine, 1, 2)
+
+
+async def test_work_behind_a_verb_that_failed_fails_and_the_context_is_as_before(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(9))))
+    refused, behind = await asyncio.gather(
+        engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(200)))),
+        answer(engine, 1, prompt(3, 1), 6),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, PromptTooLong)
+    assert isinstance(behind, ContextLost | tuple)
+    if isinstance(behind, tuple):  # the refusal was over before it came
+        await engine.truncate(ContextId(1), 9)
+    assert await answer(engine, 1, prompt(3, 2), 6) == expected(prompt(9) + prompt(3, 2), 6)
+
+
+async def test_freeing_a_context_ends_the_work_on_it(engine: PagedEngine) -> None:
+    engine.runner.gate.clear()
+    work = [asyncio.create_task(answer(engine, 1, prompt(9, salt), 50)) for salt in range(3)]
+    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    free = asyncio.create_task(engine.free(ContextId(1)))
+    await asyncio.sleep(0)
+    engine.runner.gate.set()
+    await free
+    assert [type(outcome) for outcome in await asyncio.gather(*work, return_exceptions=True)] == [ContextLost] * 3
+    await drained(engine)
+
+
+# ---- leaving -------------------------------------------------------------------------------------------
+
+
+async def test_closing_the_iterator_gives_back_rows_and_pages_without_a_free(engine: PagedEngine) -> None:
+    chunks = engine.generate(generate(1, prompt(30), 90))
+    async for _ in chunks:
+        break
+    await chunks.aclose()  # type: ignore[attr-defined]
+    await drained(engine)
+    assert engine.load() == EngineLoad(free_tokens=engine.load().free_tokens, step_s=engine.load().step_s)
+    with pytest.raises(ContextLost):
+        await engine.truncate(ContextId(1), 3)
+
+
+async def test_a_cancelled_verb_leaves_its_context_as_it_was(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(10))))
+    engine.runner.gate.clear()
+    engine.runner.inside.clear()
+    fill = asyncio.create_task(engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(80, 1)))))
+    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    fill.cancel()
+    await asyncio.gather(fill, return_exceptions=True)
+    engine.runner.gate.set()
+    assert await answer(engine, 1, prompt(5, 2), 6) == expected(prompt(10) + prompt(5, 2), 6)
+    await drained(engine, 1)
+
+
+async def test_a_neighbour_cancelled_midway_changes_nobody_else(engine: PagedEngine) -> None:
+    head = prompt(20)
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(head)))
+    leaving = [engine.generate(generate(n, prompt(6, n), 90, parent=ContextId(1))) for n in (2, 3)]
+    staying = [asyncio.create_task(answer(engine, n, prompt(6, n), 40, parent=ContextId(1))) for n in (4, 5, 6)]
+    for chunks in leaving:
+        for _ in range(7):
+            await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+    assert await asyncio.gather(*staying) == [expected(head + prompt(6, n), 40) for n in (4, 5, 6)]
+    await drained(engine, 1, 4, 5, 6)
+
+
+async def test_a_cancelled_leader_of_a_common_prefix_does_not_strand_its_followers(engine: PagedEngine) -> None:
+    head = prompt(90)
+    engine.runner.gate.clear()
+    leader = asyncio.create_task(answer(engine, 1, (*head, 11), 6))
+    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    followers = [asyncio.create_task(answer(engine, n, (*head, n), 6)) for n in (12, 13)]
+    await asyncio.sleep(0)
+    leader.cancel()
+    engine.runner.gate.set()
+    assert await asyncio.gather(*followers) == [expected((*head, n), 6) for n in (12, 13)]
+    await drained(engine, 12, 13)
+
+
+# ---- memory --------------------------------------------------------------------------------------------
+
+
+async def test_too_little_memory_for_all_preempts_and_changes_no_token() -> None:
+    engine = await started(pages=20, context_tokens=80)
+    prompts = [prompt(20, salt) for salt in range(6)]
+    answers = await asyncio.gather(*(answer(engine, n + 1, prompts[n], 40, temperature=1.0, seed=n) for n in range(6)))
+    assert answers == [expected(prompts[n], 40, temperature=1.0, seed=n) for n in range(6)]
+    rows = [row for step in engine.runner.steps for row in step if row.draw is not None]
+    assert any(len(row.tokens) > 1 and row.draw.index > 0 for row in rows), "nobody was preempted inside an answer"
+    await drained(engine, *range(1, 7))
+    await engine.close()
+
+
+async def test_a_context_as_long_as_the_memory_runs() -> None:
+    engine = await started(pages=8, context_tokens=32)
+    assert await answer(engine, 1, prompt(31), 5) == expected(prompt(31), 1)
+    assert await answer(engine, 2, prompt(16), 50) == expected(prompt(16), 16)
+    await drained(engine, 1, 2)
+    await engine.close()
+
+
+async def test_idle_contexts_give_up_their_pages_and_are_computed_again_when_used() -> None:
+    engine = await started(pages=16, context_tokens=64)
+    for context in range(1, 6):
+        await engine.fill(Fill(context=ContextId(context), content=Tokens(prompt(24, context))))
+    for context in range(1, 6):
+        text = prompt(24, context) + prompt(3, 9)
+        assert await answer(engine, context, prompt(3, 9), 6) == expected(text, 6)
+    await drained(engine, *range(1, 6))
+    await engine.close()
+
+
+async def test_a_cut_inside_a_shared_page_still_fits_when_memory_is_full() -> None:
+    engine = await started(pages=4, context_tokens=16)
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(15))))
+    await engine.truncate(ContextId(1), 13)
+    both = await asyncio.gather(
+        answer(engine, 2, (77,), 2, parent=ContextId(1)), answer(engine, 3, (78,), 2, parent=ContextId(1))
+    )
+    assert both == [expected((*prompt(13), last), 2) for last in (77, 78)]
+    await drained(engine, 1, 2, 3)
+    await engine.close()
+
+
+# ---- failures ------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_step_fails_its_rows_with_the_cause_and_the_engine_goes_on(engine: PagedEngine) -> None:
+    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(10))))
+    engine.runner.fails.append(ValueError("a cosmic ray"))
+    with pytest.raises(EngineError, match="cosmic ray") as failure:
+        await answer(engine, 1, prompt(3, 1), 6)
+    assert isinstance(failure.value.__cause__, ValueError) and not isinstance(failure.value, EngineLost)
+    assert await answer(engine, 1, prompt(3, 2), 6) == expected(prompt(10) + prompt(3, 2), 6)
+    await drained(engine, 1)
+
+
+async def test_a_dead_thread_loses_everything_that_waits(engine: PagedEngine) -> None:
+    engine.runner.fails.append(KeyboardInterrupt("the thread dies"))
+    outcomes = await asyncio.gather(*(answer(engine, n, prompt(9, n)) for n in range(1, 30)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [EngineLost] * 29
+    with pytest.raises(EngineLost, match="the thread dies"):
+        await engine.free(ContextId(1))
+
+
+async def test_close_loses_what_is_inside(engine: PagedEngine) -> None:
+    engine.runner.gate.clear()
+    work = asyncio.create_task(answer(engine, 1, prompt(9), 90))
+    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    close = asyncio.create_task(engine.close())
+    with pytest.raises(EngineLost, match="closed"):
+        await work
+    engine.runner.gate.set()
+    await close
+
+
+async def test_a_model_that_cannot_be_loaded_is_refused_at_the_start() -> None:
+    engine = TorchEngine(EngineConfig(model="/nowhere/at/all"))
+    with pytest.raises(ModelRefused, match="/nowhere/at/all"):
+        await engine.start()
+    with pytest.raises(EngineLost):
+        await engine.free(ContextId(1))
+    await engine.close()
+
+
+async def test_load_counts_what_has_been_asked_at_once(engine: PagedEngine) -> None:
+    engine.runner.gate.clear()
+    work = [asyncio.create_task(answer(engine, n, prompt(30, n), 4)) for n in range(1, 13)]
+    await asyncio.sleep(0)
+    load = engine.load()
+    assert load.running + load.waiting == 12 and load.waiting_tokens == 360
+    engine.runner.gate.set()
+    await asyncio.gather(*work)
+
+
+# ---- anything, in any order ----------------------------------------------------------------------------
+
+call = st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(0, 12), st.sampled_from(["run", "leave", "fork"]))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=st.lists(call, min_size=1, max_size=12), pages=st.integers(16, 40), step_tokens=st.integers(3, 20))
+def test_any_mix_of_work_gives_every_answer_and_loses_no_page(
+    calls: list[tuple[int, int, int, str]], pages: int, step_tokens: int
+) -> None:
+    async def one(engine: PagedEngine, context: int, salt: int, length: int, draws: int, how: str) -> None:
+        text = prompt(length, salt)
+        if how == "fork":
+            await engine.fill(Fill(context=ContextId(1000 + context), content=Tokens(text[: length // 2])))
+            fork = dict(parent=ContextId(1000 + context))
+            assert await answer(engine, context, text[length // 2 :] or (5,), draws, **fork) == expected(
+                text[: length // 2] + (text[length // 2 :] or (5,)), draws
+            )
+        elif how == "leave":
+            chunks = engine.generate(generate(context, text, draws + 5))
+            await anext(chunks)
+            await chunks.aclose()  # type: ignore[attr-defined]
+        else:
+            assert await answer(engine, context, text, draws) == expected(text, draws)
+
+    async def all_of_them() -> None:
+        engine = await started(pages=pages, context_tokens=64, step_tokens=step_tokens, max_rows=4)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(one(engine, n, *call) for n, call in enumerate(calls, 1)))
+        await drained(engine, *range(1, len(calls) + 1), *range(1001, len(calls) + 1001))
+        await engine.close()
+
+    asyncio.run(all_of_them())
+
+
+async def test_chunks_of_one_answer_come_in_order_through_the_front(engine: PagedEngine) -> None:
+    seen: list[Chunk] = [chunk async for chunk in engine.generate(generate(1, prompt(5), 30))]
+    assert tuple(token for chunk in seen for token in chunk.tokens) == expected(prompt(5), 30)
