@@ -9,12 +9,16 @@ import sys
 
 __all__ = ["main"]
 
+_EXTRA = frozenset({"typer", "click", "rich", "fastapi", "starlette", "pydantic", "uvicorn"})
+
 
 def main() -> None:
     try:
         from parrot_compat.cli import main as run
+
+        run()
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "parrot_compat":
+        if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         print(
             f"parrot: serving needs the 'server' extra ({error.name} is not installed). Install it with:\n\n"
@@ -23,7 +27,6 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
-    run()
 
 
 if __name__ == "__main__":

@@ -20,14 +20,17 @@ from parrot_compat.core.errors import ParrotError
 __all__ = ["BadSettings", "Settings"]
 
 
+BUILTIN_MODEL = "builtin:tiny"
+
+
 class BadSettings(ParrotError):
     """An option that cannot be read, or that contradicts another. Who can act: the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    model: str = "builtin:tiny"
-    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`."""
+    model: str = BUILTIN_MODEL
+    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`; with `upstream` that server's name for a model."""
     served_model_name: str | None = None
     """What clients call the model; not asked: what `model` says."""
     host: str = "127.0.0.1"
@@ -70,6 +73,8 @@ class Settings:
                 f"--host {self.host} can be reached from other machines, and there is no --api-key: anybody could use "
                 "the server. Give it a key (--api-key KEY, or PARROT_API_KEYS), or leave --host at 127.0.0.1."
             )
+        if self.upstream is not None and self.served_model_name is not None:
+            raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
         if self.upstream is not None and urlsplit(self.upstream).scheme not in ("http", "https"):
             raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")
 

@@ -91,7 +91,7 @@ async def _stream(
         first = {}
     usages = [Usage()] * len(tasks)
     async for index, piece in merge([task.chunks() for task in tasks]):
-        ids = {"token_ids": list(piece.tokens)} if prompt_ids is not None else {}
+        ids: dict[str, Any] = {"token_ids": list(piece.tokens)} if prompt_ids is not None else {}
         if piece.text or (ids and piece.tokens):
             yield chunk(index, {"content": piece.text}, **ids)
         if piece.finish is not None:

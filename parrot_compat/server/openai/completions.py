@@ -110,7 +110,7 @@ async def _stream(
             yield chunk(index, prompt.echo)
     usages = [Usage()] * len(tasks)
     async for index, piece in merge([task.chunks() for task in tasks]):
-        ids = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        ids: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
             yield chunk(index, piece.text, piece.finish.value, **ids)

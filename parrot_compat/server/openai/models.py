@@ -5,6 +5,7 @@ It knows nothing of engines beyond their model cards. The invariant: every name 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -37,5 +38,6 @@ def _model(card: ModelCard, created: int) -> dict[str, Any]:
         "object": "model",
         "created": created,
         "owned_by": "parrot_compat",
-        "max_model_len": card.context_tokens,
+        # an upstream need not say
+        "max_model_len": card.context_tokens if card.context_tokens < sys.maxsize else None,
     }

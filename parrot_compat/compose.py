@@ -1,0 +1,132 @@
+"""Wiring: from settings to a running manager and its application. The only code that names concrete classes.
+
+It decides nothing about serving: it makes engines, gives each its tokenizer, and joins them to a fleet.
+
+The invariant: whatever was started here is closed when the block ends, also when starting failed half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from parrot_compat.core.engine import Engine
+from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
+from parrot_compat.core.engines.process import ProcessEngine
+from parrot_compat.core.errors import ModelRefused
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Manager
+from parrot_compat.core.tokenizer import Tokenizer
+from parrot_compat.server.app import create_app
+from parrot_compat.server.auth import Keys
+
+from .settings import BUILTIN_MODEL, Settings
+
+__all__ = ["Served", "running"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What runs: the application to serve, and the manager behind it."""
+
+    app: FastAPI
+    manager: Manager
+
+
+@asynccontextmanager
+async def running(settings: Settings, progress: Progress = lambda line: None) -> AsyncIterator[Served]:
+    """Start everything; `progress` is told each step. Errors: `ModelRefused`, `EngineError`."""
+    async with AsyncExitStack() as stack:
+        fleet = Fleet()
+        stack.push_async_callback(fleet.close)
+        if settings.upstream is not None:
+            await _join_upstream(fleet, settings, progress)
+        else:
+            await _join_engines(fleet, settings, progress)
+        manager = await stack.enter_async_context(Manager(fleet))
+        yield Served(create_app(manager, keys=Keys(settings.api_keys)), manager)
+
+
+async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) -> None:
+    progress(f"finding {settings.model}")
+    path, tokenizer = await asyncio.to_thread(_checkpoint, settings.model)
+    many = f"{settings.engines} engines" if settings.engines > 1 else "the engine"
+    progress(f"loading {settings.model} into {many}")
+    configs = [_engine_config(settings, path, number) for number in range(settings.engines)]
+    started = await asyncio.gather(*(_start(config) for config in configs), return_exceptions=True)
+    failed = [engine for engine in started if isinstance(engine, BaseException)]
+    engines = [engine for engine in started if not isinstance(engine, BaseException)]
+    if failed:
+        await asyncio.gather(*(engine.close() for engine in engines))
+        raise failed[0]
+    for config, engine in zip(configs, engines, strict=True):
+
+        async def restart(config: dict[str, Any] = config) -> Engine:
+            return await _start(config)
+
+        fleet.add(engine, tokenizer, restart=restart)
+
+
+def _checkpoint(model: str) -> tuple[str, Tokenizer]:
+    """Folder and tokenizer of a model. Errors: `ModelRefused`."""
+    try:
+        # here, not at the top: a server in front of --upstream runs without the `gpu` extra
+        from parrot_compat.gpu.models.weights import locate
+        from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+    except ImportError as error:
+        raise ModelRefused(
+            f"our own engine needs the 'gpu' extra ({error.name} is not installed): "
+            "pip install 'parrot-compat[server,gpu]'. With --upstream URL it is not needed."
+        ) from error
+    path = locate(model)
+    return str(path), HuggingFaceTokenizer(path)
+
+
+async def _start(config: dict[str, Any]) -> Engine:
+    engine = ProcessEngine([sys.executable, "-m", "parrot_compat.gpu"], config)
+    await engine.start()
+    return engine
+
+
+def _engine_config(settings: Settings, path: str, number: int) -> dict[str, Any]:
+    """`gpu.config.EngineConfig` as a mapping: the engine's process makes it, so that this one loads no torch."""
+    threads = settings.threads
+    if threads is None and settings.engines > 1:
+        threads = max(1, (os.cpu_count() or 1) // settings.engines)
+    return {
+        "model": path,
+        "name": f"engine-{number}",
+        "served_model_name": settings.served_model_name or settings.model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "page_size": settings.page_size,
+        "kv_tokens": settings.kv_tokens,
+        "max_rows": settings.max_num_seqs,
+        "step_tokens": settings.max_num_batched_tokens,
+        "threads": threads,
+        "enable_prefix_caching": settings.enable_prefix_caching,
+        # engines of one machine share one device
+        "gpu_memory_utilization": settings.gpu_memory_utilization / settings.engines,
+    }
+
+
+async def _join_upstream(fleet: Fleet, settings: Settings, progress: Progress) -> None:
+    assert settings.upstream is not None
+    upstream = Upstream(base_url=settings.upstream, api_key=settings.upstream_api_key)
+    model = None if settings.model == BUILTIN_MODEL else settings.model  # not asked: the first one it lists
+    progress(f"asking {settings.upstream} what it serves")
+
+    async def connect() -> Engine:
+        return await OpenAIServerEngine.connect(upstream, model=model, name="engine-0")
+
+    fleet.add(await connect(), restart=connect)

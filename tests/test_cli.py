@@ -1,0 +1,145 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from parrot_compat import __version__
+
+from .server.live import live, until
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PARROT_")}
+
+
+async def parrot(*arguments: str, python: tuple[str, ...] = ("-m", "parrot_compat")) -> tuple[int, str, str]:
+    """Run to the end: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *python,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """`parrot serve` on a free port, ready, and its base URL."""
+    ready = tmp_path / "ready.json"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "parrot_compat", "serve", "--port", "0", "--ready-file", str(ready), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    try:
+        async with asyncio.timeout(100):
+            await until(lambda: ready.exists() or process.returncode is not None)
+        if not ready.exists():
+            _, err = await process.communicate()
+            raise AssertionError(err.decode())
+        told = json.loads(ready.read_text())
+        assert told["pid"] == process.pid
+        yield process, told["base_url"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_the_version_is_printed() -> None:
+    code, out, _ = await parrot("version")
+    assert code == 0
+    assert out.startswith(f"parrot_compat {__version__} ")
+
+
+async def test_help_names_every_option_and_what_it_does() -> None:
+    code, out, _ = await parrot("serve", "--help")
+    assert code == 0
+    for option in ("--model", "--port", "--api-key", "--max-model-len", "--upstream", "--ready-file", "--page-size"):
+        assert option in out
+    assert "PARROT_API_KEYS" in out
+
+
+@pytest.mark.parametrize("name", ["typer", "rich", "fastapi"])
+async def test_without_the_server_extra_it_says_what_to_install(name: str) -> None:
+    program = f"import sys; sys.modules[{name!r}] = None; import parrot_compat.__main__ as m; m.main()"
+    code, _, err = await parrot("serve", python=("-c", program))
+    assert code == 1
+    assert "pip install 'parrot-compat[server,gpu]'" in err
+    assert "Traceback" not in err
+
+
+async def test_a_server_open_to_others_needs_a_key() -> None:
+    code, _, err = await parrot("serve", "--host", "0.0.0.0")
+    assert code == 2
+    assert "--api-key" in err and "Traceback" not in err
+
+
+async def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = await parrot("serve", "--port", str(port))
+    assert code == 1
+    assert f"127.0.0.1:{port} is in use" in err
+    assert "Traceback" not in err and "loading" not in err
+
+
+@pytest.mark.parametrize("model", ["builtin:huge", "./no-such-folder"])
+async def test_a_model_that_is_not_there_is_one_clear_line(model: str) -> None:
+    code, _, err = await parrot("serve", "--port", "0", "--model", model)
+    assert code == 1
+    assert model.removeprefix("builtin:") in err and "Traceback" not in err
+
+
+async def test_an_upstream_that_is_not_there_is_one_clear_line() -> None:
+    code, _, err = await parrot("serve", "--port", "0", "--upstream", "http://127.0.0.1:9/v1")
+    assert code == 1
+    assert "http://127.0.0.1:9/v1" in err and "Traceback" not in err
+
+
+async def test_a_server_in_front_of_another_answers_and_stops_when_told(tmp_path: Path) -> None:
+    async with live() as upstream, serving(tmp_path, "--upstream", f"{upstream.url}/v1") as (process, base_url):
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+            answer = await client.chat.completions.create(
+                model="org/scripted", messages=[{"role": "user", "content": "What is the capital of France?"}]
+            )
+        assert answer.choices[0].message.content == "Paris is the capital of France."
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert out.decode().strip() == f"parrot_compat serves org/scripted at {base_url}"
+    assert not (tmp_path / "ready.json").exists()
+
+
+async def test_a_stop_lets_the_answer_in_progress_finish(tmp_path: Path) -> None:
+    async with live() as upstream, serving(tmp_path, "--upstream", f"{upstream.url}/v1") as (process, base_url):
+        upstream.engine.stall()
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+            stream = await client.chat.completions.create(
+                model="org/scripted", messages=[{"role": "user", "content": "count"}], stream=True
+            )
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            upstream.engine.resume()
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+        await process.communicate()
+    assert text == "one two three four five six seven eight nine ten"
+    assert process.returncode == 0

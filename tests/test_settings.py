@@ -1,0 +1,63 @@
+"""Settings: the command line, then the environment, then the defaults; and nothing that contradicts itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from parrot_compat.settings import BadSettings, Settings
+
+
+def test_what_is_asked_wins_over_the_environment_and_that_over_the_default() -> None:
+    environment = {"PARROT_PORT": "9000", "PARROT_DTYPE": "float32", "PARROT_MAX_MODEL_LEN": ""}
+    settings = Settings.read(environment, port=9001, dtype=None)
+    assert (settings.port, settings.dtype, settings.max_model_len) == (9001, "float32", None)
+    assert settings.model == "builtin:tiny"
+
+
+def test_every_kind_of_value_can_be_read_from_the_environment() -> None:
+    environment = {
+        "PARROT_API_KEYS": "a, b,",
+        "PARROT_ENABLE_PREFIX_CACHING": "off",
+        "PARROT_DRAIN_S": "1.5",
+        "PARROT_KV_TOKENS": "4096",
+        "PARROT_HOST": "0.0.0.0",
+        "PARROT_PLANNING": "off",  # somebody else's
+    }
+    settings = Settings.read(environment)
+    assert settings.api_keys == ("a", "b")
+    assert settings.enable_prefix_caching is False
+    assert (settings.drain_s, settings.kv_tokens) == (1.5, 4096)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("PORT", "http"), ("ENABLE_PREFIX_CACHING", "maybe"), ("DRAIN_S", "soon"), ("ENGINES", "1.5")],
+)
+def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> None:
+    with pytest.raises(BadSettings, match=f"PARROT_{variable}='?{text}"):
+        Settings.read({f"PARROT_{variable}": text})
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"host": "0.0.0.0"}, "--api-key"),
+        ({"host": "example.org"}, "--api-key"),
+        ({"port": 70_000}, "--port"),
+        ({"engines": 0}, "--engines"),
+        ({"drain_s": -1.0}, "--drain"),
+        ({"api_keys": (" ",)}, "--api-key"),
+        ({"upstream": "localhost:8001"}, "--upstream"),
+        ({"upstream": "http://x/v1", "served_model_name": "m"}, "--served-model-name"),
+    ],
+)
+def test_what_contradicts_itself_names_the_option(asked: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadSettings, match=named):
+        Settings(**asked)
+
+
+def test_keys_are_not_printed() -> None:
+    settings = Settings(host="0.0.0.0", api_keys=("secret",), upstream="http://x/v1", upstream_api_key="secret")
+    assert "secret" not in repr(settings)
