@@ -137,9 +137,10 @@ def token_ids(
     content: str | list[dict[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[int]:
-    """Ids of a text as it stands, or of messages as the model's chat template renders them, from the server."""
+    """Ids, from the server, that a raw prompt or a conversation would run as: a raw prompt with the special tokens
+    that its tokenizer begins texts with, a conversation with everything its chat template adds."""
     body: dict[str, Any] = {"model": model} if model else {}
-    body |= {"prompt": content, "add_special_tokens": False} if isinstance(content, str) else {"messages": content}
+    body |= {"prompt": content} if isinstance(content, str) else {"messages": content}
     if tools:
         body["tools"] = list(tools)
     url = f"{endpoint.root_url}/tokenize"

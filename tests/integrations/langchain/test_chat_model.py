@@ -243,7 +243,7 @@ def test_tokens_are_the_servers(other: OtherServer) -> None:
     llm = ChatParrot(base_url=other.url, model="m")
     assert llm.get_token_ids("some text") == [5, 6, 7]
     assert other.last.path == "/tokenize"
-    assert other.last.body == {"model": "m", "prompt": "some text", "add_special_tokens": False}
+    assert other.last.body == {"model": "m", "prompt": "some text"}
     assert llm.get_num_tokens("some text") == 3
     assert llm.get_num_tokens_from_messages([HumanMessage("hi")]) == 4
     assert other.last.body["messages"] == [{"role": "user", "content": "hi"}]

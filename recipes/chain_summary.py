@@ -1,0 +1,78 @@
+"""Summarise a long text by refining: every call reads one more part and the summary so far.
+
+    python recipes/chain_summary.py
+    python recipes/chain_summary.py FILE --base-url http://127.0.0.1:8000/v1
+
+No call can begin before the one before it has ended, so what counts is the time of each single call. The last
+one is streamed.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from call_log import CallLog, printable
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableConfig
+from reading import cut, read_text
+from rich.console import Console
+from serving import add_server_options, server
+
+from parrot_compat.integrations.langchain import ChatParrot
+
+SYSTEM = ("system", "You keep the summary of a text that is read to you part by part. Be brief.")
+BEGIN = ChatPromptTemplate.from_messages([SYSTEM, ("human", "The first part:\n\n{part}\n\nSummarise it.")])
+REFINE = ChatPromptTemplate.from_messages(
+    [SYSTEM, ("human", "The summary so far:\n\n{summary}\n\nThe next part:\n\n{part}\n\nGive the new summary.")]
+)
+
+
+def refine(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler, console: Console) -> str:
+    """The final summary; it is printed as it comes."""
+    config: RunnableConfig = {"callbacks": [handler]}
+    begin = BEGIN | llm.with_config(run_name="begin") | StrOutputParser()
+    go_on = REFINE | llm.with_config(run_name="refine") | StrOutputParser()
+    steps = [(begin, {"part": parts[0]})] + [(go_on, {"part": part}) for part in parts[1:]]
+    summary = ""
+    for chain, values in steps[:-1]:
+        summary = chain.invoke({**values, "summary": summary}, config)
+    chain, values = steps[-1]
+    pieces = []
+    for piece in chain.stream({**values, "summary": summary}, config):
+        pieces.append(piece)
+        console.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    return "".join(pieces)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Refine summary with LangChain.")
+    parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
+    parser.add_argument("--topics", nargs="+", default=["naming"], metavar="NAME", help="which chapters")
+    parser.add_argument("--part-tokens", type=int, default=400, help="tokens of each part")
+    parser.add_argument("--max-tokens", type=int, default=48, help="tokens of each answer")
+    parser.add_argument("--limit", type=int, default=None, help="read this many parts at most")
+    add_server_options(parser)
+    options = parser.parse_args(argv)
+    console = Console()
+    text = read_text(options.file, options.topics)
+
+    with server(options.base_url, options.model) as url:
+        llm = ChatParrot(
+            base_url=url, model=options.model, max_tokens=options.max_tokens, temperature=0, streaming=True
+        )
+        parts = cut(text, llm, options.part_tokens)[: options.limit]
+        console.print(f"text    {len(text):,} characters, {len(parts)} parts", style="dim", highlight=False)
+        log = CallLog(total=len(parts), console=console)
+        with log.progress:
+            refine(llm, parts, log, log.progress.console)
+
+    console.print(log.table())
+    log.say_if_random()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

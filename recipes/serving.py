@@ -1,0 +1,85 @@
+"""A server for a recipe: the one that is named, or one of its own for as long as the recipe runs.
+
+    with server(base_url, "builtin:tiny") as url:
+        ...
+
+This is also how a test suite or a notebook can bring its own server along: start `parrot serve` on any free
+port, wait for the file it writes when it answers, and interrupt it at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+LOAD_S = 600
+STOP_S = 20
+
+
+class ServerFailed(Exception):
+    """The server ended before it answered; the message is what it said."""
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    where = os.environ.get("PARROT_BASE_URL")
+    parser.add_argument("--base-url", default=where, help="a server that runs already, like http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", default=None, help="model to ask for; without --base-url: to serve (builtin:tiny)")
+
+
+@contextmanager
+def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
+    """The URL to talk to. Without `base_url` a server is started, and stopped when the block ends."""
+    if base_url is not None:
+        yield base_url
+        return
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="parrot-") as folder:
+        log, ready = Path(folder, "log"), Path(folder, "ready.json")
+        command = [sys.executable, "-m", "parrot_compat", "serve", "--model", model or "builtin:tiny"]
+        command += ["--port", "0", "--ready-file", str(ready), "--drain", "1"]
+        with log.open("wb") as sink:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            url = _wait(process, ready, log, console)
+            console.print(f"server  {url}", style="dim", highlight=False)
+            yield url
+        except ServerFailed as failed:
+            console.print(str(failed), style="red", markup=False, highlight=False)
+            raise SystemExit(1) from None
+        finally:
+            _stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, console: Console) -> str:
+    began = time.monotonic()
+    with console.status("starting the server") as status:
+        while not ready.exists():
+            lines = log.read_text(errors="replace").strip().splitlines()
+            if process.poll() is not None:
+                raise ServerFailed("\n".join(["the server did not start:", *lines[-40:]]))
+            if time.monotonic() - began > LOAD_S:
+                raise ServerFailed("\n".join([f"the server was not ready after {LOAD_S} s:", *lines[-40:]]))
+            status.update(lines[-1] if lines else "starting the server")
+            time.sleep(0.1)
+    return str(json.loads(ready.read_text())["base_url"])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
