@@ -28,7 +28,7 @@ from ..prefix import BLOCK_TOKENS, token_blocks
 from .char_tokenizer import CharTokenizer
 from .script import Script, answer
 
-__all__ = ["INSTANT", "ScriptedEngine", "Speed"]
+__all__ = ["INSTANT", "Script", "ScriptedEngine", "Speed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,206 @@
+"""A server behind us: the engine contract over it, what is asked of it, and what its troubles become."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName
+from parrot_compat.core.engine import Chunk, Engine, Generate
+from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
+from parrot_compat.core.errors import (
+    BadPrompt,
+    EngineError,
+    EngineLost,
+    NoEngineForModel,
+    ParrotError,
+    PromptTooLong,
+    QueueFull,
+)
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Manager
+from parrot_compat.core.prompt import Chat, ChatPrompt, Content, Message, Text, Tokens
+from tests.core.engine_contract import EngineContract, collect, greedy, new_context
+from tests.core.scripted_server import ScriptedServer, serving
+
+CHAT = Chat(({"role": "user", "content": "who are you?"},))
+
+
+class TestOpenAIServer(EngineContract):
+    holds_contexts = False
+    counts_tokens = False
+
+    @pytest.fixture(autouse=True)
+    async def servers(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as self.stack:
+            yield
+
+    async def start(self) -> Engine:
+        script = ScriptedServer(lambda prompt: f"{len(prompt)} characters, the last is {prompt[-1:]!r}; ")
+        server = await self.stack.enter_async_context(serving(script))
+        return await OpenAIServerEngine.connect(server.base_url)
+
+    def content(self, tokens: int, salt: int = 0) -> Content:
+        return Text("".join(chr(97 + (position * 7 + salt) % 26) for position in range(tokens)))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with serving(ScriptedServer(lambda prompt: "I am a model, and this is all I say.")) as server:
+        yield server
+
+
+@pytest.fixture
+async def engine(server: ScriptedServer) -> AsyncIterator[OpenAIServerEngine]:
+    engine = await OpenAIServerEngine.connect(server.base_url)
+    yield engine
+    await engine.close()
+
+
+def generate(content: Content = CHAT, sampling: ResolvedSampling | None = None) -> Generate:
+    return Generate(context=new_context(), content=content, sampling=sampling or greedy(100))
+
+
+async def failure(engine: OpenAIServerEngine) -> ParrotError:
+    with pytest.raises(ParrotError) as caught:
+        await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=100))))
+    return caught.value
+
+
+async def test_a_chat_is_streamed_with_its_usage(engine: OpenAIServerEngine) -> None:
+    text, chunks = await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=100))))
+    assert text == "I am a model, and this is all I say."
+    assert len(chunks) > 3
+    last = chunks[-1]
+    assert last.finish is Finish.STOP and last.usage is not None
+    assert last.usage.output_tokens == len(text)
+    assert last.usage.cached_tokens == last.usage.prompt_tokens // 2 > 0
+
+
+async def test_texts_and_token_ids_go_to_the_completions_endpoint(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    await collect(engine.generate(generate(Text("once upon"))))
+    await collect(engine.generate(generate(Tokens((72, 105)))))
+    assert [body["prompt"] for body in server.asked] == ["once upon", [72, 105]]
+
+
+async def test_info_comes_from_the_list_of_models(server: ScriptedServer) -> None:
+    engine = await OpenAIServerEngine.connect(server.base_url, model="small", name="theirs")
+    assert (engine.info.name, engine.info.model, engine.info.context_tokens) == ("theirs", "small", 512)
+    assert engine.info.takes == "text"
+    await engine.close()
+
+
+async def test_a_model_that_the_server_does_not_list_is_refused_with_what_it_lists(server: ScriptedServer) -> None:
+    with pytest.raises(NoEngineForModel, match=r"'huge'.*'big', 'small'"):
+        await OpenAIServerEngine.connect(server.base_url, model="huge")
+
+
+async def test_nobody_at_the_address_is_a_lost_engine() -> None:
+    with pytest.raises(EngineLost):
+        await OpenAIServerEngine.connect(Upstream(base_url="http://127.0.0.1:9/v1", connect_s=1))
+
+
+async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
+    unasked = Sampling().resolve(engine.info.defaults, room=engine.info.context_tokens, seed=7)
+    await collect(engine.generate(generate(sampling=unasked)))
+    assert server.asked[0].keys() == {"model", "messages", "seed", "stream", "stream_options"}
+
+    asked = Sampling(temperature=1.0, top_k=5, max_tokens=9, stop=("x",), stop_token_ids=(3,), min_tokens=2)
+    await collect(
+        engine.generate(generate(sampling=asked.resolve(engine.info.defaults, room=engine.info.context_tokens, seed=7)))
+    )
+    said = {key: value for key, value in server.asked[1].items() if key not in server.asked[0]}
+    assert said == {
+        "temperature": 1.0,
+        "top_k": 5,
+        "max_tokens": 9,
+        "stop": ["x"],
+        "stop_token_ids": [3],
+        "min_tokens": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected", "words"),
+    [
+        (JSONResponse({"error": {"message": "no such role", "param": "messages"}}, 400), BadPrompt, "no such role"),
+        (JSONResponse({"error": {"message": "context length is 5"}}, 400), PromptTooLong, "prompt is too long"),
+        (JSONResponse({"error": {"message": "gone"}}, 404), NoEngineForModel, "gone"),
+        (JSONResponse({"error": {"message": "slow down"}}, 429, {"retry-after": "7"}), QueueFull, "slow down"),
+        (PlainTextResponse("boom", 500), EngineError, "500"),
+        (PlainTextResponse("boom", 502), EngineError, "502"),
+        (PlainTextResponse('data: {"error": {"message": "cuda"}}\n\n', 200), EngineError, "cuda"),
+        (PlainTextResponse("data: {nonsense\n\n", 200), EngineError, "cannot be read"),
+        (PlainTextResponse("data: [DONE]\n\n", 200), EngineError, "without saying why"),
+    ],
+)
+async def test_what_a_server_answers_becomes_an_error_of_ours(
+    engine: OpenAIServerEngine, server: ScriptedServer, refusal: Response, expected: type[ParrotError], words: str
+) -> None:
+    server.refusal = refusal
+    error = await failure(engine)
+    assert type(error) is expected
+    assert words in str(error)
+    if isinstance(error, QueueFull):
+        assert error.retry_after_s == 7.0
+
+
+async def test_a_prompt_that_is_too_long_there_is_too_long_here(engine: OpenAIServerEngine) -> None:
+    with pytest.raises(PromptTooLong, match=r"prompt is too long.*512"):
+        await collect(engine.generate(generate(Text("x" * 600))))
+
+
+async def test_a_connection_that_breaks_amid_an_answer_is_a_lost_engine(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    server.breaks_after = 12
+    seen: list[Chunk] = []
+    with pytest.raises(EngineLost):
+        async for chunk in engine.generate(generate()):
+            seen.append(chunk)
+    assert "".join(chunk.text for chunk in seen) == "I am a model"
+
+
+async def test_leaving_early_hangs_up(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
+    server.pauses_at = 8
+    chunks = engine.generate(generate())
+    await anext(chunks)
+    await chunks.aclose()
+    assert engine.load().running == 0
+    async with asyncio.timeout(10):
+        await server.was_left.wait()
+
+
+async def test_a_reader_who_is_cancelled_while_the_server_is_silent_leaves_nothing_behind(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    server.speaks.clear()
+    reader = asyncio.create_task(collect(engine.generate(generate())))
+    async with asyncio.timeout(10):
+        await server.was_asked.wait()
+    reader.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reader
+    assert engine.load().running == 0
+
+
+async def test_behind_the_manager_it_serves_chats_without_a_tokenizer(server: ScriptedServer) -> None:
+    fleet = Fleet()
+    fleet.add(await OpenAIServerEngine.connect(server.base_url))
+    async with Manager(fleet) as manager:
+        assert manager.tokenizer() is None
+        session = manager.open_session()
+        prompt = ChatPrompt((Message.of("user", "who are you?"),))
+        task = await session.submit(Call(id=CallId("c"), prompt=prompt, output=VariableName("answer")))
+        result = await task.finished()
+        assert result.text == "I am a model, and this is all I say."
+        assert result.usage.output_tokens == len(result.text)
+        assert server.asked[0]["seed"] == task.seed
+        manager.check()
