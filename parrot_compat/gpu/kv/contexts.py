@@ -33,7 +33,8 @@ from .radix import RadixTree
 __all__ = ["Context", "Contexts", "PageCopies"]
 
 PageCopies = tuple[tuple[int, int], ...]
-"""(source, target) pages, to be copied in all layers, one after another, before anything is written or reserved."""
+"""(source, target) pages to copy in all layers, in the order in which they were returned, before the step writes.
+A source may be evicted by the next `reserve`, so order matters and gathering all of a step's copies is fine."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

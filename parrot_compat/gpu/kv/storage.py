@@ -39,15 +39,6 @@ class KvStorage:
         # The same memory, a page as one row: [2 * layers, pages, page_size * kv_heads * dim]
         self._paged = both.view(2 * layers, pages, page_size * kv_heads * dim)
 
-    @staticmethod
-    def page_bytes(layers: int, page_size: int, kv_heads: int, dim: int, dtype: torch.dtype) -> int:
-        """Bytes that one page takes: free memory // page_bytes is the number of pages that fit."""
-        return 2 * layers * page_size * kv_heads * dim * dtype.itemsize
-
-    @property
-    def bytes(self) -> int:
-        return self._paged.numel() * self._paged.element_size()
-
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy page to page, (source, target), in all layers, as if one pair after another."""
         for sources, targets in _independent(pairs):

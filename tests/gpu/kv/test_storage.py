@@ -28,11 +28,6 @@ def test_each_layer_has_contiguous_slots_that_start_at_zero() -> None:
         assert layer.is_contiguous() and not layer.any()
 
 
-def test_page_bytes_times_pages_is_what_the_storage_takes() -> None:
-    storage = storage_of()
-    assert storage.bytes == 6 * KvStorage.page_bytes(layers=2, page_size=4, kv_heads=3, dim=5, dtype=torch.float32)
-
-
 def test_a_copied_page_is_equal_in_all_layers_and_no_other_page_changes() -> None:
     storage = storage_of()
     before = [page(storage, number) for number in range(6)]
