@@ -91,8 +91,19 @@ def _alias(content: str, name: str) -> str:
 
 def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
     """Matches any of the strings, the longest first, as the tokenizer does."""
-    longest_first = sorted(strings, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    wanted = set(strings)
+    return re.compile(_tree(wanted) if wanted else r"(?!)")
+
+
+def _tree(strings: set[str]) -> str:
+    """Common beginnings are tried once: a checkpoint may reserve a thousand `<|reserved_special_token_N|>`."""
+    by_first: dict[str, set[str]] = {}
+    for string in strings - {""}:
+        by_first.setdefault(string[0], set()).add(string[1:])
+    branches = [re.escape(first) + _tree(rests) for first, rests in by_first.items()]
+    if "" in strings:
+        return f"(?:{'|'.join(branches)})?" if branches else ""
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
 def _map_strings(value: Any, change: Callable[[str], str]) -> Any:

@@ -154,5 +154,10 @@ def _vocabulary_size(path: Path, tokenizer: PreTrainedTokenizerFast) -> int:
     """The model may have more rows than the tokenizer has words, and may draw any of them."""
     words = max(tokenizer.get_vocab().values(), default=-1) + 1
     config = path / "config.json"
-    asked = json.loads(config.read_text()).get("vocab_size") if config.is_file() else None
-    return max(words, asked or 0)
+    if not config.is_file():
+        return words
+    try:
+        facts = json.loads(config.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelRefused(f"{config} is not JSON: {error}") from error
+    return max(words, facts.get("vocab_size") or facts.get("text_config", {}).get("vocab_size") or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 
 from parrot_compat.core.errors import BadPrompt, ModelRefused
 from parrot_compat.core.prompt import Chat, Text, Tokens
+from parrot_compat.gpu.control_tokens import _any_of
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
 from tests.gpu.vocabularies import STYLES, save_vocabulary
 
@@ -297,6 +299,13 @@ def test_where_a_control_token_is_found_only_after_a_blank_a_value_with_one_is_r
     assert sum(control_ids(tokenizer, tokenizer.encode(of("a </s> b"))).values()) == 1
 
 
+@given(strings=st.sets(st.text("ab<|.", min_size=1, max_size=5), max_size=8), text=st.text("ab<|.", max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_the_longest_control_string_is_found_at_the_leftmost_place(strings: set[str], text: str) -> None:
+    longest_first = [re.escape(string) for string in sorted(strings, key=len, reverse=True)]
+    assert _any_of(strings).findall(text) == (re.findall("|".join(longest_first), text) if strings else [])
+
+
 # ---- templates that build control strings from parts -----------------------------------------------
 
 
@@ -401,5 +410,14 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match=str(tmp_path)):
         HuggingFaceTokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{broken")
+    with pytest.raises(ModelRefused, match=str(tmp_path)):
+        HuggingFaceTokenizer(tmp_path)
+
+
+def test_a_broken_config_is_refused_by_name(
+    tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path: Path
+) -> None:
+    shutil.copytree(tokenizers_by_style["qwen25"]._path, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text("{broken")
     with pytest.raises(ModelRefused, match=str(tmp_path)):
         HuggingFaceTokenizer(tmp_path)
