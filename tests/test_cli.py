@@ -87,6 +87,14 @@ async def test_without_the_server_extra_it_says_what_to_install(name: str) -> No
     assert "Traceback" not in err
 
 
+async def test_without_the_gpu_extra_it_says_what_to_install() -> None:
+    program = "import sys; sys.modules['transformers'] = None; import parrot_compat.__main__ as m; m.main()"
+    code, _, err = await parrot("serve", "--port", "0", python=("-c", program))
+    assert code == 1
+    assert "pip install 'parrot-compat[server,gpu]'" in err and "--upstream" in err
+    assert "Traceback" not in err
+
+
 async def test_a_server_open_to_others_needs_a_key() -> None:
     code, _, err = await parrot("serve", "--host", "0.0.0.0")
     assert code == 2
