@@ -173,7 +173,7 @@ async def test_only_known_token_ids_are_taken(engine: PagedEngine) -> None:
 
 async def test_a_prompt_too_long_after_its_parent_names_the_whole_length(engine: PagedEngine) -> None:
     await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(100))))
-    with pytest.raises(PromptTooLong, match="prompt is too long: 128 tokens .* 128 tokens"):
+    with pytest.raises(PromptTooLong, match=r"prompt is too long: 128 tokens .* 128 tokens"):
         await answer(engine, 2, prompt(28), parent=ContextId(1))
     assert await answer(engine, 3, prompt(27), parent=ContextId(1)) == expected(prompt(100) + prompt(27), 1)
     await drained(engine, 1, 2, 3)

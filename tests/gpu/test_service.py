@@ -1,0 +1,127 @@
+"""`python -m parrot_compat.gpu`: a real model in a process of its own, seen as its messages and through the port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parrot_compat.core.engine_front import Cancel, Command, Free, Ready, StepReport
+from parrot_compat.core.engines.process import ProcessEngine
+from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.engine import TorchEngine
+from tests.core.engine_contract import collect
+from tests.gpu.paged_runner import generate
+
+TINY = EngineConfig(model="builtin:tiny", name="tiny", max_model_len=96, kv_tokens=1024, threads=1)
+
+
+@pytest.fixture
+def child() -> Iterator[tuple[Connection, subprocess.Popen[bytes]]]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "parrot_compat.gpu", "--fd", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+        )
+    connection = Connection(ours.detach())
+    yield connection, process
+    connection.close()
+    process.kill()
+    process.wait()
+
+
+def reports(connection: Connection, until: int) -> list[StepReport]:
+    """Reports up to the one in which this command ends."""
+    seen: list[Any] = []
+    while not any(
+        update.command == until and getattr(update.answer, "finish", update.answer) is not None
+        for report in seen
+        for update in report.updates
+    ):
+        assert connection.poll(60), "no report came"
+        seen.append(connection.recv())
+    return seen
+
+
+def test_one_message_per_step_has_the_updates_of_all_rows(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:
+    connection, process = child
+    connection.send_bytes(json.dumps(asdict(TINY)).encode())
+    ready = connection.recv()
+    assert isinstance(ready, Ready) and ready.info.name == "tiny" and ready.load.free_tokens == 1024
+    for id in range(1, 6):
+        connection.send(Command(id, generate(id, range(10, 20 + id), 12, ignore_eos=True)))
+    seen = reports(connection, until=5)
+    together = [report for report in seen if len({update.command for update in report.updates}) == 5]
+    assert len(together) >= 4, "the rows of a step leave in one message"
+    assert max(report.load.running for report in seen) == 5
+    connection.send(None)
+    assert process.wait(30) == 0
+
+
+def test_a_cancelled_command_is_not_answered_any_more(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:
+    connection, _ = child
+    connection.send_bytes(json.dumps(asdict(TINY)).encode())
+    connection.recv()
+    connection.send(Command(1, generate(1, range(10, 20), 80, ignore_eos=True)))
+    connection.send(Command(2, Cancel(1)))
+    connection.send(Command(3, generate(2, range(10, 20), 5, ignore_eos=True)))
+    seen = reports(connection, until=3)
+    after = [report for report in seen if report.taken >= 2]
+    assert after and not [update for report in after[1:] for update in report.updates if update.command == 1]
+    connection.send(Command(4, Free(2)))  # type: ignore[arg-type]
+    while (report := connection.recv()).taken < 4:
+        pass
+    assert report.load.free_tokens == 1024 and report.load.running == 0
+
+
+def test_a_child_whose_owner_is_gone_ends_by_itself(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:
+    connection, process = child
+    connection.send_bytes(json.dumps(asdict(TINY)).encode())
+    connection.close()  # while it is loading
+    assert process.wait(60) != 0
+
+
+def test_a_child_told_to_stop_while_it_is_loading_stops(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:
+    connection, process = child
+    connection.send_bytes(json.dumps(asdict(TINY)).encode())
+    connection.send(None)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(("config", "error"), [({"model": "/nowhere"}, ModelRefused), ({"rows": 3}, EngineError)])
+def test_what_cannot_be_served_is_refused_in_words(
+    child: tuple[Connection, subprocess.Popen[bytes]], config: dict[str, Any], error: type[Exception]
+) -> None:
+    connection, process = child
+    connection.send_bytes(json.dumps(config).encode())
+    refusal = connection.recv()
+    assert isinstance(refusal, error) and (str(next(iter(config.values()))) in str(refusal) or "rows" in str(refusal))
+    assert process.wait(60) == 1
+
+
+async def test_a_child_that_fails_to_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent.parent)
+    engine = ProcessEngine([sys.executable, "-m", "tests.gpu.paged_service"], {"model": "broken"})
+    with pytest.raises(EngineError, match="RuntimeError: out of luck"):
+        await engine.start()
+
+
+async def test_the_process_answers_as_the_engine_in_this_one() -> None:
+    inside = TorchEngine(TINY)
+    outside = ProcessEngine([sys.executable, "-m", "parrot_compat.gpu"], asdict(TINY))
+    await inside.start()
+    assert await outside.start() == inside.info
+    prompt, sampling = range(10, 45), dict(temperature=0.8, seed=3, ignore_eos=True)
+    answers = [await collect(engine.generate(generate(1, prompt, 30, **sampling))) for engine in (inside, outside)]
+    assert answers[0] == answers[1]
+    await inside.close()
+    await outside.close()
