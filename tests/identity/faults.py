@@ -22,6 +22,7 @@ from parrot_compat.gpu.kv.radix import RadixTree
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers import attention
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
+from parrot_compat.gpu.runner import ModelRunner
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -69,6 +70,21 @@ def _drawn_from_the_wrong_token(patch: Patch) -> None:
         return replace(batch, last_tokens=batch.last_tokens - several)
 
     _patch_batches(patch, change)
+
+
+def _tokens_handed_to_the_wrong_rows(patch: Patch) -> None:
+    """Where two rows or more draw, each gets its neighbour's token."""
+    right = ModelRunner.run
+
+    def run(self: ModelRunner, rows: Sequence[BatchRow]) -> list[int | None]:
+        drawn = right(self, rows)
+        drawing = [row for row, token in enumerate(drawn) if token is not None]
+        turned = list(drawn)
+        for row, other in zip(drawing, drawing[1:] + drawing[:1], strict=True):
+            turned[row] = drawn[other]
+        return turned
+
+    patch.setattr(ModelRunner, "run", run)
 
 
 # ---- pages -----------------------------------------------------------------------------------------
@@ -215,6 +231,7 @@ FAULTS = tuple(
         ("positions one off after the first chunk", "llama", _positions_one_off_after_the_first_chunk),
         ("decoding misses its own token", "llama-tied", _decoding_misses_its_own_token),
         ("drawn from the wrong token", "qwen2", _drawn_from_the_wrong_token),
+        ("tokens handed to the wrong rows", "mistral", _tokens_handed_to_the_wrong_rows),
         ("copied page is stale", "llama", _copied_page_is_stale),
         ("copied page is half copied", "qwen3", _copied_page_is_half_copied),
         ("last slot of each page is never written", "mistral", _last_slot_of_each_page_is_never_written),

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from .bench import Bench
 from .checkpoints import build
 from .oracle import Answer, Comparison, Oracle
-from .scenarios import SCENARIOS, Bench
+from .scenarios import SCENARIOS
+from .soup import anything_goes
 
 __all__ = ["Lab", "Run"]
 
@@ -53,4 +55,13 @@ class Lab:
         total = Comparison()
         for scenario in SCENARIOS:
             total.add((await self.run(shape, scenario)).comparison)
+        return total
+
+    async def soups(self, shape: str, seeds: range) -> Comparison:
+        """One random engine with random apps per seed. The oracle forgets each afterwards."""
+        total = Comparison()
+        for seed in seeds:
+            answers = await anything_goes(self.bench(shape, f"soup {seed}"))
+            total.add(self.oracle(shape).compare(answers))
+            self.oracle(shape).forget()
         return total

@@ -95,6 +95,10 @@ class Oracle:
             assert len(self._known[key]) == tokens
         return self._known[key][:tokens]
 
+    def forget(self) -> None:
+        """Drop the remembered continuations."""
+        self._known.clear()
+
     def compare(self, answers: Iterable[Answer], *, tokens: int | None = None) -> Comparison:
         """Compare outputs in full; `tokens` is how many each must have (None: as many as it has)."""
         result = Comparison()

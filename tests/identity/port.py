@@ -6,6 +6,7 @@ is what the oracle is asked about. Of how the engine works it knows only where a
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from collections.abc import Sequence as Items
@@ -41,6 +42,8 @@ class Client:
         self.preemptions = 0
         """Times that a sequence lost its pages and was computed again."""
         self._held: dict[ContextId, tuple[int, ...]] = {}
+        self._drawing: dict[ContextId, asyncio.Event] = {}
+        """Contexts whose answer is not complete; set when it is."""
         self._ids = itertools.count(1)
 
     def held(self, context: ContextId) -> tuple[int, ...]:
@@ -69,46 +72,61 @@ class Client:
         parent: ContextId | None = None,
         sampling: ResolvedSampling | None = None,
         namespace: str = "",
-        keep: bool = False,
     ) -> Answer:
-        """Draw `tokens` tokens and record them. The context is freed afterwards unless it was given, or `keep`."""
+        """Draw `tokens` tokens and record them. A context that was not given is freed afterwards.
+
+        A `parent` may be drawing meanwhile: the answer is then on as much of its text as it had at the fork.
+        """
         mine = self.new_context() if context is None else context
-        prompt = self._before(mine, parent) + tuple(content)
-        sampling = greedy(tokens) if sampling is None else replace(sampling, max_tokens=tokens)
         request = Generate(
             context=mine,
             content=Tokens(tuple(content)),
-            sampling=sampling,
+            sampling=greedy(tokens) if sampling is None else replace(sampling, max_tokens=tokens),
             parent=parent,
             scope=Scope(namespace=namespace),
         )
+        parent_draws = None if parent is None else self._drawing.get(parent)
+        self._drawing[mine] = asyncio.Event()
         chunks = [chunk async for chunk in self.engine.generate(request)]
         assert [chunk.finish is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+        output = tuple(token for chunk in chunks for token in chunk.tokens)
         usage = chunks[-1].usage
-        assert usage is not None
+        assert usage is not None and usage.output_tokens == len(output)
+        before = self._before(mine, parent)
+        if parent is not None and parent_draws is not None:
+            await parent_draws.wait()
+            before = self._held[parent][: usage.prompt_tokens - len(content)]
+        prompt = before + tuple(content)
+        assert usage.prompt_tokens == len(prompt)
         answer = Answer(
             prompt=prompt,
-            output=tuple(token for chunk in chunks for token in chunk.tokens),
+            output=output,
             text="".join(chunk.text for chunk in chunks),
             cached_tokens=usage.cached_tokens,
             label=self.label,
         )
-        assert usage.output_tokens == len(answer.output)
         self.answers.append(answer)
-        if context is None and not keep:
-            await self.engine.free(mine)
-        else:
-            self._held[mine] = prompt + answer.output
+        self._held[mine] = prompt + output
+        self._drawing.pop(mine).set()
+        if context is None:
+            await self.free(mine)
         return answer
 
-    async def leave_early(self, content: Ids, after: int) -> None:
-        """Start a long answer and close it after `after` chunks, as a client that goes away does."""
-        context = self.new_context()
-        request = Generate(context=context, content=Tokens(tuple(content)), sampling=greedy(200))
+    async def leave_early(self, content: Ids, after: int, context: ContextId | None = None) -> None:
+        """Start a long answer and go away: after `after` chunks, or while the prompt is still being computed (0)."""
+        mine = self.new_context() if context is None else context
+        request = Generate(context=mine, content=Tokens(tuple(content)), sampling=greedy(200))
         async with aclosing(self.engine.generate(request)) as chunks:
             for _ in range(after):
                 await anext(chunks)
-        await self.engine.free(context)
+            if after == 0:
+                first = asyncio.ensure_future(anext(chunks))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                first.cancel()
+                await asyncio.wait([first])
+        if context is None:
+            await self.engine.free(mine)
 
     async def truncate(self, context: ContextId, tokens: int) -> None:
         await self.engine.truncate(context, tokens)

@@ -9,48 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from random import Random
 
-from parrot_compat.gpu.config import EngineConfig
-
-from .checkpoints import VOCAB_SIZE
+from .bench import PAGE_SIZE, Bench
 from .oracle import Answer
 from .port import Client, started
+from .soup import everything_at_once
 
-__all__ = ["PAGE_SIZE", "SCENARIOS", "Bench", "Scenario"]
+__all__ = ["SCENARIOS", "Scenario", "a_little_of_everything"]
 
-PAGE_SIZE = 16
 SHORT, LONG = 24, 48
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """A checkpoint to start engines on, and the scenario's own randomness."""
-
-    folder: Path
-    random: Random
-
-    def config(self, **changes: object) -> EngineConfig:
-        plain = EngineConfig(
-            model=str(self.folder),
-            device="cpu",
-            dtype="float32",
-            page_size=PAGE_SIZE,
-            kv_tokens=8192,
-            max_rows=16,
-            step_tokens=64,
-            threads=1,
-        )
-        return replace(plain, **changes)  # type: ignore[arg-type]
-
-    def tokens(self, length: int) -> tuple[int, ...]:
-        return tuple(self.random.randrange(VOCAB_SIZE) for _ in range(length))
-
-    def prompts(self, count: int, most: int = 150) -> list[tuple[int, ...]]:
-        return [self.tokens(self.random.randint(1, most)) for _ in range(count)]
-
 
 Scenario = Callable[[Bench], Awaitable[list[Answer]]]
 
@@ -186,6 +153,18 @@ async def forks(bench: Bench) -> list[Answer]:
     return client.answers
 
 
+async def forks_of_a_running_answer(bench: Bench) -> list[Answer]:
+    """Forks made while their parent draws: each goes on from as much of the answer as was there."""
+    async with started(bench.config(step_tokens=32), "forked while its parent draws") as client:
+        for length in (10, PAGE_SIZE * 2, 50):
+            parent = await client.fill(bench.tokens(length))
+            answer = asyncio.ensure_future(client.ask(bench.tokens(2), LONG, context=parent))
+            for delay in range(4):
+                await client.ask(bench.tokens(delay + 1), 3, parent=parent)
+            await asyncio.gather(answer, *(client.ask(bench.tokens(2), 12, parent=parent) for _ in range(2)))
+    return client.answers
+
+
 async def fills(bench: Bench) -> list[Answer]:
     """Prompts that come in pieces, with nothing left to add when it is time to draw."""
     async with started(bench.config(step_tokens=32), "fills") as client:
@@ -237,9 +216,14 @@ async def eviction(bench: Bench) -> list[Answer]:
 async def neighbours_leave(bench: Bench) -> list[Answer]:
     """Rows of a running batch are closed midway, some while their prompt is still being computed."""
     async with started(bench.config(step_tokens=32), "a neighbour leaves") as client:
-        leaving = [client.leave_early(bench.tokens(60), after) for after in (0, 1, 2, 5, 9)]
+        leaving = [client.leave_early(bench.tokens(120), after) for after in (0, 0, 1, 2, 5, 9)]
         staying = _together(client, bench.prompts(12), SHORT, rows=6)
         await asyncio.gather(staying, *leaving)
+        client.label = "the next turn after one that was given up"
+        context = await client.fill(bench.tokens(29))
+        for after in (0, 1, 6, 20):
+            await client.leave_early(bench.tokens(30), after, context=context)
+            await client.ask(bench.tokens(2), 6, context=context)
     return client.answers
 
 
@@ -263,31 +247,6 @@ async def a_little_of_everything(bench: Bench) -> list[Answer]:
     return client.answers
 
 
-async def everything_at_once(bench: Bench) -> list[Answer]:
-    """Apps with conversations, forks and cuts side by side on a small pool, in an order that the seed decides."""
-
-    async def app(client: Client, random: Random) -> None:
-        context = await client.fill(trunk[: random.randint(1, len(trunk))])
-        for _ in range(4):
-            match random.choice(("turn", "fork", "cut", "leave")):
-                case "turn":
-                    await client.ask(bench.tokens(random.randint(1, 25)), 12, context=context)
-                case "fork":
-                    tails = [bench.tokens(random.randint(1, 12)) for _ in range(2)]
-                    await asyncio.gather(*(client.ask(tail, SHORT, parent=context) for tail in tails))
-                case "cut":
-                    await client.truncate(context, random.randint(1, len(client.held(context))))
-                    await client.ask(bench.tokens(random.randint(1, 20)), 12, context=context)
-                case "leave":
-                    await client.leave_early(bench.tokens(random.randint(1, 40)), random.randint(0, 4))
-        await client.free(context)
-
-    trunk = bench.tokens(60)
-    async with started(bench.config(kv_tokens=PAGE_SIZE * 40, step_tokens=48), "everything at once") as client:
-        await asyncio.gather(*(app(client, Random(bench.random.random())) for _ in range(10)))
-    return client.answers
-
-
 SCENARIOS: dict[str, Scenario] = {
     scenario.__name__: scenario
     for scenario in (
@@ -302,6 +261,7 @@ SCENARIOS: dict[str, Scenario] = {
         namespaces_apart,
         small_pages,
         forks,
+        forks_of_a_running_answer,
         fills,
         truncations,
         preemption,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu import sampler
+from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.sequence import Sequence
+from parrot_compat.gpu.stepper import Stepper
 
+from .bench import PAGE_SIZE, Bench
 from .checkpoints import FAMILIES
 from .measure import Lab
 from .port import Client, greedy, started
-from .scenarios import PAGE_SIZE, Bench
 
 TOKENS = 32
 RECIPES = (
@@ -80,13 +85,37 @@ async def test_another_seed_draws_another_text_and_greedy_needs_none(lab: Lab) -
         assert cold.output == lab.oracle("llama").output(prompt, TOKENS)
 
 
-async def test_random_numbers_that_depend_on_the_company_are_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test of the test above: one stream of random numbers for all rows."""
+def one_stream_for_all(patch: pytest.MonkeyPatch) -> None:
+    """Random numbers that come in the order of the rows."""
+    stream = Random(0)
+    patch.setattr(sampler, "uniform", lambda seed, index: stream.random())
+
+
+def index_forgotten_in_preemption(patch: pytest.MonkeyPatch) -> None:
+    """A sequence that is computed again counts its draws from there."""
+    preempt, draw_after = Stepper._preempt, Sequence.draw_after
+    forgotten: dict[int, int] = {}
+
+    def preempted(self: Stepper, sequence: Sequence) -> None:
+        forgotten[id(sequence)] = len(sequence.drawn)
+        preempt(self, sequence)
+
+    def drawn_after(self: Sequence, computed: int) -> Draw | None:
+        draw = draw_after(self, computed)
+        return draw and replace(draw, index=draw.index - forgotten.get(id(self), 0))
+
+    patch.setattr(Stepper, "_preempt", preempted)
+    patch.setattr(Sequence, "draw_after", drawn_after)
+
+
+@pytest.mark.parametrize("fault", [one_stream_for_all, index_forgotten_in_preemption])
+async def test_a_fault_planted_in_the_random_numbers_is_found(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """The test of the test above."""
     bench = lab.bench("qwen2", "sampling")
     asked = questions(bench)
-    stream = Random(0)
-    monkeypatch.setattr(sampler, "uniform", lambda seed, index: stream.random())
     expected = await everything_off(bench, asked)
-    stream.seed(0)
-    async with started(engines(bench)["all in one batch"]) as client:
+    fault(monkeypatch)
+    async with started(engines(bench)["preempted"]) as client:
         assert await drawn(client, asked) != expected
