@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -45,9 +46,7 @@ class CallLog(BaseCallbackHandler):
         self, serialized: Any, messages: Any, *, run_id: UUID, name: str | None = None, **kwargs: Any
     ) -> None:
         with self._lock:
-            name = name or "call"
-            number = 1 + sum(call.name.rpartition(" ")[0] == name for call in self.calls.values())
-            self.calls[run_id] = LoggedCall(f"{name} {number}", time.perf_counter())
+            self.calls[run_id] = LoggedCall(name or "call", time.perf_counter())
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         call = self.calls[run_id]
@@ -73,6 +72,8 @@ class CallLog(BaseCallbackHandler):
         def seconds(moment: float | None) -> str:
             return "-" if moment is None else f"{moment - began:.2f}"
 
+        count = Counter(call.name for call in calls)
+        numbers: Counter[str] = Counter()
         table = Table(title=f"{len(calls)} calls", caption="seconds since the first was submitted; tokens")
         table.add_column("call", no_wrap=True)
         for title in ("submitted", "started", "finished", "prompt", "cached", "output"):
@@ -82,7 +83,9 @@ class CallLog(BaseCallbackHandler):
             counts = call.usage.get("input_tokens"), details.get("cache_read"), call.usage.get("output_tokens")
             times = seconds(call.submitted), seconds(call.started), seconds(call.finished)
             shown = ("-" if count is None else f"{count:,}" for count in counts)
-            table.add_row(call.name, *times, *shown, style="red" if call.error else None)
+            numbers[call.name] += 1
+            name = f"{call.name} {numbers[call.name]}" if count[call.name] > 1 else call.name
+            table.add_row(name, *times, *shown, style="red" if call.error else None)
         return table
 
     def say_if_random(self) -> None:
@@ -91,6 +94,7 @@ class CallLog(BaseCallbackHandler):
                 "builtin:tiny has random weights for now, so its text makes no sense; --model serves a real one.",
                 style="yellow",
                 highlight=False,
+                soft_wrap=True,
             )
 
 

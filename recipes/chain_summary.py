@@ -10,13 +10,15 @@ one is streamed.
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator
 
 from call_log import CallLog, printable
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig
-from reading import cut, read_text
+from reading import cut, read_text, show_parts
 from rich.console import Console
 from serving import add_server_options, server
 
@@ -29,8 +31,8 @@ REFINE = ChatPromptTemplate.from_messages(
 )
 
 
-def refine(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler, console: Console) -> str:
-    """The final summary; it is printed as it comes."""
+def refine(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler) -> Iterator[str]:
+    """The final summary, in pieces as they come."""
     config: RunnableConfig = {"callbacks": [handler]}
     begin = BEGIN | llm.with_config(run_name="begin") | StrOutputParser()
     go_on = REFINE | llm.with_config(run_name="refine") | StrOutputParser()
@@ -39,12 +41,7 @@ def refine(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler, cons
     for chain, values in steps[:-1]:
         summary = chain.invoke({**values, "summary": summary}, config)
     chain, values = steps[-1]
-    pieces = []
-    for piece in chain.stream({**values, "summary": summary}, config):
-        pieces.append(piece)
-        console.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    return "".join(pieces)
+    yield from chain.stream({**values, "summary": summary}, config)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,11 +60,17 @@ def main(argv: list[str] | None = None) -> int:
         llm = ChatParrot(
             base_url=url, model=options.model, max_tokens=options.max_tokens, temperature=0, streaming=True
         )
-        parts = cut(text, llm, options.part_tokens)[: options.limit]
-        console.print(f"text    {len(text):,} characters, {len(parts)} parts", style="dim", highlight=False)
+        parts = cut(text, llm, options.part_tokens)
+        show_parts(console, text, parts, options.limit)
+        parts = parts[: options.limit]
         log = CallLog(total=len(parts), console=console)
         with log.progress:
-            refine(llm, parts, log, log.progress.console)
+            pieces = refine(llm, parts, log)
+            first = next(pieces)
+        console.print("summary", style="bold")
+        for piece in itertools.chain([first], pieces):
+            console.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
+        console.print()
 
     console.print(log.table())
     log.say_if_random()

@@ -17,7 +17,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
-from reading import DEFAULT_TOPICS, cut, read_text
+from reading import DEFAULT_TOPICS, cut, read_text, show_parts
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
             base_url=url, model=options.model, max_tokens=options.max_tokens, temperature=0, streaming=True
         )
         with console.status("cutting the text into parts"):
-            parts = cut(text, llm, options.part_tokens)[: options.limit]
-        console.print(f"text    {len(text):,} characters, {len(parts)} parts", style="dim", highlight=False)
+            parts = cut(text, llm, options.part_tokens)
+        show_parts(console, text, parts, options.limit)
+        parts = parts[: options.limit]
         log = CallLog(total=len(parts) + 1, console=console)
         with log.progress:
             summary = summarise(llm, parts, log)

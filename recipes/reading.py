@@ -9,6 +9,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 from langchain_core.language_models import BaseLanguageModel
+from rich.console import Console
 
 DEFAULT_TOPICS = ("execmodel", "naming", "objects", "import")
 
@@ -31,6 +32,12 @@ def read_text(file: str | None, names: list[str] | tuple[str, ...]) -> str:
     if not text.strip():
         raise SystemExit(f"{file} has no text in it")
     return text
+
+
+def show_parts(console: Console, text: str, parts: list[str], limit: int | None) -> None:
+    some = "" if limit is None or limit >= len(parts) else f"the first {limit} of "
+    many = "1 part" if len(parts) == 1 else f"{len(parts)} parts"
+    console.print(f"text    {len(text):,} characters in {some}{many}", style="dim", highlight=False)
 
 
 def cut(text: str, llm: BaseLanguageModel, tokens: int) -> list[str]:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import openai
 from rich.console import Console
 
 LOAD_S = 600
@@ -39,14 +40,27 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
-    """The URL to talk to. Without `base_url` a server is started, and stopped when the block ends."""
-    if base_url is not None:
-        yield base_url
-        return
+    """The URL to talk to. Without `base_url` a server is started, and stopped when the block ends. What goes wrong
+    with the server ends the recipe with one message."""
     console = Console(stderr=True)
+    try:
+        if base_url is not None:
+            yield base_url
+        else:
+            with _own_server(model or "builtin:tiny", console) as url:
+                yield url
+    except (ServerFailed, openai.APIError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def _own_server(model: str, console: Console) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="parrot-") as folder:
         log, ready = Path(folder, "log"), Path(folder, "ready.json")
-        command = [sys.executable, "-m", "parrot_compat", "serve", "--model", model or "builtin:tiny"]
+        command = [sys.executable, "-m", "parrot_compat", "serve", "--model", model]
         command += ["--port", "0", "--ready-file", str(ready), "--drain", "1"]
         with log.open("wb") as sink:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
@@ -54,9 +68,6 @@ def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
             url = _wait(process, ready, log, console)
             console.print(f"server  {url}", style="dim", highlight=False)
             yield url
-        except ServerFailed as failed:
-            console.print(str(failed), style="red", markup=False, highlight=False)
-            raise SystemExit(1) from None
         finally:
             _stop(process)
 
