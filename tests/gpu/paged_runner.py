@@ -63,6 +63,8 @@ class PagedRunner:
     """Raised by the next steps, one each."""
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, a step does not end."""
+    hold_from: int | None = None
+    """The gate closes by itself when this many steps have run."""
     inside: threading.Event = field(default_factory=threading.Event)
     """Set when a step has begun."""
 
@@ -74,6 +76,8 @@ class PagedRunner:
         self.steps.append(
             tuple(BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw) for r in rows)
         )
+        if len(self.steps) == self.hold_from:
+            self.gate.clear()
         self.inside.set()
         assert self.gate.wait(30)
         if self.fails:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from parrot_compat.core.engine import ContextId
 from parrot_compat.core.engine_front import Cancel, Command, Free, Ready, StepReport
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, ModelRefused
@@ -77,8 +78,9 @@ def test_a_cancelled_command_is_not_answered_any_more(child: tuple[Connection, s
     seen = reports(connection, until=3)
     after = [report for report in seen if report.taken >= 2]
     assert after and not [update for report in after[1:] for update in report.updates if update.command == 1]
-    connection.send(Command(4, Free(2)))  # type: ignore[arg-type]
-    while (report := connection.recv()).taken < 4:
+    connection.send(Command(4, Free(ContextId(2))))
+    connection.send(Command(5, Free(ContextId(1))))
+    while (report := connection.recv()).taken < 5:
         pass
     assert report.load.free_tokens == 1024 and report.load.running == 0
 
