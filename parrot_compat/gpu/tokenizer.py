@@ -106,8 +106,11 @@ class HuggingFaceTokenizer:
 
 
 def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's wire form → what templates read: text parts joined, tool-call arguments as objects."""
-    changed = dict(message)
+    """OpenAI's wire form → what templates read: text parts joined, tool-call arguments as objects.
+
+    Fields that are `None` are left out, as newer transformers do: many templates would write the word "None".
+    """
+    changed = {name: value for name, value in message.items() if value is not None}
     if isinstance(message.get("content"), (list, tuple)):
         changed["content"] = "".join(_texts(message["content"]))
     if message.get("tool_calls"):
