@@ -5,13 +5,12 @@ It knows nothing of engines.
 Tenants take turns by the tokens they were served; a tenant's apps go in the order in which they began (an app that
 is nearly done is not overtaken by one that just came), an app's tasks in the order in which they became ready.
 
-The invariant: a task that was put is popped, or forgotten, exactly once.
+The invariant: a task that was put is here until it is started or forgotten.
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Iterator
 
 from .task import Task
@@ -31,20 +30,23 @@ def _cost(task: Task) -> int:
     return task.rendered.prompt_tokens + expected_output_tokens(task)
 
 
+_Entry = tuple[int, int, Task]
+"""Order of the session, turn, task. A task that comes back has a new entry; the old one is recognised by identity."""
+
+
 class _Lane:
     """One tenant's tasks and the tokens it was served while anybody waited."""
 
-    def __init__(self, served_tokens: float) -> None:
+    def __init__(self, served_tokens: int) -> None:
         self.served_tokens = served_tokens
-        self.waiting: list[tuple[int, int, Task]] = []  # heap of (order of the session, turn, task)
+        self.waiting: list[_Entry] = []  # a heap, in which some have left
 
 
 class ReadyQueue:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
-        self._tasks: set[Task] = set()
-        self._turns = itertools.count()
-        self._floor_tokens = 0.0  # what the tenant last served had been served: newcomers start here, not at zero
+        self._tasks: dict[Task, _Entry] = {}
+        self._floor_tokens = 0  # what the tenant last served had been served before: newcomers start here, not at zero
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -53,45 +55,62 @@ class ReadyQueue:
         return iter(tuple(self._tasks))
 
     def put(self, task: Task) -> None:
-        """A task that comes back keeps its turn."""
-        if task.turn is None:
-            task.turn = next(self._turns)
+        """`task.turn` is given by the scheduler; a task that comes back keeps it."""
+        assert task.turn is not None and task not in self._tasks
         tenant = task.flow.tenant
         lane = self._lanes.get(tenant)
         if lane is None:
             lane = self._lanes[tenant] = _Lane(self._floor_tokens)
         elif not lane.waiting:
             lane.served_tokens = max(lane.served_tokens, self._floor_tokens)  # idling earns no credit
-        heapq.heappush(lane.waiting, (task.flow.order, task.turn, task))
-        self._tasks.add(task)
+        entry = self._tasks[task] = (task.flow.order, task.turn, task)
+        heapq.heappush(lane.waiting, entry)
 
-    def pop(self) -> Task | None:
-        """The next in turn. Its tokens count as served to its tenant."""
-        while open_lanes := [lane for lane in self._lanes.values() if lane.waiting]:
-            lane = min(open_lanes, key=lambda lane: lane.served_tokens)
-            _, _, task = heapq.heappop(lane.waiting)
-            if task in self._tasks:
-                self._tasks.discard(task)
-                self._floor_tokens = max(self._floor_tokens, lane.served_tokens)
-                lane.served_tokens += _cost(task)
-                return task
-        return None
+    def first(self, tasks: int | None) -> list[Task]:
+        """Up to `tasks` of them (`None`: all) in the order of their turns. They stay here."""
+        served = {tenant: lane.served_tokens for tenant, lane in self._lanes.items()}
+        taken: list[tuple[_Lane, _Entry]] = []
+        while (tasks is None or len(taken) < tasks) and (tenant := self._next_tenant(served)) is not None:
+            lane = self._lanes[tenant]
+            entry = heapq.heappop(lane.waiting)
+            taken.append((lane, entry))
+            served[tenant] += _cost(entry[2])
+        for lane, entry in taken:
+            heapq.heappush(lane.waiting, entry)
+        return [task for _, (_, _, task) in taken]
 
-    def put_back(self, task: Task) -> None:
-        """It was popped and could not start: as if it had not been popped."""
-        self.put(task)
-        self._lanes[task.flow.tenant].served_tokens -= _cost(task)
+    def start(self, task: Task) -> None:
+        """It leaves for an engine, and its tokens count as served to its tenant."""
+        lane = self._lanes[task.flow.tenant]
+        self._floor_tokens = max(self._floor_tokens, lane.served_tokens)
+        lane.served_tokens += _cost(task)
+        self.forget(task)
 
     def forget(self, task: Task) -> None:
         """It ended while it waited. Does nothing if it is not here."""
         if task not in self._tasks:
             return
-        self._tasks.discard(task)
+        del self._tasks[task]
         lane = self._lanes[task.flow.tenant]
-        if len(lane.waiting) > 2 * len(self._tasks) + 64:  # more corpses than tasks
-            lane.waiting = [entry for entry in lane.waiting if entry[2] in self._tasks]
+        if len(lane.waiting) > 2 * len(self._tasks) + 64:  # mostly tasks that have left
+            lane.waiting = [entry for entry in lane.waiting if self._is_here(entry)]
             heapq.heapify(lane.waiting)
 
     def check(self) -> None:
-        waiting = [entry[2] for lane in self._lanes.values() for entry in lane.waiting]
-        assert len(set(waiting)) == len(waiting) and self._tasks <= set(waiting)
+        here = [entry[2] for lane in self._lanes.values() for entry in lane.waiting if self._is_here(entry)]
+        assert len(here) == len(self._tasks) and set(here) == self._tasks.keys()
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _is_here(self, entry: _Entry) -> bool:
+        return self._tasks.get(entry[2]) is entry
+
+    def _next_tenant(self, served: dict[str, int]) -> str | None:
+        """Of those with a task here, the one that was served least."""
+        best: str | None = None
+        for tenant, lane in self._lanes.items():
+            while lane.waiting and not self._is_here(lane.waiting[0]):
+                heapq.heappop(lane.waiting)
+            if lane.waiting and (best is None or served[tenant] < served[best]):
+                best = tenant
+        return best

@@ -9,6 +9,7 @@ The invariant: a ready task is in the queue, or on an engine, or over; and where
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -34,6 +35,7 @@ class Scheduler:
         self._background = background
         self._queues: dict[str, ReadyQueue] = {}  # by model, those where anything waits
         self._attempts: dict[Task, Attempt] = {}
+        self._turns = itertools.count()
         self._is_awake = False
         fleet.watch(self.wake)
 
@@ -46,6 +48,8 @@ class Scheduler:
         return len(self._attempts)
 
     def put(self, task: Task) -> None:
+        if task.turn is None:
+            task.turn = next(self._turns)
         self._queues.setdefault(task.model, ReadyQueue()).put(task)
         self.wake()
 
@@ -85,9 +89,7 @@ class Scheduler:
         free_rows = _free_rows(members)
         if free_rows == 0:
             return
-        tasks: list[Task] = []
-        while (free_rows is None or len(tasks) < free_rows + _LOOKAHEAD) and (task := queue.pop()) is not None:
-            tasks.append(task)
+        tasks = queue.first(None if free_rows is None else free_rows + _LOOKAHEAD)
         limit = self._fleet.context_tokens(model)
         for task in tasks:
             assert task.rendered is not None
@@ -102,9 +104,8 @@ class Scheduler:
         }
         for task in tasks:
             if task in placed:
+                queue.start(task)
                 self._start(task, placed[task])
-            else:
-                queue.put_back(task)
 
     def _start(self, task: Task, assignment: Assignment) -> None:
         assert task.rendered is not None

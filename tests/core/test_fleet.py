@@ -1,0 +1,57 @@
+"""The fleet: who may join, what is learned of members, and how they go."""
+
+from __future__ import annotations
+
+import pytest
+
+from parrot_compat.core.engine import EngineInfo
+from parrot_compat.core.engines.scripted import ScriptedEngine
+from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
+from parrot_compat.core.events import EngineGone
+
+from .conftest import World, make_call
+
+
+async def test_a_name_is_taken_once(world: World) -> None:
+    world.engine("a")
+    with pytest.raises(EngineError, match="named 'a' is in the fleet already"):
+        world.engine("a")
+
+
+async def test_an_engine_that_takes_tokens_needs_a_tokenizer(world: World) -> None:
+    with pytest.raises(ModelRefused, match="no tokenizer came with model 'm'"):
+        world.fleet.add(ScriptedEngine({}, EngineInfo(name="a", model="m", context_tokens=9)))
+    world.engine("b")
+    world.fleet.add(ScriptedEngine({}, EngineInfo(name="a", model="m", context_tokens=9)))  # shares the model's
+    world.fleet.check()
+
+
+async def test_context_ids_are_never_used_twice(world: World) -> None:
+    assert len({world.fleet.draw_context() for _ in range(100)}) == 100
+
+
+async def test_losing_an_engine_twice_is_losing_it_once(world: World) -> None:
+    world.engine("a")
+    member = world.fleet.member("a")
+    world.fleet.lost(member, EngineLost("x"))
+    world.fleet.lost(member, EngineLost("y"))
+    (gone,) = world.of(EngineGone)
+    assert isinstance(gone, EngineGone) and gone.reason == "x" and not gone.is_restarting
+
+
+async def test_speeds_are_learned_from_what_is_seen(world: World) -> None:
+    world.engine("a")
+    member = world.fleet.member("a")
+    session = world.manager.open_session()
+    for n in range(30):
+        await (await session.submit(make_call(f"c{n}", chr(97 + n) * 200, max_tokens=20))).finished()
+    assert member.prefill_tokens_s == pytest.approx(1000, rel=0.3)
+    assert member.step_s == pytest.approx(0.01, rel=0.3)
+    assert member.call_s == pytest.approx(0.4, rel=0.3)
+    member.check()
+
+
+async def test_a_fleet_that_is_closed_takes_no_engine(world: World) -> None:
+    await world.fleet.close()
+    with pytest.raises(EngineError, match="the fleet is closed"):
+        world.engine("a")

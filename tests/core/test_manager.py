@@ -1,0 +1,193 @@
+"""The manager: models, sessions, limits, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from parrot_compat.core.engine import EngineInfo
+from parrot_compat.core.engines.scripted import ScriptedEngine
+from parrot_compat.core.errors import Cancelled, EngineLost, NoEngineForModel, QueueFull, TooManyCalls, UnknownSession
+from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Limits, Manager
+from parrot_compat.core.task import TaskState
+
+from .conftest import World, make_call
+
+
+async def test_models_are_listed_in_order_with_their_engines_and_the_largest_context(world: World) -> None:
+    world.engine("a", model="m", context_tokens=100)
+    world.engine("b", model="n")
+    world.engine("c", model="m", context_tokens=200)
+    cards = world.manager.models()
+    assert [(card.name, card.context_tokens, card.engines) for card in cards] == [
+        ("m", 200, ("a", "c")),
+        ("n", 4096, ("b",)),
+    ]
+
+
+async def test_a_call_that_names_no_model_takes_the_first(world: World) -> None:
+    world.engine("a", model="m")
+    world.engine("b", model="n")
+    task = await world.manager.open_session().submit(make_call("c"))
+    assert task.model == "m"
+    assert world.manager.tokenizer() is world.fleet.tokenizer("m")
+
+
+async def test_without_engines_there_is_no_model(world: World) -> None:
+    assert world.manager.models() == ()
+    with pytest.raises(NoEngineForModel, match="served: nothing"):
+        world.manager.tokenizer()
+
+
+async def test_a_model_whose_engine_restarts_stays_listed(world: World) -> None:
+    engine = world.engine(returns=True)
+    engine.die()
+    world.fleet.lost(world.fleet.member("a"), EngineLost("gone"))
+    (card,) = world.manager.models()
+    assert card.name == "m" and card.engines == ()
+    await world.clock.sleep(1)
+    assert world.manager.models()[0].engines == ("a",)
+
+
+async def test_a_session_is_found_by_its_id_and_its_tenant_only(world: World) -> None:
+    session = world.manager.open_session("one", name="notebook")
+    assert world.manager.session(session.id, "one") is session
+    refusals = []
+    for session_id, tenant in (
+        (session.id, "two"),
+        (session.id, ""),
+        ("0", "one"),
+        ("../1", "one"),
+        ("x" * 10**6, "one"),
+    ):
+        with pytest.raises(UnknownSession) as refusal:
+            world.manager.session(session_id, tenant)
+        refusals.append(str(refusal.value))
+    assert refusals[0] == refusals[1] and max(map(len, refusals)) < 200
+
+
+async def test_session_ids_cannot_be_guessed_from_each_other(world: World) -> None:
+    ids = {world.manager.open_session().id for _ in range(100)}
+    assert len(ids) == 100 and {len(id) for id in ids} == {32}
+
+
+async def test_the_server_holds_only_so_many_calls(world: World) -> None:
+    world.limit(Limits(open_calls=3))
+    world.engine().stall()
+    session = world.manager.open_session()
+    tasks = await session.submit_all([make_call("a"), make_call("b")])
+    with pytest.raises(QueueFull, match="4 open here; the limit is 3"):
+        await session.submit_all([make_call("c"), make_call("d")])
+    await session.submit(make_call("c"))
+    tasks[0].cancel()
+    await session.submit(make_call("d"))
+    world.manager.check()
+
+
+async def test_a_tenant_holds_only_so_many_calls(world: World) -> None:
+    world.limit(Limits(open_calls_per_tenant=1))
+    world.engine()
+    first = await world.manager.open_session("one").submit(make_call("a"))
+    with pytest.raises(TooManyCalls):
+        await world.manager.open_session("one").submit(make_call("b"))
+    await world.manager.open_session("two").submit(make_call("c"))
+    await first.finished()
+    await world.manager.open_session("one").submit(make_call("d"))
+
+
+async def test_closing_lets_open_calls_finish_within_the_time_given(world: World) -> None:
+    world.engine()
+    tasks = await world.manager.open_session().submit_all([make_call("a"), make_call("b", "b", "out-a")])
+    await world.manager.close(drain_s=60)
+    assert [task.state for task in tasks] == [TaskState.FINISHED] * 2
+    assert world.clock.now() < 60
+
+
+async def test_closing_ends_what_does_not_finish_in_time_and_closes_the_engines(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session()
+    engine.stall()
+    task = await session.submit(make_call("a"))
+    await world.manager.close(drain_s=5)
+    assert isinstance(task.failure, Cancelled) and world.clock.now() == pytest.approx(5, abs=0.1)
+    with pytest.raises(EngineLost):
+        await engine.free(world.fleet.draw_context())
+    with pytest.raises(QueueFull, match="shutting down"):
+        world.manager.open_session()
+    assert world.manager.sessions() == ()
+
+
+async def test_leaving_the_block_leaves_no_work_behind() -> None:
+    before = asyncio.all_tasks()
+    fleet = Fleet()
+    engine = ScriptedEngine({"": "x" * 10_000}, EngineInfo(name="a", model="m", context_tokens=20_000))
+    fleet.add(engine, engine.tokenizer)
+    async with Manager(fleet) as manager:
+        session = manager.open_session()
+        tasks = await session.submit_all([make_call(f"c{n}") for n in range(20)])
+        await anext(tasks[0].chunks())
+    assert all(isinstance(task.failure, Cancelled) for task in tasks)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_listener_that_raises_is_reported_once_dropped_and_breaks_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Event] = []
+
+    def bad(event: Event) -> None:
+        heard.append(event)
+        raise RuntimeError("disk full")
+
+    world.manager.events.subscribe(bad)
+    world.engine()
+    task = await world.manager.open_session().submit(make_call("c"))
+    assert (await task.finished()).text == "<c>"
+    assert len(heard) == 1 and caplog.text.count("hears nothing more") == 1
+
+
+async def test_a_listener_hears_everything_until_it_unsubscribes(world: World) -> None:
+    heard: list[Event] = []
+    unsubscribe = world.manager.events.subscribe(heard.append)
+    session = world.manager.open_session("t", "n")
+    unsubscribe()
+    unsubscribe()
+    await session.close()
+    assert [type(event) for event in heard] == [SessionOpened]
+    assert [type(event) for event in world.events] == [SessionOpened, SessionClosed]
+
+
+def test_a_listener_may_unsubscribe_while_it_listens() -> None:
+    stream, heard = EventStream(), []
+    event = SessionClosed(at_s=0.0, session="s", tenant="")
+
+    def once(event: Event) -> None:
+        heard.append(event)
+        unsubscribe()
+
+    unsubscribe = stream.subscribe(once)
+    stream.subscribe(heard.append)
+    stream.emit(event)
+    stream.emit(event)
+    assert heard == [event] * 3
+
+
+async def test_a_thousand_calls_of_twenty_apps_all_end_and_leave_nothing(world: World) -> None:
+    world.limit(Limits())
+    for name in "abc":
+        world.engine(name, max_rows=8)
+
+    async def app(number: int) -> str:
+        session = world.manager.open_session(tenant=f"t{number % 3}")
+        maps = [make_call(f"m{n}", f"{number}/{n}") for n in range(49)]
+        *_, last = await session.submit_all([*maps, make_call("reduce", "r", *(call.output for call in maps))])
+        text = (await last.finished()).text
+        await session.close()
+        return text
+
+    answers = await asyncio.gather(*map(app, range(20)))
+    assert answers == [f"<r {' '.join(f'<{number}/{n}>' for n in range(49))}>" for number in range(20)]
+    world.manager.check()

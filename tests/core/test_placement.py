@@ -1,0 +1,148 @@
+"""Placement: pure, so every case is a table of engines and tasks and what must come out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrot_compat.core.placement import Candidate, EngineView, place
+from parrot_compat.core.prefix import BLOCK_TOKENS
+
+IDLE = EngineView(
+    name="a",
+    context_tokens=100_000,
+    rows=0,
+    waiting_tokens=0,
+    prefill_tokens_s=1000.0,
+    step_s=0.01,
+    call_s=1.0,
+)
+
+
+def engine(name: str, **changes: object) -> EngineView:
+    return replace(IDLE, name=name, **changes)  # type: ignore[arg-type]
+
+
+def task(key: str, prompt_tokens: int = 500, prefix: str = "", shared_blocks: int = 0, **fields: object) -> Candidate:
+    blocks = tuple(hash((prefix, index)) for index in range(shared_blocks))
+    return Candidate(key=key, prompt_tokens=prompt_tokens, output_tokens=50, blocks=blocks, **fields)  # type: ignore[arg-type]
+
+
+def home(prefix: str, blocks: int) -> frozenset[int]:
+    return frozenset(hash((prefix, index)) for index in range(blocks))
+
+
+def engines_of(tasks: list[Candidate], engines: list[EngineView]) -> dict[object, str]:
+    return {assignment.key: assignment.engine for assignment in place(tasks, engines)}
+
+
+def test_twelve_parallel_maps_share_two_idle_engines() -> None:
+    maps = [task(f"map{n}") for n in range(12)]
+    assert Counter(engines_of(maps, [engine("a"), engine("b")]).values()) == {"a": 6, "b": 6}
+
+
+def test_twelve_maps_with_one_prefix_share_two_idle_engines_too() -> None:
+    maps = [task(f"map{n}", 1000, "instruction", shared_blocks=6, group="reduce") for n in range(12)]
+    assert Counter(engines_of(maps, [engine("a"), engine("b")]).values()) == {"a": 6, "b": 6}
+
+
+def test_a_prefix_brings_a_task_home() -> None:
+    engines = [engine("a"), engine("b", homes=home("p", 10))]
+    (assignment,) = place([task("t", 500, "p", shared_blocks=12)], engines)
+    assert (assignment.engine, assignment.reused_tokens) == ("b", 10 * BLOCK_TOKENS)
+
+
+def test_a_busier_engine_without_the_prefix_never_overrides_its_home() -> None:
+    engines = [engine("home", homes=home("p", 10)), engine("busier", rows=3, waiting_tokens=600)]
+    assert engines_of([task("t", 500, "p", shared_blocks=10)], engines) == {"t": "home"}
+    assert engines_of([task("t", 500, "p", shared_blocks=10)], engines[::-1]) == {"t": "home"}
+
+
+def test_an_idle_engine_beats_the_home_where_the_wait_costs_more_than_the_reuse() -> None:
+    cheap_wait = engine("home", homes=home("p", 10), rows=1, waiting_tokens=200)
+    dear_wait = engine("home", homes=home("p", 10), rows=1, waiting_tokens=400)
+    wanted = task("t", 500, "p", shared_blocks=10)
+    assert engines_of([wanted], [cheap_wait, engine("idle")]) == {"t": "home"}
+    assert engines_of([wanted], [dear_wait, engine("idle")]) == {"t": "idle"}
+
+
+def test_a_task_waits_for_its_full_home_where_that_is_cheaper_than_starting_elsewhere() -> None:
+    full = engine("home", homes=home("p", 1000), rows=4, max_rows=4, call_s=1.0)
+    assert engines_of([task("t", 32_500, "p", shared_blocks=1000)], [full, engine("idle")]) == {}
+    assert engines_of([task("t", 500, "p", shared_blocks=10)], [full, engine("idle")]) == {"t": "idle"}
+
+
+def test_full_engines_take_nothing() -> None:
+    tasks = [task(f"t{n}") for n in range(5)]
+    assert len(place(tasks, [engine("a", max_rows=2), engine("b", max_rows=1)])) == 3
+
+
+def test_a_faster_engine_gets_more() -> None:
+    tasks = [task(f"t{n}") for n in range(12)]
+    shares = Counter(engines_of(tasks, [engine("slow"), engine("fast", prefill_tokens_s=3000.0)]).values())
+    assert shares["fast"] >= 2 * shares["slow"] > 0
+
+
+def test_a_prompt_goes_where_it_fits() -> None:
+    assert engines_of([task("t", 5000)], [engine("small", context_tokens=4096), engine("big")]) == {"t": "big"}
+    assert place([task("t", 5000)], [engine("small", context_tokens=4096)]) == ()
+    assert engines_of([task("t", 5000)], [engine("text", context_tokens=None)]) == {"t": "text"}
+
+
+def test_two_groups_with_a_prefix_each_are_brought_together() -> None:
+    tasks = [
+        task(f"{app}{n}", 3300, app, shared_blocks=100, group=app) for n in range(4) for app in ("first", "second")
+    ]
+    chosen = engines_of(tasks, [engine("a", homes=home("first", 100)), engine("b", homes=home("second", 100))])
+    assert {chosen[f"first{n}"] for n in range(4)} == {"a"}
+    assert {chosen[f"second{n}"] for n in range(4)} == {"b"}
+
+
+def test_the_longest_of_a_group_starts_first() -> None:
+    tasks = [task("short", 100, group="g"), task("other"), task("long", 900, group="g")]
+    assert [assignment.key for assignment in place(tasks, [engine("a")])] == ["long", "short", "other"]
+
+
+views = st.builds(
+    engine,
+    st.sampled_from("abc"),
+    rows=st.integers(0, 6),
+    waiting_tokens=st.integers(0, 5000),
+    prefill_tokens_s=st.floats(10, 1e5),
+    max_rows=st.none() | st.integers(1, 6),
+    context_tokens=st.sampled_from([100, 2000, None]),
+)
+candidates = st.builds(
+    task,
+    st.uuids().map(str),
+    st.integers(1, 3000),
+    st.sampled_from("pq"),
+    st.integers(0, 20),
+    group=st.none() | st.sampled_from("gh"),
+)
+
+
+@given(st.lists(candidates, max_size=12), st.lists(views, max_size=3, unique_by=lambda view: view.name))
+def test_whatever_the_load_nothing_is_placed_twice_or_where_it_cannot_be(
+    tasks: list[Candidate], engines: list[EngineView]
+) -> None:
+    assignments = place(tasks, engines)
+    assert assignments == place(tasks, engines)
+    assert len({assignment.key for assignment in assignments}) == len(assignments)
+    given_rows = Counter(assignment.engine for assignment in assignments)
+    by_name, by_key = {view.name: view for view in engines}, {task.key: task for task in tasks}
+    for assignment in assignments:
+        view, wanted = by_name[assignment.engine], by_key[assignment.key]
+        assert view.context_tokens is None or wanted.prompt_tokens < view.context_tokens
+        assert 0 <= assignment.reused_tokens <= wanted.prompt_tokens
+        assert view.max_rows is None or view.rows + given_rows[view.name] <= view.max_rows
+    fitting = [
+        task
+        for task in tasks
+        if any(view.context_tokens is None or task.prompt_tokens < view.context_tokens for view in engines)
+    ]
+    if all(view.max_rows is None for view in engines):
+        assert len(assignments) == len(fitting)

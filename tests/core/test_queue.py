@@ -1,0 +1,120 @@
+"""The queue: turns among tenants and apps, and random histories against a list."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrot_compat.core.clock import SimulatedClock
+from parrot_compat.core.prompt import Text
+from parrot_compat.core.queue import ReadyQueue
+from parrot_compat.core.rendering import Rendered
+from parrot_compat.core.task import Flow, Task
+from parrot_compat.core.variable import Variable
+
+from .conftest import make_call
+
+
+def ready_task(turn: int, tenant: str = "", order: int = 0, prompt_tokens: int = 10) -> Task:
+    call = make_call(f"{tenant}{order}/{turn}", max_tokens=10)
+    flow = Flow(tenant=tenant, session=str(order), order=order)
+    output = Variable(call.output)
+    task = Task(
+        call, model="m", output=output, flow=flow, group=None, seed=0, clock=SimulatedClock(), on_end=lambda task: None
+    )
+    task.make_ready(Rendered(content=Text(""), ids=None, prompt_tokens=prompt_tokens, blocks=()))
+    task.turn = turn
+    return task
+
+
+def drain(queue: ReadyQueue) -> list[Task]:
+    order = []
+    while queue:
+        (task,) = queue.first(1)
+        queue.start(task)
+        order.append(task)
+        queue.check()
+    return order
+
+
+async def test_an_app_that_began_first_goes_first_and_its_tasks_as_they_became_ready() -> None:
+    queue = ReadyQueue()
+    late, early, earlier = ready_task(0, order=5), ready_task(2, order=1), ready_task(1, order=1)
+    for task in (late, early, earlier):
+        queue.put(task)
+    assert drain(queue) == [earlier, early, late]
+
+
+async def test_looking_changes_nothing() -> None:
+    queue = ReadyQueue()
+    tasks = [ready_task(turn, tenant) for turn, tenant in enumerate("abcab")]
+    for task in tasks:
+        queue.put(task)
+    assert queue.first(3) == queue.first(3) == queue.first(None)[:3]
+    assert len(queue) == 5 and set(queue.first(None)) == set(tasks)
+    assert queue.first(None) == drain(queue)
+
+
+async def test_tenants_take_turns_by_tokens() -> None:
+    queue = ReadyQueue()
+    for turn in range(30):
+        queue.put(ready_task(turn, "long", prompt_tokens=90))
+        queue.put(ready_task(100 + turn, "short", prompt_tokens=10))
+    started = [task.flow.tenant for task in drain(queue)[:24]]
+    assert 3 <= started.count("long") <= 5
+
+
+async def test_a_tenant_that_comes_late_has_its_turn_soon_and_no_credit_for_its_absence() -> None:
+    queue = ReadyQueue()
+    for turn in range(50):
+        queue.put(ready_task(turn, "flood"))
+    for _ in range(20):
+        queue.start(queue.first(1)[0])
+    queue.first(None)  # looking far ahead must not count as serving
+    for turn in range(50, 80):
+        queue.put(ready_task(turn, "late"))
+    assert [task.flow.tenant for task in drain(queue)[:10]].count("late") == 5
+
+
+async def test_a_task_that_comes_back_keeps_its_turn_and_is_here_once() -> None:
+    queue = ReadyQueue()
+    tasks = [ready_task(turn) for turn in range(4)]
+    for task in tasks:
+        queue.put(task)
+    queue.start(tasks[0])
+    queue.put(tasks[0])
+    queue.check()
+    assert drain(queue) == tasks
+
+
+async def test_what_has_left_does_not_pile_up() -> None:
+    queue = ReadyQueue()
+    stays = ready_task(0, order=9)
+    queue.put(stays)
+    for turn in range(1, 2000):
+        task = ready_task(turn)
+        queue.put(task)
+        queue.forget(task)
+    assert sum(len(lane.waiting) for lane in queue._lanes.values()) < 100  # memory has no other window
+    assert drain(queue) == [stays]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["put", "start", "forget", "back"]), st.integers(0, 3)), max_size=60))
+async def test_every_task_is_here_until_it_is_started_or_forgotten(steps: list[tuple[str, int]]) -> None:
+    queue, here, gone = ReadyQueue(), [], []
+    for turn, (what, number) in enumerate(steps):
+        if what == "put":
+            here.append(ready_task(turn, tenant=str(number % 2), order=number))
+            queue.put(here[-1])
+        elif what == "back" and gone:
+            here.append(gone.pop(number % len(gone)))
+            queue.put(here[-1])
+        elif what == "start" and here:
+            task = queue.first(1)[0]
+            queue.start(task)
+            here.remove(task)
+            gone.append(task)
+        elif what == "forget" and here:
+            queue.forget(here.pop(number % len(here)))
+        queue.check()
+        assert set(queue.first(None)) == set(here) and len(queue) == len(here)
