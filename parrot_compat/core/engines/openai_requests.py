@@ -1,0 +1,109 @@
+"""What is said to an OpenAI-compatible server, and what its answers and errors mean to us.
+
+Plain functions between our words and the wire; they know nothing of connections.
+
+The invariant: a request says what the caller asked for and no more, so that what was not asked is decided by the
+server's own defaults; fields outside OpenAI's API are sent only where they say something.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+
+from ..call import Finish, ResolvedSampling, Usage
+from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel, ParrotError, PromptTooLong, QueueFull
+from ..prompt import Chat, Text, Tokens
+
+__all__ = ["chat_request", "completion_request", "finish_of", "our_error", "usage_of"]
+
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what sampling without the field would do
+_TOO_LONG = ("prompt is too long", "context length", "context_length", "context size", "maximum context")
+
+
+def chat_request(model: str, chat: Chat, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
+    tools: dict[str, Any] = {"tools": list(chat.tools)} if chat.tools else {}
+    return _request(model, sampling, context_tokens) | tools | {"messages": list(chat.messages)}
+
+
+def completion_request(
+    model: str, content: Text | Tokens, sampling: ResolvedSampling, context_tokens: int
+) -> dict[str, Any]:
+    prompt = content.text if isinstance(content, Text) else list(content.ids)
+    return _request(model, sampling, context_tokens) | {"prompt": prompt}
+
+
+def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
+    """`context_tokens` as `max_tokens` is the rest of the context: what a server does that is not told."""
+    request: dict[str, Any] = {
+        "model": model,
+        "seed": sampling.seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if "max_tokens" in sampling.asked or sampling.max_tokens < context_tokens:
+        request["max_tokens"] = sampling.max_tokens
+    if sampling.stop:
+        request["stop"] = list(sampling.stop)
+    chosen = {
+        name: value
+        for name, neutral in _NEUTRAL.items()
+        if (value := getattr(sampling, name)) != neutral or name in sampling.asked
+    }
+    request |= {name: chosen.pop(name) for name in ("temperature", "top_p") if name in chosen}
+    chosen |= {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}
+    chosen |= {"ignore_eos": True} if sampling.ignore_eos else {}
+    chosen |= {"stop_token_ids": list(sampling.stop_token_ids)} if sampling.stop_token_ids else {}
+    return request | ({"extra_body": chosen} if chosen else {})
+
+
+def finish_of(reason: str) -> Finish:
+    """Whatever else made the model end its turn (a tool call, a content filter) is a stop."""
+    return Finish.LENGTH if reason == "length" else Finish.STOP
+
+
+def usage_of(usage: Any) -> Usage:
+    """Of a usage object; some servers leave fields out."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Usage(
+        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+        output_tokens=getattr(usage, "completion_tokens", None) or 0,
+        cached_tokens=getattr(details, "cached_tokens", None) or 0,
+    )
+
+
+def our_error(name: str, error: Exception) -> ParrotError:
+    """What an error of the SDK, or of the connection under it, means. `name` is the engine's."""
+    match error:
+        case openai.APIConnectionError():  # timeouts are among them
+            return EngineLost(f"the server behind engine {name!r} cannot be reached: {error.__cause__ or error}")
+        case openai.APIStatusError():
+            return _status_error(name, error)
+        case openai.APIError():
+            return EngineError(f"the server behind engine {name!r} failed while it answered: {error.message}")
+        case ValueError():
+            return EngineError(f"the server behind engine {name!r} says what cannot be read: {error}")
+        case _:  # the SDK before 3 hands connection errors of its HTTP library through while it reads a stream
+            return EngineLost(f"the connection to engine {name!r} broke: {type(error).__name__}: {error}")
+
+
+def _status_error(name: str, error: openai.APIStatusError) -> ParrotError:
+    said = error.body if isinstance(error.body, dict) else {}
+    message = str(said.get("message") or error.message)
+    if error.status_code in (400, 413, 422):
+        if said.get("code") == "context_length_exceeded" or any(words in message.lower() for words in _TOO_LONG):
+            return PromptTooLong(message if "prompt is too long" in message else f"prompt is too long: {message}")
+        return BadPrompt(message, param=said.get("param"))
+    if error.status_code == 404:
+        return NoEngineForModel(f"the server behind engine {name!r} does not know what was asked: {message}")
+    if error.status_code in (429, 503):
+        return QueueFull(f"the server behind engine {name!r} is full: {message}", _retry_after_s(error))
+    return EngineError(f"the server behind engine {name!r} answered {error.status_code}: {message}")
+
+
+def _retry_after_s(error: openai.APIStatusError) -> float:
+    try:
+        return max(0.0, float(error.response.headers.get("retry-after", "")))
+    except ValueError:
+        return 1.0
