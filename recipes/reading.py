@@ -59,4 +59,4 @@ def cut(text: str, llm: BaseLanguageModel, tokens: int) -> list[str]:
             pieces[-1:] = [longer]
         else:
             pieces += cut(part, llm, tokens)
-    return pieces
+    return [piece for piece in pieces if piece.strip()]
