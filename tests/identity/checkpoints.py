@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -39,7 +40,7 @@ _CHAT_TEMPLATE = (
 )
 _TEXT = "the quick brown fox jumps over the lazy dog while seven wizards mix potions and parrots repeat what they hear "
 
-_SIZES: dict[str, int] = {
+_SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "max_position_embeddings": CONTEXT_TOKENS,
     "bos_token_id": 0,
