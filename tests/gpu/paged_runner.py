@@ -64,7 +64,7 @@ class PagedRunner:
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, a step does not end."""
     hold_from: int | None = None
-    """The gate closes by itself when this many steps have run."""
+    """The gate closes by itself as this step begins, and `inside` is set then and not before."""
     inside: threading.Event = field(default_factory=threading.Event)
     """Set when a step has begun."""
 
@@ -78,7 +78,8 @@ class PagedRunner:
         )
         if len(self.steps) == self.hold_from:
             self.gate.clear()
-        self.inside.set()
+        if self.hold_from in (None, len(self.steps)):
+            self.inside.set()
         assert self.gate.wait(30)
         if self.fails:
             raise self.fails.pop(0)

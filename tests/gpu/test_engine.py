@@ -127,6 +127,13 @@ async def test_ignore_eos_goes_on_and_min_tokens_delays_the_end(engine: PagedEng
     assert len(await answer(engine, 3, prompt(9), 20, min_tokens=4)) == 20
 
 
+async def test_a_stop_token_before_min_tokens_ends_nothing(engine: PagedEngine) -> None:
+    whole = expected(prompt(9), 20)
+    end = dict(stop_token_ids=(whole[2],), ignore_eos=True)
+    assert await answer(engine, 1, prompt(9), 20, **end) == whole[:3]
+    assert await answer(engine, 2, prompt(9), 20, min_tokens=3, **end) == whole
+
+
 async def test_a_stop_token_ends_the_answer_and_is_no_text(engine: PagedEngine) -> None:
     whole = expected(prompt(9), 8)
     text, chunks = await collect(
@@ -311,8 +318,8 @@ async def test_freeing_a_context_ends_the_work_on_it(engine: PagedEngine) -> Non
 async def test_closing_the_iterator_gives_back_rows_and_pages_without_a_free(engine: PagedEngine) -> None:
     engine.runner.hold_from = 4
     chunks = engine.generate(generate(1, prompt(30), 90))
-    async for _ in chunks:
-        break
+    await anext(chunks)
+    await asyncio.to_thread(engine.runner.inside.wait, 30)
     await chunks.aclose()  # type: ignore[attr-defined]
     engine.runner.gate.set()
     await drained(engine)
@@ -356,6 +363,7 @@ async def test_a_cancelled_leader_of_a_common_prefix_does_not_strand_its_followe
     followers = [asyncio.create_task(answer(engine, n, (*head, n), 6)) for n in (12, 13)]
     await asyncio.sleep(0)
     leader.cancel()
+    await asyncio.gather(leader, return_exceptions=True)
     engine.runner.gate.set()
     assert await asyncio.gather(*followers) == [expected((*head, n), 6) for n in (12, 13)]
     await drained(engine, 12, 13)
