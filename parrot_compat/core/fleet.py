@@ -12,7 +12,7 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from .background import Background
 from .clock import Clock, RealClock
@@ -22,10 +22,20 @@ from .events import EngineGone, EngineJoined, EventStream
 from .placement import EngineView
 from .tokenizer import Tokenizer
 
-__all__ = ["Fleet", "Member", "Restart"]
+__all__ = ["Fleet", "Member", "Mortal", "Restart"]
 
 Restart = Callable[[], Awaitable[Engine]]
 """Makes a fresh engine, started, in place of a lost one. May raise: it is tried again, later and later."""
+
+
+@runtime_checkable
+class Mortal(Protocol):
+    """An engine that says when it is gone, so that the fleet need not find out by a call that fails."""
+
+    async def lost(self) -> EngineLost:
+        """Returns when the engine is gone, by itself or because it was closed."""
+        ...
+
 
 _log = logging.getLogger(__name__)
 
@@ -182,6 +192,8 @@ class Fleet:
             self._tokenizers[info.model] = tokenizer
         member = self._members[info.name] = Member(engine, tokenizer, restart)
         self._returning.pop(info.name, None)
+        if isinstance(engine, Mortal):
+            self._background.spawn(self._mourn(member, engine), f"watch engine {info.name}")
         self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))
         self._tell()
         return member
@@ -226,6 +238,9 @@ class Fleet:
             member.check()
 
     # ---- inside ----------------------------------------------------------------------------------------
+
+    async def _mourn(self, member: Member, engine: Mortal) -> None:
+        self.lost(member, await engine.lost())
 
     async def _replace(self, member: Member) -> None:
         await _close(member)

@@ -39,6 +39,19 @@ async def test_losing_an_engine_twice_is_losing_it_once(world: World) -> None:
     assert isinstance(gone, EngineGone) and gone.reason == "x" and not gone.is_restarting
 
 
+async def test_the_death_of_an_idle_engine_is_noticed_at_once(world: World) -> None:
+    world.engine("a", returns=True)
+    world.engine("b")
+    await world.clock.sleep(1)
+    for member in world.fleet:
+        assert isinstance(member.engine, ScriptedEngine)
+        member.engine.die("the power went")
+    await world.clock.sleep(1)
+    assert [event.engine for event in world.of(EngineGone) if isinstance(event, EngineGone)] == ["a", "b"]
+    assert [member.info.name for member in world.fleet] == ["a"]  # it came back
+    world.fleet.check()
+
+
 async def test_speeds_are_learned_from_what_is_seen(world: World) -> None:
     world.engine("a")
     member = world.fleet.member("a")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,22 +43,23 @@ def test_a_boundary_hash_tells_a_name_from_the_same_text_and_one_cut_from_anothe
 
 
 @pytest.fixture
-def renderer() -> Renderer:
+async def renderer() -> AsyncIterator[Renderer]:
     fleet = Fleet()
     tokens = ScriptedEngine({}, EngineInfo(name="a", model="tokens", context_tokens=100))
     fleet.add(tokens, tokens.tokenizer)
     fleet.add(ScriptedEngine({}, EngineInfo(name="b", model="text", context_tokens=100, takes="text")))
-    return Renderer(fleet)
+    yield Renderer(fleet)
+    await fleet.close()
 
 
-def test_ids_are_those_of_the_whole_content_at_once(renderer: Renderer) -> None:
+async def test_ids_are_those_of_the_whole_content_at_once(renderer: Renderer) -> None:
     chat = Chat(({"role": "user", "content": "hello"},))
     rendered = renderer.render(chat, "tokens", "")
     assert rendered.ids is not None and rendered.prompt_tokens == len(rendered.ids)
     assert rendered.content is chat
 
 
-def test_what_does_not_fit_or_encode_is_refused(renderer: Renderer) -> None:
+async def test_what_does_not_fit_or_encode_is_refused(renderer: Renderer) -> None:
     with pytest.raises(PromptTooLong, match=r"prompt is too long: 100 tokens .* context of 100"):
         renderer.render(Text("x" * 100), "tokens", "")
     assert renderer.render(Text("x" * 99), "tokens", "").prompt_tokens == 99
@@ -64,7 +67,7 @@ def test_what_does_not_fit_or_encode_is_refused(renderer: Renderer) -> None:
         renderer.render(Tokens((10**9,)), "tokens", "")
 
 
-def test_a_text_engine_gets_a_guess_and_judges_lengths_by_itself(renderer: Renderer) -> None:
+async def test_a_text_engine_gets_a_guess_and_judges_lengths_by_itself(renderer: Renderer) -> None:
     rendered = renderer.render(Text("x" * 4000), "text", "")
     assert rendered.ids is None and rendered.prompt_tokens == 1000 and rendered.blocks
 

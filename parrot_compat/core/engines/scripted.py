@@ -86,6 +86,7 @@ class ScriptedEngine:
         self._moves.set()
         self._sleepers: set[asyncio.Future[object]] = set()
         self._death: str | None = None
+        self._is_dead = asyncio.Event()
         self._failures: list[_Failure] = []
         self.generated = 0
         """Generates begun so far, for tests that count."""
@@ -140,6 +141,10 @@ class ScriptedEngine:
     async def close(self) -> None:
         self.die("it was closed")
 
+    async def lost(self) -> EngineLost:
+        await self._is_dead.wait()
+        return self._loss()
+
     # ---- trouble on request ----------------------------------------------------------------------------
 
     def fail_next(self, error: Exception, *, after_tokens: int = 0) -> None:
@@ -150,6 +155,7 @@ class ScriptedEngine:
         """Everything inside, and everything that comes, fails with `EngineLost`. Contexts are gone."""
         self._death = self._death or reason
         self._contexts.clear()
+        self._is_dead.set()
         for sleeper in self._sleepers:
             sleeper.cancel()
 
@@ -247,7 +253,10 @@ class ScriptedEngine:
 
     def _must_live(self) -> None:
         if self._death is not None:
-            raise EngineLost(f"engine {self._info.name!r} is gone: {self._death}")
+            raise self._loss()
+
+    def _loss(self) -> EngineLost:
+        return EngineLost(f"engine {self._info.name!r} is gone: {self._death}")
 
     # ---- inside: contexts, cache, chunks ---------------------------------------------------------------
 
