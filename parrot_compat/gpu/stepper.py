@@ -180,7 +180,7 @@ class Stepper:
             for sequence, _ in rows:
                 error = EngineError(f"a step failed on engine {self.config.name!r}: {type(cause).__name__}: {cause}")
                 error.__cause__ = cause
-                self._contexts.drop(sequence.context)
+                self._contexts.drop(sequence.context)  # what a failed step wrote is not known
                 self._work.fail(sequence, error)
             return None
         took_s = self._clock() - begun_s

@@ -6,6 +6,7 @@ list; the drawn token is a hash of what was read. Pages keep what their last own
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,15 @@ from hashlib import blake2b
 from typing import Any
 
 from parrot_compat.core.call import ResolvedSampling, Sampling
-from parrot_compat.core.engine import Generate
+from parrot_compat.core.engine import ContextId, Engine, Generate
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
-from parrot_compat.gpu.config import ResolvedConfig
+from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.stepper import Stepper
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from tests.core.engine_contract import collect, settle
 
 VOCABULARY = 4096
 EOS = 2
@@ -129,8 +131,6 @@ class PagedEngine(TorchEngine):
     """The real engine around a runner of pages."""
 
     def __init__(self, **config: Any) -> None:
-        from parrot_compat.gpu.config import EngineConfig
-
         self.runner = PagedRunner(resolved(**config))
         super().__init__(EngineConfig(name="paged"), lambda _: paged_stepper(self.runner))
 
@@ -139,4 +139,29 @@ def generate(context: int, prompt: Sequence[int], max_tokens: int = 8, **fields:
     names = ("parent", "scope")
     sampling = ResolvedSampling(max_tokens=max_tokens, **{k: v for k, v in fields.items() if k not in names})
     rest = {k: v for k, v in fields.items() if k in names}
-    return Generate(context=context, content=Tokens(tuple(prompt)), sampling=sampling, **rest)  # type: ignore[arg-type]
+    return Generate(context=ContextId(context), content=Tokens(tuple(prompt)), sampling=sampling, **rest)
+
+
+async def started(**config: Any) -> PagedEngine:
+    engine = PagedEngine(**config)
+    await engine.start()
+    return engine
+
+
+def prompt(tokens: int, salt: int = 0) -> tuple[int, ...]:
+    return tuple(random.Random(salt).choices(range(10, 4000), k=tokens))
+
+
+async def answer(engine: Engine, *arguments: Any, **fields: Any) -> tuple[int, ...]:
+    _, chunks = await collect(engine.generate(generate(*arguments, **fields)))
+    return tuple(token for chunk in chunks for token in chunk.tokens)
+
+
+async def drained(engine: PagedEngine, *contexts: int) -> None:
+    """Everything is given back: with no context left, free + cached pages are all pages."""
+    for context in contexts:
+        await engine.free(ContextId(context))
+    await settle(engine)
+    engine.check()
+    config = engine.runner.config
+    assert engine.load().free_tokens == config.pages * config.page_size

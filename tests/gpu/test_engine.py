@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parrot_compat.core.call import Finish
-from parrot_compat.core.engine import Chunk, ContextId, Engine, EngineLoad, Fill, Scope
+from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Scope
 from parrot_compat.core.errors import BadPrompt, ContextLost, EngineError, EngineLost, ModelRefused, PromptTooLong
 from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
-from tests.core.engine_contract import EngineContract, collect, settle
-from tests.gpu.paged_runner import EOS, PagedEngine, expected, generate, tokenizer
+from tests.core.engine_contract import EngineContract, collect
+from tests.gpu.paged_runner import EOS, PagedEngine, answer, drained, expected, generate, prompt, started, tokenizer
 
 
 class TestPagedEngine(EngineContract):
@@ -57,31 +54,6 @@ async def engine() -> AsyncIterator[PagedEngine]:
     await engine.start()
     yield engine
     await engine.close()
-
-
-async def started(**config: Any) -> PagedEngine:
-    engine = PagedEngine(**config)
-    await engine.start()
-    return engine
-
-
-def prompt(tokens: int, salt: int = 0) -> tuple[int, ...]:
-    return tuple(random.Random(salt).choices(range(10, 4000), k=tokens))
-
-
-async def answer(engine: Engine, *arguments: Any, **fields: Any) -> tuple[int, ...]:
-    _, chunks = await collect(engine.generate(generate(*arguments, **fields)))
-    return tuple(token for chunk in chunks for token in chunk.tokens)
-
-
-async def drained(engine: PagedEngine, *contexts: int) -> None:
-    """Everything is given back: with no context left, free + cached pages are all pages."""
-    for context in contexts:
-        await engine.free(ContextId(context))
-    await settle(engine)
-    engine.check()
-    config = engine.runner.config
-    assert engine.load().free_tokens == config.pages * config.page_size
 
 
 # ---- drawing -------------------------------------------------------------------------------------------
@@ -147,6 +119,16 @@ async def test_text_streams_as_it_is_drawn_and_adds_up(engine: PagedEngine) -> N
     text, chunks = await collect(engine.generate(generate(1, prompt(9), 12)))
     assert [len(chunk.tokens) for chunk in chunks] == [1] * 12
     assert text == tokenizer().decode(expected(prompt(9), 12))
+
+
+async def test_text_held_back_for_a_stop_string_that_never_came_is_given_at_the_end(engine: PagedEngine) -> None:
+    whole = tokenizer().decode(expected(prompt(9), 8))
+    stop = whole[-2:] + " and then something else"
+    text, chunks = await collect(engine.generate(generate(1, prompt(9), 8, stop=(stop,))))
+    assert text == whole and chunks[-1].finish is Finish.LENGTH
+    engine.runner.draws[prompt(9) + expected(prompt(9), 8)] = EOS
+    text, chunks = await collect(engine.generate(generate(2, prompt(9), 20, stop=(stop,))))
+    assert text == whole and chunks[-1].finish is Finish.STOP
 
 
 async def test_max_tokens_zero_computes_the_prompt_and_draws_nothing(engine: PagedEngine) -> None:
@@ -235,138 +217,6 @@ async def test_without_prefix_caching_nothing_is_reused_and_answers_are_equal() 
         assert tuple(token for chunk in chunks for token in chunk.tokens) == expected(prompt(40), 6)
     await drained(engine, 1, 2)
     await engine.close()
-
-
-# ---- several verbs on one context ----------------------------------------------------------------------
-
-
-async def test_verbs_on_one_context_run_in_the_order_in_which_they_came(engine: PagedEngine) -> None:
-    parts = [prompt(7, salt) for salt in range(4)]
-    *_, drawn = await asyncio.gather(
-        *(engine.fill(Fill(context=ContextId(1), content=Tokens(part))) for part in parts[:3]),
-        answer(engine, 1, parts[3], 6),
-    )
-    assert drawn == expected(sum(parts, ()), 6)
-
-
-async def test_a_fork_waits_for_the_fills_in_its_parents_line(engine: PagedEngine) -> None:
-    first, second, tail = prompt(50, 1), prompt(50, 2), prompt(5, 3)
-    *_, drawn = await asyncio.gather(
-        engine.fill(Fill(context=ContextId(1), content=Tokens(first))),
-        engine.fill(Fill(context=ContextId(1), content=Tokens(second))),
-        answer(engine, 2, tail, 6, parent=ContextId(1)),
-    )
-    assert drawn == expected(first + second + tail, 6)
-    await drained(engine, 1, 2)
-
-
-async def test_a_fork_of_a_context_being_filled_has_the_whole_content(engine: PagedEngine) -> None:
-    head, tail = prompt(90, 1), prompt(5, 3)
-    _, drawn = await asyncio.gather(
-        engine.fill(Fill(context=ContextId(1), content=Tokens(head))), answer(engine, 2, tail, 6, parent=ContextId(1))
-    )
-    assert drawn == expected(head + tail, 6)
-    computed = sum(len(row.tokens) for step in engine.runner.steps for row in step)
-    assert computed < 90 + 5 + 5 + engine.info.page_size, "shared up to the last full page, not repeated"
-
-
-async def test_a_fork_of_a_context_being_drawn_has_what_is_drawn_by_then(engine: PagedEngine) -> None:
-    chunks = engine.generate(generate(1, prompt(9), 60))
-    async with aclosing(chunks):  # type: ignore[type-var]
-        seen = [await anext(chunks) for _ in range(10)]
-        engine.runner.gate.clear()
-        fork = asyncio.create_task(answer(engine, 2, prompt(4, 5), 6, parent=ContextId(1)))
-        await asyncio.sleep(0)
-        engine.runner.gate.set()
-        drawn = await fork
-        rest = [chunk async for chunk in chunks]
-    whole = expected(prompt(9), 60)
-    assert tuple(token for chunk in [*seen, *rest] for token in chunk.tokens) == whole
-    assert drawn in [expected(prompt(9) + whole[:n] + prompt(4, 5), 6) for n in range(10, 61)]
-    await drained(engine, 1, 2)
-
-
-async def test_work_behind_a_verb_that_failed_fails_and_the_context_is_as_before(engine: PagedEngine) -> None:
-    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(9))))
-    refused, behind = await asyncio.gather(
-        engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(200)))),
-        answer(engine, 1, prompt(3, 1), 6),
-        return_exceptions=True,
-    )
-    assert isinstance(refused, PromptTooLong)
-    assert isinstance(behind, ContextLost | tuple)
-    if isinstance(behind, tuple):  # the refusal was over before it came
-        await engine.truncate(ContextId(1), 9)
-    assert await answer(engine, 1, prompt(3, 2), 6) == expected(prompt(9) + prompt(3, 2), 6)
-
-
-async def test_freeing_a_context_ends_the_work_on_it(engine: PagedEngine) -> None:
-    engine.runner.gate.clear()
-    work = [asyncio.create_task(answer(engine, 1, prompt(9, salt), 50)) for salt in range(3)]
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
-    free = asyncio.create_task(engine.free(ContextId(1)))
-    await asyncio.sleep(0)
-    engine.runner.gate.set()
-    await free
-    assert [type(outcome) for outcome in await asyncio.gather(*work, return_exceptions=True)] == [ContextLost] * 3
-    await drained(engine)
-
-
-# ---- leaving -------------------------------------------------------------------------------------------
-
-
-async def test_closing_the_iterator_gives_back_rows_and_pages_without_a_free(engine: PagedEngine) -> None:
-    engine.runner.hold_from = 4
-    chunks = engine.generate(generate(1, prompt(30), 90))
-    await anext(chunks)
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
-    await chunks.aclose()  # type: ignore[attr-defined]
-    engine.runner.gate.set()
-    await drained(engine)
-    assert len(engine.runner.steps) == 4, "the work went on"
-    assert engine.load() == EngineLoad(free_tokens=engine.load().free_tokens, step_s=engine.load().step_s)
-    with pytest.raises(ContextLost):
-        await engine.truncate(ContextId(1), 3)
-
-
-async def test_a_cancelled_verb_leaves_its_context_as_it_was(engine: PagedEngine) -> None:
-    await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(10))))
-    engine.runner.gate.clear()
-    engine.runner.inside.clear()
-    fill = asyncio.create_task(engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(80, 1)))))
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
-    fill.cancel()
-    await asyncio.gather(fill, return_exceptions=True)
-    engine.runner.gate.set()
-    assert await answer(engine, 1, prompt(5, 2), 6) == expected(prompt(10) + prompt(5, 2), 6)
-    await drained(engine, 1)
-
-
-async def test_a_neighbour_cancelled_midway_changes_nobody_else(engine: PagedEngine) -> None:
-    head = prompt(20)
-    await engine.fill(Fill(context=ContextId(1), content=Tokens(head)))
-    leaving = [engine.generate(generate(n, prompt(6, n), 90, parent=ContextId(1))) for n in (2, 3)]
-    staying = [asyncio.create_task(answer(engine, n, prompt(6, n), 40, parent=ContextId(1))) for n in (4, 5, 6)]
-    for chunks in leaving:
-        for _ in range(7):
-            await anext(chunks)
-        await chunks.aclose()  # type: ignore[attr-defined]
-    assert await asyncio.gather(*staying) == [expected(head + prompt(6, n), 40) for n in (4, 5, 6)]
-    await drained(engine, *range(1, 7))
-
-
-async def test_a_cancelled_leader_of_a_common_prefix_does_not_strand_its_followers(engine: PagedEngine) -> None:
-    head = prompt(90)
-    engine.runner.gate.clear()
-    leader = asyncio.create_task(answer(engine, 1, (*head, 11), 6))
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
-    followers = [asyncio.create_task(answer(engine, n, (*head, n), 6)) for n in (12, 13)]
-    await asyncio.sleep(0)
-    leader.cancel()
-    await asyncio.gather(leader, return_exceptions=True)
-    engine.runner.gate.set()
-    assert await asyncio.gather(*followers) == [expected((*head, n), 6) for n in (12, 13)]
-    await drained(engine, 12, 13)
 
 
 # ---- memory --------------------------------------------------------------------------------------------
