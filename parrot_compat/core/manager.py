@@ -57,8 +57,6 @@ class Manager:
             scheduler=Scheduler(fleet, self._background),
             admission=Admission(limits or Limits()),
             background=self._background,
-            events=fleet.events,
-            clock=fleet.clock,
         )
         self._sessions: dict[str, Session] = {}
         self._order = itertools.count()

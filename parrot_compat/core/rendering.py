@@ -8,16 +8,19 @@ The invariant: the ids are the tokenizer's for the whole content at once, never 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import assert_never
 
-from .errors import PromptTooLong
+from .errors import ParrotError, PromptTooLong
 from .fleet import Fleet
 from .prefix import CHARS_PER_TOKEN, content_text, text_blocks, token_blocks
 from .prompt import Chat, Content, Text, Tokens
 from .tokenizer import Tokenizer
 
 __all__ = ["Rendered", "Renderer", "refuse_too_long"]
+
+_log = logging.getLogger(__name__)
 
 _LARGE_CHARS = 8192  # 1.7 ms of encoding, measured with a 4k BPE on one core; a thread costs 0.05 ms
 _TOOL_CHARS = 1024  # what a usual tool schema comes to; counting it exactly would cost what is to be saved
@@ -80,9 +83,19 @@ def refuse_too_long(prompt_tokens: int, model: str, context_tokens: int | None) 
         )
 
 
+def _encoded(content: Content, tokenizer: Tokenizer) -> tuple[int, ...]:
+    try:
+        return tokenizer.encode(content)
+    except ParrotError:
+        raise
+    except Exception as error:  # templates are code that came with a checkpoint: whatever they do, somebody is told
+        _log.exception("the tokenizer failed on a prompt")
+        raise ParrotError(f"the tokenizer failed on this prompt: {type(error).__name__}: {error}") from error
+
+
 def _rendered(content: Content, tokenizer: Tokenizer | None, namespace: str) -> Rendered:
     if tokenizer is not None:
-        ids = tokenizer.encode(content)
+        ids = _encoded(content, tokenizer)
         return Rendered(content=content, ids=ids, prompt_tokens=len(ids), blocks=token_blocks(namespace, ids))
     if isinstance(content, Tokens):
         ids = content.ids

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from .admission import Admission
 from .background import Background
 from .call import Call, CallId, VariableName
-from .clock import Clock
 from .errors import AlreadySettled, CallerError, Cancelled, ParrotError, UnknownSession, UnknownVariable, UpstreamFailed
-from .events import EventStream
 from .fleet import Fleet
 from .graph import Graph
 from .prompt import Content
@@ -42,8 +40,6 @@ class Machinery:
     scheduler: Scheduler
     admission: Admission
     background: Background
-    events: EventStream
-    clock: Clock
 
 
 class Session:
@@ -194,7 +190,6 @@ class Session:
         return call.prompt.bind({name: self._variables[name].text_so_far for name in call.prompt.inputs()})
 
     def _accept(self, call: Call, model: str, group: str | None) -> Task:
-        clock = self._machinery.clock
         seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
         task = self._tasks[call.id] = Task(
             call,
@@ -203,10 +198,10 @@ class Session:
             flow=self.flow,
             group=None if group is None else f"{self.id}/{group}",
             seed=seed,
-            clock=clock,
+            clock=self._machinery.fleet.clock,
             on_end=self._ended,
         )
-        self._machinery.events.emit(task.submission())
+        self._machinery.fleet.events.emit(task.submission())
         return task
 
     def _begin(self, task: Task, rendered: Rendered | None) -> None:
@@ -239,9 +234,6 @@ class Session:
             rendered = await self._machinery.renderer.render_any(content, task.model, self.tenant)
         except ParrotError as error:
             task.fail(error)
-        except Exception as error:
-            task.fail(ParrotError(f"the prompt of call {task.call.id!r} could not be rendered: {error!r}"))
-            raise
         else:
             self._put(task, rendered)
 
@@ -279,7 +271,7 @@ class Session:
         """A task of ours is over. One failure may end many, however deep the graph: a loop tells them, no recursion."""
         self._machinery.scheduler.forget(task)
         self._machinery.admission.release(self.tenant)
-        self._machinery.events.emit(task.ending())
+        self._machinery.fleet.events.emit(task.ending())
         self._over.append(task)
         if not self._is_telling:
             self._tell_ended()

@@ -14,16 +14,19 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from parrot_compat.core.engine import Chunk, EngineInfo, Generate
+from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import (
     ContextLost,
     EngineError,
     EngineLost,
     NoEngineForModel,
+    ParrotError,
     PromptTooLong,
     UpstreamFailed,
 )
 from parrot_compat.core.events import CallFailed, CallFinished, CallPlaced, CallRetried, EngineGone, EngineJoined
+from parrot_compat.core.prompt import Content, Text
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -177,6 +180,29 @@ async def test_what_no_engine_should_raise_reaches_the_reader_too(
     with pytest.raises(EngineError, match="engine 'a' failed: ZeroDivisionError: oops"):
         await task.finished()
     assert "failed on call 'c'" in caplog.text
+
+
+class Brittle(CharTokenizer):
+    def encode(self, content: Content) -> tuple[int, ...]:
+        if isinstance(content, Text) and "bad" in content.text:
+            raise RecursionError("template")
+        return super().encode(content)
+
+
+@pytest.mark.parametrize("length", [0, 20_000])
+async def test_a_tokenizer_that_raises_fails_the_calls_it_was_asked_for_only(world: World, length: int) -> None:
+    info = EngineInfo(name="a", model="m", context_tokens=100_000)
+    world.fleet.add(ScriptedEngine({"": "fine"}, info, clock=world.clock), Brittle())
+    session = world.manager.open_session()
+    session.declare("x")
+    bad, good = await session.submit_all([make_call("b", "bad" + "." * length, "x"), make_call("g", "good", "x")])
+    session.set("x", "!")
+    with pytest.raises(ParrotError, match="the tokenizer failed on this prompt: RecursionError: template"):
+        await bad.finished()
+    assert (await good.finished()).text == "fine"
+    with pytest.raises(ParrotError, match="the tokenizer failed"):
+        await session.submit(make_call("c", "bad"))
+    world.manager.check()
 
 
 class Silent(ScriptedEngine):
