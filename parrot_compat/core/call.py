@@ -7,14 +7,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import Literal, NewType
 
 from .prompt import Prompt
 
-__all__ = ["Call", "CallId", "Finish", "ResolvedSampling", "Sampling", "Usage", "VariableName"]
+__all__ = [
+    "Call",
+    "CallId",
+    "Finish",
+    "ObjectiveKind",
+    "ResolvedSampling",
+    "Sampling",
+    "Stage",
+    "Usage",
+    "VariableName",
+]
 
 CallId = NewType("CallId", str)
 VariableName = NewType("VariableName", str)
+
+ObjectiveKind = Literal["latency", "throughput", "background"]
+"""What a call should be quick at. latency: its own answer; throughput: the last answer of many; background: nothing."""
 
 
 class Finish(StrEnum):
@@ -101,6 +114,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What an app says of calls that it makes in parallel and whose answers it needs together."""
+
+    name: str
+    size: int | None = None
+    """How many calls it will be; `None`: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One LLM call: `prompt` in, the variable `output` out."""
 
@@ -112,3 +134,6 @@ class Call:
     """Served model name; `None` takes the fleet's first."""
     function: str | None = None
     """Name of the function (template) that made this call, for people and for learned lengths."""
+    objective: ObjectiveKind | None = None
+    """What the app says of this call; `None`: deduced from the graph."""
+    stage: Stage | None = None

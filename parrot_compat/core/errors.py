@@ -5,7 +5,7 @@ Our exception hierarchy:
 ParrotError
   CallerError              the caller can mend it; the message says how
     BadTemplate · BadPrompt · BadSchema · PromptTooLong · CycleInGraph
-    UnknownVariable · UnknownSession · AlreadySettled · TransformFailed
+    UnknownVariable · UnknownSession · UnknownPlan · AlreadySettled · TransformFailed
   LimitError               the caller can come back later
     TooManyCalls · TokenBudgetSpent · QueueFull
   EngineError              the operator, or a retry, can mend it
@@ -39,6 +39,7 @@ __all__ = [
     "TokenBudgetSpent",
     "TooManyCalls",
     "TransformFailed",
+    "UnknownPlan",
     "UnknownSession",
     "UnknownVariable",
     "UpstreamFailed",
@@ -93,6 +94,10 @@ class UnknownVariable(CallerError):
 
 class UnknownSession(CallerError):
     """No such session for this tenant: it ended, or never was."""
+
+
+class UnknownPlan(CallerError):
+    """No such plan for this tenant: it ended, or never was."""
 
 
 class AlreadySettled(CallerError):
