@@ -1,4 +1,4 @@
-"""Admission: how many calls may be open, for a tenant and in the whole server.
+"""Admission: how many calls may be open or planned, for a tenant and in the whole server.
 
 It knows nothing of what the calls do.
 
@@ -22,6 +22,8 @@ class Limits:
     """Accepted and not over, in the whole server: beyond, `QueueFull`. A waiting call takes a few kilobytes."""
     open_calls_per_tenant: int | None = None
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
+    planned_calls_per_tenant: int = 10_000
+    """In plans that have not ended, whether they have run or not: beyond, `TooManyCalls`."""
     name_chars: int = 512
     """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
@@ -30,6 +32,7 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._open: Counter[str] = Counter()
+        self._planned: Counter[str] = Counter()
         self._total = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,6 +54,18 @@ class Admission:
         if self._total:
             self._idle.clear()
 
+    def admit_plan(self, tenant: str, calls: int) -> None:
+        """Errors: `TooManyCalls`; then nothing is counted."""
+        planned, most = self._planned[tenant] + calls, self.limits.planned_calls_per_tenant
+        if planned > most:
+            raise TooManyCalls(f"{calls} more calls would make {planned} planned for this tenant; the limit is {most}")
+        self._planned[tenant] = planned
+
+    def release_plan(self, tenant: str, calls: int) -> None:
+        self._planned[tenant] -= calls
+        if not self._planned[tenant]:
+            del self._planned[tenant]
+
     def check_name(self, kind: str, name: str, *, least: int = 1) -> None:
         """Names are kept and logged. Any characters will do. Errors: `CallerError`."""
         most = self.limits.name_chars
@@ -71,5 +86,5 @@ class Admission:
 
     def check(self) -> None:
         assert self._total == self._open.total() >= 0
-        assert all(calls > 0 for calls in self._open.values())
+        assert all(calls > 0 for counts in (self._open, self._planned) for calls in counts.values())
         assert self._idle.is_set() == (self._total == 0)

@@ -27,6 +27,7 @@ __all__ = [
     "EventStream",
     "FirstToken",
     "Listener",
+    "PlanEnded",
     "SessionClosed",
     "SessionOpened",
 ]
@@ -128,6 +129,21 @@ class CallFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEnded:
+    """Closed by the app, or expired. `wasted_tokens` were drawn for calls that nobody took."""
+
+    at_s: float
+    session: str
+    tenant: str
+    plan: str
+    calls: int
+    taken: int
+    claimed: int
+    cancelled: int
+    wasted_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineJoined:
     at_s: float
     info: EngineInfo
@@ -151,6 +167,7 @@ Event = (
     | CallRetried
     | CallFinished
     | CallFailed
+    | PlanEnded
     | EngineJoined
     | EngineGone
 )

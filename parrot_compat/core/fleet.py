@@ -162,6 +162,11 @@ class Fleet:
             return None
         return max(info.context_tokens for info in infos)
 
+    def step_s(self, model: str) -> float:
+        """Time of one token of an answer, seconds, as it has been of late."""
+        members = self.serving(model)
+        return sum(member.step_s for member in members) / len(members) if members else 0.03
+
     def tokenizer(self, model: str) -> Tokenizer | None:
         """`None` where only text engines serve the model and none came with a tokenizer."""
         return self._tokenizers.get(model)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -26,9 +27,13 @@ from .clock import Clock
 from .errors import QueueFull, UnknownSession
 from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
+from .intake import Machinery
+from .lengths import Lengths
+from .planning import Planning
+from .plans import Plan, PlannedCall
 from .rendering import Renderer
 from .scheduler import Scheduler
-from .session import Machinery, Session
+from .session import Session
 from .task import Flow
 from .tokenizer import Tokenizer
 
@@ -57,7 +62,9 @@ class Manager:
             scheduler=Scheduler(fleet, self._background),
             admission=Admission(limits or Limits()),
             background=self._background,
+            lengths=Lengths(),
         )
+        self._planning = Planning(self._machinery.admission, self._background, fleet.events, fleet.clock)
         self._sessions: dict[str, Session] = {}
         self._order = itertools.count()
         self._is_closed = False
@@ -106,8 +113,9 @@ class Manager:
 
     # ---- sessions --------------------------------------------------------------------------------------
 
-    def open_session(self, tenant: str = "", name: str | None = None) -> Session:
-        """`name` is a label for people; the id is drawn and cannot be guessed. Errors: `QueueFull` when closing."""
+    def open_session(self, tenant: str = "", name: str | None = None, ttl_s: float | None = None) -> Session:
+        """`name` is a label for people; the id is drawn and cannot be guessed. With `ttl_s` the session closes by
+        itself so long after its last sign of life. Errors: `QueueFull` when closing."""
         if self._is_closed:
             raise QueueFull("the server is shutting down and takes no new work")
         self._machinery.admission.check_name("tenant", tenant, least=0)
@@ -115,11 +123,13 @@ class Manager:
         session_id = secrets.token_hex(16)
         session = self._sessions[session_id] = Session(
             session_id,
-            flow=Flow(tenant=tenant, session=session_id, order=next(self._order)),
+            flow=Flow(tenant=tenant, session=session_id, order=next(self._order), began_s=self.clock.now()),
             name=name,
             machinery=self._machinery,
             on_close=self._session_closed,
         )
+        if ttl_s is not None:
+            session.expire_after(ttl_s)
         self.events.emit(SessionOpened(at_s=self.clock.now(), session=session_id, tenant=tenant, name=name))
         return session
 
@@ -128,11 +138,46 @@ class Manager:
         session = self._sessions.get(session_id)
         if session is None or session.tenant != tenant:
             raise UnknownSession(f"no session {session_id[:64]!r}: it has ended, or never was")
+        session.life.sign()
         return session
 
     def sessions(self) -> tuple[Session, ...]:
         """Those open now, of every tenant, in the order in which they were opened."""
         return tuple(self._sessions.values())
+
+    # ---- plans -----------------------------------------------------------------------------------------
+
+    async def plan(
+        self,
+        session: Session | None,
+        tenant: str,
+        planned: Sequence[PlannedCall],
+        *,
+        awaited: Collection[str] = (),
+        nonce: str | None = None,
+        ttl_s: float = 30.0,
+    ) -> Plan:
+        """Submit calls ahead of the app that will make them. Without a session the plan gets one of its own; `awaited`
+        are the calls whose answers the app is after; the same `nonce` again gives the same plan while it lives.
+
+        Errors: those of `Session.submit_all`, `TooManyCalls`, `UnknownVariable`.
+        """
+        if (earlier := self._planning.again(tenant, nonce)) is not None:
+            return earlier
+        if session is not None:
+            return await self._planning.open(session, planned, awaited=awaited, nonce=nonce, ttl_s=ttl_s)
+        own = self.open_session(tenant, ttl_s=ttl_s)
+        try:
+            plan = await self._planning.open(own, planned, awaited=awaited, nonce=nonce, ttl_s=ttl_s)
+        except BaseException:
+            await own.close()
+            raise
+        plan.when_over(self._plan_over)
+        return plan
+
+    def find_plan(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
+        """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""
+        return self._planning.find(tenant, plan_id=plan_id, call_id=call_id)
 
     # ---- the end ---------------------------------------------------------------------------------------
 
@@ -151,6 +196,8 @@ class Manager:
         self.fleet.check()
         self._machinery.admission.check()
         self._machinery.scheduler.check()
+        self._machinery.lengths.check()
+        self._planning.check()
         for session in self._sessions.values():
             session.check()
         open_calls = sum(not task.is_over for session in self.sessions() for task in session.tasks())
@@ -166,6 +213,11 @@ class Manager:
         finally:
             idle.cancel()
             patience.cancel()
+
+    def _plan_over(self, plan: Plan) -> None:
+        """Its session was made for it: nothing else comes. A claimed call may still run; then its time ends it."""
+        if not plan.session.life.is_held:
+            self._background.spawn(plan.session.close(), f"end of {plan.id}")
 
     def _session_closed(self, session: Session) -> None:
         self._sessions.pop(session.id, None)

@@ -29,6 +29,8 @@ class Candidate:
     blocks: tuple[int, ...] = ()
     """Hashes of its prefixes, one per `BLOCK_TOKENS` (see `prefix`)."""
     group: str | None = None
+    slack_s: float = 0.0
+    """The time by which it may finish later without anybody noticing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +101,15 @@ class _Plan:
 
 
 def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[Assignment, ...]:
-    """Assign tasks, in the order given, each to the engine where it is expected to finish first:
+    """Assign tasks, in the order given, each to the engine where it is expected to finish first, beyond its slack:
 
         finish_s = queue_s + (prompt - reused) / prefill + step_s · output
         queue_s  = waiting / prefill + rows · 0.05 · step_s · output + (rows - max_rows + 1)⁺ · call_s / max_rows
 
     `prompt`, `reused`, `output`, `waiting` in tokens, `prefill` in tokens per second, `rows` in tasks; every task
     that is assigned counts for those after it, also as the new home of its prefix. Between equal engines this is
-    score = reused / prefill - queue_s. Ties go to the engine named first.
+    score = reused / prefill - queue_s. Where several engines finish within the slack, it goes where least is left to
+    compute, then where it finishes first. Ties go to the engine named first.
 
     A task whose best engine is full is left out: it waits, because waiting there is cheaper than starting
     elsewhere. Members of a group are looked at together, at the place of the first, the longest first, so that
@@ -115,14 +118,16 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
     plans = [_Plan(view) for view in engines]
     chosen: list[Assignment] = []
     for task in _together(tasks):
-        best: tuple[float, _Plan, int] | None = None
+        best: tuple[tuple[float, int, float], _Plan, int] | None = None
         for plan in plans:
             if plan.view.context_tokens is not None and task.prompt_tokens >= plan.view.context_tokens:
                 continue
             reused_tokens = min(plan.reused_tokens(task), task.prompt_tokens)
             finish_s = plan.finish_s(task, reused_tokens)
-            if best is None or finish_s < best[0]:
-                best = finish_s, plan, reused_tokens
+            late_s = max(0.0, finish_s - task.slack_s)
+            cost = (late_s, -reused_tokens, finish_s) if task.slack_s else (finish_s, 0, 0.0)
+            if best is None or cost < best[0]:
+                best = cost, plan, reused_tokens
         if best is None:
             continue
         _, plan, reused_tokens = best

@@ -1,6 +1,6 @@
 """A plan: calls submitted ahead of the app, and the app's real calls taking them over.
 
-    plan = await manager.plan(session, tenant, planned, awaited=(…), nonce=…, ttl_s=30)   # Plan
+    plan = await manager.plan(session_or_None, tenant, planned, awaited=call_ids, nonce=…, ttl_s=30)
     async for settled in plan.events(): …          # Settled(call, body, content, task), in order of settling
     answer = await plan.claim(call_id, claimant, nonce, choices=1)   # ClaimAnswer(call, task, reason)
     plan.leave(nonce)                              # the claimant's connection is gone
@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-from .call import Call, CallId, Sampling
+from .call import Call, CallId
 from .errors import Cancelled, ParrotError
 from .prompt import Content
-from .rendering import Rendered
 from .session import Session
 from .task import Task
+from .twin import Asked, difference
 
 __all__ = ["ClaimAnswer", "Plan", "PlanReceipt", "PlannedCall", "Settled"]
 
@@ -84,55 +85,34 @@ class _Entry:
         return self.nonce is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A real call as it would run by itself."""
-
-    model: str
-    rendered: Rendered
-    sampling: Sampling
-
-
-_UNSEEDED = -1  # stands for "any seed will do": each call without one draws its own
-
-
 class Plan:
     """Made by `Manager.plan`. Belongs to one session and one tenant."""
 
     def __init__(
-        self, id: str, session: Session, entries: Sequence[tuple[PlannedCall, Task]], on_end: Callable[[Plan], None]
+        self, id: str, session: Session, planned: Sequence[tuple[PlannedCall, Task]], awaits: ExitStack
     ) -> None:
         self.id = id
         self.session = session
+        self.tenant = session.tenant
+        self.tasks = {item.call.id: task for item, task in planned}
+        """Of the planned calls, in plan order."""
         self.receipt: PlanReceipt | None = None
         """There once the plan has ended."""
-        self._entries = {planned.call.id: _Entry(planned, task) for planned, task in entries}
+        self._entries = {item.call.id: _Entry(item, task) for item, task in planned}
         self._claims: dict[str, _Entry] = {}
         self._settled: list[Settled] = []
         self._news = asyncio.Event()
+        self._awaits = awaits
         self._is_ending = False
-        self._on_end: Callable[[Plan], None] | None = on_end
-        for entry in self._entries.values():
-            entry.task.when_over(self._heard)
+        self._when_over: list[Callable[[Plan], object]] = []
+        for task in self.tasks.values():
+            task.when_over(self._heard)
 
     # ---- questions -----------------------------------------------------------------------------------------
 
     @property
-    def tenant(self) -> str:
-        return self.session.tenant
-
-    @property
     def is_over(self) -> bool:
         return self.receipt is not None
-
-    @property
-    def tasks(self) -> dict[CallId, Task]:
-        """Of the planned calls, in plan order."""
-        return {call: entry.task for call, entry in self._entries.items()}
-
-    @property
-    def unclaimed(self) -> int:
-        return sum(not entry.is_claimed for entry in self._entries.values())
 
     @property
     def wasted_tokens(self) -> int:
@@ -205,12 +185,9 @@ class Plan:
         for call_id in taken:
             if (entry := self._entries.get(CallId(call_id))) is not None and not entry.is_claimed:
                 entry.is_taken = True
-        cancelled = 0
         self._is_ending = True  # what ends from here on is not news of the plan
-        for entry in reversed(self._entries.values()):  # consumers first: then nothing needs what feeds them
-            if not entry.is_claimed and not entry.task.is_over and not self.session.is_needed(entry.task.call.id):
-                entry.task.cancel(Cancelled(f"plan {self.id!r} has ended and nobody took call {entry.task.call.id!r}"))
-                cancelled += 1
+        self._awaits.close()
+        cancelled = self._cancel_unused()
         self.receipt = PlanReceipt(
             taken=sum(entry.is_taken for entry in self._entries.values()),
             claimed=sum(entry.is_claimed for entry in self._entries.values()),
@@ -218,10 +195,15 @@ class Plan:
             wasted_tokens=self.wasted_tokens,
         )
         self._tell()
-        on_end, self._on_end = self._on_end, None
-        assert on_end is not None
-        on_end(self)
+        listeners, self._when_over = self._when_over, []
+        for listener in listeners:
+            listener(self)
         return self.receipt
+
+    def when_over(self, listener: Callable[[Plan], object]) -> None:
+        """`listener` is called when the plan ends."""
+        assert self.receipt is None
+        self._when_over.append(listener)
 
     def check(self) -> None:
         assert all(self._claims[entry.nonce] is entry for entry in self._entries.values() if entry.nonce is not None)
@@ -231,13 +213,13 @@ class Plan:
 
     # ---- inside --------------------------------------------------------------------------------------------
 
-    async def _resolved(self, claimant: Call) -> _Asked:
+    async def _resolved(self, claimant: Call) -> Asked:
         machinery = self.session.machinery
         model = machinery.fleet.model(claimant.model)
         rendered = await machinery.renderer.render_any(claimant.prompt.bind({}), model, self.tenant)
-        return _Asked(model, rendered, claimant.sampling)
+        return Asked(model, rendered, claimant.sampling)
 
-    def _why_not(self, entry: _Entry, asked: _Asked, nonce: str) -> str | None:
+    def _why_not(self, entry: _Entry, asked: Asked, nonce: str) -> str | None:
         """Why this planned call cannot stand in for what is asked; `None` where it can."""
         task = entry.task
         if entry.is_taken or (entry.nonce is not None and entry.nonce != nonce):
@@ -246,25 +228,7 @@ class Plan:
             return f"the planned call failed: {task.failure}"
         if task.rendered is None:
             return "the planned call still waits for its inputs"
-        if task.model != asked.model:
-            return f"the planned call runs on model {task.model!r}"
-        if not _says_the_same(task.rendered, asked.rendered):
-            return "the prompt differs from the planned one"
-        if not self._draws_the_same(task, asked):
-            return "the sampling parameters differ from the planned ones"
-        return None
-
-    def _draws_the_same(self, task: Task, asked: _Asked) -> bool:
-        infos = self.session.machinery.fleet.infos(task.model)
-        defaults = infos[0].defaults if infos else Sampling()
-        limit = max((info.context_tokens for info in infos), default=0)
-        room = max(1, limit - asked.rendered.prompt_tokens)
-        planned, wanted = (
-            sampling.resolve(defaults, room=room, seed=_UNSEEDED) for sampling in (task.call.sampling, asked.sampling)
-        )
-        if task.rendered is not None and task.rendered.ids is not None:  # a text engine has defaults of its own
-            planned, wanted = replace(planned, asked=()), replace(wanted, asked=())
-        return planned == wanted
+        return difference(task, asked, self.session.machinery.fleet.infos(task.model))
 
     def _refuse(self, entry: _Entry, reason: str) -> ClaimAnswer:
         self._drop(entry)
@@ -284,6 +248,20 @@ class Plan:
             seen |= hanging
             entry.task.cancel(cause)
 
+    def _cancel_unused(self) -> int:
+        """Cancel what nobody took and nothing needs; where a consumer goes, what fed it may go too."""
+        cause = Cancelled(f"plan {self.id!r} has ended and nobody took this call")
+        cancelled, left = 0, list(self._entries.values())
+        while left:
+            entry = left.pop()
+            if entry.is_claimed or entry.task.is_over or self.session.is_needed(entry.planned.call.id):
+                continue
+            entry.task.cancel(cause)
+            cancelled += 1
+            producers = map(self.session.producer, entry.planned.call.prompt.inputs())
+            left += (self._entries[call] for call in producers if call in self._entries)
+        return cancelled
+
     def _heard(self, task: Task) -> None:
         if self.is_over or self._is_ending:
             return
@@ -299,10 +277,3 @@ class Plan:
 
 def _claimed(entry: _Entry) -> ClaimAnswer:
     return ClaimAnswer(call=entry.planned.call.id, task=entry.task)
-
-
-def _says_the_same(planned: Rendered, asked: Rendered) -> bool:
-    """Equal ids; where only the engine knows them, equal contents."""
-    if planned.ids is not None and asked.ids is not None:
-        return planned.ids == asked.ids
-    return planned.content == asked.content

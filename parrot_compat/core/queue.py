@@ -2,8 +2,9 @@
 
 It knows nothing of engines.
 
-Tenants take turns by the tokens they were served; a tenant's apps go in the order in which they began (an app that
-is nearly done is not overtaken by one that just came), an app's tasks in the order in which they became ready.
+Tenants take turns by the tokens they were served. A tenant's tasks go in order of `Task.due_s`: its apps in the order
+in which they began (an app that is nearly done is not overtaken by one that just came), work with slack as much later,
+and an app's tasks of equal slack in the order in which they became ready.
 
 The invariant: a task that was put is here until it is started or forgotten.
 """
@@ -15,23 +16,16 @@ from collections.abc import Iterator
 
 from .task import Task
 
-__all__ = ["ReadyQueue", "expected_output_tokens"]
-
-_USUAL_OUTPUT_TOKENS = 128  # where the call gives no limit
-
-
-def expected_output_tokens(task: Task) -> int:
-    asked = task.call.sampling.max_tokens
-    return _USUAL_OUTPUT_TOKENS if asked is None else min(asked, _USUAL_OUTPUT_TOKENS)
+__all__ = ["ReadyQueue"]
 
 
 def _cost(task: Task) -> int:
     assert task.rendered is not None
-    return task.rendered.prompt_tokens + expected_output_tokens(task)
+    return task.rendered.prompt_tokens + task.expected_tokens
 
 
-_Entry = tuple[int, int, Task]
-"""Order of the session, turn, task. A task that comes back has a new entry; the old one is recognised by identity."""
+_Entry = tuple[float, int, int, Task]
+"""When it is due, order of the session, turn, task. A task that comes back has a new entry; the old one is not it."""
 
 
 class _Lane:
@@ -63,7 +57,7 @@ class ReadyQueue:
             lane = self._lanes[tenant] = _Lane(self._floor_tokens)
         elif not lane.waiting:
             lane.served_tokens = max(lane.served_tokens, self._floor_tokens)  # idling earns no credit
-        entry = self._tasks[task] = (task.flow.order, task.turn, task)
+        entry = self._tasks[task] = (task.due_s, task.flow.order, task.turn, task)
         heapq.heappush(lane.waiting, entry)
 
     def first(self, tasks: int | None) -> list[Task]:
@@ -74,10 +68,10 @@ class ReadyQueue:
             lane = self._lanes[tenant]
             entry = heapq.heappop(lane.waiting)
             taken.append((lane, entry))
-            served[tenant] += _cost(entry[2])
+            served[tenant] += _cost(entry[-1])
         for lane, entry in taken:
             heapq.heappush(lane.waiting, entry)
-        return [task for _, (_, _, task) in taken]
+        return [entry[-1] for _, entry in taken]
 
     def start(self, task: Task) -> None:
         """It leaves for an engine, and its tokens count as served to its tenant."""
@@ -97,13 +91,13 @@ class ReadyQueue:
             heapq.heapify(lane.waiting)
 
     def check(self) -> None:
-        here = [entry[2] for lane in self._lanes.values() for entry in lane.waiting if self._is_here(entry)]
+        here = [entry[-1] for lane in self._lanes.values() for entry in lane.waiting if self._is_here(entry)]
         assert len(here) == len(self._tasks) and set(here) == self._tasks.keys()
 
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _is_here(self, entry: _Entry) -> bool:
-        return self._tasks.get(entry[2]) is entry
+        return self._tasks.get(entry[-1]) is entry
 
     def _next_tenant(self, served: dict[str, int]) -> str | None:
         """Of those with a task here, the one that was served least."""

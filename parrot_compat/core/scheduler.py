@@ -19,7 +19,7 @@ from .events import CallPlaced, CallRetried
 from .executor import Attempt, Executor
 from .fleet import Fleet, Member
 from .placement import Assignment, Candidate, place
-from .queue import ReadyQueue, expected_output_tokens
+from .queue import ReadyQueue
 from .rendering import refuse_too_long
 from .task import Task
 
@@ -166,7 +166,8 @@ def _candidate(task: Task) -> Candidate:
     return Candidate(
         key=task,
         prompt_tokens=task.rendered.prompt_tokens,
-        output_tokens=expected_output_tokens(task),
+        output_tokens=task.expected_tokens,
         blocks=task.rendered.blocks,
         group=task.group,
+        slack_s=task.objective.slack_s,
     )

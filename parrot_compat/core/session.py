@@ -1,6 +1,7 @@
-"""A session: one run of an app, its graph of calls and its variables.
+"""A session: one run of an app, its calls and its variables.
 
-It knows nothing of engines or placement: a call whose inputs are all there is rendered and handed to the scheduler.
+It knows nothing of engines or placement: a call whose inputs are all there is rendered and handed to the scheduler,
+with the objective that is deduced from what the app awaits.
 
 The invariants: a call runs when its last input has its text, and fails as soon as one of them has failed; nothing
 waits for something that has died; when a session closes everything under it has ended and nothing of it is kept.
@@ -9,37 +10,22 @@ waits for something that has died; when a session closes everything under it has
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from .admission import Admission
-from .background import Background
-from .call import Call, CallId, VariableName
-from .errors import AlreadySettled, CallerError, Cancelled, ParrotError, UnknownSession, UnknownVariable, UpstreamFailed
-from .fleet import Fleet
-from .graph import Graph
-from .prompt import Content
-from .rendering import Rendered, Renderer
-from .scheduler import Scheduler
-from .task import Flow, Task, TaskState
+from .call import Call, CallId, ObjectiveKind, Sampling, VariableName
+from .description import described
+from .errors import CallerError, Cancelled, ParrotError, UnknownSession
+from .intake import Intake, Machinery
+from .life import Life
+from .prompt import Segment
+from .task import Flow, Task
+from .template import Form, Template
 from .variable import Variable
 
-__all__ = ["Machinery", "Session"]
-
-_SEEDS = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machinery:
-    """The parts of the manager that sessions work with."""
-
-    fleet: Fleet
-    renderer: Renderer
-    scheduler: Scheduler
-    admission: Admission
-    background: Background
+__all__ = ["Session"]
 
 
 class Session:
@@ -52,14 +38,15 @@ class Session:
         self.name = name
         self.flow = flow
         self.tenant = flow.tenant
+        self.machinery = machinery
+        self.life = Life(machinery.fleet.clock)
         self.is_closed = False
-        self._machinery = machinery
+        self._intake = Intake(flow, machinery, self.life, self._must_be_open)
+        self._dataflow = self._intake.dataflow
+        self._numbers = itertools.count(1)
+        self._at_close: dict[Callable[[], object], None] = {}
         self._on_close = on_close
-        self._graph = Graph()
-        self._variables: dict[str, Variable] = {}
-        self._tasks: dict[CallId, Task] = {}
-        self._over: deque[Task] = deque()  # ended tasks whose consumers have not been told yet
-        self._is_telling = False
+        self._expiry: asyncio.Task[None] | None = None
 
     # ---- calls -----------------------------------------------------------------------------------------
 
@@ -67,226 +54,207 @@ class Session:
         """Accept a call. It runs as soon as its inputs are there; its output is `task.output`.
 
         Errors, and then nothing was accepted: `BadPrompt`, `PromptTooLong`, `NoEngineForModel`, `QueueFull`,
-        `TooManyCalls`, and those of `Graph.add`.
+        `TooManyCalls`, `TransformFailed`, and those of `Graph.add`.
         """
         return (await self.submit_all((call,)))[0]
 
-    async def submit_all(self, calls: Sequence[Call]) -> tuple[Task, ...]:
+    async def submit_all(self, calls: Sequence[Call], *, is_delivered: bool = True) -> tuple[Task, ...]:
         """Accept all of the calls or none. They may read each other's outputs, in any order, and what belongs
-        together among them (one consumer, or one prefix) is placed together. Errors: as `submit`."""
+        together among them (one consumer, or one prefix) is placed together. `is_delivered`: somebody takes each
+        answer that nothing reads as it comes (see `objective`). Errors: as `submit`."""
         self._must_be_open()
-        admission = self._machinery.admission
-        admission.admit(self.tenant, len(calls))
-        try:
-            models = [self._machinery.fleet.model(call.model) for call in calls]
-            for call in calls:
-                admission.check_name("call", call.id)
-                admission.check_name("variable", call.output)
-            rendered = {
-                call.id: await self._machinery.renderer.render_any(self._content(call), model, self.tenant)
-                for call, model in zip(calls, models, strict=True)
-                if self._has_inputs(call)
-            }
-            self._must_be_open()  # it may have been closed while a large prompt was encoded
-            self._graph.add(calls)
-        except BaseException:
-            admission.release(self.tenant, len(calls))
-            raise
-        groups = self._graph.groups([call.id for call in calls]) if len(calls) > 1 else {}
-        tasks = tuple(self._accept(call, model, groups.get(call.id)) for call, model in zip(calls, models, strict=True))
-        for task in tasks:
-            self._begin(task, rendered.get(task.call.id))
-        return tasks
+        return await self._intake.submit_all(calls, is_delivered)
 
-    def task(self, call: CallId) -> Task:
+    async def call(
+        self,
+        template: Template,
+        bindings: Mapping[str, Segment],
+        *,
+        outputs: Mapping[str, Sampling] | None = None,
+        sampling: Sampling | None = None,
+        form: Form = "chat",
+        function: str | None = None,
+        model: str | None = None,
+        objective: ObjectiveKind | None = None,
+    ) -> dict[str, Task]:
+        """Call a function: one task per output of its template, in order. An input is bound to a constant or to a
+        variable of this session. `outputs` gives sampling of their own to some outputs; `sampling` is for the rest.
+
+        Errors: `BadTemplate`, and those of `submit`.
+        """
+        own = dict(outputs or {})
+        if unknown := own.keys() - set(template.outputs):
+            raise CallerError(f"the template has no output {', '.join(sorted(unknown))}", "outputs")
+        stem = f"{function or 'call'}-{next(self._numbers)}"
+        variables = {output: VariableName(f"{stem}.{output}") for output in template.outputs}
+        calls = [
+            Call(
+                id=CallId(variables[output]),
+                prompt=prompt,
+                output=variable,
+                sampling=own.get(output, sampling or Sampling()),
+                model=model,
+                function=function,
+                objective=objective,
+            )
+            for output, (variable, prompt) in zip(
+                template.outputs, template.cut(bindings, variables, form), strict=True
+            )
+        ]
+        tasks = await self.submit_all(calls, is_delivered=False)
+        return dict(zip(template.outputs, tasks, strict=True))
+
+    def task(self, call: str) -> Task:
         """Errors: `CallerError` where there is no such call."""
-        if call not in self._tasks:
+        if (task := self._dataflow.tasks.get(CallId(call))) is None:
             raise CallerError(f"no call {call!r} in this session")
-        return self._tasks[call]
+        return task
 
     def tasks(self) -> tuple[Task, ...]:
         """Every call accepted so far, in order."""
-        return tuple(self._tasks.values())
+        return tuple(self._dataflow.tasks.values())
+
+    def is_needed(self, call: CallId) -> bool:
+        """True where something that is not over reads the call's output, or somebody awaits it."""
+        wanted = self.task(call).call
+        return self._dataflow.is_read(wanted) or self._intake.deduction.is_awaited(wanted.output)
+
+    def leave(self, call: CallId) -> None:
+        """Whoever took the call's answer is gone: it goes on if something else needs it, else it is cancelled."""
+        if not self.is_needed(call):
+            self.task(call).cancel(Cancelled(f"the client of call {call!r} has left"))
 
     # ---- variables -------------------------------------------------------------------------------------
 
     def variable(self, name: str) -> Variable:
         """Errors: `UnknownVariable`."""
-        if name not in self._variables:
-            raise UnknownVariable(f"no variable {name!r} in this session")
-        return self._variables[name]
+        return self._dataflow.variable(name)
+
+    def producer(self, name: str) -> CallId | None:
+        """`GetProducer`; `None` for a variable that is set from outside. Errors: `UnknownVariable`."""
+        return self._dataflow.graph.producer(name)
+
+    def consumers(self, name: str) -> tuple[CallId, ...]:
+        """`GetConsumers`. Errors: `UnknownVariable`."""
+        return self._dataflow.graph.consumers(name)
+
+    def prefix_hashes(self, call: CallId) -> tuple[str, ...]:
+        """`PrefixHash` before each input of the call's prompt, and of the whole; a text that is known counts."""
+        self.task(call)
+        return self._dataflow.graph.prefix_hashes(call, self._identity)
 
     def declare(self, name: str) -> Variable:
         """A variable that calls may read before anything writes it: `set` does later, or a call's output."""
         self._must_be_open()
-        self._machinery.admission.check_name("variable", name)
-        self._graph.declare(name)
-        return self._variable(name)
+        self.machinery.admission.check_name("variable", name)
+        return self._dataflow.declare(name)
 
     def set(self, name: str, text: str) -> Variable:
         """Write a variable from outside. Errors: `AlreadySettled`, also where a call will write it."""
-        variable = self._free_variable(name)
-        variable.set(text)
-        self._settled(name)
-        return variable
+        self.declare(name)
+        return self._dataflow.set(name, text)
 
     def fail(self, name: str, cause: ParrotError) -> Variable:
         """The variable will never come: calls that read it fail. Errors: as `set`."""
-        variable = self._free_variable(name)
-        variable.fail(cause)
-        self._fail_consumers(name, cause)
-        return variable
+        self.declare(name)
+        return self._dataflow.fail(name, cause)
 
-    # ---- the end ---------------------------------------------------------------------------------------
+    @contextmanager
+    def expecting(self, name: str, objective: ObjectiveKind | None = None) -> Iterator[Variable]:
+        """The variable is awaited within the block: what it takes is quick at that. Reading a task is no await.
+        `objective`: what the await is for, where not this very answer's latency. Errors: `UnknownVariable`."""
+        variable = self.variable(name)
+        deduction = self._intake.deduction
+        self._intake.deduced(deduction.begin_await(name, objective))
+        try:
+            yield variable
+        finally:
+            if not self.is_closed:
+                self._intake.deduced(deduction.end_await(name, objective))
+
+    @contextmanager
+    def awaiting(self, name: str, objective: ObjectiveKind | None = None) -> Iterator[Variable]:
+        """As `expecting`, by an open request: that is a sign of life too."""
+        with self.expecting(name, objective) as variable, self.life.held():
+            yield variable
+
+    async def read(
+        self, name: str, timeout_s: float | None = None, objective: ObjectiveKind | None = None
+    ) -> str | None:
+        """The variable's text; `None` where it has none after `timeout_s`. Errors: that of the variable."""
+        with self.awaiting(name, objective) as variable:
+            if timeout_s is None or variable.is_settled:
+                return await variable.get()
+            patience = asyncio.ensure_future(self.machinery.fleet.clock.sleep(timeout_s))
+            text = asyncio.ensure_future(variable.get())
+            try:
+                await asyncio.wait((text, patience), return_when=asyncio.FIRST_COMPLETED)
+                return text.result() if text.done() else None
+            finally:
+                text.cancel()
+                patience.cancel()
+
+    async def stream(self, name: str, objective: ObjectiveKind | None = None) -> AsyncIterator[str]:
+        """The variable's text as it comes; a late reader gets all of it. Errors: that of the variable."""
+        with self.awaiting(name, objective) as variable:
+            async for chunk in variable.stream():
+                yield chunk
+
+    # ---- life and end ----------------------------------------------------------------------------------
+
+    def alive(self) -> AbstractContextManager[None]:
+        """For as long as a request of the app is open."""
+        return self.life.held()
+
+    def at_close(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """`listener` is called before a close ends anything. Returns the function that takes this back."""
+        self._at_close[listener] = None
+        return lambda: self._at_close.pop(listener, None)
 
     def cancel(self, cause: ParrotError | None = None) -> None:
         """End every call that is not over. The session stays open."""
-        cause = cause or Cancelled(f"session {self.id!r} was cancelled")
-        told, self._is_telling = self._is_telling, True  # all end for this cause, not each because of the one before
-        for task in self._tasks.values():
-            task.cancel(cause)
-        self._is_telling = told
-        self._tell_ended()
+        self._dataflow.cancel(cause or Cancelled(f"session {self.id!r} was cancelled"))
 
     async def close(self) -> None:
         """End every call that is not over, wait until the engines have let go of them, and forget everything."""
         if self.is_closed:
             return
+        for listener in tuple(self._at_close):
+            listener()
         self.is_closed = True
-        work = [task.work for task in self._tasks.values() if task.work is not None]
-        cause = Cancelled(f"session {self.id!r} was closed")
-        self.cancel(cause)
-        for variable in self._variables.values():
-            variable.fail(cause)  # declared, and now nobody will write it
-        self._graph = Graph()
-        self._variables.clear()
-        self._tasks.clear()
+        work = [task.work for task in self.tasks() if task.work is not None]
+        self._dataflow.close(Cancelled(f"session {self.id!r} was closed"))
+        if self._expiry is not None and self._expiry is not asyncio.current_task():
+            self._expiry.cancel()
         self._on_close(self)
         if work:
             await asyncio.wait(work)
 
-    def check(self) -> None:
-        self._graph.check()
-        assert not self._over and not self._is_telling
-        for task in self._tasks.values():
-            task.check()
-            assert self._variables[task.call.output] is task.output
-            missing = self._graph.missing(task.call.id)
-            assert not (missing and task.state in (TaskState.READY, TaskState.RUNNING, TaskState.FINISHED))
-            for variable in task.call.prompt.inputs():
-                assert task.is_over or self._variables[variable].failure is None
+    def expire_after(self, ttl_s: float) -> None:
+        """Close by itself, `ttl_s` after the last sign of life: an open request, or a call that can run or runs."""
+        assert self._expiry is None
+        self._expiry = self.machinery.background.spawn(self._expire(ttl_s), f"expiry of session {self.id}")
 
-    # ---- inside: accepting and running -------------------------------------------------------------------
+    def describe(self) -> dict[str, Any]:
+        """Its calls and variables as plain values, for people and for the wire."""
+        return described(self.id, self.name, self.tasks(), self._dataflow.variables, self._dataflow.graph)
+
+    def check(self) -> None:
+        self._intake.check()
+
+    # ---- inside ----------------------------------------------------------------------------------------
 
     def _must_be_open(self) -> None:
         if self.is_closed:
             raise UnknownSession(f"session {self.id!r} is closed")
 
-    def _has_inputs(self, call: Call) -> bool:
-        variables = (self._variables.get(name) for name in call.prompt.inputs())
-        return all(variable is not None and variable.is_settled and variable.failure is None for variable in variables)
+    async def _expire(self, ttl_s: float) -> None:
+        await self.life.outlive(ttl_s)
+        await self.close()
 
-    def _content(self, call: Call) -> Content:
-        return call.prompt.bind({name: self._variables[name].text_so_far for name in call.prompt.inputs()})
-
-    def _accept(self, call: Call, model: str, group: str | None) -> Task:
-        seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
-        task = self._tasks[call.id] = Task(
-            call,
-            model=model,
-            output=self._variable(call.output),
-            flow=self.flow,
-            group=None if group is None else f"{self.id}/{group}",
-            seed=seed,
-            clock=self._machinery.fleet.clock,
-            on_end=self._ended,
-        )
-        self._machinery.fleet.events.emit(task.submission())
-        return task
-
-    def _begin(self, task: Task, rendered: Rendered | None) -> None:
-        """Start a task that has just been accepted as far as it will go."""
-        if rendered is not None:
-            self._put(task, rendered)
-            return
-        for name in task.call.prompt.inputs():
-            if (cause := self._variables[name].failure) is not None:
-                task.fail(UpstreamFailed(name, _root(cause)))
-                return
-        if not self._graph.missing(task.call.id):  # its last input came while another prompt was being encoded
-            self._run(task)
-
-    def _run(self, task: Task) -> None:
-        """Render and queue a task whose inputs have just become complete."""
-        content = self._content(task.call)
-        if self._machinery.renderer.is_large(content):
-            self._machinery.background.spawn(self._run_large(task, content), f"render {task.call.id}")
-            return
-        try:
-            rendered = self._machinery.renderer.render(content, task.model, self.tenant)
-        except ParrotError as error:
-            task.fail(error)
-        else:
-            self._put(task, rendered)
-
-    async def _run_large(self, task: Task, content: Content) -> None:
-        try:
-            rendered = await self._machinery.renderer.render_any(content, task.model, self.tenant)
-        except ParrotError as error:
-            task.fail(error)
-        else:
-            self._put(task, rendered)
-
-    def _put(self, task: Task, rendered: Rendered) -> None:
-        if not task.is_over:
-            task.make_ready(rendered)
-            self._machinery.scheduler.put(task)
-
-    # ---- inside: variables, and telling those who wait for them --------------------------------------------
-
-    def _variable(self, name: str) -> Variable:
-        variable = self._variables.get(name)
-        if variable is None:
-            variable = self._variables[name] = Variable(VariableName(name))
-        return variable
-
-    def _free_variable(self, name: str) -> Variable:
-        variable = self.declare(name)
-        if (producer := self._graph.producer(name)) is not None:
-            raise AlreadySettled(f"variable {name!r} is the output of call {producer!r}")
-        if variable.is_settled:
-            raise AlreadySettled(f"variable {name!r} is already settled")
-        return variable
-
-    def _settled(self, name: str) -> None:
-        for call in self._graph.settle(name):
-            if not (task := self._tasks[call]).is_over:
-                self._run(task)
-
-    def _fail_consumers(self, name: str, cause: ParrotError) -> None:
-        for consumer in self._graph.consumers(name):
-            self._tasks[consumer].fail(UpstreamFailed(name, _root(cause)))
-
-    def _ended(self, task: Task) -> None:
-        """A task of ours is over. One failure may end many, however deep the graph: a loop tells them, no recursion."""
-        self._machinery.scheduler.forget(task)
-        self._machinery.admission.release(self.tenant)
-        self._machinery.fleet.events.emit(task.ending())
-        self._over.append(task)
-        if not self._is_telling:
-            self._tell_ended()
-
-    def _tell_ended(self) -> None:
-        self._is_telling = True
-        while self._over:
-            task = self._over.popleft()
-            if task.failure is None:
-                self._settled(task.call.output)
-            else:
-                self._fail_consumers(task.call.output, task.failure)
-        self._is_telling = False
-
-
-def _root(cause: ParrotError) -> ParrotError:
-    """What went wrong in the first place: a chain of a thousand calls must not nest its errors a thousand deep."""
-    return cause.cause if isinstance(cause, UpstreamFailed) else cause
+    def _identity(self, name: str) -> str:
+        """What stands for a variable in a prefix hash."""
+        variable = self.variable(name)
+        if variable.is_settled and variable.failure is None:
+            return f"text:{variable.text_so_far}"
+        return f"variable:{name}"

@@ -17,7 +17,8 @@ from .call import Call, Finish, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
-from .events import CallFailed, CallFinished, CallSubmitted
+from .lengths import USUAL_TOKENS
+from .objective import BASE_SLACK_S, Objective
 from .rendering import Rendered
 from .variable import Variable
 
@@ -42,6 +43,7 @@ class Flow:
     tenant: str
     session: str
     order: int
+    began_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +76,28 @@ class Task:
         seed: int,
         clock: Clock,
         on_end: Callable[[Task], None],
+        expected_tokens: int | None = None,
     ) -> None:
         self.call = call
         self.model = model
         self.output = output
         self.flow = flow
-        self.group = group
         self.seed = seed
+        most = call.sampling.max_tokens
+        usual = USUAL_TOKENS if most is None else min(most, USUAL_TOKENS)
+        self.expected_tokens = usual if expected_tokens is None else expected_tokens
+        """Of its answer; not promised."""
+        self.objective = Objective()
         self.state = TaskState.WAITING
         self.rendered: Rendered | None = None
+        self.is_rendering = False
+        """True while a thread encodes its prompt."""
         self.engine: str | None = None
         self.attempts = 0
         self.turn: int | None = None
         """Its number in the queue, kept when it comes back."""
         self.submitted_s = clock.now()
+        self.ready_s: float | None = None
         self.started_s: float | None = None
         self.first_token_s: float | None = None
         self.finished_s: float | None = None
@@ -98,11 +108,50 @@ class Task:
         self._clock = clock
         self._chunks: list[Chunk] = []
         self._news: asyncio.Event | None = None
+        self._near = group  # calls that are alike, where it feeds no stage
         self._on_end: Callable[[Task], None] | None = on_end
+        self._when_over: list[Callable[[Task], None]] = []
+
+    @property
+    def group(self) -> str | None:
+        """Tasks better run together with this one."""
+        return self.objective.group or self._near
 
     @property
     def scope(self) -> Scope:
-        return Scope(namespace=self.flow.tenant, flow=f"{self.flow.tenant}/{self.flow.session}", group=self.group)
+        return Scope(
+            namespace=self.flow.tenant,
+            flow=f"{self.flow.tenant}/{self.flow.session}",
+            group=self.group,
+            slack_s=self.objective.slack_s,
+        )
+
+    @property
+    def due_s(self) -> float:
+        """Whose turn it is: an app's work counts from when the app began, work with much slack from when it was ready,
+        and both from as much later as nobody would notice."""
+        assert self.ready_s is not None
+        slack_s = self.objective.slack_s
+        return slack_s + (self.flow.began_s if slack_s < BASE_SLACK_S["throughput"] else self.ready_s)
+
+    # ---- for receipts ------------------------------------------------------------------------------
+
+    @property
+    def queue_s(self) -> float | None:
+        """How long it waited for an engine, once it could run."""
+        return None if self.started_s is None or self.ready_s is None else self.started_s - self.ready_s
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Of its prompt, not computed again; known when it has finished."""
+        return None if self.result is None else self.result.usage.cached_tokens
+
+    @property
+    def drawn_tokens(self) -> int:
+        """So far. Of a text engine, known when it has finished."""
+        if self.result is not None:
+            return self.result.usage.output_tokens
+        return sum(len(chunk.tokens) for chunk in self._chunks)
 
     # ---- for readers -------------------------------------------------------------------------------
 
@@ -130,11 +179,21 @@ class Task:
                 yield self._chunks[position - 1]
             if self.is_over:
                 break
-            if self._news is None:
-                self._news = asyncio.Event()
-            await self._news.wait()
+            await self._heard()
         if self.failure is not None:
             raise self.failure
+
+    async def prepared(self) -> None:
+        """Returns when its prompt is rendered, or it cannot be yet (inputs are missing), or it is over."""
+        while self.is_rendering and not self.is_over:
+            await self._heard()
+
+    def when_over(self, listener: Callable[[Task], None]) -> None:
+        """`listener` is called when the task is over, at once if it is."""
+        if self.is_over:
+            listener(self)
+        else:
+            self._when_over.append(listener)
 
     def cancel(self, cause: ParrotError | None = None) -> None:
         """Stop, wherever it is. The output fails with `cause` at once, the engine's work is closed behind it."""
@@ -145,7 +204,10 @@ class Task:
     def make_ready(self, rendered: Rendered) -> None:
         assert self.state is TaskState.WAITING, self.state
         self.rendered = rendered
+        self.is_rendering = False
         self.state = TaskState.READY
+        self.ready_s = self._clock.now()
+        self._tell()
 
     def start(self, engine: str, work: asyncio.Task[bool]) -> None:
         assert self.state is TaskState.READY, self.state
@@ -196,50 +258,6 @@ class Task:
         assert not (self.result is not None and self.failure is not None)
         assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING, TaskState.FINISHED))
 
-    # ---- as events -------------------------------------------------------------------------------------
-
-    def submission(self) -> CallSubmitted:
-        return CallSubmitted(
-            at_s=self.submitted_s,
-            session=self.flow.session,
-            tenant=self.flow.tenant,
-            call=self.call.id,
-            model=self.model,
-            function=self.call.function,
-            inputs=self.call.prompt.inputs(),
-            output=self.call.output,
-        )
-
-    def ending(self) -> CallFinished | CallFailed:
-        assert self.finished_s is not None
-        if self.result is None:
-            assert self.failure is not None
-            return CallFailed(
-                at_s=self.finished_s,
-                session=self.flow.session,
-                tenant=self.flow.tenant,
-                call=self.call.id,
-                function=self.call.function,
-                model=self.model,
-                engine=self.engine,
-                error=self.failure,
-                submitted_s=self.submitted_s,
-            )
-        return CallFinished(
-            at_s=self.finished_s,
-            session=self.flow.session,
-            tenant=self.flow.tenant,
-            call=self.call.id,
-            function=self.call.function,
-            model=self.model,
-            engine=self.result.engine,
-            finish=self.result.finish,
-            usage=self.result.usage,
-            submitted_s=self.submitted_s,
-            started_s=self.result.started_s,
-            first_token_s=self.result.first_token_s,
-        )
-
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _finish(self, finish: Finish, usage: Usage) -> None:
@@ -264,9 +282,17 @@ class Task:
     def _leave(self) -> None:
         """Wake the readers and tell the owner, which lets go of the task: nothing points back at the session."""
         self._tell()
+        listeners, self._when_over = self._when_over, []
+        for listener in listeners:
+            listener(self)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self)
+
+    async def _heard(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
 
     def _tell(self) -> None:
         news, self._news = self._news, None

@@ -1,0 +1,223 @@
+"""The intake of a session: from a call that is asked for to a task in the scheduler's queue, with its objective.
+
+It knows nothing of engines, placement or who asks.
+
+The invariant: of the calls of one submit all are accepted or none; an accepted call whose inputs are there is in the
+queue, or being rendered, or over; a call is charged to its tenant from its acceptance until it is over.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from .admission import Admission
+from .background import Background
+from .call import Call, CallId
+from .dataflow import Dataflow
+from .errors import ParrotError
+from .events import CallFailed, CallFinished, CallSubmitted
+from .fleet import Fleet
+from .lengths import Lengths
+from .life import Life
+from .objective import Deduction, Objective
+from .prompt import Content
+from .rendering import Rendered, Renderer
+from .scheduler import Scheduler
+from .task import Flow, Task, TaskState
+
+__all__ = ["Intake", "Machinery"]
+
+_SEEDS = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machinery:
+    """The parts of the manager that sessions work with."""
+
+    fleet: Fleet
+    renderer: Renderer
+    scheduler: Scheduler
+    admission: Admission
+    background: Background
+    lengths: Lengths
+
+
+class Intake:
+    def __init__(self, flow: Flow, machinery: Machinery, life: Life, must_be_open: Callable[[], None]) -> None:
+        self.dataflow = Dataflow(on_inputs=self._run)
+        self.deduction = Deduction()
+        self._flow = flow
+        self._machinery = machinery
+        self._life = life
+        self._must_be_open = must_be_open
+
+    async def submit_all(self, calls: Sequence[Call], is_delivered: bool) -> tuple[Task, ...]:
+        """Errors, and then nothing was accepted: see `Session.submit`."""
+        admission, fleet = self._machinery.admission, self._machinery.fleet
+        admission.admit(self._flow.tenant, len(calls))
+        try:
+            models = [fleet.model(call.model) for call in calls]
+            for call in calls:
+                admission.check_name("call", call.id)
+                admission.check_name("variable", call.output)
+            rendered = {
+                call.id: await self.render(self.dataflow.content(call), model)
+                for call, model in zip(calls, models, strict=True)
+                if self.dataflow.has_inputs(call)
+            }
+            self._must_be_open()  # it may have been closed while a large prompt was encoded
+            self.dataflow.graph.add(calls)
+        except BaseException:
+            admission.release(self._flow.tenant, len(calls))
+            raise
+        near = self.dataflow.graph.groups([call.id for call in calls]) if len(calls) > 1 else {}
+        tasks = tuple(self._accept(call, model, near.get(call.id)) for call, model in zip(calls, models, strict=True))
+        seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
+        self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))
+        for task in tasks:
+            fleet.events.emit(_submission(task))
+        for task in tasks:
+            if (known := rendered.get(task.call.id)) is not None:
+                self._put(task, known)
+            else:
+                self.dataflow.begin(task)
+        return tasks
+
+    async def render(self, content: Content, model: str) -> Rendered:
+        """Errors: `BadPrompt`, `PromptTooLong`."""
+        return await self._machinery.renderer.render_any(content, model, self._flow.tenant)
+
+    def deduced(self, changed: Iterable[CallId]) -> None:
+        """Objectives have changed: tasks that no engine has yet take note, and their place in the queue with them."""
+        for call in changed:
+            task = self.dataflow.tasks[call]
+            if task.state is TaskState.WAITING:
+                task.objective = self._objective(call)
+            elif task.state is TaskState.READY:
+                self._machinery.scheduler.forget(task)
+                task.objective = self._objective(call)
+                self._machinery.scheduler.put(task)
+
+    def check(self) -> None:
+        self.dataflow.check()
+        self.deduction.check()
+        for task in self.dataflow.tasks.values():
+            if not task.is_over:
+                assert task.objective.kind == self.deduction.kind(task.call.id) or task.state is TaskState.RUNNING
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _accept(self, call: Call, model: str, near: str | None) -> Task:
+        seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
+        name = self._length_name(call, model)
+        task = self.dataflow.tasks[call.id] = Task(
+            call,
+            model=model,
+            output=self.dataflow.output(call.output),
+            flow=self._flow,
+            group=None if near is None else f"{self._flow.session}/{near}",
+            seed=seed,
+            clock=self._machinery.fleet.clock,
+            expected_tokens=self._machinery.lengths.expected(name, call.sampling.max_tokens),
+            on_end=self._ended,
+        )
+        return task
+
+    def _run(self, task: Task) -> None:
+        """Render and queue a task whose inputs have just become complete."""
+        try:
+            content = self.dataflow.content(task.call)
+            if self._machinery.renderer.is_large(content):
+                task.is_rendering = True
+                self._machinery.background.spawn(self._run_large(task, content), f"render {task.call.id}")
+                return
+            rendered = self._machinery.renderer.render(content, task.model, self._flow.tenant)
+        except ParrotError as error:
+            task.fail(error)
+        else:
+            self._put(task, rendered)
+
+    async def _run_large(self, task: Task, content: Content) -> None:
+        try:
+            rendered = await self.render(content, task.model)
+        except ParrotError as error:
+            task.fail(error)
+        else:
+            self._put(task, rendered)
+
+    def _put(self, task: Task, rendered: Rendered) -> None:
+        if not task.is_over:
+            task.objective = replace(task.objective, slack_s=self.deduction.slack_s(task.call.id))
+            task.make_ready(rendered)
+            self._life.hold()
+            self._machinery.scheduler.put(task)
+
+    def _objective(self, call: CallId) -> Objective:
+        group = self.deduction.group(call)
+        return Objective(
+            kind=self.deduction.kind(call),
+            group=None if group is None else f"{self._flow.session}/{group}",
+            slack_s=self.deduction.slack_s(call),
+        )
+
+    def _ended(self, task: Task) -> None:
+        """A task of ours is over."""
+        self._machinery.scheduler.forget(task)
+        self._machinery.admission.release(self._flow.tenant)
+        self._machinery.fleet.events.emit(_ending(task))
+        if task.rendered is not None:
+            self._life.release()
+        if task.result is not None and task.call.function is not None:
+            name = self._length_name(task.call, task.model)
+            self._machinery.lengths.learn(name, task.result.usage.output_tokens)
+        self.deduced(self.deduction.remove(task.call.id))
+        self.dataflow.ended(task)
+
+    def _length_name(self, call: Call, model: str) -> tuple[str | None, ...]:
+        return self._flow.tenant, model, call.function
+
+
+def _submission(task: Task) -> CallSubmitted:
+    return CallSubmitted(
+        at_s=task.submitted_s,
+        session=task.flow.session,
+        tenant=task.flow.tenant,
+        call=task.call.id,
+        model=task.model,
+        function=task.call.function,
+        inputs=task.call.prompt.inputs(),
+        output=task.call.output,
+    )
+
+
+def _ending(task: Task) -> CallFinished | CallFailed:
+    assert task.finished_s is not None
+    if task.result is None:
+        assert task.failure is not None
+        return CallFailed(
+            at_s=task.finished_s,
+            session=task.flow.session,
+            tenant=task.flow.tenant,
+            call=task.call.id,
+            function=task.call.function,
+            model=task.model,
+            engine=task.engine,
+            error=task.failure,
+            submitted_s=task.submitted_s,
+        )
+    return CallFinished(
+        at_s=task.finished_s,
+        session=task.flow.session,
+        tenant=task.flow.tenant,
+        call=task.call.id,
+        function=task.call.function,
+        model=task.model,
+        engine=task.result.engine,
+        finish=task.result.finish,
+        usage=task.result.usage,
+        submitted_s=task.submitted_s,
+        started_s=task.result.started_s,
+        first_token_s=task.result.first_token_s,
+    )

@@ -1,0 +1,222 @@
+"""Objectives: what each call of a session should be quick at (`GetPerfObj`), deduced backwards from what is awaited.
+
+A deduction knows calls, edges, awaits and expected durations: no texts, no clock, no engines, no tasks. A call is here
+from its acceptance until it is over. Rules:
+
+1. A call is wanted as much as the app says (`Call.objective`), as its output is awaited, or as the most wanted call
+   that reads it: latency before throughput before background. What nothing reads and nobody awaits is latency-bound
+   where its answer is delivered on an open connection, or where the app never says what it awaits; else background.
+   An open connection or a claim counts for nothing where something reads the call.
+2. Calls read by the same units are a stage: a call that is alone in its stage is a unit, a stage of several is one
+   unit. Of a latency-bound stage of several only the last finish counts: it is a group, and run for throughput.
+3. Slack is the time by which a call may finish later without anybody noticing (`slack_s`).
+
+The invariant: what is deduced depends on the live calls, edges and awaits alone, not on the order in which they came;
+a change costs the calls whose deduction it changes and their edges. `check()` deduces everything anew and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .call import Call, CallId, ObjectiveKind
+from .slack import slack_s
+from .stages import Node, Stages
+
+__all__ = ["BASE_SLACK_S", "Deduction", "Objective"]
+
+KINDS: tuple[ObjectiveKind, ...] = ("latency", "throughput", "background")
+"""By rank: 0 is wanted most."""
+
+BASE_SLACK_S: dict[ObjectiveKind, float] = {"latency": 0.0, "throughput": 10.0, "background": 60.0}
+"""Slack of what is wanted so: interactive work that comes within this time goes first."""
+
+_LATENCY, _BACKGROUND = 0, 2
+_UNSAID = 3  # an await that names no objective: the call's own, else latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a call should be quick at."""
+
+    kind: ObjectiveKind = "latency"
+    group: str | None = None
+    """The calls whose last finish counts together with this one's."""
+    slack_s: float = 0.0
+
+
+class Deduction:
+    """Every change returns the calls whose kind or group it has changed."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[CallId, Node] = {}
+        self._producers: dict[str, Node] = {}
+        self._readers: dict[str, dict[Node, None]] = {}  # of variables, by live calls
+        self._awaits: dict[str, list[int]] = {}  # variable: how many awaits of each rank, and unsaid
+        self._stages = Stages()
+        self._ends: dict[Node, None] = {}  # not delivered, read by nobody
+        self._says_awaits = False
+
+    # ---- questions -----------------------------------------------------------------------------------
+
+    def kind(self, call: CallId) -> ObjectiveKind:
+        return self._shown(self._nodes[call])[0]
+
+    def group(self, call: CallId) -> str | None:
+        return self._shown(self._nodes[call])[1]
+
+    def is_awaited(self, variable: str) -> bool:
+        return variable in self._awaits
+
+    def slack_s(self, call: CallId) -> float:
+        """See `slack`."""
+        return slack_s(self._nodes[call], self._base_s)
+
+    def check(self) -> None:
+        fresh = Deduction()
+        fresh._says_awaits = self._says_awaits
+        fresh._awaits = {variable: list(counts) for variable, counts in self._awaits.items()}
+        for node in reversed(self._nodes.values()):
+            fresh.add([node.call], seconds=[node.seconds], is_delivered=node.is_delivered)
+        groups: dict[str | None, str | None] = {None: None}
+        for call, node in self._nodes.items():
+            assert node.shown == self._shown(node), (call, node.shown)
+            assert fresh.kind(call) == self.kind(call), (call, fresh.kind(call), self.kind(call))
+            assert groups.setdefault(self.group(call), fresh.group(call)) == fresh.group(call)
+            assert node.readers == self._readers.get(node.call.output, {})
+        assert len(set(groups.values())) == len(groups)
+        self._stages.check()
+
+    # ---- changes ---------------------------------------------------------------------------------------
+
+    def add(self, calls: Iterable[Call], *, seconds: Iterable[float], is_delivered: bool = True) -> set[CallId]:
+        """Calls that were accepted, each expected to take so many seconds."""
+        for call, expected_s in zip(calls, seconds, strict=True):
+            asked = None if call.objective is None else KINDS.index(call.objective)
+            number = self._stages.draw_number()
+            self._add(
+                Node(call, number=number, rank=_BACKGROUND, asked=asked, seconds=expected_s, is_delivered=is_delivered)
+            )
+        return self._changed()
+
+    def remove(self, call: CallId) -> set[CallId]:
+        """The call is over."""
+        node = self._nodes.pop(call)
+        del self._producers[node.call.output]
+        for variable in node.call.prompt.inputs():
+            readers = self._readers[variable]
+            del readers[node]
+            if not readers:
+                del self._readers[variable]
+        for source in node.sources:
+            del source.readers[node]
+            source.wanted[node.rank] -= 1
+            self._stages.unlink(source, node)
+            self._rank(source)
+        for reader in node.readers:
+            del reader.sources[node]
+        self._ends.pop(node, None)
+        node.sources = {}
+        self._stages.leave(node)
+        return self._changed()
+
+    def begin_await(self, variable: str, kind: ObjectiveKind | None = None) -> set[CallId]:
+        """Somebody waits for the variable from now on, to `end_await`. `None`: as the call says, else latency."""
+        counts = self._awaits.setdefault(variable, [0, 0, 0, 0])
+        counts[_UNSAID if kind is None else KINDS.index(kind)] += 1
+        if not self._says_awaits:
+            self._says_awaits = True
+            for node in tuple(self._ends):
+                self._rank(node)
+        return self._awaited(variable)
+
+    def end_await(self, variable: str, kind: ObjectiveKind | None = None) -> set[CallId]:
+        counts = self._awaits[variable]
+        counts[_UNSAID if kind is None else KINDS.index(kind)] -= 1
+        if not any(counts):
+            del self._awaits[variable]
+        return self._awaited(variable)
+
+    # ---- inside: what is wanted ------------------------------------------------------------------------
+
+    def _add(self, node: Node) -> None:
+        self._nodes[node.call.id] = node
+        self._producers[node.call.output] = node
+        node.readers = self._readers.get(node.call.output, {}).copy()
+        for reader in node.readers:
+            reader.sources[node] = None
+            node.wanted[reader.rank] += 1
+        self._rank(node)
+        self._stages.enter(node)
+        for variable in node.call.prompt.inputs():
+            self._readers.setdefault(variable, {})[node] = None
+            if (source := self._producers.get(variable)) is not None:
+                node.sources[source] = None
+                source.readers[node] = None
+                source.wanted[node.rank] += 1
+                self._stages.link(source, node)
+                self._rank(source)
+        self._stages.touched[node] = None
+
+    def _awaited(self, variable: str) -> set[CallId]:
+        if (node := self._producers.get(variable)) is not None:
+            self._stages.touched[node] = None
+            self._rank(node)
+        return self._changed()
+
+    def _own(self, node: Node) -> int | None:
+        """Its rank by what the app says of it, if it says anything."""
+        ranks = [] if node.asked is None else [node.asked]
+        for rank, count in enumerate(self._awaits.get(node.call.output, ())):
+            if count:
+                ranks.append(rank if rank != _UNSAID else node.asked or _LATENCY)
+        return min(ranks, default=None)
+
+    def _rank(self, node: Node) -> None:
+        """Deduce a rank anew, and those of what feeds it as far as they change. No recursion: chains are long."""
+        stale = [node]
+        while stale:
+            node = stale.pop()
+            ranks = [rank for rank, readers in enumerate(node.wanted) if readers]
+            if (own := self._own(node)) is not None:
+                ranks.append(own)
+            is_end = not node.readers
+            if is_end and not node.is_delivered:
+                self._ends[node] = None
+            else:
+                self._ends.pop(node, None)
+            default = _BACKGROUND if is_end and not node.is_delivered and self._says_awaits else _LATENCY
+            rank = min(ranks, default=default)
+            if rank != node.rank:
+                for source in node.sources:
+                    source.wanted[node.rank] -= 1
+                    source.wanted[rank] += 1
+                node.rank = rank
+                stale += node.sources
+                self._stages.touched[node] = None
+
+    # ---- inside: what has changed ----------------------------------------------------------------------
+
+    def _base_s(self, node: Node) -> float | None:
+        own = self._own(node)
+        if own is None and node.readers:
+            return None
+        return BASE_SLACK_S[KINDS[node.rank if own is None else own]]
+
+    def _changed(self) -> set[CallId]:
+        touched, self._stages.touched = self._stages.touched, {}
+        changed = set()
+        for node in touched:
+            shown = self._shown(node)
+            if shown != node.shown:
+                node.shown = shown
+                changed.add(node.call.id)
+        return changed
+
+    def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None]:
+        team = node.team
+        if team is None or not team.is_group:
+            return KINDS[node.rank], None
+        only_last_counts = node.rank == _LATENCY and self._own(node) != _LATENCY
+        return "throughput" if only_last_counts else KINDS[node.rank], f"stage-{team.number}"

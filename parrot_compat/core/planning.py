@@ -1,0 +1,127 @@
+"""Planning: the plans of every session, opened here, found by their tenant, and ended by time.
+
+It knows nothing of HTTP, engines or claims.
+
+The invariant: a plan is here until it ends (closed, with its session, or `ttl_s` after the last sign of life of that),
+and whoever asks finds only the plans of its own tenant.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+
+from .admission import Admission
+from .background import Background
+from .clock import Clock
+from .errors import UnknownPlan, UnknownVariable
+from .events import EventStream, PlanEnded
+from .plans import Plan, PlannedCall
+from .session import Session
+
+__all__ = ["Planning"]
+
+
+class Planning:
+    def __init__(self, admission: Admission, background: Background, events: EventStream, clock: Clock) -> None:
+        self._admission = admission
+        self._background = background
+        self._events = events
+        self._clock = clock
+        self._plans: dict[str, Plan] = {}
+        self._by_call: dict[tuple[str, str], list[Plan]] = {}  # tenant and call id: the plans that have it
+        self._by_nonce: dict[tuple[str, str], Plan] = {}
+
+    async def open(
+        self,
+        session: Session,
+        planned: Sequence[PlannedCall],
+        awaited: Collection[str],
+        nonce: str | None,
+        ttl_s: float,
+    ) -> Plan:
+        """Errors: `TooManyCalls`, `UnknownVariable` (awaited, and not a call of the plan), those of `submit_all`."""
+        tenant = session.tenant
+        outputs = {item.call.id: item.call.output for item in planned}
+        if unknown := set(awaited) - outputs.keys():
+            raise UnknownVariable(f"awaited, but not in the plan: {', '.join(sorted(unknown))}", "await")
+        self._admission.admit_plan(tenant, len(planned))
+        awaits = ExitStack()
+        try:
+            tasks = await session.submit_all([item.call for item in planned], is_delivered=False)
+            for call, output in outputs.items():
+                if call in awaited:
+                    awaits.enter_context(session.expecting(output))
+        except BaseException:
+            self._admission.release_plan(tenant, len(planned))
+            raise
+        plan = Plan(f"graph-{secrets.token_hex(16)}", session, tuple(zip(planned, tasks, strict=True)), awaits)
+        self._enter(plan, nonce)
+        expiry = self._background.spawn(self._expire(plan, ttl_s), f"expiry of {plan.id}")
+        plan.when_over(lambda plan: expiry.cancel())
+        forget = session.at_close(lambda: plan.close())
+        plan.when_over(lambda plan: forget())
+        return plan
+
+    def find(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
+        """By its id, or the newest with such a call. Errors: `UnknownPlan`, the same whoever asks for whosever."""
+        plan = None
+        if plan_id is not None:
+            plan = self._plans.get(plan_id)
+        elif call_id is not None:
+            plan = next(reversed(self._by_call.get((tenant, call_id), [])), None)
+        if plan is None or plan.tenant != tenant:
+            asked = plan_id if plan_id is not None else call_id
+            raise UnknownPlan(f"no plan {(asked or '')[:64]!r}: it has ended, or never was")
+        return plan
+
+    def again(self, tenant: str, nonce: str | None) -> Plan | None:
+        """The plan that was opened with this nonce before: clients try again."""
+        return None if nonce is None else self._by_nonce.get((tenant, nonce))
+
+    def check(self) -> None:
+        for plan in self._plans.values():
+            assert not plan.is_over and not plan.session.is_closed
+            assert all(plan in self._by_call[plan.tenant, call] for call in plan.tasks)
+            plan.check()
+        assert {plan for plans in self._by_call.values() for plan in plans} <= set(self._plans.values())
+        assert set(self._by_nonce.values()) <= set(self._plans.values())
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _enter(self, plan: Plan, nonce: str | None) -> None:
+        self._plans[plan.id] = plan
+        for call in plan.tasks:
+            self._by_call.setdefault((plan.tenant, call), []).append(plan)
+        if nonce is not None:
+            self._by_nonce[plan.tenant, nonce] = plan
+            plan.when_over(lambda plan: self._by_nonce.pop((plan.tenant, nonce)))
+        plan.when_over(self._ended)
+
+    def _ended(self, plan: Plan) -> None:
+        del self._plans[plan.id]
+        for call in plan.tasks:
+            plans = self._by_call[plan.tenant, call]
+            plans.remove(plan)
+            if not plans:
+                del self._by_call[plan.tenant, call]
+        self._admission.release_plan(plan.tenant, len(plan.tasks))
+        assert plan.receipt is not None
+        self._events.emit(
+            PlanEnded(
+                at_s=self._clock.now(),
+                session=plan.session.id,
+                tenant=plan.tenant,
+                plan=plan.id,
+                calls=len(plan.tasks),
+                taken=plan.receipt.taken,
+                claimed=plan.receipt.claimed,
+                cancelled=plan.receipt.cancelled,
+                wasted_tokens=plan.receipt.wasted_tokens,
+            )
+        )
+
+    async def _expire(self, plan: Plan, ttl_s: float) -> None:
+        await plan.session.life.outlive(ttl_s)
+        plan.close()

@@ -1,0 +1,58 @@
+"""Twins: whether a planned call may stand in for the app's real one.
+
+It knows nothing of plans, sessions or who claims what; two calls are compared as they would run.
+
+The invariant: twins have equal prompt ids and equal sampling parameters on one model, so that either's answer is an
+answer to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .call import ResolvedSampling, Sampling
+from .engine import EngineInfo
+from .rendering import Rendered
+from .task import Task
+
+__all__ = ["Asked", "difference"]
+
+_ANY_SEED = -1  # each call without a seed draws its own: one sample is as good as another
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A real call as it would run by itself."""
+
+    model: str
+    rendered: Rendered
+    sampling: Sampling
+
+
+def difference(planned: Task, asked: Asked, infos: Sequence[EngineInfo]) -> str | None:
+    """What keeps a planned call whose prompt is rendered from being a twin; `None`: nothing. `infos` of its engines."""
+    assert planned.rendered is not None
+    if planned.model != asked.model:
+        return f"the planned call runs on model {planned.model!r}"
+    if not _says_the_same(planned.rendered, asked.rendered):
+        return "the prompt differs from the planned one"
+    if _decided(planned.call.sampling, asked, infos) != _decided(asked.sampling, asked, infos):
+        return "the sampling parameters differ from the planned ones"
+    return None
+
+
+def _says_the_same(planned: Rendered, asked: Rendered) -> bool:
+    """Equal ids; where only the engine knows them, equal contents."""
+    if planned.ids is not None and asked.ids is not None:
+        return planned.ids == asked.ids
+    return planned.content == asked.content
+
+
+def _decided(sampling: Sampling, asked: Asked, infos: Sequence[EngineInfo]) -> ResolvedSampling:
+    defaults = infos[0].defaults if infos else Sampling()
+    limit = max((info.context_tokens for info in infos), default=0)
+    decided = sampling.resolve(defaults, room=max(1, limit - asked.rendered.prompt_tokens), seed=_ANY_SEED)
+    if any(info.takes == "text" for info in infos):
+        return decided  # a text engine has defaults of its own: what was asked for is part of it
+    return replace(decided, asked=())
