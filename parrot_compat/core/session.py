@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from .call import Call, CallId, ObjectiveKind, Sampling, VariableName
+from .call import Call, CallId, ObjectiveKind, Sampling, Stage, VariableName
 from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .intake import Intake, Machinery
@@ -82,27 +82,56 @@ class Session:
 
         Errors: `BadTemplate`, and those of `submit`.
         """
+        made = await self.call_each(
+            template,
+            (bindings,),
+            outputs=outputs,
+            sampling=sampling,
+            form=form,
+            function=function,
+            model=model,
+            objective=objective,
+        )
+        return made[0]
+
+    async def call_each(
+        self,
+        template: Template,
+        many: Sequence[Mapping[str, Segment]],
+        *,
+        outputs: Mapping[str, Sampling] | None = None,
+        sampling: Sampling | None = None,
+        form: Form = "chat",
+        function: str | None = None,
+        model: str | None = None,
+        objective: ObjectiveKind | None = None,
+    ) -> list[dict[str, Task]]:
+        """Call a function over each of many bindings, side by side: all are accepted, as one stage, or none.
+        Otherwise as `call`."""
         own = dict(outputs or {})
         if unknown := own.keys() - set(template.outputs):
             raise CallerError(f"the template has no output {', '.join(sorted(unknown))}", "outputs")
-        stem = f"{function or 'call'}-{next(self._numbers)}"
-        variables = {output: VariableName(f"{stem}.{output}") for output in template.outputs}
-        calls = [
-            Call(
-                id=CallId(variables[output]),
-                prompt=prompt,
-                output=variable,
-                sampling=own.get(output, sampling or Sampling()),
-                model=model,
-                function=function,
-                objective=objective,
-            )
-            for output, (variable, prompt) in zip(
-                template.outputs, template.cut(bindings, variables, form), strict=True
-            )
-        ]
-        tasks = await self.submit_all(calls, is_delivered=False)
-        return dict(zip(template.outputs, tasks, strict=True))
+        stems = [f"{function or 'call'}-{next(self._numbers)}" for _ in many]
+        calls = []
+        for stem, bindings in zip(stems, many, strict=True):
+            variables = {output: VariableName(f"{stem}.{output}") for output in template.outputs}
+            calls += [
+                Call(
+                    id=CallId(variable),
+                    prompt=prompt,
+                    output=variable,
+                    sampling=own.get(output, sampling or Sampling()),
+                    model=model,
+                    function=function,
+                    objective=objective,
+                    stage=Stage(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
+                )
+                for output, (variable, prompt) in zip(
+                    template.outputs, template.cut(bindings, variables, form), strict=True
+                )
+            ]
+        tasks = iter(await self.submit_all(calls, is_delivered=False))
+        return [{output: next(tasks) for output in template.outputs} for _ in many]
 
     def task(self, call: str) -> Task:
         """Errors: `CallerError` where there is no such call."""
