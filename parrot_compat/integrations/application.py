@@ -1,0 +1,152 @@
+"""An application: where the graphs of an app written for us run. A server, or this process; the app cannot tell.
+
+    with parrot_compat.connect("http://127.0.0.1:8000/v1"):        # or parrot_compat.embedded("builtin:tiny")
+        code = write_python_code("a sort")                         # semantic functions find it by themselves
+    application.open_session()                                     # and so does everything explicit
+
+It knows nothing of HTTP, managers or engines: a `Host` does the work, in the application's own event loop, which is
+why the same objects serve code with and without a loop, and notebooks.
+
+The invariant: when an application is closed nothing that it started still runs, here or on the host.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import threading
+import weakref
+from contextlib import suppress
+from types import TracebackType
+
+from parrot_compat.core.errors import ParrotError
+
+from .host import Host
+from .loop_thread import LoopThread
+from .session import Session, entered_session
+
+__all__ = ["Application", "current_application", "current_session"]
+
+_entered: contextvars.ContextVar[Application | None] = contextvars.ContextVar("parrot_application", default=None)
+_lock = threading.Lock()
+_default: Application | None = None
+_open: weakref.WeakSet[Application] = weakref.WeakSet()
+
+
+def current_session() -> Session:
+    """Where a call belongs that names no session: the innermost session's block, or that of an application, or the
+    default application."""
+    return entered_session() or current_application().session
+
+
+def current_application() -> Application:
+    """The innermost application's block, or the default one: `Application.as_default`, else the server that the
+    environment names (`PARROT_BASE_URL`)."""
+    global _default
+    entered = _entered.get()
+    if entered is not None:
+        return entered
+    with _lock:
+        if _default is None or _default.is_closed:
+            from .remote_host import connect  # here: it makes applications, and loads the SDK
+
+            _default = connect()
+        return _default
+
+
+class Application:
+    """Made by `connect` and by `compose.embedded`. Starts with its first use, or with its block."""
+
+    def __init__(self, host: Host, *, name: str = "parrot application") -> None:
+        self.host = host
+        self.loop = LoopThread(name)
+        self.is_closed = False
+        self._session: weakref.ref[Session] | None = None
+        self._outer: list[Application | None] = []
+        _open.add(self)
+
+    def open_session(self, name: str | None = None, *, ttl_s: float | None = None) -> Session:
+        """One run of the app. `ttl_s`: how long the host keeps it without a sign of life. Does not wait: where it
+        cannot be opened, its variables say so."""
+        return Session(self, name, ttl_s)
+
+    @property
+    def session(self) -> Session:
+        """Where calls belong that name no session. It ends when nobody holds a variable of it any more."""
+        with _lock:
+            session = None if self._session is None else self._session()
+            if session is None or session.is_closed:
+                session = self.open_session()
+                self._session = weakref.ref(session)
+            return session
+
+    def as_default(self) -> Application:
+        """Be the application of all code that is in no application's block: for notebooks."""
+        global _default
+        with _lock:
+            _default = self
+        return self
+
+    def start(self) -> Application:
+        """Wait until it can be used. Errors: what keeps it from starting."""
+        self.loop.run(self.host.start())
+        return self
+
+    def close(self) -> None:
+        """End everything that it started. Idempotent."""
+        if not self.is_closed:
+            self.is_closed = True
+            try:
+                self.loop.run(self.host.close())
+            finally:
+                self.loop.close()
+
+    async def aclose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            try:
+                await self.loop.arun(self.host.close())
+            finally:
+                await self.loop.aclose()
+
+    def __enter__(self) -> Application:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _entered.set(self._outer.pop())
+        self.close()
+
+    async def __aenter__(self) -> Application:
+        try:
+            await self.loop.arun(self.host.start())
+        except BaseException:
+            await self.aclose()
+            raise
+        self._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _entered.set(self._outer.pop())
+        await self.aclose()
+
+    def _enter(self) -> None:
+        self._outer.append(_entered.get())
+        _entered.set(self)
+
+
+@atexit.register
+def _close_open() -> None:
+    """A program that ends without closing its applications leaves no engine and no session behind."""
+    for application in tuple(_open):
+        with suppress(ParrotError, RuntimeError):  # RuntimeError: made in a process that this one was forked from
+            application.close()

@@ -1,0 +1,132 @@
+"""An event loop in a thread of its own, so that code with and without a loop can use the same asynchronous work.
+
+It knows nothing of what the work does.
+
+The invariant: work runs in the loop's thread only; whoever waits for it, from a thread or from another loop, gets
+its result or its error, and stops it by leaving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from parrot_compat.core.errors import Cancelled
+
+__all__ = ["LoopThread", "shared"]
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class LoopThread:
+    """Starts with its first work. A daemon: a program that ends without closing it is not held up."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Begin the work and do not wait. Cancelling the future stops it."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._running())
+        except BaseException:
+            work.close()
+            raise
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for it, in a thread that has no loop to hold up."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError(f"{self._name}: its own thread would wait for itself; use the asynchronous method")
+        future = self.spawn(work)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # does nothing to what is over; an interrupted wait stops the work
+
+    async def arun(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for it in any loop."""
+        return await asyncio.wrap_future(self.spawn(work))
+
+    def iterate(self, items: AsyncGenerator[Item]) -> Iterator[Item]:
+        try:
+            while (found := self.run(_next(items))) is not None:
+                yield found[0]
+        finally:
+            self._forget(items)
+
+    async def aiterate(self, items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+        try:
+            while (found := await self.arun(_next(items))) is not None:
+                yield found[0]
+        finally:
+            self._forget(items)
+
+    def close(self) -> None:
+        """Stop the work that still runs, wait until it has cleaned up, and end the thread."""
+        with self._lock:
+            self._is_closed = True
+            thread, loop, stop = self._thread, self._loop, self._stop
+        if thread is not None and loop is not None and stop is not None and thread.is_alive():
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._is_closed:
+                raise Cancelled(f"{self._name} is closed")
+            if self._pid != os.getpid():
+                raise RuntimeError(f"{self._name} was made in another process: after a fork, make one of your own")
+            if self._loop is None:
+                is_up = threading.Event()
+                self._thread = threading.Thread(target=self._serve, args=(is_up,), name=self._name, daemon=True)
+                self._thread.start()
+                is_up.wait()
+            assert self._loop is not None
+            return self._loop
+
+    def _serve(self, is_up: threading.Event) -> None:
+        async def until_closed() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            is_up.set()
+            await self._stop.wait()
+
+        asyncio.run(until_closed())  # at its end it cancels what is left and closes open generators
+
+    def _forget(self, items: AsyncGenerator[Any]) -> None:
+        """Close the generator behind the reader, who may be anywhere, and may not wait: it may be the collector."""
+        with suppress(Cancelled, RuntimeError):  # the loop closed the generator when it ended
+            self.spawn(_closed(items))
+
+
+async def shared(future: Future[Result]) -> Result:
+    """The result of work that others wait for too: leaving does not stop it."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+async def _next(items: AsyncIterator[Item]) -> tuple[Item] | None:
+    async for item in items:
+        return (item,)
+    return None
+
+
+async def _closed(items: AsyncGenerator[Any]) -> None:
+    async with aclosing(items):
+        pass

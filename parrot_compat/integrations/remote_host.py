@@ -1,0 +1,178 @@
+"""A server as the host of an app: the verbs of `Host` as requests to `/v1/parrot/sessions`.
+
+It knows the wire and the openai SDK's connections, and nothing of templates or of who waits for what.
+
+The invariant: what changes something on the server is sent once: a request whose answer was lost is not repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import quote
+
+import openai
+
+from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.core.errors import ParrotError
+
+from .application import Application
+from .host import ServerUnreachable
+from .remote import Endpoint, async_client
+from .remote_errors import error_of, tree_errors
+from .request import Bound, Request
+
+__all__ = ["RemoteHost", "connect"]
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
+
+
+def connect(
+    base_url: str | None = None,
+    *,
+    api_key: str | None = None,
+    timeout_s: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Application:
+    """The application that a server runs. What is not given comes from `PARROT_BASE_URL` and `PARROT_API_KEY`.
+
+    `timeout_s` is how long the server may be silent; `None` waits as long as it works.
+    """
+    endpoint = Endpoint(
+        base_url=base_url or os.environ.get("PARROT_BASE_URL") or DEFAULT_BASE_URL,
+        api_key=api_key or os.environ.get("PARROT_API_KEY") or "none",
+        timeout_s=timeout_s,
+        max_retries=0,
+        headers=tuple((headers or {}).items()),
+    )
+    return Application(RemoteHost(endpoint), name=f"application at {endpoint.base_url}")
+
+
+class RemoteHost:
+    """Implements `Host`."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._root = f"{endpoint.root_url}/v1/parrot/sessions"
+
+    async def start(self) -> None:
+        """Nothing: a server that is not there is told of by the first request."""
+
+    async def close(self) -> None:
+        """Nothing: sessions are closed by those who hold them, connections by their loop."""
+
+    # ---- sessions --------------------------------------------------------------------------------------
+
+    async def open_session(self, name: str | None, ttl_s: float | None) -> str:
+        body = {"name": name, "ttl_s": ttl_s}
+        return _id(await self._ask("POST", "", {field: value for field, value in body.items() if value is not None}))
+
+    async def close_session(self, session: str) -> None:
+        await self._ask("DELETE", _path(session))
+
+    async def cancel(self, session: str) -> None:
+        await self._ask("POST", _path(session, "cancel"), {})
+
+    async def describe(self, session: str) -> dict[str, Any]:
+        return dict(await self._ask("GET", _path(session)))
+
+    # ---- calls -----------------------------------------------------------------------------------------
+
+    async def submit(
+        self, session: str, request: Request, bindings: Sequence[Mapping[str, str | Bound]]
+    ) -> list[dict[str, str]]:
+        body: dict[str, Any] = {
+            "template": request.template,
+            "form": request.form,
+            "function": request.function,
+            "model": request.model,
+            "objective": request.objective,
+            "outputs": {name: request.output(name).wire() for name in request.parsed.outputs},
+        }
+        body = {field: value for field, value in body.items() if value is not None}
+        many = [{name: _binding(value) for name, value in bound.items()} for bound in bindings]
+        if len(many) == 1:
+            answer = await self._ask("POST", _path(session, "calls"), {**body, "bindings": many[0]})
+            return [dict(answer["variables"])]
+        answer = await self._ask("POST", _path(session, "calls"), {**body, "bindings": many})
+        return [dict(variables) for variables in answer["variables"]]
+
+    # ---- variables -------------------------------------------------------------------------------------
+
+    async def add_variable(self, session: str, name: str | None, text: str | None) -> str:
+        body = {"name": name, "text": text}
+        given = {field: value for field, value in body.items() if value is not None}
+        return _id(await self._ask("POST", _path(session, "variables"), given))
+
+    async def write(self, session: str, variable: str, text: str) -> None:
+        await self._ask("PUT", _path(session, "variables", variable), {"text": text})
+
+    async def read(self, session: str, variable: str, *, wait_s: float, objective: ObjectiveKind | None) -> str | None:
+        asked: dict[str, object] = {"wait": wait_s, **_purpose(objective)}
+        answer = await self._ask("GET", _path(session, "variables", variable), query=asked)
+        if answer["state"] == "failed":
+            raise error_of(answer["error"], status=200)
+        return answer["text"] if answer["state"] == "ready" else None
+
+    async def stream(self, session: str, variable: str, *, objective: ObjectiveKind | None) -> AsyncGenerator[str]:
+        client = await async_client(self._endpoint)
+        url = self._root + _path(session, "variables", variable, "stream")
+        with tree_errors():
+            events = await client.get(
+                url,
+                cast_to=object,
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+                options={"params": _purpose(objective)},
+            )
+            async with events:
+                async for event in events:
+                    match cast("Mapping[str, Any]", event):
+                        case {"type": "parrot:chunk", "text": str(text)}:
+                            yield text
+                        case {"type": "parrot:done"}:
+                            return
+        raise ServerUnreachable("the stream of the variable ended before its text did")
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    async def _ask(
+        self, method: str, path: str, body: object = None, *, query: Mapping[str, object] | None = None
+    ) -> Mapping[str, Any]:
+        client = await async_client(self._endpoint)
+        with tree_errors():
+            match method:
+                case "GET":
+                    answer = await client.get(self._root + path, cast_to=object, options={"params": query or {}})
+                case "POST":
+                    answer = await client.post(self._root + path, cast_to=object, body=body)
+                case "PUT":
+                    answer = await client.put(self._root + path, cast_to=object, body=body)
+                case _:
+                    answer = await client.delete(self._root + path, cast_to=object)
+        if not isinstance(answer, Mapping):
+            raise ServerUnreachable(f"{self._root}{path} is not the API of a Parrot server: it answered {answer!r:.80}")
+        return answer
+
+
+def _path(*steps: str) -> str:
+    return "".join("/" + quote(step, safe="") for step in steps)
+
+
+def _purpose(objective: ObjectiveKind | None) -> dict[str, object]:
+    return {} if objective is None else {"objective": objective}
+
+
+def _binding(value: str | Bound) -> object:
+    if isinstance(value, str):
+        return value
+    transform = {"transform": list(value.transforms)} if value.transforms else {}
+    return {"variable": value.variable, **transform}
+
+
+def _id(answer: Mapping[str, Any]) -> str:
+    found = answer.get("id")
+    if not isinstance(found, str):
+        raise ParrotError(f"the server's answer has no id: {answer!r:.200}")
+    return found

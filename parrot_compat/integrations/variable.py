@@ -1,0 +1,126 @@
+"""A variable of a session, as an app holds it: a text that is there, or will be.
+
+It knows nothing of where its session runs.
+
+The invariant: a text that was read once is not asked for again, through whichever view; a reader that leaves
+disturbs no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.core.errors import ParrotError, UpstreamFailed
+from parrot_compat.core.transform import parse_transforms
+
+from .loop_thread import shared
+from .request import Bound
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Variable"]
+
+WAIT_S = 30.0
+"""Of one request for a text; where it has none by then, the next one follows."""
+
+
+class Variable:
+    """Read it by `get`, `stream` or `await`; bind it to an input of another call as it is."""
+
+    def __init__(self, session: Session, name: str, accepted: Future[str]) -> None:
+        self.session = session
+        self.name = name
+        self.accepted = accepted
+        """The host's id of it, as soon as its call is accepted."""
+        self._read = _Read()
+        self._transforms: tuple[Any, ...] = ()
+
+    # ---- reading ---------------------------------------------------------------------------------------
+
+    def get(self, *, objective: ObjectiveKind | None = None, timeout_s: float | None = None) -> str:
+        """Wait for the text. `objective` says what it is awaited for: "latency", "throughput" or "background"; what is
+        not said is deduced. Errors: what its call was refused or failed with, `UpstreamFailed`, `TimeoutError`."""
+        return self.session.loop.run(self._get(objective, timeout_s))
+
+    async def aget(self, *, objective: ObjectiveKind | None = None, timeout_s: float | None = None) -> str:
+        return await self.session.loop.arun(self._get(objective, timeout_s))
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self.aget().__await__()
+
+    def stream(self, *, objective: ObjectiveKind | None = None) -> Iterator[str]:
+        """The text in pieces, as it is written. Through a transform it comes whole. Errors: as `get`."""
+        return self.session.loop.iterate(self._pieces(objective))
+
+    def astream(self, *, objective: ObjectiveKind | None = None) -> AsyncGenerator[str]:
+        return self.session.loop.aiterate(self._pieces(objective))
+
+    def transform(self, *transforms: Any) -> Variable:
+        """This variable as seen through transforms: `"strip"`, `{"regex": "x=(.*)"}`, … A call may read it so before it
+        has a text: they are applied where the call runs. Errors: `BadTemplate` where there is no such transform."""
+        parse_transforms(transforms)
+        view = Variable(self.session, self.name, self.accepted)
+        view._read = self._read
+        view._transforms = (*self._transforms, *transforms)
+        return view
+
+    # ---- writing ---------------------------------------------------------------------------------------
+
+    def set(self, text: str) -> None:
+        """Write a variable that was declared without a text. Errors: `AlreadySettled`."""
+        self.session.loop.run(self._set(text))
+
+    async def aset(self, text: str) -> None:
+        await self.session.loop.arun(self._set(text))
+
+    def __repr__(self) -> str:
+        return (
+            f"<variable {self.name!r}>" if self._read.text is None else f"<variable {self.name!r}: {self._read.text!r}>"
+        )
+
+    # ---- inside, in the session's loop -------------------------------------------------------------------
+
+    async def bound(self) -> Bound:
+        """As an input of another call. Errors: `UpstreamFailed` where its own call was refused."""
+        try:
+            return Bound(variable=await shared(self.accepted), transforms=self._transforms)
+        except UpstreamFailed as error:
+            raise UpstreamFailed(self.name, error.cause) from error
+        except ParrotError as error:
+            raise UpstreamFailed(self.name, error) from error
+
+    async def _get(self, objective: ObjectiveKind | None, timeout_s: float | None) -> str:
+        host, read = self.session.host, self._read
+        async with asyncio.timeout(timeout_s):
+            while read.text is None:
+                session, id = await shared(self.session.opened), await shared(self.accepted)
+                read.text = await host.read(session, id, wait_s=WAIT_S, objective=objective)
+        text = read.text
+        for transform in parse_transforms(self._transforms):
+            text = transform.apply(text)
+        return text
+
+    async def _pieces(self, objective: ObjectiveKind | None) -> AsyncGenerator[str]:
+        if self._transforms or self._read.text is not None:
+            yield await self._get(objective, None)
+            return
+        session, id = await shared(self.session.opened), await shared(self.accepted)
+        async for piece in self.session.host.stream(session, id, objective=objective):
+            yield piece
+
+    async def _set(self, text: str) -> None:
+        await self.session.host.write(await shared(self.session.opened), await shared(self.accepted), text)
+
+
+class _Read:
+    """What was read of a variable, shared by all views of it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text: str | None = None
