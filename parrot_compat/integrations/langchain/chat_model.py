@@ -1,7 +1,8 @@
 """`ChatParrot`: the LangChain chat model of a parrot_compat server, or of any OpenAI-compatible one.
 
 It knows LangChain's interface. Its settings are in `settings`, messages are translated in `wire`, tools and
-schemas in `structured`, errors in `errors`; connections are kept in `integrations.remote`.
+schemas in `structured`, errors in `errors`; requests go through `integrations.plan_calls`, where a call that the
+`planner` has sent ahead is answered by what came of it.
 
 The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
 """
@@ -10,9 +11,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from contextlib import aclosing, closing
+from typing import Any
 
-import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
@@ -20,13 +21,13 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
-from parrot_compat.integrations import remote
+from parrot_compat.integrations import plan_calls, remote
 
 from .errors import sdk_errors
 from .groups import run_together, whole_batch
+from .planner import planner
 from .settings import ParrotSettings
 from .structured import Method, Schema, structured_format, structured_parser, tool_arguments, with_raw
 from .wire import chat_chunk, chat_result, request_messages, sum_usage
@@ -53,9 +54,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
+        planned = planner.match(self._endpoint, request, run_manager)
         with sdk_errors():
-            completion = remote.client(self._endpoint).chat.completions.create(**request)
-        return chat_result(cast("ChatCompletion", completion))
+            return chat_result(plan_calls.complete(self._endpoint, request, planned))
 
     async def _agenerate(
         self,
@@ -65,10 +66,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
+        planned = planner.match(self._endpoint, request, run_manager)
         with sdk_errors():
-            client = await remote.async_client(self._endpoint)
-            completion = await client.chat.completions.create(**request)
-        return chat_result(cast("ChatCompletion", completion))
+            return chat_result(await plan_calls.acomplete(self._endpoint, request, planned))
 
     def _stream(
         self,
@@ -78,16 +78,15 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
-        with sdk_errors():
-            opened = remote.client(self._endpoint).chat.completions.create(**request)
-            # Leaving the block closes the connection, and the server stops the work.
-            with cast("openai.Stream[ChatCompletionChunk]", opened) as events:
-                for event in events:
-                    if (chunk := chat_chunk(event)) is None:
-                        continue
-                    if run_manager:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        planned = planner.match(self._endpoint, request, run_manager)
+        # Leaving the block closes the connection, and the server stops the work.
+        with sdk_errors(), closing(plan_calls.stream(self._endpoint, request, planned)) as events:
+            for event in events:
+                if (chunk := chat_chunk(event)) is None:
+                    continue
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
     async def _astream(
         self,
@@ -97,10 +96,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
+        planned = planner.match(self._endpoint, request, run_manager)
         with sdk_errors():
-            client = await remote.async_client(self._endpoint)
-            opened = await client.chat.completions.create(**request)
-            async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as events:
+            async with aclosing(plan_calls.astream(self._endpoint, request, planned)) as events:
                 async for event in events:
                     if (chunk := chat_chunk(event)) is None:
                         continue

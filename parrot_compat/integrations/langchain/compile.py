@@ -1,0 +1,97 @@
+"""`compile(chain)`: planning said out loud. The chain does what it did; its runs are announced to the planner.
+
+It knows runnables and announcements. Where PARROT_PLANNING is `compiled`, this is the only way to be planned,
+and no frames are looked at.
+
+The invariant: a compiled chain has the results, callbacks and traces of the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from typing import Any, ClassVar, TypeVar, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
+
+from . import planner as _planner  # the handler must be there before a run begins
+from .announce import Announced, announced
+
+__all__ = ["CompiledRunnable", "compile"]
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+_NOTHING = object()
+assert _planner
+
+
+def compile(chain: Runnable[Input, Output]) -> CompiledRunnable[Input, Output]:
+    """The same chain, planned whenever it is run.
+
+    ```python
+    app = parrot_compat.compile(summarise.map() | bullets | combine)
+    app.invoke(chapters)
+    ```
+    """
+    if isinstance(chain, CompiledRunnable):
+        return chain
+    return CompiledRunnable(bound=chain)
+
+
+class CompiledRunnable(RunnableBindingBase[Input, Output]):
+    """A chain whose runs are announced."""
+
+    __parrot_compiled__: ClassVar[bool] = True
+
+    def _announced(self, inputs: list[Any], arguments: dict[str, Any], *, streamed: bool = False) -> Announced:
+        return Announced(self.bound, inputs, {**self.kwargs, **arguments}, streamed=streamed, compiled=True)
+
+    def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        with announced(self._announced([input], kwargs)):
+            return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        with announced(self._announced([input], kwargs)):
+            return await super().ainvoke(input, config, **kwargs)
+
+    def batch(
+        self,
+        inputs: list[Input],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Output]:
+        with announced(self._announced(inputs, kwargs)):
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[Input],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Output]:
+        with announced(self._announced(inputs, kwargs)):
+            return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
+        chunks = super().stream(input, config, **kwargs)
+        with closing(cast("Any", chunks)):
+            # The run begins with the first chunk; what the app does between chunks is not announced.
+            with announced(self._announced([input], kwargs, streamed=True)):
+                first = next(chunks, _NOTHING)
+            if first is not _NOTHING:
+                yield cast("Output", first)
+                yield from chunks
+
+    async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
+        async with aclosing(cast("Any", super().astream(input, config, **kwargs))) as chunks:
+            with announced(self._announced([input], kwargs, streamed=True)):
+                first = await anext(chunks, _NOTHING)
+            if first is not _NOTHING:
+                yield cast("Output", first)
+                async for chunk in chunks:
+                    yield chunk

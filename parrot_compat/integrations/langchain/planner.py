@@ -1,0 +1,239 @@
+"""The planner: sees an app's runs begin, sends what they will ask ahead of them, and answers them with it.
+
+The hook is LangChain's own (`register_configure_hook`): the planner is one more callback handler of every run.
+When a run begins it finds what runs and with what, evaluates that symbolically (`walk`), and sends the calls it
+finds as one plan; after an opaque step it begins again with the step's real output. The app then runs as it
+always does, and each call of its models asks `match` first.
+
+The invariant: whatever goes wrong in here, the app does not notice.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, ParamSpec
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.base import RunManagerMixin
+from langchain_core.runnables import RunnableSequence
+from langchain_core.tracers.context import register_configure_hook
+
+from parrot_compat.integrations.plan_calls import body_of
+from parrot_compat.integrations.plan_client import Match
+from parrot_compat.integrations.remote import Endpoint
+
+from .announce import Announced, announcement, wrap_batches
+from .plans import PlanBook, RunPlan
+from .runs import Call, Run, Runs, calling_frames, child_of, step_number, surrounding_run, unbound
+from .switches import is_on, is_switched_off
+from .values import UNKNOWN
+from .walk import PlanTooLarge, Walk
+
+__all__ = ["HELD_ON", "Planner", "listen", "planner", "records", "stats"]
+
+HELD_ON = "1.7.2"
+"""The latest langchain-core whose frames, tags and run order the canary test has met."""
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+_model_run: ContextVar[UUID | None] = ContextVar("parrot_model_run", default=None)
+
+
+def _softly(method: Callable[P, None]) -> Callable[P, None]:
+    """A failure in here costs the plan and nothing else. It is told once per place."""
+    told = False
+
+    @functools.wraps(method)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> None:
+        nonlocal told
+        try:
+            method(*args, **kwargs)
+        except Exception:
+            if not told:
+                told = True
+                log.debug("the planner failed in %s; the app goes on without", method.__name__, exc_info=True)
+
+    return tried
+
+
+class Planner(BaseCallbackHandler):
+    """The handler. There is one per process."""
+
+    run_inline = True  # in the run's own task: its context and its frames are what is looked at
+    ignore_llm = True
+    ignore_retriever = True
+    ignore_agent = True
+    ignore_retry = True
+    ignore_custom_event = True
+
+    def __init__(self) -> None:
+        self.book = PlanBook()
+        self._runs = Runs()
+
+    def __reduce__(self) -> str:
+        return "planner"  # copies and pickles of a config hold the process's own
+
+    # ---- what the callbacks tell -----------------------------------------------------------------
+
+    @_softly
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not is_on(compiled=True):
+            return
+        name = kwargs.get("name") or ""
+        parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
+        roots = announcement()
+        if roots is not None and roots.begin(inputs):
+            run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled)
+            self._runs.begin(run)
+            if not is_switched_off(metadata):
+                self._plan_roots(run, roots, name)
+            return
+        call = _call(parent, inputs, tags)
+        run = Run(run_id, parent, call.runnable, call.streamed)
+        self._runs.begin(run)
+        if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
+            self._plan_run(run, call, tags or (), name)
+
+    @_softly
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
+        # `stream()` does not tell `_stream` which run it is in: it is read from here.
+        _model_run.set(parent.id if parent is not None else None)
+        if parent is None or len(messages) != 1 or is_switched_off(metadata):
+            return
+        if is_on(compiled=parent.is_compiled):
+            self._resume(parent, messages[0], tags or (), kwargs.get("name") or "")
+
+    @_softly
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, failed=False)
+
+    @_softly
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, failed=True)
+
+    def _end(self, run_id: UUID, *, failed: bool) -> None:
+        run = self._runs.end(run_id)
+        for plan in run.plans if run is not None else ():
+            plan.run_ended(failed=failed)
+
+    # ---- planning --------------------------------------------------------------------------------
+
+    def _plan_roots(self, run: Run, roots: Announced, name: str) -> None:
+        """All roots of one announcement make one plan, when the first of them begins."""
+        if any(plan.covers(run.runnable) for plan in run.plans_around()):
+            return
+        with roots.lock:
+            if not roots.is_planned and is_on(compiled=run.is_compiled):
+                walk = Walk(self.book.is_refused)
+                walks = [partial(walk.walk, roots.runnable, item, roots.arguments) for item in roots.inputs]
+                roots.plan = self._sent(walk, walks, name, run.is_streamed)
+            roots.is_planned = True
+        if roots.plan is not None:
+            run.plans.append(roots.plan)
+
+    def _plan_run(self, run: Run, call: Call, tags: Sequence[str], name: str) -> None:
+        if run.parent is not None and self._resume(run.parent, call.input, tags, name):
+            return
+        if call.runnable is None or call.input is UNKNOWN:
+            return
+        again = any(tag.startswith("retry:attempt:") for tag in tags)
+        if not again and any(plan.covers(call.runnable) for plan in run.plans_around()):
+            return
+        walk = Walk(self.book.is_refused)
+        walks = [partial(walk.walk, call.runnable, call.input, call.arguments)]
+        run.plans.append(self._sent(walk, walks, name, run.is_streamed))
+
+    def _resume(self, parent: Run, value: Any, tags: Sequence[str], name: str) -> bool:
+        """A step of a sequence begins that no symbolic run has come to: plan the rest from the step's real input."""
+        number = step_number(tags)
+        sequence = parent.runnable
+        if number is None or value is UNKNOWN or type(sequence) is not RunnableSequence:
+            return False
+        if any(plan.covers(sequence, number) for plan in parent.plans_around()):
+            return False
+        walk = Walk(self.book.is_refused)
+        walks = [partial(walk.sequence_from, sequence, number, value)]
+        parent.plans.append(self._sent(walk, walks, name, parent.is_streamed))
+        return True
+
+    def _sent(self, walk: Walk, walks: Sequence[Callable[[], Any]], name: str, streamed: bool) -> RunPlan:
+        plan = RunPlan(self.book, name, walk, users=len(walks))
+        try:
+            if len(walks) == 1:
+                walks[0]()
+            else:
+                walk.group(walks)
+        except PlanTooLarge as reason:
+            log.debug("%s is not planned: %s", name, reason)
+        else:
+            plan.send(streamed=streamed)
+        return plan
+
+    # ---- answering -------------------------------------------------------------------------------
+
+    def match(
+        self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: RunManagerMixin | None
+    ) -> Match | None:
+        """The planned call that this request of a model is. Never raises, never blocks."""
+        found = None
+        try:
+            found = self._match(endpoint, request, run_manager)
+        except Exception:
+            log.debug("the planner failed to match a request; it is made as it is", exc_info=True)
+        if found is None:
+            self.book.count(direct=1)
+        return found
+
+    def _match(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Match | None:
+        parent_id = _model_run.get() if run_manager is None else run_manager.parent_run_id
+        run = self._runs.get(parent_id) or self._runs.get(surrounding_run())
+        plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)] if run is not None else []
+        body = body_of(request) if plans else None
+        if body is None:
+            return None
+        return next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+
+
+def _call(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:
+    runnable = child_of(parent.runnable, tags) if parent is not None else None
+    if runnable is not None:
+        return Call(runnable, UNKNOWN if inputs == {"input": ""} else inputs)
+    # Only compiled chains are planned where frames are not to be looked at.
+    return calling_frames(inputs) if is_on() else Call(None)
+
+
+planner = Planner()
+register_configure_hook(ContextVar("parrot_planner", default=planner), inheritable=True)
+wrap_batches()
+
+# The process's own planner is what an app asks: how often has it helped, and how did the last plans go?
+stats = planner.book.stats
+records = planner.book.records
+listen = planner.book.listen

@@ -1,0 +1,177 @@
+"""The runs of the apps in this process, as callbacks tell of them: which runnable, under which run.
+
+A callback says a run's id, its parent's and its tags, but not what runs. That is found in the parent (its
+steps have numbers and keys) or, where the parent is someone's own code, in the calling frames: read only, and
+only for the names `self`, `input` and `kwargs`.
+
+It knows runnables and frames and nothing of plans. The invariant: a run that has ended is not kept.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from langchain_core.runnables.base import RunnableBinding, RunnableBindingBase, RunnableEach
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.passthrough import RunnableAssign
+from langchain_core.runnables.retry import RunnableRetry
+
+from .values import UNKNOWN
+
+if TYPE_CHECKING:
+    from .plans import RunPlan
+
+__all__ = ["Call", "Run", "Runs", "calling_frames", "child_of", "step_number", "surrounding_run", "unbound"]
+
+FRAMES_SEARCHED = 30
+RUNS_KEPT = 50_000
+STREAMED_INPUT = {"input": ""}
+STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
+
+
+class Run:
+    """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
+
+    __slots__ = ("id", "is_compiled", "is_streamed", "parent", "plans", "runnable")
+
+    def __init__(
+        self, id: UUID, parent: Run | None, runnable: Any, is_streamed: bool = False, is_compiled: bool = False
+    ) -> None:
+        self.id = id
+        self.parent = parent
+        self.runnable = runnable
+        self.is_streamed: bool = is_streamed or (parent is not None and parent.is_streamed)
+        self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
+        self.plans: list[RunPlan] = []
+
+    def plans_around(self) -> Iterator[RunPlan]:
+        """The plans of this run and of those it is in, inside out."""
+        run: Run | None = self
+        while run is not None:
+            yield from run.plans
+            run = run.parent
+
+
+class Runs:
+    """The runs that have begun and not ended. Threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[UUID, Run] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run_id: UUID | None) -> Run | None:
+        return self._runs.get(run_id) if run_id is not None else None
+
+    def begin(self, run: Run) -> None:
+        with self._lock:
+            self._runs[run.id] = run
+            if len(self._runs) > RUNS_KEPT:  # ends that never came: a handler of someone's raised
+                self._runs.popitem(last=False)
+
+    def end(self, run_id: UUID) -> Run | None:
+        with self._lock:
+            return self._runs.pop(run_id, None)
+
+
+def surrounding_run() -> UUID | None:
+    """The run that this code is in, whatever the run's own config says. (A chain that is given callbacks of its
+    own begins a trace of its own, but it still runs where it is called.)"""
+    config = var_child_runnable_config.get() or {}
+    callbacks = config.get("callbacks")
+    return callbacks.parent_run_id if isinstance(callbacks, BaseCallbackManager) else None
+
+
+# ---- what runs -----------------------------------------------------------------------------------
+
+
+def step_number(tags: Sequence[str] | None) -> int | None:
+    """Which step of its sequence a run is, from 0."""
+    for tag in tags or ():
+        if tag.startswith("seq:step:"):
+            return int(tag.removeprefix("seq:step:")) - 1
+    return None
+
+
+def unbound(runnable: Any) -> Any:
+    """What begins a run when this is called; bindings begin none. `None` if that is decided when it is called."""
+    while True:
+        if type(runnable) is RunnableBinding or getattr(type(runnable), "__parrot_compiled__", False):
+            runnable = runnable.bound
+            continue
+        late = isinstance(runnable, DynamicRunnable | RunnableBindingBase) and type(runnable) is not RunnableRetry
+        return None if late else runnable
+
+
+def child_of(parent: Any, tags: Sequence[str] | None) -> Any:
+    """The runnable of a run inside `parent`'s run, if its kind of parent says so."""
+    kind = type(parent)
+    if kind is RunnableSequence:
+        number = step_number(tags)
+        return unbound(parent.steps[number]) if number is not None and number < len(parent.steps) else None
+    if kind is RunnableParallel:
+        keys = [tag.removeprefix("map:key:") for tag in tags or () if tag.startswith("map:key:")]
+        return unbound(parent.steps__.get(keys[0])) if keys else None
+    if kind is RunnableAssign:
+        return unbound(parent.mapper)
+    if kind in (RunnableEach, RunnableRetry):
+        return unbound(parent.bound)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is being called, with what: as much of it as could be found."""
+
+    runnable: Runnable[Any, Any] | None
+    input: Any = UNKNOWN
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    streamed: bool = False
+
+
+def calling_frames(inputs: Any) -> Call:
+    """The call that begins a run, from the frames of the callback that tells of it."""
+    found: Any = None
+    streamed = False
+    value = UNKNOWN if inputs == STREAMED_INPUT else inputs
+    arguments: Mapping[str, Any] = {}
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(FRAMES_SEARCHED):
+        if frame is None:
+            break
+        owner = _self_of(frame)
+        if found is None and isinstance(owner, Runnable):
+            found = owner
+            streamed = frame.f_code.co_name in STREAMS
+            value = UNKNOWN if streamed else inputs
+        if found is not None:
+            if owner is not found:
+                if owner is not None:
+                    break  # whoever calls it
+            else:
+                local = frame.f_locals
+                arguments = local.get("kwargs") or arguments
+                if streamed and frame.f_code.co_name in ("stream", "astream"):
+                    value = local.get("input", UNKNOWN)
+                    break
+        frame = frame.f_back
+    return Call(found, value, arguments, streamed)
+
+
+def _self_of(frame: FrameType) -> Any:
+    code = frame.f_code
+    if not code.co_argcount or code.co_varnames[0] != "self":
+        return None
+    return frame.f_locals.get("self")

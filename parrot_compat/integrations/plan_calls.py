@@ -1,0 +1,99 @@
+"""One chat call, planned or not: whole or as it comes, in a thread or in an event loop.
+
+It knows requests as the SDK takes them and a planned call's `Match`. Without a match it is the SDK's own call.
+With one, a whole answer is its push; a streamed one is claimed, live, and finished by the push if that is first.
+
+The invariant: what comes back is what the same request brings without a plan. A claim is an ordinary request
+with a hint, so every failure of a plan ends in an ordinary request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import aclosing, suppress
+from typing import Any, cast
+
+import openai
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from . import remote
+from .claims import claiming, without_receipt
+from .plan_client import Match
+from .plan_ledger import Outcome
+from .plan_streams import astreamed, streamed
+from .remote import Endpoint
+from .replay import completion_of
+
+__all__ = ["acomplete", "astream", "body_of", "complete", "stream"]
+
+STREAM_ONLY = ("stream", "stream_options")
+TRANSPORT = ("timeout", "extra_headers", "extra_query")
+
+
+def body_of(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The body that `create(**request)` sends, without what only streams have. `None` if more than a body decides
+    the call (its own headers, a limit of time), or if it has a `parrot` object of the app's own."""
+    if any(name in request for name in TRANSPORT):
+        return None
+    extra = request.get("extra_body") or {}
+    body = {**{name: value for name, value in request.items() if name != "extra_body"}, **extra}
+    if "parrot" in body:
+        return None
+    return {name: value for name, value in body.items() if name not in STREAM_ONLY and value is not openai.omit}
+
+
+def complete(endpoint: Endpoint, request: Mapping[str, Any], match: Match | None) -> ChatCompletion:
+    if match is None:
+        return cast("ChatCompletion", remote.client(endpoint).chat.completions.create(**request))
+    outcome: Outcome | None = None
+    with suppress(FutureTimeout):
+        outcome = match.outcome.result(endpoint.timeout_s)
+    if outcome is not None and outcome.completion is not None:
+        match.answered("pushed")
+        return completion_of(outcome.completion)
+    answer = remote.client(endpoint).chat.completions.create(**claiming(request, match))
+    return without_receipt(cast("ChatCompletion", answer), match)
+
+
+async def acomplete(endpoint: Endpoint, request: Mapping[str, Any], match: Match | None) -> ChatCompletion:
+    client = await remote.async_client(endpoint)
+    if match is None:
+        return cast("ChatCompletion", await client.chat.completions.create(**request))
+    outcome: Outcome | None = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(endpoint.timeout_s):
+            outcome = await asyncio.wrap_future(match.outcome)
+    if outcome is not None and outcome.completion is not None:
+        match.answered("pushed")
+        return completion_of(outcome.completion)
+    answer = await client.chat.completions.create(**claiming(request, match))
+    return without_receipt(cast("ChatCompletion", answer), match)
+
+
+def stream(
+    endpoint: Endpoint, request: Mapping[str, Any], match: Match | None
+) -> Generator[ChatCompletionChunk, None, None]:
+    """Leaving it closes the connection, and the server stops the work."""
+    if match is not None:
+        yield from streamed(endpoint, request, match)
+        return
+    opened = remote.client(endpoint).chat.completions.create(**request)
+    with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
+        yield from chunks
+
+
+async def astream(
+    endpoint: Endpoint, request: Mapping[str, Any], match: Match | None
+) -> AsyncGenerator[ChatCompletionChunk, None]:
+    if match is not None:
+        async with aclosing(astreamed(endpoint, request, match)) as planned:
+            async for chunk in planned:
+                yield chunk
+        return
+    client = await remote.async_client(endpoint)
+    opened = await client.chat.completions.create(**request)
+    async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
+        async for chunk in chunks:
+            yield chunk

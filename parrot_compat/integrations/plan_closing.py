@@ -1,0 +1,71 @@
+"""Saying that plans are over, behind the app's back.
+
+One daemon thread per process sends the closes, one after the other; an app never waits for one, except that an
+interpreter about to exit gives the last ones a moment. A close that does not arrive costs nothing but
+accounting: plans expire by themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+from collections.abc import Sequence
+
+from . import remote
+from .remote import Endpoint
+
+__all__ = ["close_later", "closes_sent"]
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+EXIT_WAIT_S = 1.0
+
+_lock = threading.Lock()
+_queue: queue.Queue[tuple[Endpoint, str, tuple[str, ...]]] = queue.Queue()
+_process: int | None = None
+
+
+def close_later(endpoint: Endpoint, graph: str, taken: Sequence[str]) -> None:
+    """Tell the server that nothing more will be taken from this plan."""
+    _start()
+    _queue.put((endpoint, graph, tuple(taken)))
+
+
+def closes_sent(timeout_s: float) -> bool:
+    """Wait until all closes so far have been sent, or the time is over."""
+    waiting = _queue.all_tasks_done
+    with waiting:
+        return waiting.wait_for(lambda: _queue.unfinished_tasks == 0, timeout_s)
+
+
+def _start() -> None:
+    global _queue, _process
+    with _lock:
+        if _process == os.getpid():
+            return
+        if _process is None:
+            atexit.register(closes_sent, EXIT_WAIT_S)
+        else:
+            _queue = queue.Queue()  # what a forked child inherits is its parent's to send
+        _process = os.getpid()
+        threading.Thread(target=_send_all, args=(_queue,), name="parrot-plan-closing", daemon=True).start()
+
+
+def _send_all(closes: queue.Queue[tuple[Endpoint, str, tuple[str, ...]]]) -> None:
+    while True:
+        endpoint, graph, taken = closes.get()
+        try:
+            remote.client(endpoint).post(
+                f"/parrot/graphs/{graph}/close",
+                cast_to=object,
+                body={"taken": list(taken)},
+                options={"max_retries": 0, "timeout": CLOSE_TIMEOUT_S},
+            )
+        except Exception as error:
+            log.debug("plan %s expires by itself, its close failed: %r", graph, error)
+        finally:
+            closes.task_done()
