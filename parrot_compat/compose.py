@@ -1,4 +1,4 @@
-"""Wiring: from settings to a running manager and its application. The only code that names concrete classes.
+"""Wiring: from settings to a manager that runs, served or in this process. The only code that names concrete classes.
 
 It decides nothing about serving: it makes engines, gives each its tokenizer, and joins them to a fleet.
 
@@ -13,9 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from fastapi import FastAPI
+from typing import TYPE_CHECKING, Any
 
 from parrot_compat.core.engine import Engine
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
@@ -24,12 +22,15 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.tokenizer import Tokenizer
-from parrot_compat.server.app import create_app
-from parrot_compat.server.auth import Keys
+from parrot_compat.integrations.application import Application
+from parrot_compat.integrations.embedded import EmbeddedHost
 
 from .settings import BUILTIN_MODEL, Settings
 
-__all__ = ["Served", "running"]
+if TYPE_CHECKING:  # an embedded manager runs without the `server` extra
+    from fastapi import FastAPI
+
+__all__ = ["Served", "embedded", "managing", "running"]
 
 Progress = Callable[[str], None]
 
@@ -45,6 +46,16 @@ class Served:
 @asynccontextmanager
 async def running(settings: Settings, progress: Progress = lambda line: None) -> AsyncIterator[Served]:
     """Start everything; `progress` is told each step. Errors: `ModelRefused`, `EngineError`."""
+    from parrot_compat.server.app import create_app
+    from parrot_compat.server.auth import Keys
+
+    async with managing(settings, progress) as manager:
+        yield Served(create_app(manager, keys=Keys(settings.api_keys)), manager)
+
+
+@asynccontextmanager
+async def managing(settings: Settings, progress: Progress = lambda line: None) -> AsyncIterator[Manager]:
+    """Start a manager and its engines. Errors: as `running`."""
     async with AsyncExitStack() as stack:
         fleet = Fleet()
         stack.push_async_callback(fleet.close)
@@ -52,8 +63,18 @@ async def running(settings: Settings, progress: Progress = lambda line: None) ->
             await _join_upstream(fleet, settings, progress)
         else:
             await _join_engines(fleet, settings, progress)
-        manager = await stack.enter_async_context(Manager(fleet))
-        yield Served(create_app(manager, keys=Keys(settings.api_keys)), manager)
+        yield await stack.enter_async_context(Manager(fleet))
+
+
+def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
+    """The application that this process runs itself, with the engines of `parrot serve` and no server. `options` are
+    those of `Settings`. Nothing starts before the first use, or the block:
+
+    >>> with parrot_compat.embedded("builtin:tiny") as application:
+    ...     session = application.open_session()
+    """
+    settings = Settings(model=model, **options)
+    return Application(EmbeddedHost(lambda: managing(settings)), name=f"embedded {model}")
 
 
 async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) -> None:
