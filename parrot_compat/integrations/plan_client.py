@@ -88,6 +88,8 @@ class OpenPlan:
         self.calls = tuple(calls)
         self.nonce = uuid.uuid4().hex
         self.times = Times()
+        self.takers: dict[str, uuid.UUID] = {}
+        """The app's own name of the run that took a call."""
         self.sources: dict[str, str] = {}
         """How the calls that were taken were answered: pushed, claimed or direct."""
         self._ledger = Ledger(calls)

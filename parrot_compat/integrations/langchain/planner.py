@@ -42,7 +42,7 @@ HELD_ON = "1.7.2"
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
-_model_run: ContextVar[UUID | None] = ContextVar("parrot_model_run", default=None)
+_model_run: ContextVar[tuple[UUID | None, UUID | None]] = ContextVar("parrot_model_run", default=(None, None))
 
 
 def _softly(method: Callable[P, None]) -> Callable[P, None]:
@@ -123,8 +123,8 @@ class Planner(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
-        # `stream()` does not tell `_stream` which run it is in: it is read from here.
-        _model_run.set(parent.id if parent is not None else None)
+        # `stream()` does not tell `_stream` which run it is, and in which: it is read from here.
+        _model_run.set((run_id, parent.id if parent is not None else None))
         if parent is None or len(messages) != 1 or is_switched_off(metadata):
             return
         if is_on(compiled=parent.is_compiled):
@@ -212,13 +212,16 @@ class Planner(BaseCallbackHandler):
         return found
 
     def _match(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Match | None:
-        parent_id = _model_run.get() if run_manager is None else run_manager.parent_run_id
+        run_id, parent_id = _model_run.get() if run_manager is None else (run_manager.run_id, run_manager.parent_run_id)
         run = self._runs.get(parent_id) or self._runs.get(surrounding_run())
         plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)] if run is not None else []
         body = body_of(request) if plans else None
         if body is None:
             return None
-        return next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+        found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+        if found is not None and run_id is not None:
+            found.plan.takers[found.call] = run_id
+        return found
 
 
 def _call(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:

@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from parrot_compat.integrations.plan_client import Match, OpenPlan, PlanClient, plans_refused
 from parrot_compat.integrations.remote import Endpoint
@@ -55,6 +56,8 @@ class CallRecord:
     reads: tuple[str, ...]
     source: str | None
     """pushed, claimed or direct; `None`: the app did not take it."""
+    taken_by: UUID | None
+    """The run of the app's model that took it."""
     settled_s: float | None
     """When its answer was here."""
     taken_s: float | None
@@ -203,6 +206,7 @@ def _record(name: str, plan: OpenPlan) -> PlanRecord:
             function=call.function,
             reads=call.reads,
             source=plan.sources.get(call.id),
+            taken_by=plan.takers.get(call.id),
             settled_s=since(times.settled.get(call.id)),
             taken_s=since(times.taken.get(call.id)),
         )
