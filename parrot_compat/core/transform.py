@@ -18,7 +18,7 @@ import re2
 
 from .errors import BadTemplate, TransformFailed
 
-__all__ = ["FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
+__all__ = ["NAMES", "FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
 
 MAX_PATTERN_CHARACTERS = 1_000
 RE2_MEMORY_BYTES = 8 << 20
@@ -187,6 +187,9 @@ _READERS: dict[str, Callable[[Any], Transform]] = {
     "json_pointer": lambda given: JsonPointer(_text(given["pointer"] if isinstance(given, Mapping) else given)),
     "first_json": lambda given: FirstJson(),
 }
+
+NAMES = tuple(sorted(_READERS))
+"""Of the transforms that there are, as the wire knows them."""
 
 
 def _shown(text: str) -> str:

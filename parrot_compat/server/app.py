@@ -33,6 +33,12 @@ from .openai.chat_schema import ChatRequest
 from .openai.completions_schema import CompletionRequest
 from .openai.serving import Serving, send_json
 from .openai.tokenize_schema import DetokenizeRequest, TokenizeRequest
+from .parrot import calls, capabilities, graphs, sessions, variables
+from .parrot.calls_schema import CallsRequest
+from .parrot.directory import Directory
+from .parrot.graphs_schema import CloseRequest, GraphRequest
+from .parrot.sessions import CancelRequest, SessionRequest
+from .parrot.variables import TextRequest, VariableRequest
 
 __all__ = ["Edge", "create_app"]
 
@@ -54,11 +60,21 @@ def create_app(
         description="Serves LLM applications, not requests. Any OpenAI client works unchanged.",
         redirect_slashes=False,  # a redirect would lose the body of a POST
     )
-    serving = Serving(manager=manager, limits=limits or Limits(), fingerprint=fingerprint, keep_alive_s=keep_alive_s)
+    limits = limits or Limits()
+    serving = Serving(
+        manager=manager,
+        directory=Directory(manager, limits),
+        limits=limits,
+        fingerprint=fingerprint,
+        keep_alive_s=keep_alive_s,
+    )
     app.include_router(chat.router(serving))
     app.include_router(completions.router(serving))
     app.include_router(models.router(serving, created=int(time.time())))
     app.include_router(tokenize.router(serving))
+    app.include_router(capabilities.router())
+    for endpoints in (sessions, calls, variables, graphs):
+        app.include_router(endpoints.router(serving))
     _add_probes(app, manager)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ParrotError, _on_error)
@@ -151,11 +167,19 @@ class Edge:
 
 # ---- /openapi.json -----------------------------------------------------------------------------------
 
-_BODIES: dict[str, type[Schema]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/tokenize": TokenizeRequest,
-    "/detokenize": DetokenizeRequest,
+_SESSION = "/v1/parrot/sessions/{session}"
+_BODIES: dict[tuple[str, str], type[Schema]] = {
+    ("post", "/v1/chat/completions"): ChatRequest,
+    ("post", "/v1/completions"): CompletionRequest,
+    ("post", "/tokenize"): TokenizeRequest,
+    ("post", "/detokenize"): DetokenizeRequest,
+    ("post", "/v1/parrot/sessions"): SessionRequest,
+    ("post", f"{_SESSION}/cancel"): CancelRequest,
+    ("post", f"{_SESSION}/calls"): CallsRequest,
+    ("post", f"{_SESSION}/variables"): VariableRequest,
+    ("put", f"{_SESSION}/variables/{{variable}}"): TextRequest,
+    ("post", "/v1/parrot/graphs"): GraphRequest,
+    ("post", "/v1/parrot/graphs/{graph}/close"): CloseRequest,
 }
 
 
@@ -169,9 +193,9 @@ def _describe_bodies(app: FastAPI) -> None:
             inputs = [(model, "validation") for model in _BODIES.values()]
             _, definitions = models_json_schema(inputs, ref_template=template)  # type: ignore[arg-type]
             schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-            for path, model in _BODIES.items():
+            for (method, path), model in _BODIES.items():
                 content = {"application/json": {"schema": {"$ref": template.format(model=model.__name__)}}}
-                schema["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+                schema["paths"][path][method]["requestBody"] = {"required": True, "content": content}
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from parrot_compat.core import errors
 
-__all__ = ["ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of"]
+__all__ = ["ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of", "within"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,10 @@ _TABLE: dict[type[BaseException], _Row] = {
     errors.BadSchema: _Row(400, "invalid_request_error", "invalid_schema"),
     errors.PromptTooLong: _Row(400, "invalid_request_error", "context_length_exceeded"),
     errors.CycleInGraph: _Row(400, "invalid_request_error", "cycle_in_graph"),
+    errors.TransformFailed: _Row(400, "invalid_request_error", "transform_failed"),
     errors.UnknownVariable: _Row(404, "invalid_request_error", "variable_not_found"),
     errors.UnknownSession: _Row(404, "invalid_request_error", "session_not_found"),
+    errors.UnknownPlan: _Row(404, "invalid_request_error", "plan_not_found", should_retry=False),
     errors.AlreadySettled: _Row(409, "invalid_request_error", "already_settled", should_retry=False),
     errors.LimitError: _Row(429, "rate_limit_error", "rate_limit_exceeded"),
     errors.TokenBudgetSpent: _Row(429, "insufficient_quota", "insufficient_quota"),
@@ -116,7 +118,7 @@ def problem_of(error: BaseException) -> Problem:
         message=message,
         type=row.type,
         code=row.code,
-        param=getattr(error, "param", None),
+        param=error.variable if isinstance(error, errors.UpstreamFailed) else getattr(error, "param", None),
         headers=headers,
     )
 
@@ -133,6 +135,23 @@ def not_supported_yet(param: str, what: str = "") -> ApiError:
         f"{param!r} is not supported yet by parrot_compat{detail}. Leave it out.",
         code="unsupported_parameter",
         param=param,
+    )
+
+
+def within(error: errors.ParrotError, path: str) -> ApiError:
+    """The error of a part of a body, told of the whole body: `path` goes before the field that it names."""
+    problem = problem_of(error)
+    message, param = problem.message, path
+    if problem.param:
+        param = f"{path}.{problem.param}"
+        message = message.removeprefix(f"{problem.param}: ")
+    return ApiError(
+        f"{param}: {message}",
+        status=problem.status,
+        type=problem.type,
+        code=problem.code,
+        param=param,
+        headers=problem.headers,
     )
 
 

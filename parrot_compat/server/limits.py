@@ -8,7 +8,6 @@ The invariant: no more than `Limits.body_bytes` of a body are ever held.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from .errors import ApiError, field_path
+from .hints import plain_names
 
-__all__ = ["Limits", "Schema", "ignored_header", "read_body"]
+__all__ = ["Limits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +29,13 @@ class Limits:
     choices: int = 128
     """Answers (`n`) to one prompt."""
     calls: int = 2048
-    """Prompts times choices of one /v1/completions request."""
+    """Prompts times choices of one /v1/completions request; planned calls of one graph."""
     stop_strings: int = 64
     stop_characters: int = 1024
+    sessions: int = 10_000
+    """That one tenant may have open by name."""
+    session_ttl_s: float = 600.0
+    """How long a session that was named lives after its last use, where nothing else was asked."""
 
 
 class Schema(BaseModel):
@@ -46,17 +50,26 @@ S = TypeVar("S", bound=BaseModel)
 
 async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
     """The body as `schema`. Errors: `ApiError` 400, 413, 415."""
+    return parse(await read_raw(request, limits), schema)
+
+
+async def read_raw(request: Request, limits: Limits) -> bytes:
+    """The body as it came. Errors: `ApiError` 413, 415."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         message = f"content-encoding {encoding[:40]!r} is not taken; send plain JSON"
         raise ApiError(message, status=415, code="unsupported_encoding")
-    body = await _read(request, limits.body_bytes)
+    return await _read(request, limits.body_bytes)
+
+
+def parse(body: bytes, schema: type[S]) -> S:
+    """Errors: `ApiError` 400."""
     if not body.strip():
         raise ApiError("the body is empty; a JSON object is wanted", code="invalid_json")
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise explain(error) from None
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -73,7 +86,7 @@ async def _read(request: Request, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _explain(error: ValidationError) -> ApiError:
+def explain(error: ValidationError) -> ApiError:
     """The first thing that is wrong, by name; the input itself is not repeated (it may be large, or secret)."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     if first["type"] == "json_invalid":
@@ -95,15 +108,7 @@ def _short(part: str | int) -> str | int:
     return part[:64] if isinstance(part, str) else part
 
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,64}")
-_NAMED_AT_MOST = 32
-
-
 def ignored_header(fields: Iterable[str]) -> dict[str, str]:
-    """`x-parrot-ignored`: the fields that had no effect. Names come from the client: only plain ones are repeated."""
-    fields = sorted(set(fields))
-    if not fields:
-        return {}
-    named = [name for name in fields if _PLAIN_NAME.fullmatch(name)][:_NAMED_AT_MOST]
-    unnamed = len(fields) - len(named)
-    return {"x-parrot-ignored": ", ".join(named + ([f"+{unnamed}"] if unnamed else []))}
+    """`x-parrot-ignored`: the fields that had no effect."""
+    fields = plain_names(fields)
+    return {"x-parrot-ignored": ", ".join(fields)} if fields else {}

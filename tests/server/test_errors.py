@@ -16,6 +16,7 @@ STATUS = {
     "PromptTooLong": 400,
     "TransformFailed": 400,
     "NoEngineForModel": 404,
+    "UnknownPlan": 404,
     "UnknownSession": 404,
     "UnknownVariable": 404,
     "AlreadySettled": 409,

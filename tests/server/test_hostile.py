@@ -56,9 +56,9 @@ BAD_CHAT: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": [{"type": "smell", "text": "x"}]}]},
         "messages[0].content[0].type",
     ),
-    "a reference": (
-        {"messages": [{"role": "user", "content": [{"type": "parrot:ref", "call": "c"}]}]},
-        "messages[0].content[0].type",
+    "a reference to nothing": (
+        {"messages": [{"role": "user", "content": [{"type": "parrot:ref"}]}]},
+        "messages[0].content[0]",
     ),
     "a part without its text": (
         {"messages": [{"role": "user", "content": [{"type": "text"}]}]},

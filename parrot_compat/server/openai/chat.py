@@ -16,14 +16,17 @@ from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Usage
 from parrot_compat.core.prompt import ChatPrompt
-from parrot_compat.core.task import Task
-from parrot_compat.server.limits import ignored_header, read_body
+from parrot_compat.core.task import Task, TaskResult
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import read_body
+from parrot_compat.server.parrot.asking import read_ask
+from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
-from .chat_schema import ChatRequest, chat_prompt
+from .chat_schema import ChatRequest, chat_prompt, message_texts
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
 
-__all__ = ["router"]
+__all__ = ["completion", "router"]
 
 
 def router(serving: Serving) -> APIRouter:
@@ -33,30 +36,48 @@ def router(serving: Serving) -> APIRouter:
     async def create_chat_completion(request: Request) -> Response:
         body = await read_body(request, ChatRequest, serving.limits)
         body.check(serving.limits)
-        headers = ignored_header(body.ignored())
+        hints = Hints()
+        hints.ignored(*body.ignored())
+        ask = read_ask(body, request.headers, tenant_of(request), message_texts(body.messages), hints)
         card = serving.card(body.model)
-        prompt = chat_prompt(body.messages)
-        wanted = [(prompt, body.sampling(choice)) for choice in range(body.n or 1)]
-        prompt_ids = await _prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
 
         async with AsyncExitStack() as stack:
-            answer = serving.answer("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion", card)
-            tasks = await stack.enter_async_context(serving.submitted(answer, tenant_of(request), wanted))
+            room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
+            prompt = chat_prompt(body.messages, room.resolve)
+            wanted = [(prompt, body.sampling(choice)) for choice in range(body.n or 1)]
+            prompt_ids = await _prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
+            kind = "chat.completion.chunk" if body.stream else "chat.completion"
+            answer = serving.answer("chatcmpl", kind, card.name)
+            begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
             if body.stream:
-                events = _stream(answer, tasks, body, prompt_ids)
+                events = _stream(answer, begun, body, prompt_ids)
+                headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
-            return send_json(await while_connected(request.receive, _whole(answer, tasks, prompt_ids)), headers)
+            results = await while_connected(request.receive, _results(begun.tasks))
+            usages = [result.usage for result in results]
+            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body))
+            return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
 
 
-async def _prompt_ids(serving: Serving, model: str, prompt: ChatPrompt) -> list[int]:
+async def _prompt_ids(serving: Serving, model: str, prompt: ChatPrompt) -> list[int] | None:
+    """`None` where the prompt has holes: its ids are known once they are filled. Errors: `ApiError` 400."""
     tokenizer = serving.tokenizer(model)
-    return list(await asyncio.to_thread(tokenizer.encode, prompt.bind({})))
+    return None if prompt.inputs() else list(await asyncio.to_thread(tokenizer.encode, prompt.bind({})))
 
 
-async def _whole(answer: Answer, tasks: Sequence[Task], prompt_ids: list[int] | None) -> dict[str, Any]:
-    results = await asyncio.gather(*(task.finished() for task in tasks))
+def _rendered_ids(task: Task, body: ChatRequest) -> list[int] | None:
+    ids = task.rendered.ids if body.return_token_ids and task.rendered is not None else None
+    return None if ids is None else list(ids)
+
+
+async def _results(tasks: Sequence[Task]) -> list[TaskResult]:
+    return await asyncio.gather(*(task.finished() for task in tasks))
+
+
+def completion(answer: Answer, results: Sequence[TaskResult], prompt_ids: list[int] | None = None) -> dict[str, Any]:
+    """The answer, whole. With `prompt_ids` all token ids are in it."""
     choices: list[dict[str, Any]] = [
         {
             "index": index,
@@ -75,28 +96,35 @@ async def _whole(answer: Answer, tasks: Sequence[Task], prompt_ids: list[int] | 
 
 
 async def _stream(
-    answer: Answer, tasks: Sequence[Task], body: ChatRequest, prompt_ids: list[int] | None
+    answer: Answer, begun: Begun, body: ChatRequest, prompt_ids: list[int] | None
 ) -> AsyncGenerator[bytes, None]:
-    """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for."""
+    """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for. What is said of
+    the whole (the receipt, the ids of a prompt that had holes) is on the last chunk."""
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = answer.head() | ({"usage": None} if with_usage else {})
+    tasks = begun.tasks
 
-    def chunk(index: int, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish, **more}
-        return event(head | first | {"choices": [choice]})
+    def chunk(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
+        return event(head | of_all | {"choices": [choice]})
 
-    first = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
+    ids: dict[str, Any] = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
     for index in range(len(tasks)):
-        yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
-        first = {}
-    usages = [Usage()] * len(tasks)
+        yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
+    usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
-        ids: dict[str, Any] = {"token_ids": list(piece.tokens)} if prompt_ids is not None else {}
-        if piece.text or (ids and piece.tokens):
-            yield chunk(index, {"content": piece.text}, **ids)
+        drawn = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        if piece.text or (drawn and piece.tokens):
+            yield chunk({}, index, {"content": piece.text}, **drawn)
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
-            yield chunk(index, {}, piece.finish.value)
+            last: dict[str, Any] = {}
+            if len(usages) == len(tasks):
+                late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
+                last = {} if late is None else {"prompt_token_ids": late}
+                last |= {} if with_usage else begun.object(list(usages.values()))
+            yield chunk(last, index, {}, finish_reason=piece.finish.value)
     if with_usage:
-        yield event(head | {"choices": [], "usage": usage_of(usages, len(tasks))})
+        used = [usages[index] for index in range(len(tasks))]
+        yield event(head | {"choices": [], "usage": usage_of(used, len(tasks))} | begun.object(used))
     yield DONE

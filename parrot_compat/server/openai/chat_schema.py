@@ -8,18 +8,33 @@ The invariant: the messages of the prompt say what the request said; no part of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from parrot_compat.core.prompt import ChatPrompt, Message
+from parrot_compat.core.errors import BadTemplate
+from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
+from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
 
-__all__ = ["ChatMessage", "ChatRequest", "ContentPart", "FunctionCall", "ToolCall", "chat_prompt"]
+__all__ = [
+    "REF",
+    "ChatMessage",
+    "ChatRequest",
+    "ContentPart",
+    "FunctionCall",
+    "Resolve",
+    "ToolCall",
+    "chat_prompt",
+    "message_texts",
+]
+
+REF = "parrot:ref"
+"""The type of a content part that stands for a text which is not known yet."""
 
 _CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
@@ -50,6 +65,19 @@ class ContentPart(Schema):
     type: Annotated[str, Field(max_length=64)]
     text: str | None = None
     refusal: str | None = None
+    # of a reference:
+    call: Annotated[str, Field(max_length=512)] | None = None
+    variable: Annotated[str, Field(max_length=512)] | None = None
+    response_id: str | None = None
+    transform: Any = None
+
+    @property
+    def is_reference(self) -> bool:
+        return self.type == REF
+
+
+Resolve = Callable[[ContentPart, str], str]
+"""Which variable a reference (and its path in the request) stands for. Errors: `ApiError` 404."""
 
 
 class FunctionCall(Schema):
@@ -99,19 +127,40 @@ class ChatRequest(SamplingRequest):
         for index, message in enumerate(self.messages):
             fields += ignored_fields(message, _MESSAGE_NOT_YET, f"messages[{index}].")
             for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
-                fields += ignored_fields(part, _MEDIA_FIELDS, f"messages[{index}].content[{place}].")
+                path = f"messages[{index}].content[{place}]."
+                fields += ignored_fields(part, _MEDIA_FIELDS, path)
+                others = ("text", "refusal") if part.is_reference else ("call", "variable", "response_id", "transform")
+                fields += [path + name for name in others if getattr(part, name) is not None]
         return fields
 
 
 _MEDIA_FIELDS: Mapping[str, tuple[Any, ...]] = {name: () for name in _MEDIA}
 
 
-def chat_prompt(messages: list[ChatMessage], *, developer_role: str = "system") -> ChatPrompt:
-    """The prompt of these messages; `developer_role` is what the model calls a developer. Errors: `ApiError` 400."""
-    return ChatPrompt(tuple(_message(message, index, developer_role) for index, message in enumerate(messages)))
+def _no_references(part: ContentPart, path: str) -> str:
+    raise invalid(f"{path}.type", f"a {REF} part cannot stand here: nothing is called that it could wait for")
 
 
-def _message(message: ChatMessage, index: int, developer_role: str) -> Message:
+def chat_prompt(
+    messages: list[ChatMessage], resolve: Resolve = _no_references, *, developer_role: str = "system"
+) -> ChatPrompt:
+    """The prompt of these messages; `developer_role` is what the model calls a developer. Errors: `ApiError`."""
+    return ChatPrompt(
+        tuple(_message(message, index, resolve, developer_role) for index, message in enumerate(messages))
+    )
+
+
+def message_texts(messages: list[ChatMessage]) -> list[list[str | None] | str | None]:
+    """Of each message its text, or those of its parts; `None` where there is none yet."""
+    return [
+        [part.text if part.type == "text" else part.refusal for part in message.content]
+        if isinstance(message.content, list)
+        else message.content
+        for message in messages
+    ]
+
+
+def _message(message: ChatMessage, index: int, resolve: Resolve, developer_role: str) -> Message:
     role = developer_role if message.role == "developer" else message.role
     fields: dict[str, Any] = {}
     if message.name is not None:
@@ -122,25 +171,35 @@ def _message(message: ChatMessage, index: int, developer_role: str) -> Message:
         if message.role != "assistant":
             raise invalid(f"messages[{index}].tool_calls", "only an assistant message has them")
         fields["tool_calls"] = [call.model_dump(exclude_none=True) for call in message.tool_calls]
-    text = _text(message, index)
-    if text is None:
-        if "tool_calls" not in fields:
-            raise invalid(
-                f"messages[{index}].content", f"a {message.role} message needs it", "missing_required_parameter"
-            )
-        return Message(role, None, fields)
-    return Message.of(role, text, **fields)
+    content = _content(message, f"messages[{index}].content", resolve)
+    if content is None and "tool_calls" not in fields:
+        raise invalid(f"messages[{index}].content", f"a {message.role} message needs it", "missing_required_parameter")
+    return Message(role, content, fields)
 
 
-def _text(message: ChatMessage, index: int) -> str | None:
+def _content(message: ChatMessage, path: str, resolve: Resolve) -> tuple[Segment, ...] | None:
     if message.content is None:
-        return message.refusal
+        return None if message.refusal is None else (Constant(message.refusal),)
     if isinstance(message.content, str):
-        return message.content
+        return (Constant(message.content),)
     if not message.content:
-        raise invalid(f"messages[{index}].content", "the list of parts is empty")
+        raise invalid(path, "the list of parts is empty")
+    parts = [(part, f"{path}[{place}]") for place, part in enumerate(message.content)]
+    if any(part.is_reference for part in message.content):
+        # one text that has holes: nothing may come between the pieces
+        return tuple(_segment(part, place, resolve) for part, place in parts)
     # joined as vLLM joins them, so that the same request is the same prompt
-    return "\n".join(_part(part, f"messages[{index}].content[{place}]") for place, part in enumerate(message.content))
+    return (Constant("\n".join(_part(part, place) for part, place in parts)),)
+
+
+def _segment(part: ContentPart, path: str, resolve: Resolve) -> Segment:
+    if not part.is_reference:
+        return Constant(_part(part, path))
+    try:
+        transforms = parse_transforms(part.transform)
+    except BadTemplate as error:
+        raise invalid(f"{path}.transform", error.message, "invalid_template") from None
+    return Input(resolve(part, path), transforms)
 
 
 def _part(part: ContentPart, path: str) -> str:

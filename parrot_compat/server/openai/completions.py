@@ -17,8 +17,11 @@ from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Usage
 from parrot_compat.core.prompt import Prompt, Text
-from parrot_compat.core.task import Task
-from parrot_compat.server.limits import ignored_header, read_body
+from parrot_compat.core.task import TaskResult
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import read_body
+from parrot_compat.server.parrot.asking import read_ask
+from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
@@ -34,19 +37,26 @@ def router(serving: Serving) -> APIRouter:
     async def create_completion(request: Request) -> Response:
         body = await read_body(request, CompletionRequest, serving.limits)
         body.check(serving.limits)
-        headers = ignored_header(body.ignored())
+        hints = Hints()
+        hints.ignored(*body.ignored())
+        ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
         card = serving.card(body.model)
         prompts, n = body.prompts(), body.n or 1
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
 
         async with AsyncExitStack() as stack:
-            answer = serving.answer("cmpl", "text_completion", card)
-            tasks = await stack.enter_async_context(serving.submitted(answer, tenant_of(request), wanted))
+            answer = serving.answer("cmpl", "text_completion", card.name)
+            room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
+            begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
             if body.stream:
-                events = _stream(answer, tasks, body, known)
+                events = _stream(answer, begun, body, known)
+                headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
-            return send_json(await while_connected(request.receive, _whole(answer, tasks, n, known)), headers)
+            finished = asyncio.gather(*(task.finished() for task in begun.tasks))
+            results = await while_connected(request.receive, finished)
+            usages = [result.usage for result in results]
+            return send_json(_whole(answer, results, n, known) | begun.object(usages), begun.headers(usages))
 
     return routes
 
@@ -74,8 +84,7 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
     return [of(prompt) for prompt in prompts]
 
 
-async def _whole(answer: Answer, tasks: Sequence[Task], n: int, known: list[_Known]) -> dict[str, Any]:
-    results = await asyncio.gather(*(task.finished() for task in tasks))
+def _whole(answer: Answer, results: Sequence[TaskResult], n: int, known: list[_Known]) -> dict[str, Any]:
     choices = []
     for index, result in enumerate(results):
         prompt = known[index // n]
@@ -92,15 +101,15 @@ async def _whole(answer: Answer, tasks: Sequence[Task], n: int, known: list[_Kno
 
 
 async def _stream(
-    answer: Answer, tasks: Sequence[Task], body: CompletionRequest, known: list[_Known]
+    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known]
 ) -> AsyncGenerator[bytes, None]:
-    n = body.n or 1
+    n, tasks = body.n or 1, begun.tasks
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = answer.head() | ({"usage": None} if with_usage else {})
 
-    def chunk(index: int, text: str, finish: str | None = None, **more: Any) -> bytes:
+    def chunk(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> bytes:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish, **more}
-        return event(head | {"choices": [choice]})
+        return event(head | (of_all or {}) | {"choices": [choice]})
 
     for index in range(len(tasks)):
         prompt = known[index // n]
@@ -108,14 +117,17 @@ async def _stream(
             yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
         elif prompt.echo:
             yield chunk(index, prompt.echo)
-    usages = [Usage()] * len(tasks)
+    usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
         ids: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
-            yield chunk(index, piece.text, piece.finish.value, **ids)
+            is_last = len(usages) == len(tasks) and not with_usage
+            receipt = begun.object(list(usages.values())) if is_last else {}
+            yield chunk(index, piece.text, piece.finish.value, receipt, **ids)
         elif piece.text or (ids and piece.tokens):
             yield chunk(index, piece.text, **ids)
     if with_usage:
-        yield event(head | {"choices": [], "usage": usage_of(usages, n)})
+        used = [usages[index] for index in range(len(tasks))]
+        yield event(head | {"choices": [], "usage": usage_of(used, n)} | begun.object(used))
     yield DONE

@@ -63,6 +63,15 @@ class CompletionRequest(SamplingRequest):
             if not isinstance(item, int)
         ]
 
+    def texts(self) -> list[str | None]:
+        """Of each prompt its text; `None` where it is token ids."""
+        return [
+            prompt.segments[0].text
+            if isinstance(prompt, TextPrompt) and isinstance(prompt.segments[0], Constant)
+            else None
+            for prompt in self.prompts()
+        ]
+
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
         fields = ignored_fields(self, _COMPLETION_NOT_YET)

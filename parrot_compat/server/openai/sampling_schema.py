@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from parrot_compat.core.call import Sampling
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
+from parrot_compat.server.parrot.object_schema import ParrotObject
 
 __all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
 
@@ -88,6 +89,11 @@ class SamplingRequest(Schema):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
+    parrot: ParrotObject | None = None
+    # hints of other servers; whatever is in them, they fail no call (`asking` reads them)
+    priority: Any = None
+    service_tier: Any = None
+    nvext: Any = None
 
     def check(self, limits: Limits) -> None:
         """What no single field can know. Errors: `ApiError` 400."""

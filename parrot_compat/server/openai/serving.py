@@ -1,9 +1,9 @@
 """What the endpoints of OpenAI's API share: the way from a request to its tasks, and the words of the answer.
 
-It knows nothing of prompts or of the shape of any one answer. A request is a session with one call per
-choice: the calls are made in it, and when the answer has ended the session ends, and with it all that still runs.
+It knows nothing of prompts or of the shape of any one answer. The calls of a request are made in its room
+(`parrot.rooms`): a session of its own, or one that it names.
 
-The invariant: no task outlives the request that submitted it.
+The invariant: every answer of one request tells the same identity.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from parrot_compat.core.call import Call, CallId, Sampling, Usage, VariableName
+from parrot_compat.core.call import Usage
 from parrot_compat.core.errors import NoEngineForModel
 from parrot_compat.core.manager import Manager, ModelCard
-from parrot_compat.core.prompt import Prompt
-from parrot_compat.core.task import Task
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import ApiError
 from parrot_compat.server.limits import Limits
+from parrot_compat.server.parrot.directory import Directory
 
 __all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
 
@@ -56,6 +54,7 @@ class Serving:
     """What stands behind the endpoints."""
 
     manager: Manager
+    directory: Directory
     limits: Limits
     fingerprint: str
     keep_alive_s: float
@@ -80,29 +79,8 @@ class Serving:
             )
         return tokenizer
 
-    def answer(self, prefix: str, object: str, card: ModelCard) -> Answer:
-        return Answer(id=f"{prefix}-{uuid.uuid4().hex}", object=object, model=card.name, fingerprint=self.fingerprint)
-
-    @asynccontextmanager
-    async def submitted(
-        self, answer: Answer, tenant: str, wanted: Sequence[tuple[Prompt, Sampling]]
-    ) -> AsyncIterator[tuple[Task, ...]]:
-        """One task per choice, in one session that ends with the block. Errors: those of `Session.submit_all`."""
-        calls = [
-            Call(
-                id=CallId(f"{answer.id}-{index}"),
-                prompt=prompt,
-                output=VariableName(f"choice-{index}"),
-                sampling=sampling,
-                model=answer.model,
-            )
-            for index, (prompt, sampling) in enumerate(wanted)
-        ]
-        session = self.manager.open_session(tenant=tenant)
-        try:
-            yield await session.submit_all(calls)  # one group: what shares a prompt is placed together
-        finally:
-            await session.close()
+    def answer(self, prefix: str, object: str, model: str) -> Answer:
+        return Answer(id=f"{prefix}-{uuid.uuid4().hex}", object=object, model=model, fingerprint=self.fingerprint)
 
 
 def tenant_of(request: Request) -> str:

@@ -1,0 +1,78 @@
+"""POST /v1/parrot/sessions/{session}/calls: call a function; its outputs are variables, and come later.
+
+It knows nothing of how calls run. The invariant: all calls of a request are accepted, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+
+from parrot_compat.core.task import Task
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import parse, read_raw
+from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+
+from .asking import objective_of
+from .calls_schema import CallsRequest
+from .deferred import Deferred, digest
+from .directory import Known
+
+__all__ = ["router"]
+
+Called = list[dict[str, Task]]
+"""For each binding the task of each output."""
+
+
+def router(serving: Serving) -> APIRouter:
+    routes = APIRouter(prefix="/v1/parrot/sessions", tags=["parrot"])
+    deferred: Deferred[Called] = Deferred()
+
+    @routes.post("/{session}/calls", summary="Call a function; its outputs come later")
+    async def create_calls(request: Request, session: str) -> Response:
+        known = serving.directory.get(tenant_of(request), session)
+        raw = await read_raw(request, serving.limits)
+        body = parse(raw, CallsRequest)
+        body.check(serving.limits)
+        hints = Hints()
+        hints.ignored(*body.ignored())
+
+        async def accept() -> tuple[Called, Callable[[Callable[[], None]], object]]:
+            return await _called(serving, known, body, hints), known.when_closed
+
+        key = body.id or request.headers.get("idempotency-key")
+        with known.session.alive():
+            if key:
+                scope = (tenant_of(request), "calls", known.session.id)
+                made = await deferred.once(scope, [key], digest(raw), accept)
+            else:
+                made, _ = await accept()
+        variables = [{output: task.output.name for output, task in tasks.items()} for tasks in made]
+        return send_json(
+            {
+                "object": "parrot.call",
+                "calls": [
+                    {"id": task.call.id, "output": output, "variable": task.output.name}
+                    for tasks in made
+                    for output, task in tasks.items()
+                ],
+                "variables": variables if isinstance(body.bindings, list) else variables[0],
+            },
+            hints.headers(),
+        )
+
+    return routes
+
+
+async def _called(serving: Serving, known: Known, body: CallsRequest, hints: Hints) -> Called:
+    return await known.session.call_each(
+        body.parsed(),
+        body.segments(known.session.variable),
+        outputs=body.sampling_of(),
+        sampling=body.sampling(),
+        form=body.form,
+        function=body.function,
+        model=serving.card(body.model).name,
+        objective=objective_of(body, body.objective, hints),
+    )

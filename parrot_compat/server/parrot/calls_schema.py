@@ -1,0 +1,123 @@
+"""The body of POST /v1/parrot/sessions/{session}/calls: a function, what its inputs are, how its outputs are drawn.
+
+It knows nothing of sessions. The sampling of an output is what the body says for all, and over it what it says for
+that output alone.
+
+The invariant: a body that was read says for every output what a plain request would say, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from parrot_compat.core.call import ObjectiveKind, Sampling
+from parrot_compat.core.errors import BadTemplate, ParrotError
+from parrot_compat.core.prompt import Constant, Input, Segment
+from parrot_compat.core.template import Template
+from parrot_compat.core.transform import parse_transforms
+from parrot_compat.server.errors import ApiError, invalid, within
+from parrot_compat.server.limits import Limits, Schema
+from parrot_compat.server.openai.sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
+
+from .object_schema import Name, PathName
+
+__all__ = ["Binding", "CallsRequest"]
+
+_NO_CONNECTION = ("stream", "stream_options", "n", "return_token_ids", "parrot")
+_OF_ALL = ("model", "priority", "service_tier", "nvext")
+
+
+class Binding(Schema):
+    variable: Annotated[str, Field(max_length=512)]
+    transform: Any = None
+
+
+Bound = Annotated[str | Binding, one_of("a text, or an object that names a variable")]
+Bindings = dict[str, Bound]
+
+
+class CallsRequest(SamplingRequest):
+    id: Name | None = None
+    """Of this request: sent again with the same body it finds what it made the first time."""
+    function: PathName | None = None
+    template: str
+    form: Literal["chat", "text"] = "chat"
+    bindings: Annotated[Bindings | list[Bindings], one_of("an object, or a list of objects, of bound inputs")] = Field(
+        default_factory=dict
+    )
+    """A list calls the function over each of its items, side by side."""
+    outputs: dict[str, SamplingRequest] = Field(default_factory=dict)
+    objective: ObjectiveKind | None = None
+
+    def check(self, limits: Limits) -> None:
+        SamplingRequest.check(self, limits)
+        self._refuse(self, _NO_CONNECTION, "")
+        calls = len(self.many()) * max(1, len(self.parsed().outputs))
+        if not 1 <= calls <= limits.calls:
+            raise invalid("bindings", f"they make {calls} calls; one request makes 1 to {limits.calls}")
+        for name, own in self.outputs.items():
+            path = f"outputs.{name[:64]}"
+            self._refuse(own, _NO_CONNECTION + _OF_ALL, f"{path}.")
+            try:
+                own.check(limits)
+            except ApiError as error:
+                raise within(error, path) from None
+
+    def parsed(self) -> Template:
+        """Errors: `BadTemplate`."""
+        return Template.parse(self.template)
+
+    def many(self) -> list[Bindings]:
+        return self.bindings if isinstance(self.bindings, list) else [self.bindings]
+
+    def segments(self, must_be_known: Callable[[str], object]) -> list[dict[str, Segment]]:
+        """What the inputs are, for each call of the function. Errors: `ApiError` 400, 404."""
+        each = []
+        for index, bindings in enumerate(self.many()):
+            path = f"bindings[{index}]" if isinstance(self.bindings, list) else "bindings"
+            each.append(
+                {name: _segment(bound, f"{path}.{name[:64]}", must_be_known) for name, bound in bindings.items()}
+            )
+        return each
+
+    def sampling_of(self) -> dict[str, Sampling]:
+        """Of those outputs that have sampling of their own, over what is said for all."""
+        every = self.model_dump(include=_SAMPLING, exclude_none=True)
+        return {
+            name: SamplingRequest(**(every | own.model_dump(include=_SAMPLING, exclude_none=True))).sampling()
+            for name, own in self.outputs.items()
+        }
+
+    def ignored(self) -> list[str]:
+        """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
+        fields = ignored_fields(self, NOT_YET)
+        for name, own in self.outputs.items():
+            fields += ignored_fields(own, NOT_YET, f"outputs.{name[:64]}.")
+        return fields
+
+    @staticmethod
+    def _refuse(request: SamplingRequest, names: tuple[str, ...], path: str) -> None:
+        for name in names:
+            value = getattr(request, name)
+            if value not in (None, False) and not (name == "n" and value == 1):
+                raise invalid(f"{path}{name}", "it has no meaning here; leave it out")
+
+
+_SAMPLING = set(SamplingRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL)
+
+
+def _segment(bound: str | Binding, path: str, must_be_known: Callable[[str], object]) -> Segment:
+    if isinstance(bound, str):
+        return Constant(bound)
+    try:
+        transforms = parse_transforms(bound.transform)
+    except BadTemplate as error:
+        raise invalid(f"{path}.transform", error.message, "invalid_template") from None
+    try:
+        must_be_known(bound.variable)
+    except ParrotError as error:
+        raise within(error, f"{path}.variable") from None
+    return Input(bound.variable, transforms)

@@ -1,0 +1,34 @@
+"""GET /v1/parrot: what this server can do for an app beyond answering. Clients ask once, and plan only if it answers.
+
+It knows nothing of sessions. The invariant: what is listed here works.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from parrot_compat import __version__
+from parrot_compat.core.transform import NAMES
+from parrot_compat.server.openai.serving import send_json
+
+__all__ = ["router"]
+
+LEVELS = ("annotate", "plan", "claim", "reference")
+
+
+def router() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/v1/parrot", summary="What this server can do for an app", tags=["parrot"])
+    async def capabilities() -> Response:
+        return send_json(
+            {
+                "object": "parrot.capabilities",
+                "v": 1,
+                "version": __version__,
+                "levels": list(LEVELS),
+                "transforms": list(NAMES),
+            }
+        )
+
+    return routes

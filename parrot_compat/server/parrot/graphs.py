@@ -1,0 +1,142 @@
+"""POST /v1/parrot/graphs and its close: an app's calls, submitted before the app makes them.
+
+The answer comes at once; with `stream` it stays open and pushes each call as it settles. It knows nothing of how a
+plan is kept or claimed: a claim is a plain request (`openai.chat`).
+
+The invariant: leaving a stream changes nothing for the plan; it ends when it is closed, or by time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from parrot_compat.core.errors import CallerError
+from parrot_compat.core.plans import Plan
+from parrot_compat.server.errors import within
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import parse, read_body, read_raw
+from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sse import EventStream, event
+
+from .asking import session_label
+from .deferred import Deferred, Scope, digest
+from .directory import Known
+from .graphs_schema import CloseRequest, GraphRequest
+from .planning import planned_calls, push
+
+__all__ = ["router"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    plan: Plan
+    session: str
+
+    def head(self) -> dict[str, Any]:
+        calls = [{"id": call, "variable": task.call.output} for call, task in self.plan.tasks.items()]
+        return {"session": self.session, "calls": calls}
+
+
+def router(serving: Serving) -> APIRouter:
+    routes = APIRouter()
+    deferred: Deferred[_Accepted] = Deferred()
+    plans: dict[str, Plan] = {}  # until their sessions end: one that is closed may be closed again
+
+    @routes.post("/v1/parrot/graphs", summary="Submit calls ahead of the app that makes them", tags=["parrot"])
+    async def create_graph(request: Request) -> Response:
+        raw = await read_raw(request, serving.limits)
+        body = parse(raw, GraphRequest)
+        body.check(serving.limits)
+        tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
+
+        async def accept() -> tuple[_Accepted, Callable[[Callable[[], None]], object]]:
+            known, plan = await _submitted(serving, tenant, label, body)
+            plans[plan.id] = plan
+            known.when_closed(lambda: plans.pop(plan.id, None))
+            return _Accepted(plan, known.name), known.when_closed
+
+        scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))
+        if scope is None:
+            accepted, _ = await accept()
+        else:
+            accepted = await deferred.once(scope, [call.id for call in body.calls], digest(raw), accept)
+        if not body.stream:
+            return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()})
+        owner = AsyncExitStack()
+        owner.enter_context(accepted.plan.session.alive())
+        return EventStream(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
+
+    @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
+    async def close_graph(request: Request, graph: str) -> Response:
+        body = await read_body(request, CloseRequest, serving.limits)
+        plan = plans.get(graph)
+        if plan is None or plan.tenant != tenant_of(request):
+            plan = serving.manager.find_plan(tenant_of(request), plan_id=graph)  # says how it is missing
+        receipt = plan.close(body.taken)
+        return send_json(
+            {
+                "object": "parrot.graph.closed",
+                "id": plan.id,
+                "taken": receipt.taken,
+                "claimed": receipt.claimed,
+                "cancelled": receipt.cancelled,
+                "wasted_tokens": receipt.wasted_tokens,
+            }
+        )
+
+    return routes
+
+
+def _scope(tenant: str, session: str | None, nonce: str | None, key: str | None) -> Scope | None:
+    """Where the call ids of a graph are unique; `None` where the client says nothing that a second try would repeat."""
+    for kind, name in (("session", session), ("nonce", nonce), ("key", key)):
+        if name:
+            return tenant, kind, name
+    return None
+
+
+async def _submitted(serving: Serving, tenant: str, label: str | None, body: GraphRequest) -> tuple[Known, Plan]:
+    """Errors, and then nothing is left of it: those of `planned_calls` and of `Manager.plan`."""
+    directory = serving.directory
+    known = directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label)
+    session = known.session
+    with ExitStack() as life:
+        life.enter_context(session.alive())
+        try:
+            planned = await planned_calls(serving, session, body)
+            plan = await serving.manager.plan(session, tenant, planned, awaited=body.await_, ttl_s=body.ttl_s)
+        except BaseException as error:
+            life.close()
+            if label is None:
+                await session.close()
+            if isinstance(error, CallerError) and error.param is None:
+                raise within(error, "calls") from None
+            raise
+    for call in body.calls:
+        if call.stage is not None:
+            known.note(call.id, stage=call.stage.model_dump(exclude_none=True))
+    return known, plan
+
+
+async def _pushes(serving: Serving, accepted: _Accepted) -> AsyncGenerator[bytes, None]:
+    numbers = itertools.count()
+    plan = accepted.plan
+
+    def say(type: str, **data: Any) -> bytes:
+        return event({"type": type, "sequence_number": next(numbers), **data})
+
+    yield say("parrot:accepted", graph=plan.id, **accepted.head())
+    lost_tokens = 0
+    async for settled in plan.events():
+        if settled.task.result is None:
+            lost_tokens += settled.task.drawn_tokens
+        yield say(**push(serving, settled))
+    # an answer that was just pushed may still be taken: until the close, only what has no answer is wasted
+    wasted = lost_tokens if plan.receipt is None else plan.receipt.wasted_tokens
+    yield say("parrot:done", graph=plan.id, wasted_tokens=wasted)

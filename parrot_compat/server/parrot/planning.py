@@ -1,0 +1,108 @@
+"""From the body of a graph to planned calls, and from a settled call to what a push says of it.
+
+It knows nothing of HTTP. A planned call is answered by the code that answers a plain one.
+
+The invariant: the `request` of a push is the body as it was given, but that references are the text they stood for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from parrot_compat.core.call import Call, CallId, VariableName
+from parrot_compat.core.errors import NoEngineForModel, ParrotError
+from parrot_compat.core.plans import PlannedCall, Settled
+from parrot_compat.core.prompt import Chat, Content
+from parrot_compat.core.session import Session
+from parrot_compat.server.errors import problem_of, within
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.openai.chat import completion
+from parrot_compat.server.openai.chat_schema import REF, chat_prompt, message_texts
+from parrot_compat.server.openai.serving import Serving
+
+from .asking import read_ask
+from .graphs_schema import GraphRequest, PlannedRequest
+from .references import References
+
+__all__ = ["drawn_variable", "planned_calls", "push", "resolved"]
+
+_AT_ONCE = 32
+"""Requests that are read before others have their turn: some 3 ms."""
+
+
+def drawn_variable() -> VariableName:
+    return VariableName(f"var-{secrets.token_hex(8)}")
+
+
+async def planned_calls(serving: Serving, session: Session, graph: GraphRequest) -> list[PlannedCall]:
+    """Errors: those of a plain request, with `calls[i].request` before the field."""
+    outputs = {planned.id: drawn_variable() for planned in graph.calls}
+    references = References(session, outputs)
+    calls: list[PlannedCall] = []
+    for index, planned in enumerate(graph.calls):
+        if index % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
+        call = _call(serving, planned, f"calls[{index}]", references, outputs[planned.id])
+        calls.append(PlannedCall(call=call, body=planned.request))
+    return calls
+
+
+def _call(serving: Serving, planned: PlannedRequest, path: str, references: References, output: VariableName) -> Call:
+    body = planned.read(path, serving.limits)
+    try:
+        body.ignored()  # what a plain request would be refused for
+        ask = read_ask(body, Headers({}), "", message_texts(body.messages), Hints())
+        prompt = chat_prompt(body.messages, references)
+    except ParrotError as error:
+        raise within(error, f"{path}.request") from None
+    try:
+        card = serving.card(body.model)
+    except NoEngineForModel as error:
+        raise within(error, f"{path}.request.model") from None
+    stage = planned.stage or ask.said.stage
+    return Call(
+        id=CallId(planned.id),
+        prompt=prompt,
+        output=output,
+        sampling=body.sampling(),
+        model=card.name,
+        function=planned.function or ask.said.function,
+        objective=ask.objective,
+        stage=None if stage is None else stage.stage(),
+    )
+
+
+def push(serving: Serving, settled: Settled) -> dict[str, Any]:
+    """The event of a call that is over."""
+    task = settled.task
+    if task.result is None:
+        assert task.failure is not None
+        return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
+    answer = serving.answer("chatcmpl", "chat.completion", task.model)
+    ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
+    return {
+        "type": "parrot:call",
+        "call": settled.call,
+        "request": resolved(settled.body, settled.content),
+        "completion": completion(answer, [task.result], None if ids is None else list(ids)),
+    }
+
+
+def resolved(body: Mapping[str, Any], content: Content | None) -> dict[str, Any]:
+    """The body with its references replaced by what they stood for when it ran; all else as it was given."""
+    assert isinstance(content, Chat)
+    messages = [
+        message | {"content": said["content"]} if _has_reference(message) else message
+        for message, said in zip(body["messages"], content.messages, strict=True)
+    ]
+    return {**body, "messages": messages}
+
+
+def _has_reference(message: Mapping[str, Any]) -> bool:
+    parts = message.get("content")
+    return isinstance(parts, list) and any(part.get("type") == REF for part in parts)

@@ -1,0 +1,55 @@
+"""References: content parts that stand for the output of another call, or for a variable of the session.
+
+It knows nothing of messages. Errors name the reference by its path in the request.
+
+The invariant: a reference leads to a variable of the request's own session, or the request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parrot_compat.core.call import CallId
+from parrot_compat.core.errors import CallerError
+from parrot_compat.core.session import Session
+from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
+from parrot_compat.server.openai.chat_schema import ContentPart
+
+__all__ = ["References"]
+
+
+class References:
+    """`planned` are the outputs of calls that are about to be submitted together; they hide those of the session."""
+
+    def __init__(self, session: Session, planned: Mapping[str, str] | None = None) -> None:
+        self._session = session
+        self._planned = planned or {}
+
+    def __call__(self, part: ContentPart, path: str) -> str:
+        """The variable. Errors: `ApiError` 400, 404."""
+        if part.response_id is not None:
+            raise not_supported_yet(f"{path}.response_id", "no responses are stored here")
+        if (part.call is None) == (part.variable is None):
+            raise invalid(path, "a reference names either a call or a variable")
+        if part.call is not None:
+            return self._output(part.call, f"{path}.call")
+        assert part.variable is not None
+        return self._variable(part.variable, f"{path}.variable")
+
+    def _output(self, call: str, path: str) -> str:
+        if call in self._planned:
+            return self._planned[call]
+        try:
+            return self._session.task(CallId(call)).call.output
+        except CallerError:
+            raise _unknown(path, f"there is no call {call[:64]!r} in this session") from None
+
+    def _variable(self, variable: str, path: str) -> str:
+        try:
+            return self._session.variable(variable).name
+        except CallerError:
+            raise _unknown(path, f"there is no variable {variable[:64]!r} in this session") from None
+
+
+def _unknown(path: str, message: str) -> ApiError:
+    return ApiError(f"{path}: {message}", status=404, code="variable_not_found", param=path)

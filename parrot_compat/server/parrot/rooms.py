@@ -1,0 +1,199 @@
+"""Rooms: where a request's calls are made. A session of its own, one it names, or the one whose plan it claims from.
+
+It knows nothing of messages or of the shape of answers.
+
+The invariant: a call that only its request wants does not outlive it; in a session that was joined, what else is
+there goes on.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from parrot_compat.core.call import Call, CallId, Sampling, Usage, VariableName
+from parrot_compat.core.errors import CallerError, UnknownPlan, UnknownVariable
+from parrot_compat.core.manager import Manager
+from parrot_compat.core.plans import Plan
+from parrot_compat.core.prompt import Prompt
+from parrot_compat.core.session import Session
+from parrot_compat.core.task import Task
+
+from .asking import Ask
+from .directory import Directory, Known
+from .references import References
+
+__all__ = ["Begun", "Room", "entered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The calls that answer a request, and what its receipt says of them."""
+
+    tasks: tuple[Task, ...]
+    ask: Ask
+    session: str
+    is_claimed: bool | None = None
+    """`None`: no claim was made."""
+    reason: str | None = None
+
+    def receipt(self, usages: Sequence[Usage]) -> dict[str, Any]:
+        """Once all of it is over."""
+        first = self.tasks[0]
+        data: dict[str, Any] = {"session": self.session, "call": first.call.id}
+        if self.is_claimed is not None:
+            data["claimed"] = self.is_claimed
+            data |= {} if self.reason is None else {"reason": self.reason}
+        queued_s = max(task.queue_s or 0.0 for task in self.tasks)
+        return data | {
+            "hints": self.ask.hints.words(),
+            "cached_tokens": sum(usage.cached_tokens for usage in usages),
+            "queue_ms": round(queued_s * 1000, 3),
+            "objective": first.objective.kind,
+        }
+
+    def object(self, usages: Sequence[Usage]) -> dict[str, Any]:
+        """The receipt as a part of the answer, for those who have sent an object."""
+        return {"parrot": self.receipt(usages)} if self.ask.has_object else {}
+
+    def headers(self, usages: Sequence[Usage] | None = None) -> dict[str, str]:
+        """The receipt as headers; those of a stream leave before there are `usages`."""
+        headers = self.ask.hints.headers()
+        if self.ask.has_object:
+            return headers
+        receipt = self.receipt(usages or ())
+        names = ["session", "call", "objective"] + (["cached_tokens", "queue_ms"] if usages is not None else [])
+        return headers | {f"x-parrot-{name.replace('_', '-')}": _printable(str(receipt[name])) for name in names}
+
+
+class Room:
+    def __init__(self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None) -> None:
+        self.session: Session = known.session
+        self.resolve = References(known.session)
+        self._known = known
+        self._ask = ask
+        self._plan = plan
+        self._reason = reason
+
+    @asynccontextmanager
+    async def begun(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]]) -> AsyncIterator[Begun]:
+        """One task per choice, or the planned one that stands in for it. Errors: those of `Session.submit_all`."""
+        calls = self._calls(id, model, wanted)
+        claim, reason = self._ask.said.claim, self._reason
+        if claim is not None and self._plan is not None and calls[0].prompt.inputs():
+            reason = "a request with references claims nothing"
+        elif claim is not None and self._plan is not None:
+            # one run of the client may claim several calls: each claim has a nonce of its own
+            plan, nonce = self._plan, f"{self._ask.said.nonce or uuid.uuid4().hex}/{claim}"
+            answer = await plan.claim(claim, calls[0], nonce, choices=len(calls))
+            if answer.task is not None:
+                with self._known.attached(nonce, lambda: plan.leave(nonce)):
+                    yield self._begun((answer.task,), is_claimed=True)
+                return
+            reason = answer.reason
+        tasks = await self.session.submit_all(calls)
+        self._note(tasks[0].call.id)
+        try:
+            yield self._begun(tasks, is_claimed=None if claim is None else False, reason=reason)
+        finally:
+            for task in tasks:
+                self.session.leave(task.call.id)
+
+    def _begun(self, tasks: tuple[Task, ...], *, is_claimed: bool | None, reason: str | None = None) -> Begun:
+        return Begun(tasks=tasks, ask=self._ask, session=self._known.name, is_claimed=is_claimed, reason=reason)
+
+    def _calls(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]]) -> list[Call]:
+        said = self._ask.said
+        first = self._free_call(said.call, len(wanted)) or id
+        output = self._free_variable(said.output.name) if said.output is not None else None
+        return [
+            Call(
+                id=_call_id(first, index),
+                prompt=prompt,
+                output=VariableName(f"{id}-{index}" if output is None or index else output),
+                sampling=sampling,
+                model=model,
+                function=said.function,
+                objective=self._ask.objective,
+                stage=None if said.stage is None else said.stage.stage(),
+            )
+            for index, (prompt, sampling) in enumerate(wanted)
+        ]
+
+    def _free_call(self, name: str | None, choices: int) -> str | None:
+        """The name that the client gave, unless a call has it already: an SDK may have sent the request twice."""
+        if name is None:
+            return None
+        if any(self._has_call(_call_id(name, index)) for index in range(choices)):
+            self._ask.hints.ignored("call")
+            return None
+        self._ask.hints.applied("call")
+        return name
+
+    def _has_call(self, call: CallId) -> bool:
+        try:
+            self.session.task(call)
+        except CallerError:
+            return False
+        return True
+
+    def _free_variable(self, name: str) -> str | None:
+        try:
+            self.session.variable(name)
+        except UnknownVariable:
+            self._ask.hints.applied("output")
+            return name
+        self._ask.hints.ignored("output")
+        return None
+
+    def _note(self, call: CallId) -> None:
+        if self._ask.spans:
+            spans = [span.model_dump(by_alias=True, exclude_none=True) for span in self._ask.spans]
+            self._known.note(call, inputs=spans)
+        if self._ask.said.stage is not None:
+            self._known.note(call, stage=self._ask.said.stage.model_dump(exclude_none=True))
+
+
+@asynccontextmanager
+async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIterator[Room]:
+    """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`."""
+    plan, reason = _plan_of(manager, ask)
+    if plan is not None:
+        known = directory.of(plan.session)
+    elif ask.session is not None:
+        known = directory.join(ask.tenant, ask.session)
+    else:
+        session = manager.open_session(tenant=ask.tenant)
+        try:
+            yield Room(Known(session, session.id), ask, plan=None, reason=reason)
+        finally:
+            await session.close()
+        return
+    with known.session.alive():
+        yield Room(known, ask, plan=plan, reason=reason)
+
+
+def _plan_of(manager: Manager, ask: Ask) -> tuple[Plan | None, str | None]:
+    """The plan that is claimed from, or why there is none."""
+    if ask.said.claim is None:
+        return None, None
+    try:
+        if ask.said.graph is not None:
+            plan = manager.find_plan(ask.tenant, plan_id=ask.said.graph)
+        else:
+            plan = manager.find_plan(ask.tenant, call_id=ask.said.claim)
+    except UnknownPlan as error:
+        return None, error.message
+    return plan, None
+
+
+def _call_id(first: str, index: int) -> CallId:
+    return CallId(first if index == 0 else f"{first}-{index}")
+
+
+def _printable(text: str) -> str:
+    """Labels come from clients: what a header cannot hold is replaced."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text)

@@ -1,0 +1,138 @@
+"""/v1/parrot/sessions/{session}/variables: make one, write it, wait for it, follow it.
+
+Whoever waits is somebody the app serves: what the variable takes is made quick. It knows nothing of calls.
+
+The invariant: a waiting client gets the text, or why it will never come, or the news that it is not there yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Any, get_args
+
+from fastapi import APIRouter, Request, Response
+
+from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.core.errors import ParrotError
+from parrot_compat.core.session import Session
+from parrot_compat.core.variable import Variable
+from parrot_compat.server.errors import invalid, problem_of
+from parrot_compat.server.limits import Schema, read_body
+from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sse import EventStream, event, while_connected
+
+from .object_schema import PathName
+from .planning import drawn_variable
+
+__all__ = ["TextRequest", "VariableRequest", "router"]
+
+LONGEST_WAIT_S = 600.0
+
+
+class VariableRequest(Schema):
+    name: PathName | None = None
+    """It becomes the id."""
+    text: str | None = None
+
+
+class TextRequest(Schema):
+    text: str
+
+
+def router(serving: Serving) -> APIRouter:
+    routes = APIRouter(prefix="/v1/parrot/sessions/{session}/variables", tags=["parrot"])
+
+    def session_of(request: Request, session: str) -> Session:
+        return serving.directory.get(tenant_of(request), session).session
+
+    @routes.post("", summary="Make a variable, with its text or without")
+    async def make_variable(request: Request, session: str) -> Response:
+        within = session_of(request, session)
+        body = await read_body(request, VariableRequest, serving.limits)
+        name = body.name or drawn_variable()
+        variable = within.declare(name) if body.text is None else within.set(name, body.text)
+        return send_json({"object": "parrot.variable", "id": variable.name})
+
+    @routes.get("/{variable}", summary="A variable's text; wait for it up to `wait` seconds")
+    async def get_variable(request: Request, session: str, variable: str) -> Response:
+        within = session_of(request, session)
+        wait_s, objective = _wait_s(request), _objective(request)
+        value = within.variable(variable)
+        if wait_s and not value.is_settled:
+            await while_connected(request.receive, _settled(within, variable, wait_s, objective))
+        return send_json({"object": "parrot.variable", **_state(value)})
+
+    @routes.get("/{variable}/stream", summary="A variable's text as it is written")
+    async def stream_variable(request: Request, session: str, variable: str) -> Response:
+        within = session_of(request, session)
+        objective = _objective(request)
+        within.variable(variable)  # unknown: said before the first byte
+        events = _stream(within, variable, objective)
+        return EventStream(events, owner=AsyncExitStack(), keep_alive_s=serving.keep_alive_s)
+
+    @routes.put("/{variable}", summary="Write a variable, once")
+    async def set_variable(request: Request, session: str, variable: str) -> Response:
+        within = session_of(request, session)
+        body = await read_body(request, TextRequest, serving.limits)
+        within.variable(variable)
+        return send_json({"object": "parrot.variable", **_state(within.set(variable, body.text))})
+
+    return routes
+
+
+async def _settled(session: Session, variable: str, wait_s: float, objective: ObjectiveKind | None) -> None:
+    try:
+        await session.read(variable, wait_s, objective)
+    except ParrotError as failure:
+        if session.variable(variable).failure is not failure:
+            raise
+
+
+def _state(variable: Variable) -> dict[str, Any]:
+    if not variable.is_settled:
+        return {"id": variable.name, "name": variable.name, "state": "pending"}
+    if variable.failure is not None:
+        failed = problem_of(variable.failure).envelope()
+        return {"id": variable.name, "name": variable.name, "state": "failed", **failed}
+    return {"id": variable.name, "name": variable.name, "state": "ready", "text": variable.text_so_far}
+
+
+async def _stream(session: Session, variable: str, objective: ObjectiveKind | None) -> AsyncGenerator[bytes, None]:
+    numbers = itertools.count()
+
+    def say(type: str, **data: Any) -> bytes:
+        return event({"type": type, "sequence_number": next(numbers), **data})
+
+    try:
+        with session.awaiting(variable, objective) as awaited:
+            async for text in awaited.stream():
+                yield say("parrot:chunk", text=text)
+    except ParrotError as failure:
+        yield say("parrot:failed", **problem_of(failure).envelope())
+    else:
+        yield say("parrot:done")
+
+
+def _wait_s(request: Request) -> float:
+    asked = request.query_params.get("wait", "0")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST_WAIT_S:
+        raise invalid("wait", f"{asked[:40]!r}; seconds from 0 to {LONGEST_WAIT_S:g}")
+    return seconds
+
+
+def _objective(request: Request) -> ObjectiveKind | None:
+    asked = request.query_params.get("objective")
+    for kind in get_args(ObjectiveKind):
+        if kind == asked:
+            objective: ObjectiveKind = kind
+            return objective
+    if asked is None:
+        return None
+    raise invalid("objective", f"{asked[:40]!r} is none of {', '.join(get_args(ObjectiveKind))}")
