@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 # the cores from the server and the app beside us: on a busy 2-core machine a step was 2-30 times slower with it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from .service import serve  # noqa: E402
+from .service import serve
 
 
 def main() -> int:
