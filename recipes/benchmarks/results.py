@@ -1,146 +1,206 @@
-"""Rows of measurements, and the CSV files under `results/` that they are kept in.
+"""What a run says: metrics of each cell, their medians over rounds, and the CSV file that tables are made of.
 
-    write("round_trips", [Measured("chain of 10, 50 ms", "planner on", "completion", "s", times)], command=sys.argv)
+It knows cells, nothing of how they were measured. Only whole rounds count: every lane there, nothing failed, and
+the machine quiet.
 
-It measures nothing. A row is the median of its values and their 20th and 80th percentile, with the machine, the
-versions, the commit and the day they come from; a file begins with the command that made it.
+The invariant: a number in the file can be computed again from `cells.jsonl`; one row for each workload, variant, load,
+distance, model, scale, system and metric, and a later run of the same replaces it.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime
-import importlib.metadata
-import math
-import os
-import platform
-import re
-import shlex
-import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
-from functools import cache
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("langchain-core", "llama-index-core", "numpy", "openai", "parrot-compat", "torch", "transformers", "vllm")
+from .cells import BACKGROUND, AppRecord, Cell
+from .equality import Equality, compare
 
+__all__ = ["MAIN", "RESULTS_FILE", "Row", "good_rounds", "merge", "metrics", "quantile", "read_rows", "summarise"]
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One quantity, measured several times."""
-
-    workload: str
-    system: str
-    metric: str
-    unit: str
-    values: Sequence[float]
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError(f"{self.workload}, {self.system}: {self.metric} has no values")
+RESULTS_FILE = "suite.csv"
+MAIN = "app_completion_mean"
+"""What the ratio of two lanes is made of."""
+RowKey = tuple[str, str, float | None, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of a file, as text."""
-
     workload: str
+    variant: str
+    load: str
+    rtt_ms: float
+    model: str
+    scale: str
     system: str
     metric: str
     unit: str
-    p50: str
-    p20: str
-    p80: str
+    p50: float
+    p20: float
+    p80: float
+    min: float
+    rounds: int
     hardware: str
     versions: str
     commit: str
     date: str
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        measured = {"unit", "p50", "p20", "p80", "min", "rounds", "hardware", "versions", "commit", "date"}
+        return tuple(str(getattr(self, item.name)) for item in fields(self) if item.name not in measured)
 
-COLUMNS = tuple(field.name for field in fields(Row))
 
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Between the two nearest values, linearly."""
+def quantile(values: Sequence[float], at: float) -> float:
+    """Linear between the two nearest."""
     ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low, high = math.floor(place), math.ceil(place)
+    place = at * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
-def row(measured: Measured) -> Row:
-    p50, p20, p80 = (f"{percentile(measured.values, percent):.6g}" for percent in (50, 20, 80))
-    what = measured.workload, measured.system, measured.metric, measured.unit
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Row(*what, p50, p20, p80, hardware(), versions(), commit(), today)
+# ---- one cell ----------------------------------------------------------------------------------------------
 
 
-def write(name: str, measurements: Sequence[Measured], *, command: Sequence[str], folder: Path = RESULTS) -> Path:
-    """`results/NAME.csv`, written anew. `command` is what makes it again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {shlex.join(command)}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(row(measured)) for measured in measurements)
-    return path
+def metrics(cell: Cell) -> dict[str, tuple[float, str]]:
+    """Value and unit of everything that one cell says."""
+    found: dict[str, tuple[float, str]] = {}
+    groups: dict[str, list[AppRecord]] = defaultdict(list)
+    for app in cell.apps:
+        if app.finished is not None:
+            groups[app.group].append(app)
+    for group, apps in groups.items():
+        suffix = "" if group == "app" else f"/{group}"
+        found |= {f"{name}{suffix}": value for name, value in _of_apps(apps).items()}
+    if MAIN not in found:  # apps of several kinds: the mean over all that have to finish
+        found |= _of_apps([app for name, apps in groups.items() if name != BACKGROUND for app in apps])
+    calls = [call for call in cell.calls if call.finished is not None]
+    out = sum(call.output_tokens for call in calls)
+    prompt, cached = sum(call.prompt_tokens for call in calls), sum(call.cached_tokens for call in calls)
+    return found | {
+        "makespan": (cell.makespan_s, "s"),
+        "calls": (float(len(calls)), "calls"),
+        "throughput": (out / cell.makespan_s, "output tokens/s"),
+        "output_tokens": (float(out), "tokens"),
+        "prompt_tokens": (float(prompt), "tokens"),
+        "executed_tokens": (float(prompt - cached + out), "tokens"),
+        "client_cpu": (cell.spent.client_s, "s"),
+        "server_cpu": (cell.spent.servers_s, "s"),
+        "foreign_cpu_share": (cell.spent.foreign_share, "share"),
+    }
 
 
-def read(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(line for line in file if not line.startswith("#")):
-            yield Row(**line)
+def _of_apps(apps: Sequence[AppRecord]) -> dict[str, tuple[float, str]]:
+    completions = [app.completion_s for app in apps]
+    found = {
+        MAIN: (statistics.fmean(completions), "s"),
+        "app_completion_p50": (quantile(completions, 0.5), "s"),
+        "app_completion_p99": (quantile(completions, 0.99), "s"),
+    }
+    if any(app.waited_s for app in apps):
+        model_times = [app.completion_s - app.waited_s for app in apps]
+        found["app_model_time_mean"] = (statistics.fmean(model_times), "s")
+    firsts = [app.first_text - app.started for app in apps if app.first_text is not None]
+    if firsts:
+        found |= {"first_text_p50": (quantile(firsts, 0.5), "s"), "first_text_p99": (quantile(firsts, 0.99), "s")}
+    return found
 
 
-# ---- where a measurement comes from --------------------------------------------------------------------
+# ---- rounds ------------------------------------------------------------------------------------------------
 
 
-@cache
-def hardware() -> str:
-    """Processor and accelerator, in words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([f"{_processor()} x {cores}", *_accelerators()])
+def good_rounds(
+    cells: Iterable[Cell], lanes: Sequence[str], *, any_load: bool = False
+) -> dict[RowKey, list[dict[str, Cell]]]:
+    """Whole rounds by row, each a cell by lane. `any_load` keeps those in which others used the machine too."""
+    rounds: dict[tuple[RowKey, int], dict[str, Cell]] = defaultdict(dict)
+    for cell in cells:
+        rounds[cell.place.row, cell.place.round][cell.place.lane] = cell
+    good: dict[RowKey, list[dict[str, Cell]]] = defaultdict(list)
+    for (row, _), found in rounds.items():
+        is_whole = all(lane in found and not found[lane].errors for lane in lanes)
+        if is_whole and (any_load or all(found[lane].spent.is_quiet for lane in lanes)):
+            good[row].append(found)
+    return good
 
 
-@cache
-def versions() -> str:
-    """Of Python and of the packages that are installed here and matter to speed."""
-    known = [f"python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            known.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(known)
+def summarise(
+    rounds: Mapping[RowKey, Sequence[Mapping[str, Cell]]], lanes: Sequence[str], facts: Mapping[str, Any]
+) -> list[Row]:
+    """Rows of everything; lanes are compared with the first. `facts` are the run's."""
+    rows: list[Row] = []
+    for row, found in rounds.items():
+        for lane in lanes:
+            values: dict[str, list[tuple[float, str]]] = defaultdict(list)
+            equality = Equality()
+            for cells in found:
+                for name, value in metrics(cells[lane]).items():
+                    values[name].append(value)
+                if lane != lanes[0]:
+                    base, this = metrics(cells[lanes[0]])[MAIN][0], metrics(cells[lane])[MAIN][0]
+                    values["speedup"].append((base / this, "ratio"))
+                    equality += compare(cells[lanes[0]], cells[lane])
+            if equality.calls:
+                values["identical_answers"] = [(equality.share, "share")]
+                values["compared_calls"] = [(float(equality.calls - equality.followers - equality.alone), "calls")]
+                values["following_calls"] = [(float(equality.followers + equality.alone), "calls")]
+            rows += [_row(row, lane, name, measured, len(found), facts) for name, measured in values.items()]
+    return rows
 
 
-@cache
-def commit() -> str:
-    """Of this checkout; with `+` where files of it were changed since."""
-    here = Path(__file__).parent
-    revision = _said("git", "-C", str(here), "rev-parse", "--short=12", "HEAD")
-    if revision is None:
-        return "unknown"
-    changed = _said("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
-    return f"{revision}+" if changed else revision
+def _row(
+    row: RowKey, lane: str, metric: str, measured: Sequence[tuple[float, str]], rounds: int, facts: Mapping[str, Any]
+) -> Row:
+    workload, variant, load, rtt_ms = row
+    values = [value for value, _ in measured]
+    asked = facts["asked"]
+    return Row(
+        workload=workload,
+        variant=variant,
+        load="" if load is None else f"{load:g}",
+        rtt_ms=rtt_ms,
+        model=asked["model"],
+        scale=f"tokens {asked['scale']:g}, calls {asked['calls']:g}",
+        system=lane,
+        metric=metric,
+        unit=measured[0][1],
+        **{f"p{percent}": round(quantile(values, percent / 100), 6) for percent in (50, 20, 80)},
+        min=round(min(values), 6),
+        rounds=rounds,
+        hardware=facts["hardware"],
+        versions=facts["versions"],
+        commit=facts["commit"],
+        date=facts["date"],
+    )
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+# ---- the file ----------------------------------------------------------------------------------------------
 
 
-def _accelerators() -> list[str]:
-    said = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return said.splitlines() if said else []
+def read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Row(**{item.name: _typed(item, line[item.name]) for item in fields(Row)}) for line in csv.DictReader(file)
+        ]
 
 
-def _said(*command: str) -> str | None:
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ran.stdout.strip()
+def _typed(item: Any, text: str) -> Any:
+    readers: Mapping[str, Any] = {"float": float, "int": int}
+    return readers.get(str(item.type), str)(text)
+
+
+def merge(rows: Sequence[Row], path: Path) -> None:
+    """Into the file: what is there of other runs stays."""
+    kept = {row.key: row for row in read_rows(path)} | {row.key: row for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [item.name for item in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(kept[key]) for key in sorted(kept))

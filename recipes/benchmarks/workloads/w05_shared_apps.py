@@ -44,6 +44,6 @@ WORKLOAD = Workload(
     name="w05",
     title="four apps with shared prompts",
     variants={"poisson": _mixed},
-    is_open_loop=True,
+    open_loop=frozenset({"poisson"}),
     notes="The rate is requests per second of all four together.",
 )

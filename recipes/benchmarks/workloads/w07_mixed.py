@@ -49,6 +49,6 @@ WORKLOAD = Workload(
     name="w07",
     title="chats beside map-reduce jobs",
     variants={"mixed": _mixed},
-    is_open_loop=True,
+    open_loop=frozenset({"mixed"}),
     notes="The rate is chats per second; jobs come in proportion.",
 )

@@ -64,8 +64,8 @@ class Workload:
     title: str
     variants: Mapping[str, Build]
     """The first is the one that is run where none is named."""
-    is_open_loop: bool = False
-    """Apps arrive at `Shape.rate` whether the server keeps up or not."""
+    open_loop: frozenset[str] = frozenset()
+    """Variants whose apps arrive at `Shape.rate`, whether the server keeps up or not."""
     notes: str = ""
 
 

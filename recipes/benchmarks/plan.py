@@ -1,0 +1,110 @@
+"""What a suite was asked for, and the rows and rounds that this makes.
+
+It knows workloads and options, nothing of servers or of time.
+
+The invariant: the same options are the same rows in the same order, with the same text in each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .lanes import LANES
+from .text import FreshText, open_tokenizer
+from .workloads import WORKLOADS, Round, Shape, Workload
+
+__all__ = ["Asked", "Planned", "parse", "planned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What decides the numbers, and is kept with them."""
+
+    model: str = "l25-fp32"
+    scale: float = 0.25
+    calls: float = 1.0
+    tool_s: float = 0.1
+    kv_gib: int = 2
+    lanes: tuple[str, ...] = ("vllm", "s0", "ours")
+    against: str | None = None
+
+    def shape(self, rate: float = 1.0) -> Shape:
+        return Shape(tokens=self.scale, calls=self.calls, tool_s=self.tool_s, rate=rate)
+
+
+DEFAULTS = Asked()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One row of the table: what is run from one distance, in every lane, round after round."""
+
+    workload: Workload
+    variant: str
+    load: float | None
+    rtt_ms: float
+
+    def build(self, asked: Asked, checkpoint: Path, seed: str, *, rate: float = 1.0, calls: float = 1.0) -> Round:
+        """The apps of one round. `seed` is what its text is drawn from; `calls` makes it smaller, to warm up."""
+        text = FreshText(open_tokenizer(checkpoint), f"{self.workload.name} {self.variant} {seed}")
+        shape = asked.shape(rate)
+        return self.workload.variants[self.variant](dataclasses.replace(shape, calls=shape.calls * calls), text)
+
+
+def planned(workloads: Sequence[str], rtts_ms: Sequence[float], loads: Sequence[float]) -> list[Planned]:
+    """Rows of `w01`, `w01:VARIANT` or `w01:all`. Errors: `SystemExit` with one message."""
+    rows = []
+    for wanted in workloads:
+        name, _, variant = wanted.partition(":")
+        workload = WORKLOADS.get(name)
+        if workload is None:
+            raise SystemExit(f"no workload {name!r}; there are {', '.join(WORKLOADS)}")
+        known = list(workload.variants)
+        if variant not in ("", "all", *known):
+            raise SystemExit(f"no variant {variant!r} of {name}; there are all, {', '.join(known)}")
+        for chosen in known if variant == "all" else [variant or known[0]]:
+            at = loads if chosen in workload.open_loop else [None]
+            rows += [
+                Planned(workload=workload, variant=chosen, load=load, rtt_ms=rtt) for load in at for rtt in rtts_ms
+            ]
+    return rows
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="parrot bench suite", description="The ten workloads, side by side in every lane."
+    )
+    named = parser.add_argument
+    named(
+        "--workloads",
+        nargs="+",
+        default=list(WORKLOADS),
+        metavar="W",
+        help="w01, w01:VARIANT or w01:all (default: all ten)",
+    )
+    named("--model", default=DEFAULTS.model, help="l25-fp32, l25-bf16, q125-fp32, q125-bf16, builtin:tiny or a folder")
+    named(
+        "--scale", type=float, default=DEFAULTS.scale, help="of the paper's token counts; 0.25 is the least that counts"
+    )
+    named("--calls", type=float, default=DEFAULTS.calls, help="of the paper's numbers of calls, parts and requests")
+    named(
+        "--tool-time", type=float, default=DEFAULTS.tool_s, help="of the time that tools take in w09 (1: 0.1 to 30 s)"
+    )
+    named("--rtt", default="0,50", help="round trips in ms, separated by commas")
+    named("--load", default="0.5,0.8", help="of the first lane's capacity, where apps arrive by themselves")
+    named("--rounds", type=int, default=5)
+    named("--lanes", default=",".join(DEFAULTS.lanes), help=f"the first is the baseline; there are {', '.join(LANES)}")
+    named(
+        "--against", metavar="URL", help="a server that runs already (…/v1, serving the model as m), in place of vLLM"
+    )
+    named("--kv-gib", type=int, default=DEFAULTS.kv_gib, help="KV of each server")
+    named("--name", help="of the run (default: made of model and scale)")
+    named("--resume", action="store_true", help="go on with the run of this name")
+    named("--minutes", type=float, help="begin no further round after this long")
+    named("--any-load", action="store_true", help="count rounds in which others used the machine (a trial, no result)")
+    named("--no-results", action="store_true", help="leave recipes/benchmarks/results and README as they are")
+    return parser.parse_args(argv)
