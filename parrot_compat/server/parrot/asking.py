@@ -53,6 +53,15 @@ class Ask:
     """Those of `said.inputs` that lie where they say."""
     hints: Hints
 
+    def notes(self) -> dict[str, Any]:
+        """What only people read of it, in a description of the session."""
+        notes: dict[str, Any] = {}
+        if self.spans:
+            notes["spans"] = [span.model_dump(by_alias=True, exclude_none=True) for span in self.spans]
+        if self.said.stage is not None:
+            notes["stage"] = self.said.stage.model_dump(exclude_none=True)
+        return notes
+
 
 class _WithObject(Hinting, Protocol):
     @property
@@ -70,6 +79,8 @@ def read_ask(
     spans = tuple(span for index, span in enumerate(said.inputs or ()) if index not in set(wrong))
     if spans:
         hints.applied("inputs")
+    if said.function is not None:
+        hints.applied("function")
     if said.stage is not None:
         (hints.ignored if said.stage.stage() is None else hints.applied)("stage")
     return Ask(

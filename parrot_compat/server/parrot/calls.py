@@ -5,8 +5,6 @@ It knows nothing of how calls run. The invariant: all calls of a request are acc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.task import Task
@@ -16,7 +14,7 @@ from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
 
 from .asking import objective_of
 from .calls_schema import CallsRequest
-from .deferred import Deferred, digest
+from .deferred import Deferred, OnEnd, digest
 from .directory import Known
 
 __all__ = ["router"]
@@ -38,7 +36,7 @@ def router(serving: Serving) -> APIRouter:
         hints = Hints()
         hints.ignored(*body.ignored())
 
-        async def accept() -> tuple[Called, Callable[[Callable[[], None]], object]]:
+        async def accept() -> tuple[Called, OnEnd]:
             return await _called(serving, known, body, hints), known.when_closed
 
         key = body.id or request.headers.get("idempotency-key")

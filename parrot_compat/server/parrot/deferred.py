@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from parrot_compat.server.errors import ApiError
 
-__all__ = ["Deferred", "Scope", "digest"]
+__all__ = ["Deferred", "OnEnd", "Scope", "call_exists", "digest"]
 
 T = TypeVar("T")
 Scope = tuple[str, ...]
@@ -68,13 +68,7 @@ class Deferred(Generic[T]):
         for call in calls:
             entry = self._entries.get((scope, call))
             if entry is not None and entry.body != body:
-                raise ApiError(
-                    f"call {call[:64]!r} was accepted before with another body; take another id for another call",
-                    status=409,
-                    code="call_exists",
-                    param="id",
-                    headers={"x-should-retry": "false"},
-                )
+                raise call_exists("id", call)
             if entry is not None:
                 return entry
         return None
@@ -83,6 +77,17 @@ class Deferred(Generic[T]):
         for key in entry.keys:
             if self._entries.get(key) is entry:
                 del self._entries[key]
+
+
+def call_exists(param: str, call: str) -> ApiError:
+    """A call of this id is there, and this is not the same request again."""
+    return ApiError(
+        f"{param}: call {call[:64]!r} was accepted before with another body; take another id for another call",
+        status=409,
+        code="call_exists",
+        param=param,
+        headers={"x-should-retry": "false"},
+    )
 
 
 OnEnd = Callable[[Callable[[], None]], object]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parrot_compat.core.call import CallId
-from parrot_compat.core.errors import LimitError
+from parrot_compat.core.errors import CallerError, LimitError
 from parrot_compat.core.events import Event, SessionClosed
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.session import Session
@@ -35,6 +35,13 @@ class Known:
     """What apps said of their calls and only people read: spans, stages."""
     claimants: Counter[str] = field(default_factory=Counter)
     """Open connections, by the claim whose answer they take."""
+
+    def has_call(self, call: str) -> bool:
+        try:
+            self.session.task(call)
+        except CallerError:
+            return False
+        return True
 
     def note(self, call: str, **said: Any) -> None:
         if said:

@@ -9,7 +9,7 @@ The invariant: leaving a stream changes nothing for the plan; it ends when it is
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import EventStream, event
 
 from .asking import session_label
-from .deferred import Deferred, Scope, digest
+from .deferred import Deferred, OnEnd, Scope, digest
 from .directory import Known
 from .graphs_schema import CloseRequest, GraphRequest
 from .planning import planned_calls, push
@@ -55,7 +55,7 @@ def router(serving: Serving) -> APIRouter:
         body.check(serving.limits)
         tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
 
-        async def accept() -> tuple[_Accepted, Callable[[Callable[[], None]], object]]:
+        async def accept() -> tuple[_Accepted, OnEnd]:
             known, plan = await _submitted(serving, tenant, label, body)
             plans[plan.id] = plan
             known.when_closed(lambda: plans.pop(plan.id, None))
@@ -109,8 +109,9 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
     with ExitStack() as life:
         life.enter_context(session.alive())
         try:
-            planned = await planned_calls(serving, session, body)
-            plan = await serving.manager.plan(session, tenant, planned, awaited=body.await_, ttl_s=body.ttl_s)
+            planned = await planned_calls(serving, known, body)
+            calls = [item.call for item in planned]
+            plan = await serving.manager.plan(session, tenant, calls, awaited=body.await_, ttl_s=body.ttl_s)
         except BaseException as error:
             life.close()
             if label is None:
@@ -118,9 +119,8 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
             if isinstance(error, CallerError) and error.param is None:
                 raise within(error, "calls") from None
             raise
-    for call in body.calls:
-        if call.stage is not None:
-            known.note(call.id, stage=call.stage.model_dump(exclude_none=True))
+    for item in planned:
+        known.note(item.call.call.id, **item.notes)
     return known, plan
 
 

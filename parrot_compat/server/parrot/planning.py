@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,7 +19,6 @@ from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
 from parrot_compat.core.plans import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
-from parrot_compat.core.session import Session
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import completion
@@ -26,10 +26,12 @@ from parrot_compat.server.openai.chat_schema import REF, chat_prompt, message_te
 from parrot_compat.server.openai.serving import Serving
 
 from .asking import read_ask
+from .deferred import call_exists
+from .directory import Known
 from .graphs_schema import GraphRequest, PlannedRequest
 from .references import References
 
-__all__ = ["drawn_variable", "planned_calls", "push", "resolved"]
+__all__ = ["Planned", "drawn_variable", "planned_calls", "push", "resolved"]
 
 _AT_ONCE = 32
 """Requests that are read before others have their turn: some 3 ms."""
@@ -39,20 +41,32 @@ def drawn_variable() -> VariableName:
     return VariableName(f"var-{secrets.token_hex(8)}")
 
 
-async def planned_calls(serving: Serving, session: Session, graph: GraphRequest) -> list[PlannedCall]:
-    """Errors: those of a plain request, with `calls[i].request` before the field."""
+@dataclass(frozen=True, slots=True)
+class Planned:
+    call: PlannedCall
+    notes: dict[str, Any]
+    """What its app said of it and only people read."""
+
+
+async def planned_calls(serving: Serving, known: Known, graph: GraphRequest) -> list[Planned]:
+    """Errors: those of a plain request, with `calls[i].request` before the field; `ApiError` 409 for a call that the
+    session has already."""
     outputs = {planned.id: drawn_variable() for planned in graph.calls}
-    references = References(session, outputs)
-    calls: list[PlannedCall] = []
+    references = References(known.session, outputs)
+    calls: list[Planned] = []
     for index, planned in enumerate(graph.calls):
         if index % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
-        call = _call(serving, planned, f"calls[{index}]", references, outputs[planned.id])
-        calls.append(PlannedCall(call=call, body=planned.request))
+        if known.has_call(planned.id):
+            raise call_exists(f"calls[{index}].id", planned.id)
+        calls.append(_planned(serving, planned, f"calls[{index}]", references, outputs[planned.id]))
     return calls
 
 
-def _call(serving: Serving, planned: PlannedRequest, path: str, references: References, output: VariableName) -> Call:
+def _planned(
+    serving: Serving, planned: PlannedRequest, path: str, references: References, output: VariableName
+) -> Planned:
+    """Errors: `ApiError`, naming the field."""
     body = planned.read(path, serving.limits)
     try:
         body.ignored()  # what a plain request would be refused for
@@ -65,7 +79,7 @@ def _call(serving: Serving, planned: PlannedRequest, path: str, references: Refe
     except NoEngineForModel as error:
         raise within(error, f"{path}.request.model") from None
     stage = planned.stage or ask.said.stage
-    return Call(
+    call = Call(
         id=CallId(planned.id),
         prompt=prompt,
         output=output,
@@ -75,6 +89,8 @@ def _call(serving: Serving, planned: PlannedRequest, path: str, references: Refe
         objective=ask.objective,
         stage=None if stage is None else stage.stage(),
     )
+    notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
+    return Planned(PlannedCall(call=call, body=planned.request), notes)
 
 
 def push(serving: Serving, settled: Settled) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrot_compat.core.call import Call, CallId, Sampling, Usage, VariableName
-from parrot_compat.core.errors import CallerError, UnknownPlan, UnknownVariable
+from parrot_compat.core.errors import UnknownPlan, UnknownVariable
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.plans import Plan
 from parrot_compat.core.prompt import Prompt
@@ -95,7 +95,7 @@ class Room:
                 return
             reason = answer.reason
         tasks = await self.session.submit_all(calls)
-        self._note(tasks[0].call.id)
+        self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
             yield self._begun(tasks, is_claimed=None if claim is None else False, reason=reason)
         finally:
@@ -127,18 +127,11 @@ class Room:
         """The name that the client gave, unless a call has it already: an SDK may have sent the request twice."""
         if name is None:
             return None
-        if any(self._has_call(_call_id(name, index)) for index in range(choices)):
+        if any(self._known.has_call(_call_id(name, index)) for index in range(choices)):
             self._ask.hints.ignored("call")
             return None
         self._ask.hints.applied("call")
         return name
-
-    def _has_call(self, call: CallId) -> bool:
-        try:
-            self.session.task(call)
-        except CallerError:
-            return False
-        return True
 
     def _free_variable(self, name: str) -> str | None:
         try:
@@ -148,13 +141,6 @@ class Room:
             return name
         self._ask.hints.ignored("output")
         return None
-
-    def _note(self, call: CallId) -> None:
-        if self._ask.spans:
-            spans = [span.model_dump(by_alias=True, exclude_none=True) for span in self._ask.spans]
-            self._known.note(call, inputs=spans)
-        if self._ask.said.stage is not None:
-            self._known.note(call, stage=self._ask.said.stage.model_dump(exclude_none=True))
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ def router(serving: Serving) -> APIRouter:
         wait_s, objective = _wait_s(request), _objective(request)
         value = within.variable(variable)
         if wait_s and not value.is_settled:
-            await while_connected(request.receive, _settled(within, variable, wait_s, objective))
+            await while_connected(request.receive, _settled(within, value, wait_s, objective))
         return send_json({"object": "parrot.variable", **_state(value)})
 
     @routes.get("/{variable}/stream", summary="A variable's text as it is written")
@@ -83,11 +83,12 @@ def router(serving: Serving) -> APIRouter:
     return routes
 
 
-async def _settled(session: Session, variable: str, wait_s: float, objective: ObjectiveKind | None) -> None:
+async def _settled(session: Session, variable: Variable, wait_s: float, objective: ObjectiveKind | None) -> None:
+    """Returns when it is, or the time is over."""
     try:
-        await session.read(variable, wait_s, objective)
+        await session.read(variable.name, wait_s, objective)
     except ParrotError as failure:
-        if session.variable(variable).failure is not failure:
+        if variable.failure is not failure:
             raise
 
 
