@@ -14,11 +14,15 @@ from parrot_compat.core.errors import ParrotError
 
 from .request import Bound, Request
 
-__all__ = ["Host", "ServerUnreachable"]
+__all__ = ["Host", "NotAParrotServer", "ServerUnreachable"]
 
 
 class ServerUnreachable(ParrotError):
-    """No answer from the server, or none that a Parrot server gives. Who can act: whoever runs it."""
+    """No answer from the server, or half of one. Who can act: whoever runs it."""
+
+
+class NotAParrotServer(ParrotError):
+    """Something answered that does not speak /v1/parrot. Who can act: whoever wrote the URL."""
 
 
 class Host(Protocol):

@@ -15,7 +15,7 @@ import openai
 
 from parrot_compat.core import errors
 
-from .host import ServerUnreachable
+from .host import NotAParrotServer, ServerUnreachable
 
 __all__ = ["error_of", "tree_errors"]
 
@@ -65,7 +65,7 @@ def tree_errors() -> Iterator[None]:
 def error_of(body: Any, *, status: int = 0, headers: Mapping[str, str] | None = None) -> errors.ParrotError:
     """The error in an envelope's `error` object."""
     if not isinstance(body, Mapping) or not isinstance(body.get("message"), str):
-        return ServerUnreachable(f"the server answered {status} without saying why: is it a Parrot server?")
+        return NotAParrotServer(f"it answered {status} without saying why")
     message, param, code = body["message"], body.get("param"), body.get("code")
     kind = _BY_CODE.get(code or "")
     if kind is None:

@@ -2,28 +2,34 @@
 
 It knows the wire and the openai SDK's connections, and nothing of templates or of who waits for what.
 
-The invariant: what changes something on the server is sent once: a request whose answer was lost is not repeated.
+The invariant: a request whose answer was lost is sent again only where that changes nothing on the server: where it
+reads, or carries an id that the server knows it by.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote
 
 import openai
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import ParrotError
 
 from .application import Application
-from .host import ServerUnreachable
+from .host import NotAParrotServer, ServerUnreachable
 from .remote import Endpoint, async_client
 from .remote_errors import error_of, tree_errors
 from .request import Bound, Request
 
 __all__ = ["RemoteHost", "connect"]
+
+_PAUSES_S = (0.1, 0.5)
+"""Before a request is sent again whose answer was lost on the way."""
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 
@@ -89,13 +95,11 @@ class RemoteHost:
             "model": request.model,
             "objective": request.objective,
             "outputs": {name: request.output(name).wire() for name in request.parsed.outputs},
+            "bindings": [{name: _binding(value) for name, value in bound.items()} for bound in bindings],
+            "id": uuid.uuid4().hex,
         }
-        body = {field: value for field, value in body.items() if value is not None}
-        many = [{name: _binding(value) for name, value in bound.items()} for bound in bindings]
-        if len(many) == 1:
-            answer = await self._ask("POST", _path(session, "calls"), {**body, "bindings": many[0]})
-            return [dict(answer["variables"])]
-        answer = await self._ask("POST", _path(session, "calls"), {**body, "bindings": many})
+        given = {field: value for field, value in body.items() if value is not None}
+        answer = await self._ask("POST", _path(session, "calls"), given, is_repeatable=True)
         return [dict(variables) for variables in answer["variables"]]
 
     # ---- variables -------------------------------------------------------------------------------------
@@ -138,7 +142,22 @@ class RemoteHost:
     # ---- inside ----------------------------------------------------------------------------------------
 
     async def _ask(
-        self, method: str, path: str, body: object = None, *, query: Mapping[str, object] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        is_repeatable: bool = False,
+    ) -> Mapping[str, Any]:
+        for pause_s in _PAUSES_S if is_repeatable or method == "GET" else ():
+            with suppress(ServerUnreachable):
+                return await self._once(method, path, body, query)
+            await asyncio.sleep(pause_s)
+        return await self._once(method, path, body, query)
+
+    async def _once(
+        self, method: str, path: str, body: object, query: Mapping[str, object] | None
     ) -> Mapping[str, Any]:
         client = await async_client(self._endpoint)
         with tree_errors():
@@ -152,7 +171,7 @@ class RemoteHost:
                 case _:
                     answer = await client.delete(self._root + path, cast_to=object)
         if not isinstance(answer, Mapping):
-            raise ServerUnreachable(f"{self._root}{path} is not the API of a Parrot server: it answered {answer!r:.80}")
+            raise NotAParrotServer(f"{self._root}{path} answered {answer!r:.80}")
         return answer
 
 
@@ -174,5 +193,5 @@ def _binding(value: str | Bound) -> object:
 def _id(answer: Mapping[str, Any]) -> str:
     found = answer.get("id")
     if not isinstance(found, str):
-        raise ParrotError(f"the server's answer has no id: {answer!r:.200}")
+        raise NotAParrotServer(f"it answered {answer!r:.80} where an id was expected")
     return found
