@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -97,6 +97,8 @@ class OpenPlan:
         self._process = os.getpid()
         self._graph: Future[str | None] = Future()
         self._graph.set_running_or_notify_cancel()
+        self._lock = threading.Lock()
+        self._claims = 0
         self._closed = False
         threading.Thread(target=self._follow, name="parrot-plan", daemon=True).start()
 
@@ -125,12 +127,28 @@ class OpenPlan:
 
     def close(self) -> None:
         """The app's run is over: what it did not take is not wanted any more. Never blocks."""
-        if self._closed:
-            return
-        self._closed = True
         self._ledger.close()
         self._ledger.settle_rest(Settled.FAILED)  # a branch that outlives its run asks by itself
-        self._graph.add_done_callback(self._say_closed)
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+            is_last = not was_closed and self._claims == 0
+        if is_last:
+            self._graph.add_done_callback(self._say_closed)
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """A claim is on its way. The server hears of the plan's end only after it: a claim that came later would be
+        refused, and what it asks for made again for nobody."""
+        with self._lock:
+            self._claims += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._claims -= 1
+                is_last = self._closed and self._claims == 0
+            if is_last:
+                self._graph.add_done_callback(self._say_closed)
 
     def _say_closed(self, graph: Future[str | None]) -> None:
         if (identifier := graph.result()) is not None:

@@ -79,14 +79,17 @@ def streamed(
 
     def claim() -> None:
         try:
-            if _pushed_first(match) or left.is_set():
+            if _pushed_first(match):
                 return
-            opened = remote.client(endpoint).chat.completions.create(**claiming(request, match))
-            with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
-                for chunk in chunks:
-                    inbox.put(chunk)
-                    if left.is_set():
-                        return
+            with match.plan.claiming():
+                if left.is_set():  # looked at when the plan's end waits for this claim, not before
+                    return
+                opened = remote.client(endpoint).chat.completions.create(**claiming(request, match))
+                with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
+                    for chunk in chunks:
+                        inbox.put(chunk)
+                        if left.is_set():
+                            return
             inbox.put(ENDED)
         except BaseException as error:  # raised again in the thread that asked
             inbox.put(error)
@@ -133,10 +136,11 @@ async def astreamed(
             if await _apushed_first(match):
                 return
             client = await remote.async_client(endpoint)
-            opened = await client.chat.completions.create(**claiming(request, match))
-            async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
-                async for chunk in chunks:
-                    inbox.put_nowait(chunk)
+            with match.plan.claiming():
+                opened = await client.chat.completions.create(**claiming(request, match))
+                async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
+                    async for chunk in chunks:
+                        inbox.put_nowait(chunk)
             inbox.put_nowait(ENDED)
         except Exception as error:  # raised again in the task that asked
             inbox.put_nowait(error)

@@ -28,6 +28,7 @@ from parrot_compat.integrations.plan_client import Match
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
+from .kinds import kind_of
 from .plans import PlanBook, RunPlan
 from .runs import Call, Run, Runs, calling_frames, child_of, step_number, surrounding_run, unbound
 from .switches import is_on, is_switched_off
@@ -174,7 +175,7 @@ class Planner(BaseCallbackHandler):
         """A step of a sequence begins that no symbolic run has come to: plan the rest from the step's real input."""
         number = step_number(tags)
         sequence = parent.runnable
-        if number is None or value is UNKNOWN or type(sequence) is not RunnableSequence:
+        if number is None or value is UNKNOWN or kind_of(sequence) is not RunnableSequence:
             return False
         if any(plan.covers(sequence, number) for plan in parent.plans_around()):
             return False

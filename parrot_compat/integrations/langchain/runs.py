@@ -26,6 +26,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
+from .kinds import kind_of
 from .values import UNKNOWN
 
 if TYPE_CHECKING:
@@ -108,16 +109,17 @@ def step_number(tags: Sequence[str] | None) -> int | None:
 def unbound(runnable: Any) -> Any:
     """What begins a run when this is called; bindings begin none. `None` if that is decided when it is called."""
     while True:
-        if type(runnable) is RunnableBinding or getattr(type(runnable), "__parrot_compiled__", False):
+        kind = kind_of(runnable)
+        if kind is RunnableBinding or getattr(type(runnable), "__parrot_compiled__", False):
             runnable = runnable.bound
             continue
-        late = isinstance(runnable, DynamicRunnable | RunnableBindingBase) and type(runnable) is not RunnableRetry
+        late = isinstance(runnable, DynamicRunnable | RunnableBindingBase) and kind is not RunnableRetry
         return None if late else runnable
 
 
 def child_of(parent: Any, tags: Sequence[str] | None) -> Any:
     """The runnable of a run inside `parent`'s run, if its kind of parent says so."""
-    kind = type(parent)
+    kind = kind_of(parent)
     if kind is RunnableSequence:
         number = step_number(tags)
         return unbound(parent.steps[number]) if number is not None and number < len(parent.steps) else None

@@ -37,6 +37,7 @@ from parrot_compat.integrations.remote import Endpoint
 
 from .copying import is_copy_only
 from .drafts import Draft, can_be_planned, draft_body
+from .kinds import kind_of
 from .settings import ParrotSettings
 from .switches import is_switched_off
 from .templates import Uses, uses_of
@@ -104,13 +105,13 @@ class Walk:
         """The runnable's value for this input, as far as it is known."""
         if value is UNKNOWN:
             return UNKNOWN
-        step = self._steps.get(type(runnable))
+        step = self._steps.get(kind_of(runnable))
         if step is None:
             if isinstance(runnable, ParrotSettings):
                 return self._model(runnable, value, given)
             compiled = getattr(type(runnable), "__parrot_compiled__", False)
             return self._binding(runnable, value, given) if compiled else UNKNOWN
-        if type(runnable) is not RunnableSequence:
+        if kind_of(runnable) is not RunnableSequence:
             self._cover(runnable)
         return step(runnable, value, given)
 
@@ -139,7 +140,8 @@ class Walk:
         return {key: self.walk(step, value) for key, step in parallel.steps__.items()}
 
     def _assign(self, assign: Any, value: Any, _: Arguments) -> Any:
-        return {**value, **self.walk(assign.mapper, value)} if type(value) in DICTS else UNKNOWN
+        mapped = self.walk(assign.mapper, value)
+        return {**value, **mapped} if type(value) in DICTS and type(mapped) in DICTS else UNKNOWN
 
     def _pick(self, pick: Any, value: Any, _: Arguments) -> Any:
         if type(value) not in DICTS:

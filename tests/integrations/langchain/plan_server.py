@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import socket
 import threading
@@ -83,7 +84,23 @@ class PlanServer:
         """Unset: no answer is generated."""
         self.hold.set()
         self.closed = threading.Event()
+        self._numbers = itertools.count()
+        self._generated: list[dict[str, Any]] = []
         self.app = self._routes()
+
+    def forget(self) -> None:
+        """As it was when it was made, for the next test."""
+        for kept in (self.graphs, self.posted, self.requests, self.generations, self.closes, self._generated):
+            kept.clear()  # type: ignore[attr-defined]
+        self.delay = lambda text: 0.0
+        self.fails = lambda text: "FAIL" in text
+        self.refuse, self.cut_after, self.garble = None, None, False
+        self.hold.set()
+        self.closed.clear()
+
+    def bodies(self) -> list[dict[str, Any]]:
+        """Every body that was generated for, planned or asked."""
+        return list(self._generated)
 
     # ---- what it is asked ------------------------------------------------------------------------
 
@@ -104,7 +121,7 @@ class PlanServer:
         if self.refuse is not None:
             return error(self.refuse, "no plans here", "unknown_url" if self.refuse == 404 else None)
         calls = {call["id"]: Call(call["id"], call["request"]) for call in body["calls"]}
-        graph = Graph(f"graph-{len(self.graphs)}", body.get("nonce", ""), calls)
+        graph = Graph(f"graph-{next(self._numbers)}", body.get("nonce", ""), calls)
         self.graphs.append(graph)
         names = [{"id": call, "variable": f"var-{call}"} for call in calls]
         accepted = {"type": "parrot:accepted", "graph": graph.id, "session": "session-1", "calls": names}
@@ -124,11 +141,11 @@ class PlanServer:
     async def _close(self, graph_id: str, request: Request) -> dict[str, Any]:
         taken = tuple((await request.json())["taken"])
         self.closes.append((graph_id, taken))
-        graph = next(graph for graph in self.graphs if graph.id == graph_id)
-        graph.taken = taken
-        graph.closed = True
-        for task in graph.tasks:
-            task.cancel()
+        for graph in self.graphs:
+            if graph.id == graph_id:
+                graph.taken, graph.closed = taken, True
+                for task in graph.tasks:
+                    task.cancel()
         self.closed.set()
         return {"object": "parrot.graph.closed", "taken": len(taken), "claimed": 0, "cancelled": 0, "wasted_tokens": 0}
 
@@ -210,6 +227,7 @@ class PlanServer:
     async def _generate(self, body: dict[str, Any]) -> tuple[str | None, str | None]:
         prompt = str(body["messages"][-1]["content"])
         self.generations.append(prompt)
+        self._generated.append(body)
         while not self.hold.is_set():  # noqa: ASYNC110 - set from the test's thread
             await asyncio.sleep(0.002)
         await asyncio.sleep(self.delay(prompt))

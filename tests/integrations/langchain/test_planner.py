@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.runnables import Runnable
+
+from parrot_compat.integrations.langchain import ChatParrot, compile, planning
+from parrot_compat.integrations.langchain.planner import planner
+from parrot_compat.integrations.plan_closing import closes_sent
+
+from .apps import APPS
+from .plan_server import PlanServer
+from .recorder import Recorder, plain
+
+STYLES = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[PlanServer]:
+    with PlanServer().running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: PlanServer) -> PlanServer:
+    running.forget()
+    planner.book.reset()
+    return running
+
+
+def total(chunks: list[Any]) -> Any:
+    """What a stream adds up to."""
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    return whole
+
+
+async def run(app: Runnable[Any, Any], value: Any, style: str, recorder: Recorder) -> Any:
+    config: Any = {"callbacks": [recorder]}
+    if style == "invoke":
+        return app.invoke(value, config)
+    if style == "ainvoke":
+        return await app.ainvoke(value, config)
+    if style == "stream":
+        return total(list(app.stream(value, config)))
+    if style == "astream":
+        return total([chunk async for chunk in app.astream(value, config)])
+    if style == "batch":
+        return app.batch([value] * 3, config)
+    return await app.abatch([value] * 3, config)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("name", APPS)
+async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner(
+    server: PlanServer, name: str, style: str
+) -> None:
+    app = APPS[name]
+    made = app.make(ChatParrot(base_url=server.url, temperature=0, max_retries=0))
+    expected = Recorder()
+    with planning(False):
+        result = await run(made, app.input, style, expected)
+    asked = sorted(map(repr, server.bodies()))
+    assert not server.graphs
+
+    for runnable in (made, compile(made)):
+        server.forget()
+        seen = Recorder()
+        assert plain(await run(runnable, app.input, style, seen)) == plain(result)
+        assert seen.trees() == expected.trees()
+        assert closes_sent(5)
+        assert sorted(map(repr, server.bodies())) == asked, "other calls were made than without planner"
+        assert not server.wasted
+    assert not len(planner._runs), "a run that has ended is kept"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", APPS)
+def test_what_can_be_planned_is_planned(server: PlanServer, name: str, compiled: bool) -> None:
+    app = APPS[name]
+    made = app.make(ChatParrot(base_url=server.url))
+    (compile(made) if compiled else made).invoke(app.input)
+    stats = planner.book.stats()
+    assert (stats.direct, stats.claimed, stats.wasted) == (app.direct, 0, 0)
+    assert stats.pushed == stats.planned == len(server.bodies()) - app.direct
