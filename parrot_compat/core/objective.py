@@ -17,6 +17,7 @@ a change costs the calls whose deduction it changes and their edges. `check()` d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -85,6 +86,7 @@ class Deduction:
             assert fresh.kind(call) == self.kind(call), (call, fresh.kind(call), self.kind(call))
             assert groups.setdefault(self.group(call), fresh.group(call)) == fresh.group(call)
             assert node.readers == self._readers.get(node.call.output, {})
+            assert node.units == Counter(reader.unit for reader in node.readers)
         assert len(set(groups.values())) == len(groups)
         self._stages.check()
 
@@ -109,16 +111,16 @@ class Deduction:
             del readers[node]
             if not readers:
                 del self._readers[variable]
+        self._stages.leave(node)
+        for reader in node.readers:
+            del reader.sources[node]
         for source in node.sources:
             del source.readers[node]
             source.wanted[node.rank] -= 1
             self._stages.unlink(source, node)
             self._rank(source)
-        for reader in node.readers:
-            del reader.sources[node]
         self._ends.pop(node, None)
-        node.sources = {}
-        self._stages.leave(node)
+        self._stages.touched.pop(node, None)
         return self._changed()
 
     def begin_await(self, variable: str, kind: ObjectiveKind | None = None) -> set[CallId]:
@@ -148,7 +150,7 @@ class Deduction:
             reader.sources[node] = None
             node.wanted[reader.rank] += 1
         self._rank(node)
-        self._stages.enter(node)
+        self._stages.count_readers(node)
         for variable in node.call.prompt.inputs():
             self._readers.setdefault(variable, {})[node] = None
             if (source := self._producers.get(variable)) is not None:
@@ -157,7 +159,7 @@ class Deduction:
                 source.wanted[node.rank] += 1
                 self._stages.link(source, node)
                 self._rank(source)
-        self._stages.touched[node] = None
+        self._stages.enter(node)
 
     def _awaited(self, variable: str) -> set[CallId]:
         if (node := self._producers.get(variable)) is not None:

@@ -15,7 +15,7 @@ from collections import deque
 
 from .call import Call, Stage
 
-__all__ = ["Node", "Stages"]
+__all__ = ["Node", "Stages", "Team"]
 
 
 class Node:
@@ -65,8 +65,9 @@ class Team:
         return len(self.members) > 1 or self.announced > 0
 
 
-_Change = tuple[Node, int, int]
-"""So many more readers of the node belong to the unit of this number."""
+_Change = tuple[Node, int | None, int | None]
+"""One reader of the node belonged to the first unit and belongs to the second now; `None` where it is new, or gone.
+(In one step: were it nowhere in between, a call could meet its own reader in a stage, and never leave it again.)"""
 
 
 class Stages:
@@ -81,27 +82,29 @@ class Stages:
         """For a call or a stage."""
         return next(self._numbers)
 
-    def enter(self, node: Node) -> None:
-        """A call that nothing feeds yet; `node.readers` read it."""
+    def count_readers(self, node: Node) -> None:
+        """A new call, with the readers that were here before it."""
         for reader in node.readers:
             if reader.unit not in node.units:
                 node.key ^= _scattered(reader.unit)
             node.units[reader.unit] = node.units.get(reader.unit, 0) + 1
+
+    def enter(self, node: Node) -> None:
+        """The new call is linked to its sources too."""
         self._join(node)
         self._ripple()
 
     def leave(self, node: Node) -> None:
-        """The call is over, and unlinked from its sources."""
+        """The call is over. Its sources are unlinked after this: before, one of them could meet it in its stage."""
         self._part(node)
         self._ripple()
-        self.touched.pop(node, None)
 
     def link(self, source: Node, reader: Node) -> None:
-        self._changes.append((source, reader.unit, 1))
+        self._changes.append((source, None, reader.unit))
         self._ripple()
 
     def unlink(self, source: Node, reader: Node) -> None:
-        self._changes.append((source, reader.unit, -1))
+        self._changes.append((source, reader.unit, None))
         self._ripple()
 
     def check(self) -> None:
@@ -117,14 +120,19 @@ class Stages:
 
     def _ripple(self) -> None:
         """Count the units that read a node anew, upstream as far as stages change."""
-        while self._changes:  # first in, first out: what was counted is discounted after that
-            node, unit, change = self._changes.popleft()
-            before = node.units.get(unit, 0)
-            node.units[unit] = before + change
-            if not before + change:
-                del node.units[unit]
-            if not before or not before + change:
-                node.key ^= _scattered(unit)
+        while self._changes:  # first in, first out: a reader is somewhere before it is elsewhere
+            node, before, after = self._changes.popleft()
+            key = node.key
+            if after is not None:
+                if after not in node.units:
+                    node.key ^= _scattered(after)
+                node.units[after] = node.units.get(after, 0) + 1
+            if before is not None:
+                node.units[before] -= 1
+                if not node.units[before]:
+                    del node.units[before]
+                    node.key ^= _scattered(before)
+            if node.key != key and node.call.stage is None:  # else the app has said where it belongs
                 self._part(node)
                 self._join(node)
 
@@ -161,8 +169,7 @@ class Stages:
     def _set_unit(self, node: Node, unit: int) -> None:
         if unit != node.unit:
             for source in node.sources:
-                self._changes.append((source, node.unit, -1))
-                self._changes.append((source, unit, 1))
+                self._changes.append((source, node.unit, unit))
             node.unit = unit
         self.touched[node] = None
 
