@@ -3,21 +3,22 @@
     python recipes/chain_summary.py
     python recipes/chain_summary.py FILE --base-url http://127.0.0.1:8000/v1
 
-No call can begin before the one before it has ended, so what counts is the time of each single call. The last
-one is streamed.
+No call can begin before the one before it has ended. An app that waits for each answer pays the way to the server
+and back for every call; here the planner has sent the whole chain in one request, and the calls follow one another
+on the server. The last one is streamed.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from typing import Any
 
 from call_log import CallLog, printable
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable
+from plan_view import watch_plans
 from reading import cut, read_text, show_parts
 from rich.console import Console
 from serving import add_server_options, server
@@ -31,17 +32,12 @@ REFINE = ChatPromptTemplate.from_messages(
 )
 
 
-def refine(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler) -> Iterator[str]:
-    """The final summary, in pieces as they come."""
-    config: RunnableConfig = {"callbacks": [handler]}
-    begin = BEGIN | llm.with_config(run_name="begin") | StrOutputParser()
-    go_on = REFINE | llm.with_config(run_name="refine") | StrOutputParser()
-    steps = [(begin, {"part": parts[0]})] + [(go_on, {"part": part}) for part in parts[1:]]
-    summary = ""
-    for chain, values in steps[:-1]:
-        summary = chain.invoke({**values, "summary": summary}, config)
-    chain, values = steps[-1]
-    yield from chain.stream({**values, "summary": summary}, config)
+def refine(llm: ChatParrot, parts: list[str]) -> Runnable[Any, str]:
+    """One chain over all parts; its input is empty."""
+    chain: Runnable[Any, str] = BEGIN.partial(part=parts[0]) | llm.with_config(run_name="begin") | StrOutputParser()
+    for part in parts[1:]:
+        chain = chain | REFINE.partial(part=part) | llm.with_config(run_name="refine") | StrOutputParser()
+    return chain
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,15 +60,16 @@ def main(argv: list[str] | None = None) -> int:
         show_parts(console, text, parts, options.limit)
         parts = parts[: options.limit]
         log = CallLog(total=len(parts), console=console)
-        with log.progress:
-            pieces = refine(llm, parts, log)
-            first = next(pieces)
-        console.print("summary", style="bold")
-        for piece in itertools.chain([first], pieces):
-            console.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
-        console.print()
+        with watch_plans() as plans:
+            with log.progress:
+                pieces = refine(llm, parts).stream({}, {"callbacks": [log]})
+                first = next(pieces)
+            console.print("summary", style="bold")
+            for piece in itertools.chain([first], pieces):
+                console.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
+            console.print()
 
-    console.print(log.table())
+    plans.show(console, log)
     log.say_if_random()
     return 0
 

@@ -4,23 +4,23 @@
     python recipes/map_reduce.py --topics import try    # other chapters (a name it does not know lists them all)
     python recipes/map_reduce.py FILE --base-url http://127.0.0.1:8000/v1
 
-The app below is ordinary LangChain; the class of `llm` is all that is ours. Its map calls share the
-instruction they begin with, which the server computes once (`cached` in the table), and they are sent together.
+The app below is ordinary LangChain; the class of `llm` is all that is ours. Its map calls share the instruction
+they begin with, which the server computes once (`cached` in the table), and the reduce call begins on the server
+the moment the last of them has ended: the planner has sent all of them in one request (`answer` in the table).
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from call_log import CallLog, printable
-from langchain_core.callbacks import BaseCallbackHandler
+from call_log import CallLog, show_answer
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import Runnable
+from plan_view import watch_plans
 from reading import DEFAULT_TOPICS, cut, read_text, show_parts
 from rich.console import Console
-from rich.panel import Panel
-from rich.text import Text
 from serving import add_server_options, server
 
 from parrot_compat.integrations.langchain import ChatParrot
@@ -39,12 +39,11 @@ REDUCE = ChatPromptTemplate.from_messages(
 )
 
 
-def summarise(llm: ChatParrot, parts: list[str], handler: BaseCallbackHandler) -> str:
+def map_reduce(llm: ChatParrot) -> Runnable[list[dict[str, str]], str]:
+    """From [{"part": …}, …] to the summary of all."""
     read_one = MAP | llm.with_config(run_name="map") | StrOutputParser()
-    join = RunnableLambda(lambda summaries: {"summaries": "\n\n".join(summaries)})
-    read_all = REDUCE | llm.with_config(run_name="reduce") | StrOutputParser()
-    chain = read_one.map() | join | read_all
-    return chain.invoke([{"part": part} for part in parts], {"callbacks": [handler]})
+    read_all: Runnable[Any, str] = REDUCE | llm.with_config(run_name="reduce") | StrOutputParser()
+    return read_one.map() | "\n\n".join | read_all
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,11 +68,11 @@ def main(argv: list[str] | None = None) -> int:
         show_parts(console, text, parts, options.limit)
         parts = parts[: options.limit]
         log = CallLog(total=len(parts) + 1, console=console)
-        with log.progress:
-            summary = summarise(llm, parts, log)
+        with log.progress, watch_plans() as plans:
+            summary = map_reduce(llm).invoke([{"part": part} for part in parts], {"callbacks": [log]})
 
-    console.print(log.table())
-    console.print(Panel(Text(printable(summary)), title="summary", title_align="left"))
+    plans.show(console, log)
+    show_answer(console, "summary", summary)
     log.say_if_random()
     return 0
 

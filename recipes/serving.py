@@ -4,7 +4,8 @@
         ...
 
 This is also how a test suite or a notebook can bring its own server along: start `parrot serve` on any free
-port, wait for the file it writes when it answers, and interrupt it at the end.
+port, wait for the file it writes when it answers, and interrupt it at the end. `far_away` puts a server at a
+distance.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import openai
 from rich.console import Console
 
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 LOAD_S = 600
 STOP_S = 20
 
@@ -57,6 +60,34 @@ def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
 
 
 @contextmanager
+def far_away(base_url: str, rtt_ms: float) -> Iterator[str]:
+    """The same server, `rtt_ms` of round trip further away: through the delay proxy, in a process of its own."""
+    there = urlsplit(base_url)
+    if there.scheme != "http" or there.hostname is None:
+        raise SystemExit(f"{base_url} cannot be put at a distance: the proxy forwards http:// only")
+    command = [str(BENCHMARKS / "delay_proxy.py"), "--to", f"{there.hostname}:{there.port or 80}"]
+    with script([*command, "--rtt-ms", f"{rtt_ms:g}"]) as first_line:
+        here = first_line.split()[0]
+        yield there._replace(netloc=here).geturl()
+
+
+@contextmanager
+def script(command: list[str]) -> Iterator[str]:
+    """A Python script that runs as long as the block; what it prints first says that it is ready."""
+    process = subprocess.Popen([sys.executable, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        first_line = process.stdout.readline()
+        if not first_line:
+            raise ServerFailed(f"{command[0]} ended before it was ready")
+        yield first_line.strip()
+    finally:
+        _stop(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextmanager
 def _own_server(model: str, console: Console) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="parrot-") as folder:
         log, ready = Path(folder, "log"), Path(folder, "ready.json")
@@ -86,7 +117,7 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, console: Con
     return str(json.loads(ready.read_text())["base_url"])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:

@@ -3,37 +3,67 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import chain_summary
+import compare
+import debate
 import map_reduce
+import multi_agent_code
 import openai
 import openai_sdk
 import pytest
-from serving import server
+from call_log import CallLog, LoggedCall
+from langchain_core.runnables import RunnableLambda
+from plan_view import Plans
+from rich.console import Console
+from serving import far_away, server
 
 
-def rows(table: str, name: str) -> list[list[str]]:
-    """Cells of the rows of the printed table whose first cell begins with `name`."""
-    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in table.splitlines() if "│" in line]
-    return [row for row in cells if row[0].split(" ")[0] == name]
+def rows(shown: str, name: str) -> list[dict[str, str]]:
+    """Rows of the printed tables whose first cell begins with `name`, by the titles of their columns."""
+    found: list[dict[str, str]] = []
+    titles: list[str] = []
+    for line in shown.splitlines():
+        cells = re.split(r" {2,}", line.strip())
+        if cells[0] in ("call", "planner"):
+            titles = cells
+        elif len(cells) == len(titles) > 1 and cells[0].split(" ")[0] == name:
+            found.append(dict(zip(titles, cells, strict=True)))
+    return found
 
 
-def test_map_reduce_shows_every_call_and_a_summary(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert map_reduce.main(["--base-url", url, "--limit", "4", "--part-tokens", "120", "--max-tokens", "6"]) == 0
+def names(found: list[dict[str, str]]) -> list[str]:
+    return [row["call"] for row in found]
+
+
+def test_map_reduce_shows_its_graph_every_call_and_a_summary(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert map_reduce.main(["--base-url", url, "--limit", "3", "--part-tokens", "120", "--max-tokens", "6"]) == 0
     shown = capsys.readouterr().out
     maps, reduces = rows(shown, "map"), rows(shown, "reduce")
-    assert [row[0] for row in maps] == ["map 1", "map 2", "map 3", "map 4"]
-    assert len(reduces) == 1
-    last_map = max(float(row[3]) for row in maps)
-    for _, submitted, started, finished, *_ in maps + reduces:
-        assert float(submitted) <= float(started) <= float(finished)
-    assert float(reduces[0][1]) >= last_map
-    assert all(0 < int(row[4]) <= 200 and int(row[6]) == 6 for row in maps)
-    assert "summary" in shown and "the first 4 of" in shown
+    assert "map 1 ─┬─ reduce\nmap 2 ─┤\nmap 3 ─┘\n" in shown
+    assert names(maps) == ["map 1", "map 2", "map 3"] and len(reduces) == 1
+    for row in maps + reduces:
+        assert float(row["submitted"]) <= float(row["started"]) <= float(row["finished"])
+        assert row["answer"] in ("pushed", "claimed")
+    assert float(reduces[0]["submitted"]) >= max(float(row["finished"]) for row in maps)
+    assert all(0 < int(row["prompt"]) <= 200 and int(row["output"]) == 6 for row in maps)
+    assert "summary" in shown and "the first 3 of" in shown
     assert "random weights" in shown
+
+
+def test_without_the_planner_every_call_is_a_request(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARROT_PLANNING", "off")
+    assert map_reduce.main(["--base-url", url, "--limit", "2", "--part-tokens", "120", "--max-tokens", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert [row["answer"] for row in rows(shown, "map") + rows(shown, "reduce")] == ["direct"] * 3
+    assert "\nmap 1\nmap 2\nreduce\n" in shown
 
 
 def test_the_instruction_that_maps_share_is_computed_once(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +71,7 @@ def test_the_instruction_that_maps_share_is_computed_once(url: str, capsys: pyte
     for _ in range(2):
         assert map_reduce.main(arguments) == 0
     again = rows(capsys.readouterr().out, "map")[-2:]
-    assert all(0 < int(row[5]) < int(row[4]) for row in again)
+    assert all(0 < int(row["cached"]) < int(row["prompt"]) for row in again)
 
 
 def test_map_reduce_reads_a_file(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,11 +87,99 @@ def test_chain_summary_reads_the_parts_one_after_the_other(url: str, capsys: pyt
     assert chain_summary.main(["--base-url", url, "--limit", "3", "--part-tokens", "120", "--max-tokens", "5"]) == 0
     shown = capsys.readouterr().out
     calls = rows(shown, "begin") + rows(shown, "refine")
-    assert [row[0] for row in calls] == ["begin", "refine 1", "refine 2"]
+    assert names(calls) == ["begin", "refine 1", "refine 2"]
+    assert "begin ─── refine 1 ─── refine 2\n" in shown
+    assert all(row["answer"] in ("pushed", "claimed") for row in calls)
     for before, after in itertools.pairwise(calls):
-        assert float(before[3]) <= float(after[1])
-    answer = shown.partition("summary\n")[2].partition("3 calls")[0]
+        assert float(before["finished"]) <= float(after["submitted"])
+    answer = shown.partition("summary\n")[2].partition("begin")[0]
     assert answer.strip()
+
+
+def test_the_team_reviews_all_files_and_revises_each(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--base-url", url, "--files", "2", "--rounds", "2", "--max-tokens", "4"]
+    assert multi_agent_code.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert (
+        """
+architect ─┬─ coder 1 ─┬─ reviewer 1 ─── reviser 1 ─┬─ reviewer 3 ─── reviser 3
+           └─ coder 2 ─┴─ reviewer 2 ─── reviser 2 ─┴─ reviewer 4 ─── reviser 4
+"""
+        in f"\n{shown}"
+    )
+    found = [row for role in ("architect", "coder", "reviewer", "reviser") for row in rows(shown, role)]
+    assert len(found) == 11 and {row["answer"] for row in found} == {"pushed"}
+    assert "file 1" in shown and "file 2" in shown and "file 3" not in shown
+
+
+def test_the_debaters_of_a_round_hear_all_that_was_said_before(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--base-url",
+        url,
+        "--debaters",
+        "2",
+        "--rounds",
+        "2",
+        "--max-tokens",
+        "4",
+        "--brief-characters",
+        "300",
+    ]
+    assert debate.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "speech 1 ─┬─ speech 3 ─┬─ verdict\nspeech 2 ─┴─ speech 4 ─┘\n" in shown
+    first, second = rows(shown, "speech")[:2], rows(shown, "speech")[2:]
+    assert all(float(late["ready"]) >= float(early["finished"]) for late in second for early in first)
+    assert all(int(late["prompt"]) > int(early["prompt"]) for late in second for early in first)
+    (verdict,) = rows(shown, "verdict")
+    assert verdict["objective"] == "latency" and int(verdict["output"]) == 4
+
+
+def test_comparing_shows_graphs_calls_times_and_that_answers_are_equal(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "text"
+    file.write_text(
+        "\n\n".join(f"Parrot {number} repeats what parrot {number - 1} has said." for number in range(1, 20))
+    )
+    sizes = ["--limit", "3", "--part-tokens", "40", "--max-tokens", "4", "--rtt-ms", "30", "--rounds", "2"]
+    assert compare.main([str(file), "--base-url", url, *sizes]) == 0
+    shown = capsys.readouterr().out
+    assert "begin ─── refine 1 ─── refine 2\n" in shown and "map 1 ─┬─ reduce\n" in shown
+    assert [row["how the answers came"] for row in rows(shown, "off")] == ["3 direct", "4 direct"]
+    assert [row["how the answers came"] for row in rows(shown, "on")] == ["1 plan: 3 pushed", "1 plan: 4 pushed"]
+    for row in rows(shown, "off"):  # the way there and back is not free, whatever the machine
+        assert float(row["round 1"].removesuffix(" s")) >= 0.03
+    assert "all 3 answers are equal in all 4 runs" in shown and "all 4 answers are equal in all 4 runs" in shown
+    assert "summary" in shown
+
+
+def run_that_said(*answers: str) -> compare.Run:
+    log = CallLog(len(answers), Console())
+    for number, answer in enumerate(answers):
+        log.calls[uuid4()] = LoggedCall("call", 0.0, prompt=f"human: question {number}", text=answer)
+    return compare.Run(1.0, answers[-1], log, Plans())
+
+
+def test_answers_that_are_not_equal_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    app = compare.App("app", "", RunnableLambda(str), {}, 2)
+    compared = compare.Compared(
+        app, [run_that_said("yes", "a\x1bb")], [run_that_said("yes", "c"), run_that_said("yes", "c")]
+    )
+    assert compared.differences() == [("human: question 1", "a\x1bb"), ("human: question 1", "c")]
+    compare.show(Console(), compared)
+    shown = capsys.readouterr().out
+    assert "not in all runs" in shown and "'c'" in shown and "\x1b" not in shown
+    assert "equal" not in shown
+
+
+def test_a_server_far_away_is_the_same_server(url: str) -> None:
+    with far_away(url, 1) as there:
+        assert there != url
+        models = openai.OpenAI(base_url=there, api_key="none").models.list()
+        assert [model.id for model in models] == ["builtin:tiny"]
+    with pytest.raises(openai.APIConnectionError):
+        openai.OpenAI(base_url=there, api_key="none", max_retries=0).models.list()
 
 
 def test_the_openai_sdk_streams_what_it_answers(url: str, capsys: pytest.CaptureFixture[str]) -> None:

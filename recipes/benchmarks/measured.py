@@ -1,0 +1,58 @@
+"""Measurements of one small benchmark, and the CSV file under `results/` that they are kept in.
+
+    write("round_trips", [Measured("chain of 10, 50 ms", "planner on", "completion", "s", times)], command=[…])
+
+It measures nothing. A row is the median of its values and their 20th and 80th percentile, with the machine, the
+versions, the commit and the day they come from; a file begins with the command that makes it again.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .results import quantile
+from .runs import RESULTS, commit, hardware, versions
+
+__all__ = ["COLUMNS", "Measured", "read", "write"]
+
+COLUMNS = ("workload", "system", "metric", "unit", "p50", "p20", "p80", "hardware", "versions", "commit", "date")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One quantity, measured several times."""
+
+    workload: str
+    system: str
+    metric: str
+    unit: str
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError(f"{self.workload}, {self.system}: {self.metric} has no values")
+
+
+def write(name: str, measurements: Sequence[Measured], *, command: Sequence[str], folder: Path = RESULTS) -> Path:
+    """`NAME.csv` in the folder, written anew."""
+    facts = hardware(), versions(), commit(), time.strftime("%Y-%m-%d")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# {shlex.join(command)}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in measurements:
+            percentiles = (f"{quantile(one.values, at):.6g}" for at in (0.5, 0.2, 0.8))
+            writer.writerow((one.workload, one.system, one.metric, one.unit, *percentiles, *facts))
+    return path
+
+
+def read(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(line for line in file if not line.startswith("#"))
