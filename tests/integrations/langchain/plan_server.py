@@ -83,7 +83,7 @@ class PlanServer:
         self.hold = threading.Event()
         """Unset: no answer is generated."""
         self.hold.set()
-        self.closed = threading.Event()
+        self._closing = threading.Condition()
         self._numbers = itertools.count()
         self._generated: list[dict[str, Any]] = []
         self.app = self._routes()
@@ -96,7 +96,11 @@ class PlanServer:
         self.fails = lambda text: "FAIL" in text
         self.refuse, self.cut_after, self.garble = None, None, False
         self.hold.set()
-        self.closed.clear()
+
+    def all_closed(self) -> bool:
+        """Wait until the app's side has said of every plan that it is over."""
+        with self._closing:
+            return self._closing.wait_for(lambda: all(graph.closed for graph in self.graphs), timeout=10)
 
     def bodies(self) -> list[dict[str, Any]]:
         """Every body that was generated for, planned or asked."""
@@ -146,7 +150,8 @@ class PlanServer:
                 graph.taken, graph.closed = taken, True
                 for task in graph.tasks:
                     task.cancel()
-        self.closed.set()
+        with self._closing:
+            self._closing.notify_all()
         return {"object": "parrot.graph.closed", "taken": len(taken), "claimed": 0, "cancelled": 0, "wasted_tokens": 0}
 
     async def _chat(self, request: Request) -> Response:

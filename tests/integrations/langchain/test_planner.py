@@ -8,7 +8,6 @@ from langchain_core.runnables import Runnable
 
 from parrot_compat.integrations.langchain import ChatParrot, compile, planning
 from parrot_compat.integrations.langchain.planner import planner
-from parrot_compat.integrations.plan_closing import closes_sent
 
 from .apps import APPS
 from .plan_server import PlanServer
@@ -71,7 +70,7 @@ async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner
         seen = Recorder()
         assert plain(await run(runnable, app.input, style, seen)) == plain(result)
         assert seen.trees() == expected.trees()
-        assert closes_sent(5)
+        assert server.all_closed()
         assert sorted(map(repr, server.bodies())) == asked, "other calls were made than without planner"
         assert not server.wasted
     assert not len(planner._runs), "a run that has ended is kept"
@@ -83,6 +82,7 @@ def test_what_can_be_planned_is_planned(server: PlanServer, name: str, compiled:
     app = APPS[name]
     made = app.make(ChatParrot(base_url=server.url))
     (compile(made) if compiled else made).invoke(app.input)
+    assert server.all_closed()
     stats = planner.book.stats()
     assert (stats.direct, stats.claimed, stats.wasted) == (app.direct, 0, 0)
     assert stats.pushed == stats.planned == len(server.bodies()) - app.direct
