@@ -1,0 +1,260 @@
+"""What an answer says of its call beyond the answer: in an object for those who know it, else in headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from tests.server.live import Live, Reply, events_of, live, send
+
+from .graphs import CHAT, SESSIONS, echo, user
+
+TEXT = "/v1/completions"
+BOTH = [(CHAT, {"messages": user("count")}), (TEXT, {"prompt": "count"})]
+
+
+async def asked(server: Live, said: dict[str, Any], headers: dict[str, str] | None = None, **fields: Any) -> Reply:
+    body = {"messages": user("count"), "parrot": said, **fields}
+    reply = await send(server, "POST", CHAT, body, headers)
+    assert reply.status == 200, reply.body
+    return reply
+
+
+@pytest.mark.parametrize(("path", "body"), BOTH, ids=["chat", "text"])
+async def test_a_request_with_the_object_gets_one_back(server: Live, path: str, body: dict[str, Any]) -> None:
+    reply = await send(server, "POST", path, {**body, "parrot": {"v": 1, "session": "receipts"}})
+    receipt = reply.json()["parrot"]
+    assert receipt["session"] == "receipts" and receipt["call"]
+    assert receipt["objective"] == "latency" and receipt["hints"] == {}
+    assert receipt["queue_ms"] >= 0 and receipt["cached_tokens"] >= 0
+    assert "claimed" not in receipt and "reason" not in receipt
+    assert "x-parrot-session" not in reply.headers
+
+
+@pytest.mark.parametrize(("path", "body"), BOTH, ids=["chat", "text"])
+async def test_a_request_without_it_gets_headers_and_no_field_it_does_not_know(
+    server: Live, path: str, body: dict[str, Any]
+) -> None:
+    for stream in (False, True):
+        reply = await send(server, "POST", path, {**body, "stream": stream}, {"x-parrot-session": "headers"})
+        assert b"parrot" not in reply.body.replace(b"fp_parrot", b"")
+        assert reply.headers["x-parrot-session"] == "headers"
+        assert reply.headers["x-parrot-call"] and reply.headers["x-parrot-objective"] == "latency"
+        assert ("x-parrot-queue-ms" in reply.headers) == (not stream)
+        assert ("x-parrot-cached-tokens" in reply.headers) == (not stream)
+
+
+@pytest.mark.parametrize(("path", "body"), BOTH, ids=["chat", "text"])
+@pytest.mark.parametrize("usage", [False, True])
+@pytest.mark.parametrize("n", [1, 3])
+async def test_in_a_stream_the_receipt_is_on_the_last_chunk(
+    server: Live, path: str, body: dict[str, Any], usage: bool, n: int
+) -> None:
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    reply = await send(server, "POST", path, {**body, "parrot": {"v": 1}, "stream": True, "n": n, **options})
+    *others, last = events_of(reply)
+    assert last["parrot"]["call"] and last["parrot"]["queue_ms"] >= 0
+    assert not any("parrot" in chunk for chunk in others)
+    assert (last["choices"] == []) == usage
+
+
+async def test_the_stock_client_can_send_the_object(client: openai.AsyncOpenAI) -> None:
+    messages: Any = user("count")
+    answer = await client.chat.completions.create(
+        model="org/scripted", messages=messages, extra_body={"parrot": {"v": 1, "call": "mine"}}
+    )
+    assert answer.model_extra is not None and answer.model_extra["parrot"]["call"] == "mine"
+
+
+async def test_cached_tokens_of_the_receipt_are_those_of_the_usage(server: Live) -> None:
+    body = {"messages": user("a long story " * 40), "parrot": {"v": 1}}
+    await send(server, "POST", CHAT, body)
+    again = (await send(server, "POST", CHAT, body)).json()
+    assert again["parrot"]["cached_tokens"] == again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+# ---- sessions --------------------------------------------------------------------------------------------
+
+
+async def test_the_clearest_name_of_a_session_counts(server: Live) -> None:
+    headers = {"x-claude-code-session-id": "claude"}
+    assert (await asked(server, {}, headers)).json()["parrot"]["session"] == "claude"
+    headers = {"x-session-id": "some", **headers}
+    assert (await asked(server, {}, headers)).json()["parrot"]["session"] == "some"
+    headers = {"x-parrot-session": "ours", **headers}
+    assert (await asked(server, {}, headers)).json()["parrot"]["session"] == "ours"
+    assert (await asked(server, {"session": "said"}, headers)).json()["parrot"]["session"] == "said"
+
+
+async def test_requests_that_name_a_session_share_it_and_others_leave_nothing() -> None:
+    async with live(echo) as server:
+        await asked(server, {})
+        assert server.manager.sessions() == ()
+        first, second = [(await asked(server, {"session": "s", "call": call})).json() for call in "ab"]
+        assert [first["parrot"]["call"], second["parrot"]["call"]] == ["a", "b"]
+        (session,) = server.manager.sessions()
+        assert [task.call.id for task in session.tasks()] == ["a", "b"]
+        seen = (await send(server, "GET", f"{SESSIONS}/s")).json()
+        assert seen["id"] == "s" and [call["id"] for call in seen["calls"]] == ["a", "b"]
+        drawn = (await send(server, "POST", SESSIONS, {"name": "a name for people"})).json()
+        assert drawn["name"] == "a name for people"
+        assert (await asked(server, {"session": drawn["id"]})).json()["parrot"]["session"] == drawn["id"]
+        assert len(server.manager.sessions()) == 2
+
+
+async def test_a_label_of_ours_that_is_too_long_is_refused_and_one_of_others_ignored(server: Live) -> None:
+    long = "x" * 300
+    reply = await send(server, "POST", CHAT, {"messages": user("x")}, {"x-parrot-session": long})
+    assert reply.status == 400 and reply.error["param"] == "X-Parrot-Session"
+    reply = await asked(server, {}, {"x-session-id": long})
+    assert reply.json()["parrot"]["hints"] == {"x-session-id": "ignored"}
+    reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": long}})
+    assert reply.status == 400 and reply.error["param"] == "parrot.session"
+
+
+@pytest.mark.parametrize(
+    "label", ["../../etc", "a b", "%2e%2e", "\x00", "雪", "{{7*7}}", "' OR 1=1 --", "\r\nset-cookie: x=1", "x" * 256]
+)
+async def test_any_label_is_a_label(server: Live, label: str) -> None:
+    reply = await asked(server, {"session": label, "call": label + "c"[: 256 - len(label)]})
+    assert reply.json()["parrot"]["session"] == label
+    assert "set-cookie" not in reply.headers
+
+
+async def test_a_call_sent_twice_under_one_id_is_answered_twice(server: Live) -> None:
+    said = {"session": "twice", "call": "c", "output": {"name": "out"}}
+    first = (await asked(server, said)).json()["parrot"]
+    again = (await asked(server, said)).json()["parrot"]
+    assert first["call"] == "c" and first["hints"] == {"call": "applied", "output": "applied"}
+    assert again["call"] != "c" and again["hints"] == {"call": "ignored", "output": "ignored"}
+
+
+async def test_n_choices_of_a_named_call_have_names_of_their_own() -> None:
+    async with live(echo) as server:
+        await asked(server, {"session": "s", "call": "c"}, n=3)
+        (session,) = server.manager.sessions()
+        assert [task.call.id for task in session.tasks()] == ["c", "c-1", "c-2"]
+
+
+async def test_a_tenant_has_only_so_many_named_sessions() -> None:
+    from parrot_compat.server.limits import Limits
+
+    async with live(echo, limits=Limits(sessions=2)) as server:
+        for label in ("a", "b", "a"):
+            await asked(server, {"session": label})
+        reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "c"}})
+        assert reply.status == 429 and "2 sessions" in reply.error["message"]
+        await send(server, "DELETE", f"{SESSIONS}/a")
+        await asked(server, {"session": "c"})
+
+
+# ---- hints -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "objective", "hints"),
+    [
+        ({}, "latency", {}),
+        ({"parrot": {"objective": "background"}}, "background", {"objective": "applied"}),
+        ({"service_tier": "flex"}, "throughput", {"service_tier": "applied"}),
+        ({"service_tier": "priority"}, "latency", {"service_tier": "applied"}),
+        ({"service_tier": "auto"}, "latency", {}),
+        ({"service_tier": "scale"}, "latency", {"service_tier": "ignored"}),
+        ({"service_tier": 7}, "latency", {"service_tier": "ignored"}),
+        ({"priority": 10}, "background", {"priority": "clipped"}),
+        ({"priority": -1}, "latency", {"priority": "clipped"}),
+        ({"priority": 0}, "latency", {"priority": "clipped"}),
+        ({"priority": True}, "latency", {"priority": "ignored"}),
+        ({"nvext": {"agent_hints": {"priority": 10}}}, "latency", {"nvext.agent_hints.priority": "clipped"}),
+        ({"nvext": {"agent_hints": {"priority": -3}}}, "background", {"nvext.agent_hints.priority": "clipped"}),
+        ({"nvext": {"agent_hints": {"osl": 3}}}, "latency", {"nvext.agent_hints.osl": "ignored"}),
+        ({"nvext": {"agent_hints": 5, "x": 1}}, "latency", {"nvext.agent_hints": "ignored", "nvext.x": "ignored"}),
+        ({"nvext": "soon"}, "latency", {"nvext": "ignored"}),
+        (
+            {"priority": 5, "service_tier": "flex", "parrot": {"objective": "latency"}},
+            "latency",
+            {"objective": "applied", "service_tier": "ignored", "priority": "ignored"},
+        ),
+        ({"my_invention": 1, "user": "me"}, "latency", {"my_invention": "ignored", "user": "ignored"}),
+        ({"parrot": {"colour": "green"}}, "latency", {"parrot.colour": "ignored"}),
+        ({"parrot": {"function": "F"}}, "latency", {"function": "applied"}),
+        ({"parrot": {"stage": {"kind": "map", "group": "g"}}}, "latency", {"stage": "applied"}),
+        ({"parrot": {"stage": {"index": 3}}}, "latency", {"stage": "ignored"}),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+async def test_every_hint_has_its_word(
+    server: Live, path: str, fields: dict[str, Any], objective: str, hints: dict[str, str]
+) -> None:
+    body = {"messages": user("count")} if path == CHAT else {"prompt": "count"}
+    receipt = (await send(server, "POST", path, {**body, "parrot": {}, **fields})).json()["parrot"]
+    assert (receipt["objective"], receipt["hints"]) == (objective, hints)
+    if "parrot" not in fields:
+        headers = (await send(server, "POST", path, {**body, **fields})).headers
+        assert headers["x-parrot-objective"] == objective
+        ignored = sorted(name for name, word in hints.items() if word == "ignored")
+        taken = sorted(f"{name}={word}" for name, word in hints.items() if word != "ignored")
+        assert headers.get("x-parrot-ignored", "") == ", ".join(ignored)
+        assert headers.get("x-parrot-hints", "") == ", ".join(taken)
+
+
+async def test_hints_without_number_are_counted_not_repeated(server: Live) -> None:
+    reply = await asked(server, {}, **{f"field_{index}": 1 for index in range(500)}, **{"b\r\nad": 1, "x" * 500: 2})
+    hints = reply.json()["parrot"]["hints"]
+    assert len(hints) == 33 and hints["+470"] == "ignored"
+
+
+# ---- spans -----------------------------------------------------------------------------------------------
+
+PARTS = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+MESSAGES = [{"role": "system", "content": "Be brief. 雪"}, {"role": "user", "content": PARTS}]
+
+
+def span(**where: Any) -> dict[str, Any]:
+    return {"name": "x", "message": 0, "start": 0, "end": 5, **where}
+
+
+async def test_spans_that_lie_inside_are_kept_for_whoever_looks() -> None:
+    async with live(echo) as server:
+        spans = [
+            span(end=11),
+            span(start=10, end=11, **{"from": "earlier"}),
+            span(message=1, part=1, start=0, end=3),
+            span(start=3, end=3),
+        ]
+        reply = await asked(server, {"session": "s", "call": "c", "inputs": spans}, messages=MESSAGES)
+        assert reply.json()["parrot"]["hints"] == {"call": "applied", "inputs": "applied"}
+        seen = (await send(server, "GET", f"{SESSIONS}/s")).json()
+        assert seen["calls"][0]["spans"] == spans
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        span(end=12),
+        span(start=-1),
+        span(start=4, end=3),
+        span(message=2),
+        span(message=-1),
+        span(message=1, part=2),
+        span(message=1, part=-1),
+        span(message=1),
+        span(part=1),
+        span(end=10**30),
+        span(message=10**30),
+    ],
+)
+async def test_a_span_that_lies_outside_is_ignored_and_the_call_answered(server: Live, wrong: dict[str, Any]) -> None:
+    reply = await asked(server, {"inputs": [span(), wrong]}, messages=MESSAGES)
+    assert reply.json()["parrot"]["hints"] == {"inputs": "applied", "inputs[1]": "ignored"}
+
+
+async def test_spans_into_prompts_count_prompts_as_messages(server: Live) -> None:
+    said = {"inputs": [span(message=1, end=3), span(message=1, end=4), span(message=0)]}
+    body = {"prompt": ["longer", "two"], "parrot": said}
+    hints = (await send(server, "POST", TEXT, body)).json()["parrot"]["hints"]
+    assert hints == {"inputs": "applied", "inputs[1]": "ignored"}
+    body = {"prompt": [1, 2, 3], "parrot": {"inputs": [span(end=1)]}}
+    assert (await send(server, "POST", TEXT, body)).json()["parrot"]["hints"] == {"inputs[0]": "ignored"}
