@@ -1,6 +1,6 @@
 """A real server in front of a scripted engine: what it takes is the network, the server and the script's own time.
 
-    python -m recipes.benchmarks.scripted_server --port 8001 --answer-ms 40
+    python -m recipes.benchmarks.scripted_server --port 8001 --token-ms 1
 
 Its answers are words made from a hash of the prompt, so that a prompt which differs anywhere has another answer.
 """
@@ -28,10 +28,8 @@ def words_of(prompt: str) -> str:
     return " ".join(digest[at : at + 5] for at in range(0, 5 * WORDS, 5))
 
 
-async def serve(port: int, answer_s: float) -> None:
-    characters = len(words_of(""))
-    speed = Speed(step_s=answer_s / characters, row_share=0.0)
-    engine = ScriptedEngine(words_of, speed=speed)
+async def serve(port: int, token_s: float) -> None:
+    engine = ScriptedEngine(words_of, speed=Speed(step_s=token_s, row_share=0.0))
     fleet = Fleet()
     fleet.add(engine, engine.tokenizer)
     with Listener("127.0.0.1", port) as listener:
@@ -51,10 +49,10 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
-    parser.add_argument("--answer-ms", type=float, default=40.0, help="how long one answer takes (default 40)")
+    parser.add_argument("--token-ms", type=float, default=1.0, help="how long a token (a character) takes (default 1)")
     options = parser.parse_args(argv)
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve(options.port, options.answer_ms / 1000))
+        asyncio.run(serve(options.port, options.token_ms / 1000))
     return 0
 
 

@@ -1,0 +1,215 @@
+"""How many round trips an app pays for: a chain and a map-reduce from 0, 50 and 240 ms away, planner off and on.
+
+    python -m recipes.benchmarks.round_trips
+    python -m recipes.benchmarks.round_trips --rtt-ms 100 --rounds 3 --engines scripted
+
+The scripted engine takes the same time for every answer, so that what is left is the network and our own code;
+builtin:tiny is a real model. Lanes take turns, every run reads text of its own (so no run finds its prompts cached),
+and everything goes through one delay proxy. A first pair of runs on equal text opens the connections, and shows that
+the answers are equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from parrot_compat.integrations.langchain import ChatParrot, planning, stats
+from recipes.serving import far_away, script, server
+
+from .measured import Measured, write
+from .runs import RESULTS
+
+OFF, ON = "planner off", "planner on"
+SCRIPTED = "scripted"
+MAX_TOKENS = 12
+PART_WORDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an app runs, and which."""
+
+    engine: str
+    workload: str
+    rtt_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.workload}, {self.rtt_ms:g} ms round trip, {self.engine}"
+
+
+@dataclass(slots=True)
+class Times:
+    off: list[float] = field(default_factory=list)
+    on: list[float] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [off / on for off, on in zip(self.off, self.on, strict=True)]
+
+
+# ---- the apps ------------------------------------------------------------------------------------------
+
+
+def chain(llm: ChatParrot, parts: Sequence[str]) -> Runnable[Any, str]:
+    first = ChatPromptTemplate.from_template("{part}\n\nSummarise it.").partial(part=parts[0])
+    steps: Runnable[Any, Any] = first | llm | StrOutputParser()
+    for part in parts[1:]:
+        more = ChatPromptTemplate.from_template("{part}\n\nSummary so far: {summary}\n\nGive the new summary.")
+        steps = steps | more.partial(part=part) | llm | StrOutputParser()  # type: ignore[operator]
+    return steps
+
+
+def map_reduce(llm: ChatParrot, parts: Sequence[str]) -> Runnable[Any, str]:
+    """All but the last part are mapped; the reduce call has the last one, and so text of its own."""
+    read_one = ChatPromptTemplate.from_template("{part}\n\nSummarise it.") | llm | StrOutputParser()
+    read_all: Runnable[Any, str] = (
+        ChatPromptTemplate.from_template("{part}\n\nSummaries: {summaries}\n\nPut them together.").partial(
+            part=parts[-1]
+        )
+        | llm
+        | StrOutputParser()
+    )
+    return read_one.map() | "\n".join | read_all
+
+
+WORKLOADS = {"chain": chain, "map-reduce": map_reduce}
+
+
+def fresh_parts(count: int, seed: str) -> list[str]:
+    """Words of the language reference in an order of the seed's own; each part begins with its own number."""
+    draw = random.Random(seed)
+    words = sorted(set(re.findall(r"[a-z]{3,9}", topics["objects"])))
+    return [f"{draw.getrandbits(32):08x} {' '.join(draw.choices(words, k=PART_WORDS))}" for _ in range(count)]
+
+
+# ---- measuring -----------------------------------------------------------------------------------------
+
+
+async def run(workload: str, llm: ChatParrot, parts: Sequence[str], *, planner: bool) -> tuple[float, str]:
+    app = WORKLOADS[workload](llm, parts)
+    given = [{"part": part} for part in parts[:-1]] if workload == "map-reduce" else {}
+    with planning(planner):
+        began = time.perf_counter()
+        answer = await app.ainvoke(given)
+        return time.perf_counter() - began, answer
+
+
+async def measure(engine: str, near: str, options: argparse.Namespace, progress: Progress) -> dict[Place, Times]:
+    found: dict[Place, Times] = {}
+    for rtt_ms in options.rtt_ms:
+        with far_away(near, rtt_ms) as far:
+            llm = ChatParrot(base_url=far, max_tokens=MAX_TOKENS, temperature=0, max_retries=0)
+            for workload in WORKLOADS:
+                place = Place(engine, workload, rtt_ms)
+                bar = progress.add_task(str(place), total=2 * (1 + options.rounds))
+                found[place] = Times()
+                same = fresh_parts(options.calls, f"{place} equal")
+                answers = []
+                for planner in (False, True):
+                    answers.append((await run(workload, llm, same, planner=planner))[1])
+                    progress.advance(bar)
+                if answers[0] != answers[1]:
+                    raise SystemExit(f"{place}: the answers differ: {answers[0]!r}, {answers[1]!r}")
+                for number in range(options.rounds):
+                    for planner in (False, True) if number % 2 == 0 else (True, False):
+                        parts = fresh_parts(options.calls, f"{place} {number} {planner}")
+                        seconds, _ = await run(workload, llm, parts, planner=planner)
+                        (found[place].on if planner else found[place].off).append(seconds)
+                        progress.advance(bar)
+                progress.remove_task(bar)
+    return found
+
+
+def measurements(found: dict[Place, Times], calls: int) -> Iterator[Measured]:
+    for place, times in found.items():
+        name = f"{place.workload} of {calls} calls, {place.rtt_ms:g} ms round trip, {place.engine} engine"
+        yield Measured(name, OFF, "completion", "s", times.off)
+        yield Measured(name, ON, "completion", "s", times.on)
+        yield Measured(name, ON, "speedup", "ratio", times.ratios)
+        for system in (OFF, ON):
+            if (paid := round_trips(found, place, system)) is not None:
+                yield Measured(name, system, "round_trips", "round trips", paid)
+
+
+def round_trips(found: dict[Place, Times], place: Place, system: str) -> list[float] | None:
+    """What is slower than at no distance, in round trips."""
+
+    def seconds(at: Place) -> list[float]:
+        return found[at].off if system == OFF else found[at].on
+
+    here = Place(place.engine, place.workload, 0.0)
+    if not place.rtt_ms or here not in found:
+        return None
+    least = statistics.median(seconds(here))
+    return [(each - least) * 1000 / place.rtt_ms for each in seconds(place)]
+
+
+def table(found: dict[Place, Times], calls: int) -> Table:
+    shown = Table(
+        title=f"{calls} calls, median of {len(next(iter(found.values())).off)}", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for title in ("engine", "app"):
+        shown.add_column(title)
+    for title in ("round trip", "off", "on", "times as fast", "trips off", "trips on"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for place, times in found.items():
+        trips = (round_trips(found, place, system) for system in (OFF, ON))
+        paid = ("-" if each is None else f"{statistics.median(each):.1f}" for each in trips)
+        seconds = (f"{statistics.median(each):.3f} s" for each in (times.off, times.on))
+        ratio = f"{statistics.median(times.ratios):.2f}"
+        shown.add_row(place.engine, place.workload, f"{place.rtt_ms:g} ms", *seconds, ratio, *paid)
+    return shown
+
+
+def started(engine: str) -> AbstractContextManager[str]:
+    if engine == SCRIPTED:
+        return script(["-m", "recipes.benchmarks.scripted_server"])
+    return server(None, engine)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Round trips that an app pays for.")
+    parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0.0, 50.0, 240.0], metavar="MS")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each lane that count (5)")
+    parser.add_argument("--calls", type=int, default=10, help="calls of each app (10)")
+    parser.add_argument("--engines", nargs="+", default=[SCRIPTED, "builtin:tiny"], help="scripted, or a model")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where round_trips.csv goes")
+    options = parser.parse_args(argv)
+    console = Console()
+    found: dict[Place, Times] = {}
+    before = stats()
+    for engine in options.engines:
+        with started(engine) as near, Progress(console=console, transient=True) as progress:
+            found |= asyncio.run(measure(engine, near, options, progress))
+    console.print(table(found, options.calls))
+    now = stats()
+    counts = f"{now.pushed - before.pushed} answers pushed, {now.claimed - before.claimed} claimed"
+    console.print(f"{counts}, {now.wasted - before.wasted} planned calls in vain", style="dim", highlight=False)
+    command = ["python", "-m", "recipes.benchmarks.round_trips", *(sys.argv[1:] if argv is None else argv)]
+    place = write("round_trips", list(measurements(found, options.calls)), command=command, folder=options.results)
+    console.print(f"written to {place}", style="dim", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,43 @@
+"""The benchmark of round trips, small: real server, real proxy, scripted engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes.benchmarks.measured import read
+from recipes.benchmarks.round_trips import ON, Place, Times, fresh_parts, main, round_trips
+
+
+def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--rtt-ms", "0", "20", "--rounds", "2", "--calls", "3", "--engines", "scripted"]
+    assert main([*arguments, "--results", str(tmp_path)]) == 0
+    assert "0 planned calls in vain" in capsys.readouterr().out
+    path = tmp_path / "round_trips.csv"
+    assert path.read_text().startswith("# python -m recipes.benchmarks.round_trips --rtt-ms 0 20 ")
+    rows = {(row["workload"], row["system"], row["metric"]): float(row["p50"]) for row in read(path)}
+    assert len(rows) == 2 * (3 + 5)
+    for app in ("chain", "map-reduce"):
+        assert rows[f"{app} of 3 calls, 0 ms round trip, scripted engine", "planner on", "completion"] > 0
+    far = "chain of 3 calls, 20 ms round trip, scripted engine"
+    assert rows[far, "planner off", "completion"] >= 3 * 0.02
+    assert rows[far, "planner on", "completion"] >= 0.02
+    assert {(far, "planner on", "speedup"), (far, "planner on", "round_trips")} <= rows.keys()
+
+
+def test_round_trips_are_counted_against_no_distance() -> None:
+    found = {
+        Place("e", "chain", 0.0): Times(off=[1.0], on=[0.5]),
+        Place("e", "chain", 100.0): Times(off=[2.0], on=[0.6]),
+    }
+    assert round_trips(found, Place("e", "chain", 100.0), ON) == pytest.approx([1.0])
+    assert round_trips(found, Place("e", "chain", 0.0), ON) is None
+
+
+def test_parts_of_two_seeds_share_no_beginning() -> None:
+    texts = fresh_parts(5, "one") + fresh_parts(5, "two")
+    assert len({text[:8] for text in texts}) == 10
+    assert fresh_parts(5, "one") == texts[:5]
