@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+
+import hello_variable
+import pytest
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert hello_variable.main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def panel(output: str, title: str) -> str:
+    _, _, rest = output.partition(f"╭─ {title} ")
+    return rest.partition("╰")[0]
+
+
+def test_the_second_function_reads_the_variable_and_both_ways_of_running_say_the_same(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = shown(capsys, "--base-url", url)
+    embedded = shown(capsys)
+    for output in (served, embedded):
+        assert "write_code ─── write_test" in output
+        assert re.search(r"^ ?write_test +latency", output, re.MULTILINE)
+        between = re.search(r"the second began (.+) ms after the first had ended", output)
+        assert between is not None and float(between[1]) >= 0
+    for title in ("code", "tests"):
+        assert panel(served, title) and panel(served, title) == panel(embedded, title)
+    assert panel(served, "code") != panel(served, "tests")
+
+
+def test_round_trips_are_counted_where_the_server_is_far_away(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = shown(capsys, "--base-url", url, "--rtt-ms", "300", "--task", "count words")
+    paid = re.search(r"so (.+) round trips of 300 ms were paid", output)
+    assert paid is not None and float(paid[1]) >= 1.0
+
+
+def test_a_server_that_is_not_there_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hello_variable.main(["--base-url", "http://127.0.0.1:9/v1"]) == 1
+    assert capsys.readouterr().err.startswith("no answer from http://127.0.0.1:9/v1/parrot/sessions")
