@@ -120,6 +120,7 @@ class Deduction:
             self._stages.unlink(source, node)
             self._rank(source)
         self._ends.pop(node, None)
+        self._stages.settle()
         self._stages.touched.pop(node, None)
         return self._changed()
 
@@ -149,8 +150,8 @@ class Deduction:
         for reader in node.readers:
             reader.sources[node] = None
             node.wanted[reader.rank] += 1
+        self._stages.enter(node)
         self._rank(node)
-        self._stages.count_readers(node)
         for variable in node.call.prompt.inputs():
             self._readers.setdefault(variable, {})[node] = None
             if (source := self._producers.get(variable)) is not None:
@@ -159,7 +160,6 @@ class Deduction:
                 source.wanted[node.rank] += 1
                 self._stages.link(source, node)
                 self._rank(source)
-        self._stages.enter(node)
 
     def _awaited(self, variable: str) -> set[CallId]:
         if (node := self._producers.get(variable)) is not None:
@@ -207,6 +207,7 @@ class Deduction:
         return BASE_SLACK_S[KINDS[node.rank if own is None else own]]
 
     def _changed(self) -> set[CallId]:
+        self._stages.settle()
         touched, self._stages.touched = self._stages.touched, {}
         changed = set()
         for node in touched:

@@ -11,7 +11,6 @@ costs the edges of the calls whose unit it changes. `Deduction.check()` builds t
 from __future__ import annotations
 
 import itertools
-from collections import deque
 
 from .call import Call, Stage
 
@@ -66,49 +65,52 @@ class Team:
 
 
 _Change = tuple[Node, int | None, int | None]
-"""One reader of the node belonged to the first unit and belongs to the second now; `None` where it is new, or gone.
-(In one step: were it nowhere in between, a call could meet its own reader in a stage, and never leave it again.)"""
+"""One reader of the node belonged to the first unit and belongs to the second now; `None` where it is new, or gone."""
 
 
 class Stages:
+    """Calls enter and leave, links come and go; then `settle` deduces the stages that follow."""
+
     def __init__(self) -> None:
         self.touched: dict[Node, None] = {}
         """Calls whose group may have changed, for the owner to look at and clear."""
         self._teams: dict[int | str, Team] = {}
         self._numbers = itertools.count(1)
-        self._changes: deque[_Change] = deque()
+        self._changes: list[_Change] = []
+        self._entering: list[Node] = []
+        self._changed: dict[Team, bool] = {}  # teams that members have joined or left, and whether they were groups
 
     def draw_number(self) -> int:
         """For a call or a stage."""
         return next(self._numbers)
 
-    def count_readers(self, node: Node) -> None:
+    def enter(self, node: Node) -> None:
         """A new call, with the readers that were here before it."""
         for reader in node.readers:
-            if reader.unit not in node.units:
-                node.key ^= _scattered(reader.unit)
-            node.units[reader.unit] = node.units.get(reader.unit, 0) + 1
-
-    def enter(self, node: Node) -> None:
-        """The new call is linked to its sources too."""
-        self._join(node)
-        self._ripple()
+            _count(node, None, reader.unit)
+        self._entering.append(node)
 
     def leave(self, node: Node) -> None:
-        """The call is over. Its sources are unlinked after this: before, one of them could meet it in its stage."""
+        """A call that is over."""
         self._part(node)
-        self._ripple()
 
     def link(self, source: Node, reader: Node) -> None:
         self._changes.append((source, None, reader.unit))
-        self._ripple()
 
     def unlink(self, source: Node, reader: Node) -> None:
         self._changes.append((source, reader.unit, None))
-        self._ripple()
+
+    def settle(self) -> None:
+        """Deduce the stages anew, upstream as far as they change. In rounds: in one, all readers of a call are counted
+        before it moves, and calls that move together stay together, so that what feeds them sees no change."""
+        while self._changes or self._entering or self._changed:
+            movers, self._entering = self._entering, []
+            movers += self._recount(set(movers))
+            self._move(movers)
+            self._renumber(movers)
 
     def check(self) -> None:
-        assert not self._changes
+        assert not self._changes and not self._entering and not self._changed
         for key, team in self._teams.items():
             assert team.key == key and team.members
             assert all(node.team is team for node in team.members)
@@ -118,60 +120,87 @@ class Stages:
 
     # ---- inside ----------------------------------------------------------------------------------------
 
-    def _ripple(self) -> None:
-        """Count the units that read a node anew, upstream as far as stages change."""
-        while self._changes:  # first in, first out: a reader is somewhere before it is elsewhere
-            node, before, after = self._changes.popleft()
-            key = node.key
-            if after is not None:
-                if after not in node.units:
-                    node.key ^= _scattered(after)
-                node.units[after] = node.units.get(after, 0) + 1
-            if before is not None:
-                node.units[before] -= 1
-                if not node.units[before]:
-                    del node.units[before]
-                    node.key ^= _scattered(before)
-            if node.key != key and node.call.stage is None:  # else the app has said where it belongs
-                self._part(node)
-                self._join(node)
+    def _recount(self, entering: set[Node]) -> list[Node]:
+        """Apply the changes so far. Returns the calls that are read by other units than before."""
+        changes, self._changes = self._changes, []
+        keys: dict[Node, int] = {}
+        for node, before, after in changes:
+            keys.setdefault(node, node.key)
+            _count(node, before, after)
+        # A call whose stage the app has named stays in it.
+        return [n for n, key in keys.items() if n.key != key and n.call.stage is None and n not in entering]
 
-    def _join(self, node: Node) -> None:
-        label = node.call.stage
-        key = label.name if label is not None else node.key if node.units else None
-        if key is None:
-            self._set_unit(node, node.number)
-            return
-        team = self._teams.get(key)
-        if team is None:
-            team = self._teams[key] = Team(key, self.draw_number())
-        node.team = team
-        team.members[node] = None
-        team.announced += _announces(label)
-        self._set_units(team)
+    def _move(self, movers: list[Node]) -> None:
+        leaving: dict[Team, list[Node]] = {}
+        for node in movers:
+            if node.team is not None:
+                leaving.setdefault(node.team, []).append(node)
+        whole = [team for team, nodes in leaving.items() if _is_whole(team, nodes)]
+        for team in whole:
+            del self._teams[team.key]
+        staying: set[Node] = set()
+        for team in whole:
+            key = next(iter(team.members)).key
+            if key not in self._teams:  # else there is one already, and the members join that
+                team.key = key
+                self._teams[key] = team
+                staying |= team.members.keys()
+        for node in movers:
+            if node not in staying:
+                self._part(node)
+        for node in movers:
+            if node not in staying:
+                self._join(node)
 
     def _part(self, node: Node) -> None:
         team, node.team = node.team, None
         if team is None:
             return
+        self._changed.setdefault(team, team.is_group)
         del team.members[node]
         team.announced -= _announces(node.call.stage)
-        if team.members:
-            self._set_units(team)
-        else:
+        if not team.members and self._teams.get(team.key) is team:
             del self._teams[team.key]
 
-    def _set_units(self, team: Team) -> None:
-        """After a member came or went: how many there are matters only near two, to the newest of them."""
-        for node in itertools.islice(reversed(team.members), 2):
-            self._set_unit(node, team.number if team.is_group else node.number)
+    def _join(self, node: Node) -> None:
+        label = node.call.stage
+        key = label.name if label is not None else node.key if node.units else None
+        if key is None:
+            return
+        team = self._teams.get(key)
+        if team is None:
+            team = self._teams[key] = Team(key, self.draw_number())
+        self._changed.setdefault(team, team.is_group)
+        node.team = team
+        team.members[node] = None
+        team.announced += _announces(label)
 
-    def _set_unit(self, node: Node, unit: int) -> None:
-        if unit != node.unit:
-            for source in node.sources:
-                self._changes.append((source, node.unit, unit))
-            node.unit = unit
-        self.touched[node] = None
+    def _renumber(self, movers: list[Node]) -> None:
+        changed, self._changed = self._changed, {}
+        flipped = [node for team, was_group in changed.items() if team.is_group != was_group for node in team.members]
+        for node in itertools.chain(movers, flipped):
+            unit = node.number if node.team is None or not node.team.is_group else node.team.number
+            if unit != node.unit:
+                self._changes += ((source, node.unit, unit) for source in node.sources)
+                node.unit = unit
+            self.touched[node] = None
+
+
+def _count(node: Node, before: int | None, after: int | None) -> None:
+    if after is not None:
+        if after not in node.units:
+            node.key ^= _scattered(after)
+        node.units[after] = node.units.get(after, 0) + 1
+    if before is not None:
+        node.units[before] -= 1
+        if not node.units[before]:
+            del node.units[before]
+            node.key ^= _scattered(before)
+
+
+def _is_whole(team: Team, nodes: list[Node]) -> bool:
+    """True where all members go, and to one place."""
+    return len(nodes) == len(team.members) and bool(nodes[0].units) and len({node.key for node in nodes}) == 1
 
 
 def _announces(stage: Stage | None) -> int:

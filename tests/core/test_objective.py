@@ -1,0 +1,360 @@
+"""Objectives: tables of apps with what each of their calls should be quick at, and random histories against a model."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parrot_compat.core.call import Call, CallId, ObjectiveKind, Stage
+from parrot_compat.core.objective import BASE_SLACK_S, Deduction
+
+from .conftest import make_call
+
+INF = BASE_SLACK_S["background"]
+
+
+def call(id: str, *reads: str, objective: ObjectiveKind | None = None, stage: Stage | None = None) -> Call:
+    """A call that reads the outputs of other calls (by their ids) or variables from outside (`$name`)."""
+    inputs = [name[1:] if name.startswith("$") else f"out-{name}" for name in reads]
+    return replace(make_call(id, "t", *inputs), objective=objective, stage=stage)
+
+
+class App:
+    """Calls of one app, accepted in order, and what is deduced of them."""
+
+    def __init__(self, *calls: Call, is_delivered: bool = False, **seconds: float) -> None:
+        self.deduction = Deduction()
+        self.seconds = seconds
+        self.add(*calls, is_delivered=is_delivered)
+
+    def add(self, *calls: Call, is_delivered: bool = False) -> None:
+        expected = [self.seconds.get(call.id, 1.0) for call in calls]
+        self.deduction.add(calls, seconds=expected, is_delivered=is_delivered)
+        self.deduction.check()
+
+    def awaits(self, *calls: str, kind: ObjectiveKind | None = None) -> App:
+        for id in calls:
+            self.deduction.begin_await(f"out-{id}", kind)
+        self.deduction.check()
+        return self
+
+    def over(self, *calls: str) -> None:
+        for id in calls:
+            self.deduction.remove(CallId(id))
+            self.deduction.check()
+
+    def kinds(self, ids: str) -> str:
+        """One letter per call: l, t or b."""
+        return "".join(self.deduction.kind(CallId(id))[0] for id in ids.split())
+
+    def groups(self, ids: str) -> list[str | None]:
+        return [self.deduction.group(CallId(id)) for id in ids.split()]
+
+    def are_together(self, ids: str) -> bool:
+        groups = self.groups(ids)
+        return groups[0] is not None and len(set(groups)) == 1
+
+    def slack_s(self, id: str) -> float:
+        return self.deduction.slack_s(CallId(id))
+
+
+def map_reduce() -> App:
+    return App(*(call(f"m{n}") for n in range(4)), call("r", "m0", "m1", "m2", "m3"))
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_four_maps_and_a_reduce_that_is_awaited() -> None:
+    app = map_reduce().awaits("r")
+    assert app.kinds("m0 m1 m2 m3 r") == "ttttl"
+    assert app.are_together("m0 m1 m2 m3") and app.groups("r") == [None]
+
+
+def test_a_chain_is_latency_bound_from_its_first_call_on() -> None:
+    app = App(call("a"), call("b", "a"), call("c", "b")).awaits("c")
+    assert app.kinds("a b c") == "lll" and app.groups("a b c") == [None] * 3
+    assert [app.slack_s(id) for id in "abc"] == [0, 0, 0]
+
+
+def test_a_chat_and_a_background_job() -> None:
+    app = App(call("chat"), call("j0"), call("j1", "j0")).awaits("chat")
+    assert app.kinds("chat j0 j1") == "lbb"
+    assert app.slack_s("chat") == 0 and app.slack_s("j0") == INF
+
+
+def test_a_job_that_is_called_background_stays_so_though_it_is_all_there_is() -> None:
+    app = App(call("j0"), call("j1", "j0", objective="background"))
+    assert app.kinds("j0 j1") == "bb"
+
+
+def test_awaited_later() -> None:
+    app = App(call("first"), call("a"), call("b", "a")).awaits("first")
+    assert app.kinds("a b") == "bb"
+    changed = app.deduction.begin_await("out-b")
+    assert changed == {"a", "b"} and app.kinds("a b") == "ll"
+    app.deduction.end_await("out-b")
+    assert app.kinds("a b") == "bb"
+
+
+def test_an_app_that_says_nothing_of_what_it_awaits_is_after_what_nothing_reads() -> None:
+    app = map_reduce()
+    app.add(call("other"))
+    assert app.kinds("m0 m1 m2 m3 r other") == "ttttll"
+
+
+def test_a_call_with_consumers_keeps_its_objective_while_it_is_claimed_or_streamed() -> None:
+    app = App(*(call(f"m{n}") for n in range(3)), call("r", "m0", "m1", "m2"), is_delivered=True)
+    assert app.kinds("m0 m1 m2 r") == "tttl"  # each on an open connection: a connection is no await
+
+
+def test_a_plain_request_in_a_session_that_awaits_other_things_is_latency_bound() -> None:
+    app = App(call("bulk")).awaits("nothing-yet")
+    app.add(call("chat"), is_delivered=True)
+    assert app.kinds("bulk chat") == "bl"
+
+
+def test_what_is_claimed_before_its_consumer_is_known_is_deduced_anew_when_it_comes() -> None:
+    app = App(call("m0"), call("m1"), is_delivered=True)
+    assert app.kinds("m0 m1") == "ll"
+    app.add(call("r", "m0", "m1"), is_delivered=True)
+    assert app.kinds("m0 m1 r") == "ttl"
+
+
+def test_a_map_that_is_awaited_itself_is_latency_bound_and_placed_with_the_others() -> None:
+    app = map_reduce().awaits("r", "m1")
+    assert app.kinds("m0 m1 m2 m3 r") == "tlttl" and app.are_together("m0 m1 m2 m3")
+
+
+def test_a_diamond() -> None:
+    app = App(call("top"), call("left", "top"), call("right", "top"), call("join", "left", "right")).awaits("join")
+    assert app.kinds("top left right join") == "lttl"  # all wait for the top: it is a chain's link
+    assert app.are_together("left right")
+
+
+def test_the_short_arm_of_a_diamond_has_slack() -> None:
+    calls = call("l1"), call("l2", "l1"), call("r1"), call("join", "l2", "r1")
+    app = App(*calls, l1=3.0, l2=4.0, r1=2.0).awaits("join")
+    assert app.slack_s("l1") == 0 and app.slack_s("r1") == 5
+    app.over("l1")
+    assert app.slack_s("l2") == 0 and app.slack_s("r1") == 2
+
+
+def test_the_shorter_members_of_a_group_have_slack_up_to_the_longest() -> None:
+    app = App(call("a"), call("b"), call("r", "a", "b"), a=1.0, b=4.0).awaits("r")
+    assert (app.slack_s("a"), app.slack_s("b")) == (3, 0)
+    app.over("b")
+    assert app.slack_s("a") == 0 and app.kinds("a") == "l" and app.groups("a") == [None]
+
+
+def test_in_a_stage_wider_than_any_engine_no_length_gives_slack() -> None:
+    maps = [call(f"m{n}") for n in range(100)]
+    app = App(*maps, call("r", *(m.id for m in maps)), m0=1.0, m1=100.0).awaits("r")
+    assert app.slack_s("m0") == 0
+
+
+def test_two_sinks_one_awaited() -> None:
+    app = App(call("a"), call("b"), call("want", "a"), call("extra", "b")).awaits("want")
+    assert app.kinds("a b want extra") == "lblb"
+
+
+def test_what_feeds_both_an_awaited_and_an_idle_sink_is_wanted_as_the_awaited_one() -> None:
+    app = App(call("a"), call("want", "a"), call("extra", "a")).awaits("want")
+    assert app.kinds("a want extra") == "llb" and app.slack_s("a") == 0
+
+
+def test_maps_read_by_the_same_two_reduces_are_one_group() -> None:
+    maps = [call(f"m{n}") for n in range(3)]
+    app = App(*maps, call("r0", "m0", "m1", "m2"), call("r1", "m0", "m1", "m2")).awaits("r0", "r1")
+    assert app.are_together("m0 m1 m2") and app.kinds("m0 m1 m2 r0 r1") == "tttll"
+
+
+def test_a_map_with_a_chain_of_its_own_is_not_of_the_group() -> None:
+    app = App(call("m0"), call("m1"), call("m2"), call("x", "m0"), call("r", "m0", "m1", "m2")).awaits("r", "x")
+    assert app.groups("m0") == [None] and app.kinds("m0") == "l" and app.are_together("m1 m2")
+
+
+def test_two_stages_of_maps_are_two_groups() -> None:
+    firsts, seconds = [call(f"f{n}") for n in range(3)], [call(f"s{n}", f"f{n}") for n in range(3)]
+    app = App(*firsts, *seconds, call("r", "s0", "s1", "s2")).awaits("r")
+    assert app.are_together("f0 f1 f2") and app.are_together("s0 s1 s2")
+    assert app.groups("f0") != app.groups("s0") and app.kinds("f0 s0 r") == "ttl"
+
+
+def test_a_conversation_that_rereads_all_its_turns_is_a_chain() -> None:
+    turns = [call(f"t{n}", *(f"t{before}" for before in range(n))) for n in range(5)]
+    app = App(*turns).awaits("t4")
+    assert app.kinds("t0 t1 t2 t3 t4") == "lllll" and set(app.groups("t0 t1 t2 t3 t4")) == {None}
+
+
+def test_the_papers_multi_agent_programme() -> None:
+    """Architect → coders → reviewers (each reads all code) → revisers → the next round's reviewers → …"""
+    files = range(3)
+    code = [call(f"code{f}", "plan") for f in files]
+    review = [call(f"review{f}", *(f"code{g}" for g in files)) for f in files]
+    revise = [call(f"revise{f}", f"code{f}", f"review{f}") for f in files]
+    app = App(call("plan"), *code, *review, *revise, call("merge", *(f"revise{f}" for f in files))).awaits("merge")
+    assert app.kinds("plan merge") == "ll"
+    for stage in ("code", "review", "revise"):
+        ids = " ".join(f"{stage}{f}" for f in files)
+        assert app.are_together(ids) and app.kinds(ids) == "ttt"
+
+
+def test_two_apps_that_share_a_prefix_share_no_objective() -> None:
+    """Sharing is placement's business (`Graph.groups`, block hashes); what each app awaits is its own."""
+    chat, bulk = App(call("a")).awaits("a"), App(call("a"), call("b")).awaits("b")
+    assert chat.kinds("a") == "l" and bulk.kinds("a b") == "bl"
+
+
+def test_a_throughput_objective_holds_for_all_that_feeds_it() -> None:
+    app = App(call("a"), call("b", "a"), call("c", "b", objective="throughput"))
+    assert app.kinds("a b c") == "ttt" and app.slack_s("a") == BASE_SLACK_S["throughput"]
+
+
+def test_an_await_may_say_what_it_is_for() -> None:
+    app = App(call("a"), call("b", "a")).awaits("b", kind="throughput")
+    assert app.kinds("a b") == "tt"
+    app.awaits("b")
+    assert app.kinds("a b") == "ll"
+
+
+def test_an_await_that_says_nothing_leaves_the_call_its_own_objective() -> None:
+    assert App(call("a", objective="background")).awaits("a").kinds("a") == "b"
+
+
+def test_what_an_awaited_call_needs_is_not_held_up_by_calling_it_background() -> None:
+    app = App(call("a", objective="background"), call("b", "a")).awaits("b")
+    assert app.kinds("a b") == "ll" and app.slack_s("a") == 0
+
+
+def test_the_app_may_announce_a_stage_before_it_is_all_there() -> None:
+    app = App(call("first", stage=Stage(name="s", size=5)), is_delivered=True)
+    assert app.kinds("first") == "t"
+    app.add(call("second", stage=Stage(name="s", size=5)), is_delivered=True)
+    assert app.are_together("first second")
+
+
+def test_an_await_on_a_variable_that_a_call_writes_later() -> None:
+    app = App(call("other"))
+    app.awaits("late")
+    app.add(call("late"))
+    assert app.kinds("other late") == "bl"
+
+
+def test_a_consumer_that_was_cancelled_wants_nothing_any_more() -> None:
+    app = App(call("a"), call("want", "a"), call("idle", "a")).awaits("want")
+    app.over("want")
+    assert app.kinds("a idle") == "bb"
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_backwards", [False, True])
+def test_a_chain_is_deduced_link_by_link_at_the_cost_of_a_link(is_backwards: bool) -> None:
+    links = [call(str(n), f"{n - 1}" if n else "$start") for n in range(2000)]
+    deduction = Deduction()
+    told = 0
+    for link in reversed(links) if is_backwards else links:
+        told += len(deduction.add([link], seconds=[1.0], is_delivered=False))
+        told += len(deduction.begin_await(link.output))
+    assert told <= 2 * 2000  # each is news when it comes and when it is awaited: a link changes none before it
+    deduction.check()
+
+
+def test_slack_looks_at_a_bounded_part_of_the_graph() -> None:
+    layers = [[call(f"{n}.{k}", *(f"{n - 1}.{j}" for j in range(8) if n)) for k in range(8)] for n in range(50)]
+    app = App(*(each for layer in layers for each in layer)).awaits("49.0")
+    looked: list[object] = []
+
+    def base_s(node: object) -> float | None:
+        looked.append(node)
+        return app.deduction._base_s(node)  # type: ignore[arg-type]  # counts what the question looks at
+
+    from parrot_compat.core.slack import SIGHT, slack_s
+
+    slack_s(app.deduction._nodes[CallId("0.0")], base_s)
+    assert len(looked) <= SIGHT
+
+
+# ---- random histories --------------------------------------------------------------------------------------------------
+
+
+def plain_groups(calls: list[Call]) -> dict[str, frozenset[str]]:
+    """Stages as they are defined, without any cleverness: found again and again until nothing changes."""
+    readers = {c.id: [r.id for r in calls if c.output in r.prompt.inputs()] for c in calls}
+    unit: dict[str, frozenset[str]] = {c.id: frozenset([c.id]) for c in calls}
+    for _ in range(len(calls) + 1):
+        members: defaultdict[object, set[str]] = defaultdict(set)
+        for c in calls:
+            if c.stage is not None:
+                members[c.stage.name].add(c.id)
+            elif readers[c.id]:
+                members[frozenset(unit[r] for r in readers[c.id])].add(c.id)
+        unit = {c.id: frozenset([c.id]) for c in calls} | {
+            id: frozenset(stage) for stage in members.values() for id in stage
+        }
+    return {id: stage for id, stage in unit.items() if len(stage) > 1}
+
+
+def plain_ranks(calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], says: bool) -> dict[str, int]:
+    kinds = ["latency", "throughput", "background"]
+    ranks: dict[str, int] = {}
+    while len(ranks) < len(calls):
+        for c in calls:
+            readers = [r for r in calls if c.output in r.prompt.inputs()]
+            if c.id in ranks or any(r.id not in ranks for r in readers):
+                continue
+            own = [kinds.index(c.objective)] if c.objective else []
+            for variable, kind in awaits:
+                if variable == c.output:
+                    own.append(kinds.index(kind or c.objective or "latency"))
+            wanted = own + [ranks[r.id] for r in readers]
+            ranks[c.id] = min(wanted) if wanted else 2 if says else 0
+    return ranks
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
+    rng, deduction = random.Random(seed), Deduction()
+    live: list[Call] = []
+    awaits: list[tuple[str, ObjectiveKind | None]] = []
+    known, unwritten, says = ["x0", "x1"], ["p0", "p1"], False
+    for number in range(rng.randrange(3, 50)):
+        chance = rng.random()
+        if chance < 0.65:
+            output, pool = f"v{number}", known + unwritten
+            reads = rng.sample(pool, min(len(pool), rng.choice([0, 1, 1, 2, 3])))
+            if unwritten and chance < 0.06:
+                output, reads = unwritten.pop(), []  # the producer of what was read before
+            objective = rng.choice([None] * 9 + ["latency", "throughput", "background"])
+            live.append(replace(make_call(f"c{number}", "t", *reads, output=output), objective=objective))
+            deduction.add(live[-1:], seconds=[rng.choice([1.0, 2.0, 5.0])], is_delivered=False)
+            known.append(output)
+        elif chance < 0.8 and live:
+            deduction.remove(live.pop(rng.randrange(len(live))).id)
+        elif chance < 0.92:
+            awaits.append((rng.choice(known), rng.choice([None, "latency", "throughput", "background"])))
+            deduction.begin_await(*awaits[-1])
+            says = True
+        elif awaits:
+            deduction.end_await(*awaits.pop(rng.randrange(len(awaits))))
+    deduction.check()
+    groups, ranks = plain_groups(live), plain_ranks(live, awaits, says)
+    ours: defaultdict[str | None, set[str]] = defaultdict(set)
+    for c in live:
+        ours[deduction.group(c.id)].add(c.id)
+        own_latency = c.objective == "latency" or any(
+            variable == c.output and (kind or c.objective or "latency") == "latency" for variable, kind in awaits
+        )
+        rank = 1 if c.id in groups and not ranks[c.id] and not own_latency else ranks[c.id]
+        assert deduction.kind(c.id) == ["latency", "throughput", "background"][rank]
+        assert 0 <= deduction.slack_s(c.id)
+    ours.pop(None, None)
+    assert {frozenset(stage) for stage in ours.values()} == set(groups.values())
