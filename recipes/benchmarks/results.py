@@ -20,7 +20,18 @@ from typing import Any
 from .cells import BACKGROUND, AppRecord, Cell
 from .equality import Equality, compare
 
-__all__ = ["MAIN", "RESULTS_FILE", "Row", "good_rounds", "merge", "metrics", "quantile", "read_rows", "summarise"]
+__all__ = [
+    "MAIN",
+    "RESULTS_FILE",
+    "Row",
+    "good_rounds",
+    "merge",
+    "metrics",
+    "quantile",
+    "read_rows",
+    "spread",
+    "summarise",
+]
 
 RESULTS_FILE = "suite.csv"
 MAIN = "app_completion_mean"
@@ -62,6 +73,12 @@ def quantile(values: Sequence[float], at: float) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """The columns of a row that say how the rounds came out."""
+    percentiles = {f"p{percent}": round(quantile(values, percent / 100), 6) for percent in (50, 20, 80)}
+    return percentiles | {"min": round(min(values), 6), "rounds": len(values)}
 
 
 # ---- one cell ----------------------------------------------------------------------------------------------
@@ -169,9 +186,7 @@ def _row(
         system=lane,
         metric=metric,
         unit=measured[0][1],
-        **{f"p{percent}": round(quantile(values, percent / 100), 6) for percent in (50, 20, 80)},
-        min=round(min(values), 6),
-        rounds=rounds,
+        **spread(values) | {"rounds": rounds},
         hardware=facts["hardware"],
         versions=facts["versions"],
         commit=facts["commit"],

@@ -23,7 +23,7 @@ from typing import Any
 
 from .cells import Cell
 
-__all__ = ["RESULTS", "RUNS", "OtherRun", "Run", "hardware", "versions"]
+__all__ = ["RESULTS", "RUNS", "OtherRun", "Run", "commit", "hardware", "today", "versions"]
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / ".bench" / "runs"
@@ -55,7 +55,7 @@ class Run:
             return cls(folder, facts)
         folder.mkdir(parents=True)
         facts = {"asked": asked, "hardware": hardware(), "versions": versions(), "commit": commit()}
-        run = cls(folder, facts | {"date": time.strftime("%Y-%m-%d"), "lanes": {}})
+        run = cls(folder, facts | {"date": today(), "lanes": {}})
         run.save()
         return run
 
@@ -79,6 +79,10 @@ class Run:
             for line in file:
                 if line.endswith("\n"):  # else the run was killed in the middle of it
                     yield Cell.from_json(json.loads(line))
+
+
+def today() -> str:
+    return time.strftime("%Y-%m-%d")
 
 
 def hardware() -> str:

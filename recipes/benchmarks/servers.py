@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .checkpoints import facts
 
-__all__ = ["MODEL", "Server", "ServerFailed", "Setting", "attached", "delayed", "parrot_server", "vllm_server"]
+__all__ = ["MODEL", "ROOT", "Server", "ServerFailed", "Setting", "attached", "delayed", "parrot_server", "vllm_server"]
 
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".bench" / "vllm"

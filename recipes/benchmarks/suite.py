@@ -208,7 +208,8 @@ async def _measure(suite: Suite, rows: Sequence[Planned]) -> None:
 def _show(suite: Suite, *, keep: bool) -> None:
     """The table; the CSV, the plots and README where the run is a result and not a trial."""
     rows = summarise(suite.good(), suite.asked.lanes, suite.run.facts)
-    Console().print(table(rows, suite.asked.lanes))
+    out = Console()
+    out.print(table(rows, suite.asked.lanes), width=max(out.width, 120))
     if not keep or not rows:
         return
     merge(rows, RESULTS / RESULTS_FILE)

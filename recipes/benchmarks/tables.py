@@ -41,19 +41,24 @@ def _title(case: Case) -> str:
     return f"{title} ({variant}{f', load {load}' if load else ''})"
 
 
+def _short(case: Case) -> str:
+    workload, variant, load, _ = case
+    return f"{workload} {variant}{f' at {load}' if load else ''}"
+
+
 def table(rows: Sequence[Row], lanes: Sequence[str]) -> Table:
-    shown = Table(title="completion of the app, seconds: median over rounds (least); ratio: first lane / this one")
-    shown.add_column("workload")
+    shown = Table(title="app completion in s: median (least) of rounds, and how many times faster than the first lane")
+    shown.add_column("workload", no_wrap=True)
     for title in ("RTT ms", "rounds"):
         shown.add_column(title, justify="right")
     for lane in lanes:
         shown.add_column(lane, justify="right", no_wrap=True)
-    shown.add_column("identical answers", justify="right")
+    shown.add_column("identical", justify="right")
     for case, systems in _cases(rows).items():
         cells = [_cell(systems.get(lane, {})) for lane in lanes]
         rounds = next((str(found[MAIN].rounds) for found in systems.values() if MAIN in found), "-")
         equal = ", ".join(f"{lane} {_percent(systems.get(lane, {}))}" for lane in lanes[1:])
-        shown.add_row(_title(case), f"{case[3]:g}", rounds, *cells, equal)
+        shown.add_row(_short(case), f"{case[3]:g}", rounds, *cells, equal)
     for lane in lanes[1:]:
         mean = geometric_mean(rows, lane)
         if mean is not None:
