@@ -140,7 +140,9 @@ class SemanticFunction(Generic[P, R]):
         return f"<semantic function {self.__name__}{self.signature}>"
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # pickled as any function is: by its name
+        if self._own_session is not None:
+            raise TypeError(f"{self.__name__} is within a session, which cannot be pickled")
+        return self.__qualname__  # as any function is: by its name
 
     # ---- inside, also for the Runnable -------------------------------------------------------------------
 

@@ -303,8 +303,10 @@ def test_a_template_may_be_given_in_place_of_a_docstring(here: World) -> None:
     assert say("it").said.get() == "<Say it>" and say.__doc__ == "Documentation."
 
 
-def test_a_function_is_pickled_by_name_and_says_what_it_is() -> None:
+def test_a_function_is_pickled_by_name_and_says_what_it_is(here: World) -> None:
     assert pickle.loads(pickle.dumps(write_code)) is write_code
+    with pytest.raises(TypeError, match="write_code is within a session"):
+        pickle.dumps(write_code.within(here.application.session))
     assert repr(write_test) == "<semantic function write_test(code: 'str | Variable') -> 'Outputs'>"
     assert write_test.__name__ == "write_test" and isinstance(write_test, SemanticFunction)
 
