@@ -15,6 +15,7 @@ from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.machine import choose_device, measure
+from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.sampler import sample
@@ -31,7 +32,9 @@ class ModelRunner:
         facts = read_facts(path)
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
-        self._decoder = TransformersDecoder.load(path, dtype, self.device)
+        self._decoder: FastDecoder | TransformersDecoder = FastDecoder.load(
+            path, dtype, self.device
+        ) or TransformersDecoder.load(path, dtype, self.device)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)

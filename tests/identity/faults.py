@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from parrot_compat.gpu.batch import Batch, BatchRow
-from parrot_compat.gpu.kernels import AttentionInputs
+from parrot_compat.gpu.kernels import AttentionInputs, Kernels
 from parrot_compat.gpu.kv.contexts import Context, Contexts
 from parrot_compat.gpu.kv.radix import RadixTree
 from parrot_compat.gpu.kv.storage import KvStorage
-from parrot_compat.gpu.layers import attention
-from parrot_compat.gpu.models.transformers_models import TransformersDecoder
+from parrot_compat.gpu.layers.rotary import Rotary
+from parrot_compat.gpu.models import decoder
+from parrot_compat.gpu.models.decoder import FastDecoder
+from parrot_compat.gpu.models.tensors import CheckpointTensors
 from parrot_compat.gpu.runner import ModelRunner
 
 __all__ = ["FAULTS", "Fault"]
@@ -108,13 +109,24 @@ def _copied_page_is_half_copied(patch: Patch) -> None:
 
 
 def _last_slot_of_each_page_is_never_written(patch: Patch) -> None:
-    whole = attention.write_kv
+    def change(right: Kernels) -> Kernels:
+        seen: list[AttentionInputs] = []
 
-    def write(key: Tensor, value: Tensor, keys: Tensor, values: Tensor, inputs: AttentionInputs) -> None:
-        kept = (inputs.slots + 1) % inputs.page_size != 0
-        whole(key[kept], value[kept], keys, values, replace(inputs, slots=inputs.slots[kept]))
+        def prepare(inputs: AttentionInputs) -> Any:
+            seen[:] = [inputs]
+            return right.prepare(inputs)
 
-    patch.setattr(attention, "write_kv", write)
+        def rotate(qkv: Tensor, heads: int, keys: Tensor, values: Tensor, *rest: Any) -> Tensor:
+            [inputs] = seen
+            lost = inputs.slots[(inputs.slots + 1) % inputs.page_size == 0]
+            before = keys[lost], values[lost]
+            query = right.rotate(qkv, heads, keys, values, *rest)
+            keys[lost], values[lost] = before
+            return query
+
+        return replace(right, prepare=prepare, rotate=rotate)
+
+    _patch_kernels(patch, change)
 
 
 def _prefix_hit_ignores_the_end_of_a_page(patch: Patch) -> None:
@@ -175,52 +187,44 @@ def _row_reads_one_key_too_many(patch: Patch) -> None:
 
 
 def _window_changed_by(tokens: int) -> Callable[[Patch], None]:
-    def plant(patch: Patch) -> None:
-        right = attention.paged_attention
-
-        def wrong(*given: Any, window: int | None = None, **rest: Any) -> Tensor:
-            return right(*given, window=None if window is None else window + tokens, **rest)
-
-        patch.setattr(attention, "paged_attention", wrong)
-
-    return plant
+    return lambda patch: _patch_window(patch, lambda window: window + tokens)
 
 
 def _window_ignored(patch: Patch) -> None:
-    right = attention.paged_attention
-    patch.setattr(attention, "paged_attention", lambda *given, **rest: right(*given, **{**rest, "window": None}))
+    _patch_window(patch, lambda window: None)
 
 
 # ---- weights ---------------------------------------------------------------------------------------
 
 
 def _without_bias(suffix: str) -> Callable[[Patch], None]:
-    def drop(model: PreTrainedModel) -> None:
-        named = [weight for name, weight in model.named_parameters() if name.endswith(suffix)]
-        assert named, f"no weight is called {suffix}"
-        for weight in named:
-            weight.data.zero_()
+    def plant(patch: Patch) -> None:
+        right = CheckpointTensors.get
 
-    return lambda patch: _patch_model(patch, drop)
+        def get(self: CheckpointTensors, name: str, dtype: torch.dtype) -> Tensor:
+            tensor = right(self, name, dtype)
+            return torch.zeros_like(tensor) if name.endswith(suffix) else tensor
+
+        patch.setattr(CheckpointTensors, "get", get)
+
+    return plant
 
 
-def _without_norm(suffix: str) -> Callable[[Patch], None]:
-    def drop(model: PreTrainedModel) -> None:
-        owners = [module for module in model.modules() if hasattr(module, suffix)]
-        assert owners, f"no module has {suffix}"
-        for owner in owners:
-            setattr(owner, suffix, nn.Identity())
+def _without_norm(field: str) -> Callable[[Patch], None]:
+    def drop(model: FastDecoder) -> None:
+        for layer in model.layers:
+            assert getattr(layer, field) is not None
+            setattr(layer, field, None)
 
     return lambda patch: _patch_model(patch, drop)
 
 
 def _without_rope_scaling(patch: Patch) -> None:
-    def drop(model: PreTrainedModel) -> None:
-        rotary = model.base_model.rotary_emb
-        dim = 2 * len(rotary.inv_freq)
-        plain = 10000.0 ** -(torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        assert not torch.allclose(plain, rotary.inv_freq)
-        rotary.inv_freq.copy_(plain)
+    def drop(model: FastDecoder) -> None:
+        [(kind, scaled)] = model.rotary.items()
+        plain = 10000.0 ** -(torch.arange(0, scaled.rotated, 2, dtype=torch.float32) / scaled.rotated)
+        model.rotary = {kind: Rotary(plain, 1.0, torch.float32, torch.device("cpu"))}
+        assert not torch.allclose(scaled.cos, model.rotary[kind].cos)
 
     _patch_model(patch, drop)
 
@@ -247,8 +251,8 @@ FAULTS = tuple(
         ("value bias dropped", "qwen2", _without_bias("v_proj.bias")),
         ("output bias dropped", "llama-tied", _without_bias("o_proj.bias")),
         ("mlp bias dropped", "llama-tied", _without_bias("down_proj.bias")),
-        ("query norm dropped", "qwen3", _without_norm("q_norm")),
-        ("key norm dropped", "qwen3", _without_norm("k_norm")),
+        ("query norm dropped", "qwen3", _without_norm("query_norm")),
+        ("key norm dropped", "qwen3", _without_norm("key_norm")),
         ("rope scaling dropped", "llama", _without_rope_scaling),
     )
 )
@@ -266,24 +270,35 @@ def _patch_batches(patch: Patch, change: Callable[[Batch, Sequence[BatchRow]], B
     patch.setattr(Batch, "build", classmethod(changed))
 
 
+def _patch_kernels(patch: Patch, change: Callable[[Kernels], Kernels]) -> None:
+    right = decoder.choose
+    patch.setattr(decoder, "choose", lambda *device: change(right(*device)))
+
+
 def _patch_attention(patch: Patch, change: Callable[[AttentionInputs], AttentionInputs]) -> None:
-    right = attention.paged_attention
-
-    def wrong(query: Tensor, keys: Tensor, values: Tensor, inputs: AttentionInputs, **rest: Any) -> Tensor:
-        return right(query, keys, values, change(inputs), **rest)
-
-    patch.setattr(attention, "paged_attention", wrong)
+    """What attention is told; where keys are stored (`slots`) stays right."""
+    _patch_kernels(patch, lambda right: replace(right, prepare=lambda inputs: right.prepare(change(inputs))))
 
 
-def _patch_model(patch: Patch, change: Callable[[PreTrainedModel], None]) -> None:
-    load = TransformersDecoder.load.__func__  # type: ignore[attr-defined]
+def _patch_window(patch: Patch, change: Callable[[int], int | None]) -> None:
+    def changed(right: Kernels) -> Kernels:
+        def attention(*given: Any, window: int | None = None, **rest: Any) -> Tensor:
+            return right.attention(*given, window=None if window is None else change(window), **rest)
 
-    def loaded(cls: type[TransformersDecoder], *given: Any) -> TransformersDecoder:
-        decoder = load(cls, *given)
-        change(decoder.module)
-        return decoder  # type: ignore[no-any-return]
+        return replace(right, attention=attention)
 
-    patch.setattr(TransformersDecoder, "load", classmethod(loaded))
+    _patch_kernels(patch, changed)
+
+
+def _patch_model(patch: Patch, change: Callable[[FastDecoder], None]) -> None:
+    load = FastDecoder.load.__func__  # type: ignore[attr-defined]
+
+    def loaded(cls: type[FastDecoder], *given: Any) -> FastDecoder:
+        model = load(cls, *given)
+        change(model)
+        return model  # type: ignore[no-any-return]
+
+    patch.setattr(FastDecoder, "load", classmethod(loaded))
 
 
 def _with_queries(inputs: AttentionInputs) -> list[tuple[int, int]]:

@@ -9,11 +9,15 @@ Layouts (row-major, contiguous):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-__all__ = ["AttentionInputs"]
+__all__ = ["Activation", "AttentionInputs", "Kernels", "NormWeight", "Positions"]
+
+Activation = Literal["silu", "gelu_tanh", "gelu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +33,76 @@ class AttentionInputs:
     """rows: keys that row r attends to, the step's own tokens included."""
     pages: tuple[Tensor, ...]
     """rows x [pages of the row] int64, covering at least kv_lengths[r] slots."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormWeight:
+    """A root-mean-square norm: x / rms(x), in float32, times `weight`."""
+
+    weight: Tensor
+    """[dim] float32"""
+    eps: float
+    rounds_first: bool
+    """x / rms(x) is rounded to the dtype of x before it is multiplied (Llama's order; Gemma's is the other)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Positions:
+    """Where a step's tokens stand, for the rotary kernel. Same for all layers with the same rotary scaling."""
+
+    positions: Tensor
+    """[tokens] int64"""
+    cos: Tensor
+    """[positions known, rotated / 2], the dtype of the model"""
+    sin: Tensor
+
+
+class Attention(Protocol):
+    def __call__(
+        self,
+        query: Tensor,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        step: Any,
+        /,
+        *,
+        scale: float,
+        window: int | None = None,
+        soft_cap: float | None = None,
+    ) -> Tensor: ...
+
+
+class Rotate(Protocol):
+    def __call__(
+        self,
+        qkv: Tensor,
+        heads: int,
+        key_cache: Tensor,
+        value_cache: Tensor,
+        step: Any,
+        at: Positions,
+        query_norm: NormWeight | None,
+        key_norm: NormWeight | None,
+        /,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """What a decoder needs beside products of matrices: one table of functions for each kind of device.
+
+    All compute row by row: a token's numbers are the same bits whatever other tokens are in the step.
+    """
+
+    name: str
+    prepare: Callable[[AttentionInputs], Any]
+    """What `rotate` and `attention` of this table want to know about a step; made once, used in all layers."""
+    norm: Callable[[Tensor, NormWeight], Tensor]
+    add_norm: Callable[[Tensor, Tensor, NormWeight], tuple[Tensor, Tensor]]
+    """(x, y, norm) → (x + y, its norm). May write into x."""
+    rotate: Rotate
+    """[tokens, heads + 2 kv_heads, dim] as projected → rotated queries [tokens, heads, dim]; the keys, rotated, and the
+    values are stored in their slots."""
+    attention: Attention
+    gated: Callable[[Tensor, Activation], Tensor]
+    """[tokens, 2 inner] → activation(first half) * second half"""

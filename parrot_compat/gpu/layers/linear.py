@@ -7,10 +7,26 @@ It knows nothing of models beyond `torch.nn.Linear`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "can_pack", "pack_linears"]
+__all__ = ["Linear", "PackedLinear", "can_pack", "linear", "pack_linears"]
+
+Linear = Callable[[Tensor], Tensor]
+"""[tokens, in] → [tokens, out]"""
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    """The product with `weight` [out, in], packed where that can be."""
+    if weight.device.type != "cpu" or not can_pack(weight.dtype):
+        return lambda x: F.linear(x, weight, bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    product = torch.ops.mkldnn._linear_pointwise.default
+    none: list[float] = []
+    return lambda x: product(x, packed, bias, "none", none, "")
 
 
 class PackedLinear(nn.Module):

@@ -1,0 +1,26 @@
+"""Which kernels run on which device: the only place that chooses."""
+
+from __future__ import annotations
+
+import torch
+
+from parrot_compat.gpu.kernels import Kernels
+from parrot_compat.gpu.kernels.reference import elementwise
+from parrot_compat.gpu.kernels.reference.attention import paged_attention
+
+__all__ = ["REFERENCE", "choose"]
+
+REFERENCE = Kernels(
+    name="torch",
+    prepare=lambda inputs: inputs,
+    norm=elementwise.norm,
+    add_norm=elementwise.add_norm,
+    rotate=elementwise.rotate,
+    attention=paged_attention,
+    gated=elementwise.gated,
+)
+
+
+def choose(device: torch.device, dtype: torch.dtype) -> Kernels:
+    """The fastest table that works for `dtype` on `device`."""
+    return REFERENCE

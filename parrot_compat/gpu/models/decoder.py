@@ -1,0 +1,188 @@
+"""The fast decoder: one forward pass for every family with a row in `plan.ROWS`, over packed tokens and paged KV.
+
+It knows tensors and kernels, nothing of sequences or scheduling. Projections that read the same input are one product,
+what lies between two products is one kernel, and logits are computed for drawing rows only.
+
+The invariant: the logits of a row are those of Hugging Face's model on that row's tokens alone (rounding happens where
+its modules round), and the same bits whatever other rows are in the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from parrot_compat.gpu.batch import Batch
+from parrot_compat.gpu.kernels import Kernels, NormWeight, Positions
+from parrot_compat.gpu.kernels.table import choose
+from parrot_compat.gpu.kv.storage import KvStorage
+from parrot_compat.gpu.layers.linear import Linear, linear
+from parrot_compat.gpu.layers.rotary import Rotary, frequencies
+from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
+from parrot_compat.gpu.models.tensors import CheckpointTensors
+
+__all__ = ["FastDecoder", "Layer"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Layer:
+    """The weights of one layer."""
+
+    plan: LayerPlan
+    before_attention: NormWeight
+    query_norm: NormWeight | None
+    key_norm: NormWeight | None
+    qkv: Linear
+    output: Linear
+    after_attention: NormWeight | None
+    """Of what attention gave, before it is added (Gemma 2 and 3)."""
+    before_mlp: NormWeight
+    gate_up: Linear
+    down: Linear
+    after_mlp: NormWeight | None
+
+
+class FastDecoder:
+    """A causal language model on one device."""
+
+    def __init__(
+        self,
+        plan: DecoderPlan,
+        embedding: Tensor,
+        layers: list[Layer],
+        last_norm: NormWeight,
+        head: Linear,
+        kernels: Kernels,
+    ) -> None:
+        self.plan = plan
+        self.layers = layers
+        self.kernels = kernels
+        self.embedding = embedding
+        self._last_norm = last_norm
+        self._head = head
+        dtype, device = embedding.dtype, embedding.device
+        self.rotary: Mapping[str, Rotary] = {
+            kind: Rotary(*frequencies(plan.config, kind), dtype, device)
+            for kind in dict.fromkeys(layer.rope for layer in plan.layers)
+        }
+        scale = plan.embedding_scale
+        self._embedding_scale = None if scale is None else torch.tensor(scale).to(dtype).to(device)
+
+    @classmethod
+    def load(cls, path: Path, dtype: torch.dtype, device: torch.device) -> FastDecoder | None:
+        """`None`: this family has no row. Errors: `ModelRefused`, naming the file or the tensors that are wrong."""
+        config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        plan = plan_decoder(config)
+        if plan is None:
+            return None
+        tensors = CheckpointTensors(path, plan.tensors(), tied=plan.is_tied)
+        with torch.inference_mode():
+            return _Loader(plan, tensors, dtype, device).decoder()
+
+    def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
+        """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
+        kernels = self.kernels
+        step = kernels.prepare(batch.attention)
+        places = self._places(batch)
+        x = self.embedding.index_select(0, batch.token_ids)
+        if self._embedding_scale is not None:
+            x = x * self._embedding_scale
+        normed = kernels.norm(x, self.layers[0].before_attention)
+        for number, layer in enumerate(self.layers):
+            attended = self._attend(layer, number, normed, places[layer.plan.rope], step, storage)
+            if layer.after_attention is not None:
+                attended = kernels.norm(attended, layer.after_attention)
+            x, normed = kernels.add_norm(x, attended, layer.before_mlp)
+            mixed = layer.down(kernels.gated(layer.gate_up(normed), self.plan.activation))
+            if layer.after_mlp is not None:
+                mixed = kernels.norm(mixed, layer.after_mlp)
+            if number + 1 < len(self.layers):
+                x, normed = kernels.add_norm(x, mixed, self.layers[number + 1].before_attention)
+        if not batch.drawn:
+            return None  # only the keys and values matter
+        last = batch.last_tokens
+        _, normed = kernels.add_norm(x.index_select(0, last), mixed.index_select(0, last), self._last_norm)
+        logits = self._head(normed)
+        cap = self.plan.final_soft_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _attend(
+        self, layer: Layer, number: int, normed: Tensor, at: Positions, step: Any, storage: KvStorage
+    ) -> Tensor:
+        plan, kernels = self.plan, self.kernels
+        qkv = layer.qkv(normed).view(-1, plan.heads + 2 * plan.kv_heads, plan.dim)
+        keys, values = storage.keys[number], storage.values[number]
+        query = kernels.rotate(qkv, plan.heads, keys, values, step, at, layer.query_norm, layer.key_norm)
+        attended = kernels.attention(
+            query, keys, values, step, scale=plan.scale, window=layer.plan.window, soft_cap=plan.soft_cap
+        )
+        return layer.output(attended.view(-1, plan.query_width))
+
+    def _places(self, batch: Batch) -> dict[str, Positions]:
+        longest = max(batch.attention.kv_lengths) + 1
+        for rotary in self.rotary.values():
+            rotary.cover(longest)
+        return {
+            kind: Positions(positions=batch.positions, cos=rotary.cos, sin=rotary.sin)
+            for kind, rotary in self.rotary.items()
+        }
+
+
+class _Loader:
+    """Makes a decoder of a checkpoint's tensors, layer by layer."""
+
+    def __init__(self, plan: DecoderPlan, tensors: CheckpointTensors, dtype: torch.dtype, device: torch.device) -> None:
+        self._plan = plan
+        self._tensors = tensors
+        self._dtype = dtype
+        self._device = device
+
+    def decoder(self) -> FastDecoder:
+        plan = self._plan
+        embedding = self._tensors.get("model.embed_tokens.weight", self._dtype).to(self._device)
+        head = embedding if plan.is_tied else self._tensors.get("lm_head.weight", self._dtype).to(self._device)
+        return FastDecoder(
+            plan,
+            embedding,
+            [self._layer(number) for number in range(len(plan.layers))],
+            self._norm("model.norm"),
+            linear(head, None),
+            choose(self._device, self._dtype),
+        )
+
+    def _layer(self, number: int) -> Layer:
+        plan, row, at = self._plan, self._plan.row, f"model.layers.{number}"
+        qkv = ["qkv"] if row.packed_files else ["q", "k", "v"]
+        gate_up = ["gate_up"] if row.packed_files else ["gate", "up"]
+        between = "pre_feedforward_layernorm" if row.sandwich else "post_attention_layernorm"
+        return Layer(
+            plan=plan.layers[number],
+            before_attention=self._norm(f"{at}.input_layernorm"),
+            query_norm=self._norm(f"{at}.self_attn.q_norm") if row.head_norms else None,
+            key_norm=self._norm(f"{at}.self_attn.k_norm") if row.head_norms else None,
+            qkv=self._linear([f"{at}.self_attn.{name}_proj" for name in qkv], plan.qkv_bias),
+            output=self._linear([f"{at}.self_attn.o_proj"], plan.output_bias),
+            after_attention=self._norm(f"{at}.post_attention_layernorm") if row.sandwich else None,
+            before_mlp=self._norm(f"{at}.{between}"),
+            gate_up=self._linear([f"{at}.mlp.{name}_proj" for name in gate_up], plan.mlp_bias),
+            down=self._linear([f"{at}.mlp.down_proj"], plan.mlp_bias),
+            after_mlp=self._norm(f"{at}.post_feedforward_layernorm") if row.sandwich else None,
+        )
+
+    def _linear(self, names: list[str], has_bias: bool) -> Linear:
+        weight = self._tensors.joined([f"{name}.weight" for name in names], self._dtype).to(self._device)
+        if not has_bias:
+            return linear(weight, None)
+        return linear(weight, self._tensors.joined([f"{name}.bias" for name in names], self._dtype).to(self._device))
+
+    def _norm(self, name: str) -> NormWeight:
+        weight = self._tensors.get(f"{name}.weight", self._dtype).float()
+        is_gemma = self._plan.row.is_gemma
+        weight = (1.0 + weight if is_gemma else weight).to(self._device)
+        return NormWeight(weight=weight, eps=self._plan.eps, rounds_first=not is_gemma)

@@ -1,0 +1,72 @@
+"""The weights of a checkpoint, read straight from its safetensors files.
+
+It knows names, shapes and files, nothing of what the tensors are for. The invariant: what is asked for is there with
+the shape that config.json implies, and nothing else is, or the checkpoint is refused by the tensor's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from parrot_compat.core.errors import ModelRefused
+from parrot_compat.gpu.models.weights import check_files
+
+__all__ = ["CheckpointTensors"]
+
+DERIVED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
+"""Buffers that old versions saved beside the weights; they follow from config.json."""
+_open: Any = safe_open
+
+
+class CheckpointTensors:
+    """All tensors of one folder; each is read when it is asked for, so that two copies exist of one at a time."""
+
+    def __init__(self, path: Path, expected: Iterable[tuple[str, tuple[int, ...]]], *, tied: bool) -> None:
+        """Errors: `ModelRefused`, naming file or tensor. `tied`: an `lm_head.weight` in the files is not used."""
+        check_files(path)
+        self._path = path
+        where = _where(path)
+        opened = {file: _open(str(file), framework="pt") for file in set(where.values())}
+        self._files = {name: opened[file] for name, file in where.items()}
+        there = {name for name in self._files if not DERIVED.search(name)}
+        if tied:
+            there.discard("lm_head.weight")
+        shapes = dict(expected)
+        for problem, names in (("missing_keys", shapes.keys() - there), ("unexpected_keys", there - shapes.keys())):
+            if names:
+                self._refuse(f"{problem} {', '.join(sorted(names)[:3])}")
+        for name, shape in shapes.items():
+            found = tuple(self._files[name].get_slice(name).get_shape())
+            if found != shape:
+                self._refuse(f"mismatched_keys {name} is {list(found)}, not {list(shape)}")
+
+    def get(self, name: str, dtype: torch.dtype) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor.to(dtype)
+
+    def joined(self, names: Iterable[str], dtype: torch.dtype) -> Tensor:
+        """The tensors one below another."""
+        parts = [self.get(name, dtype) for name in names]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _refuse(self, problem: str) -> None:
+        raise ModelRefused(f"the weights of {self._path} do not match its config.json: {problem}")
+
+
+def _where(path: Path) -> dict[str, Path]:
+    """tensor → the file that holds it."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: path / file for name, file in weight_map.items()}
+    file = path / "model.safetensors"
+    with _open(str(file), framework="pt") as tensors:
+        return dict.fromkeys(tensors.keys(), file)
