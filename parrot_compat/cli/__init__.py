@@ -1,4 +1,4 @@
-"""The command line: `parrot serve` and `parrot version`.
+"""The command line: `parrot serve`, `parrot bench` and `parrot version`.
 
 It knows options and settings, and how to run what `compose` makes: signals, and what a person reads.
 
@@ -27,7 +27,7 @@ from parrot_compat import __version__
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.settings import BadSettings, Settings
 
-from . import options
+from . import bench, options
 
 if TYPE_CHECKING:
     from parrot_compat.server.listening import Listener
@@ -41,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="parrot_compat serves LLM applications, not requests: any OpenAI client works unchanged.",
 )
+app.add_typer(bench.app)
 _say = Console(stderr=True, highlight=False)
 
 

@@ -27,7 +27,19 @@ from pathlib import Path
 
 from .checkpoints import facts
 
-__all__ = ["MODEL", "ROOT", "Server", "ServerFailed", "Setting", "attached", "delayed", "parrot_server", "vllm_server"]
+__all__ = [
+    "MODEL",
+    "ROOT",
+    "Server",
+    "ServerFailed",
+    "Setting",
+    "attached",
+    "delayed",
+    "free_port",
+    "launched",
+    "parrot_server",
+    "vllm_server",
+]
 
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".bench" / "vllm"
@@ -156,6 +168,15 @@ async def parrot_server(
         base_url = str(json.loads(ready.read_text())["base_url"])
         notes = {} if upstream else {"kv_tokens": str(setting.kv_tokens)}
         yield Server(base_url=base_url, pid=process.pid, log=log, notes=notes)
+
+
+@asynccontextmanager
+async def launched(command: Sequence[str], log: Path, health_url: str) -> AsyncIterator[Server]:
+    """Any program of this repository that answers at `health_url` when it is up."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")}
+    with _process(command, environment, log) as process:
+        await _wait(process, log, lambda: _answers(health_url))
+        yield Server(base_url=f"{health_url.removesuffix('/health')}/v1", pid=process.pid, log=log)
 
 
 @asynccontextmanager
