@@ -1,0 +1,116 @@
+"""What the pages in docs/ show runs: every Python block by itself, the shell blocks of a page one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+SERVER = "http://127.0.0.1:8000"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text()
+        for found in BLOCK.finditer(text):
+            yield Block(page.name, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+
+
+BLOCKS = list(blocks())
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+SHOWN = [
+    (asked, answered)
+    for asked, answered in zip(BLOCKS, [*BLOCKS[1:], None], strict=True)
+    if asked.language == "bash" and answered is not None and answered.language in ("json", "text")
+]
+SEPARATOR = "\x1e"
+
+
+def environment(url: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PARROT_")}
+    return {**kept, "PARROT_BASE_URL": url}
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_a_python_block_runs_and_prints(block: Block, url: str) -> None:
+    program = block.text.replace(f"{SERVER}/v1", url)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, env=environment(url), check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def said(url: str) -> dict[Block, str]:
+    """What each shell block of wire.md says; they run in one shell, as a reader would run them."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    shells = [block for block in BLOCKS if block.language == "bash" and block.page == "wire.md"]
+    lines = [f"{block.text}\nprintf '\\036'" for block in shells]
+    program = "\n".join(["set -euo pipefail", *lines]).replace(SERVER, url.removesuffix("/v1"))
+    program = program.replace("python3", sys.executable)
+    ran = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, timeout=110, env=environment(url), check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return dict(zip(shells, ran.stdout.split(SEPARATOR), strict=False))
+
+
+@pytest.mark.parametrize(("asked", "answered"), SHOWN, ids=str)
+def test_an_answer_that_is_shown_has_the_fields_of_the_answer_that_comes(
+    asked: Block, answered: Block, said: dict[Block, str]
+) -> None:
+    shown, came = shapes(answered.text), shapes(said[asked])
+    assert shown == came, said[asked]
+
+
+def shapes(text: str) -> list[object]:
+    """Of every JSON text or event in it: the fields, and the values that are the same in every answer."""
+    texts = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    if texts:
+        return [shape(json.loads(one)) for one in texts]
+    headers = [line.split(":")[0] for line in text.splitlines() if line.startswith("x-parrot-")]
+    return headers or [shape(one) for one in documents(text)]
+
+
+def documents(text: str) -> Iterator[object]:
+    decoder, position = json.JSONDecoder(), 0
+    while text[position:].strip():
+        position += len(text[position:]) - len(text[position:].lstrip())
+        found, position = decoder.raw_decode(text, position)
+        yield found
+
+
+STABLE = {"object", "type", "claimed", "code", "state", "reason", "sequence_number", "taken", "cancelled", "v"}
+LOOSE = {"variables"}
+"""Members whose own names are made by the app or the server."""
+
+
+def shape(value: object, name: str = "") -> object:
+    if isinstance(value, dict):
+        return {key: shape(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item, name) for item in value] if name in ("calls", "output") else "list"
+    return value if name in STABLE else ""
