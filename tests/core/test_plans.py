@@ -1,0 +1,412 @@
+"""Plans and claims: calls that run ahead of their app, and never change what it computes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from dataclasses import replace
+
+import pytest
+
+from parrot_compat.core.call import Call, Sampling
+from parrot_compat.core.errors import (
+    BadPrompt,
+    CallerError,
+    Cancelled,
+    CycleInGraph,
+    EngineError,
+    TooManyCalls,
+    UnknownPlan,
+    UnknownSession,
+    UnknownVariable,
+    UpstreamFailed,
+)
+from parrot_compat.core.events import PlanEnded
+from parrot_compat.core.manager import Limits
+from parrot_compat.core.plans import Plan, PlannedCall, PlanReceipt, Settled
+from parrot_compat.core.prompt import Constant, Text, TextPrompt, TokensPrompt
+from parrot_compat.core.session import Session
+from parrot_compat.core.task import TaskState
+
+from .conftest import World, make_call
+
+
+def planned(*calls: Call) -> list[PlannedCall]:
+    return [PlannedCall(call=call, body={"of": call.id}) for call in calls]
+
+
+def chain(length: int = 3) -> list[PlannedCall]:
+    """c0, then each reads the one before."""
+    return planned(*(make_call(f"c{n}", f"c{n}", *([f"out-c{n - 1}"] if n else [])) for n in range(length)))
+
+
+def real(text: str, **sampling: object) -> Call:
+    """The app's own call: its whole prompt as plain text."""
+    call = make_call("real", **sampling)
+    return replace(call, prompt=TextPrompt((Constant(text),)))
+
+
+async def settled_calls(plan: Plan) -> list[Settled]:
+    return [settled async for settled in plan.events()]
+
+
+async def test_a_plan_is_pushed_in_order_of_settling_with_what_each_call_ran_with(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain())
+    events = await settled_calls(plan)
+    assert [(event.call, event.content) for event in events] == [
+        ("c0", Text("c0")),
+        ("c1", Text("c1 <c0>")),
+        ("c2", Text("c2 <c1 <c0>>")),
+    ]
+    assert [event.body for event in events] == [{"of": "c0"}, {"of": "c1"}, {"of": "c2"}]
+    assert events == await settled_calls(plan)  # a late reader gets all
+    assert plan.close(["c0", "c1", "c2"]) == PlanReceipt(taken=3, claimed=0, cancelled=0, wasted_tokens=0)
+
+
+async def test_a_claim_takes_the_planned_call_and_its_output(world: World) -> None:
+    engine = world.engine()
+    plan = await world.manager.plan(None, "t", chain(2))
+    await settled_calls(plan)
+    answer = await plan.claim("c1", real("c1 <c0>"), "run-1")
+    assert answer.reason is None and answer.call == "c1" and answer.task is plan.tasks["c1"]
+    assert (await answer.task.finished()).text == "<c1 <c0>>" and engine.generated == 2
+    assert plan.close(["c0"]) == PlanReceipt(taken=1, claimed=1, cancelled=0, wasted_tokens=0)
+
+
+async def test_a_claim_of_a_running_call_streams_what_is_there_and_then_live(world: World) -> None:
+    engine = world.engine()
+    plan = await world.manager.plan(None, "t", chain(1))
+    await anext(plan.tasks["c0"].chunks())
+    engine.stall()
+    answer = await plan.claim("c0", real("c0"), "run-1")
+    assert answer.task is not None
+    engine.resume()
+    assert "".join([chunk.text async for chunk in answer.task.chunks()]) == "<c0>"
+
+
+async def test_the_same_nonce_gets_the_same_output_again_and_another_does_not(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain(1))
+    first = await plan.claim("c0", real("c0"), "run-1")
+    again = await plan.claim("c0", real("c0"), "run-1")
+    retry = await plan.claim("c0", real("c0"), "run-2")
+    assert first.task is again.task is not None
+    assert retry.task is None and retry.reason == "another run has taken it"
+    assert not plan.tasks["c0"].is_over  # the claim that holds is not disturbed
+
+
+async def test_equal_prompts_are_taken_once_each_in_plan_order(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", planned(*(make_call(f"s{n}", "same") for n in range(5))))
+    taken = [(await plan.claim("s0", real("same"), f"run-{n}")).call for n in range(6)]
+    assert taken == ["s0", "s1", "s2", "s3", "s4", None]
+
+
+@pytest.mark.parametrize(
+    ("claimant", "choices", "reason"),
+    [
+        (real("c0!"), 1, "the prompt differs"),
+        (real("c0", temperature=0.5), 1, "the sampling parameters differ"),
+        (real("c0", max_tokens=5), 1, "the sampling parameters differ"),
+        (real("c0", stop=("x",)), 1, "the sampling parameters differ"),
+        (real("c0", seed=1), 1, "the sampling parameters differ"),
+        (replace(real("c0"), model="n"), 1, "runs on model 'm'"),
+        (real("c0"), 2, "n is not 1"),
+    ],
+)
+async def test_what_is_not_equal_is_not_claimed_and_ends_the_twin_and_what_hangs_on_it(
+    world: World, claimant: Call, choices: int, reason: str
+) -> None:
+    world.engine("a", model="m").stall()
+    world.engine("b", model="n")
+    plan = await world.manager.plan(None, "t", [*chain(3), *planned(make_call("other"))])
+    answer = await plan.claim("c0", claimant, "run-1", choices=choices)
+    assert answer.task is None and answer.reason is not None and reason in answer.reason
+    assert plan.tasks["c0"].state is TaskState.CANCELLED
+    assert all(plan.tasks[call].is_over for call in ("c1", "c2")) and not plan.tasks["other"].is_over
+    world.manager.check()
+
+
+async def test_a_twin_that_has_finished_takes_with_it_what_hangs_on_it(world: World) -> None:
+    engine = world.engine()
+    plan = await world.manager.plan(None, "t", chain(3))
+    await plan.tasks["c0"].finished()
+    engine.stall()
+    await plan.claim("c0", real("something else"), "run-1")
+    assert plan.tasks["c1"].state is TaskState.CANCELLED
+    assert isinstance(plan.tasks["c2"].failure, Cancelled | UpstreamFailed)
+
+
+async def test_what_hangs_on_a_refused_twin_stays_where_the_app_has_claimed_it(world: World) -> None:
+    engine = world.engine()
+    plan = await world.manager.plan(None, "t", chain(3))
+    await plan.tasks["c0"].finished()
+    engine.stall()
+    assert (await plan.claim("c1", real("c1 <c0>"), "run-1")).task is not None
+    await plan.claim("c0", real("something else"), "run-2")
+    engine.resume()
+    assert (await plan.tasks["c2"].finished()).text == "<c2 <c1 <c0>>>"
+
+
+async def test_defaults_that_are_spelled_out_are_equal_to_those_left_out(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain(1))
+    assert (await plan.claim("c0", real("c0", temperature=1.0, top_p=1.0), "run-1")).task is not None
+
+
+async def test_an_unseeded_sample_is_claimed_whatever_its_temperature(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", planned(make_call("c0", temperature=0.9)))
+    assert (await plan.claim("c0", real("c0", temperature=0.9), "run-1")).task is not None
+
+
+async def test_a_call_that_waits_for_its_inputs_is_not_claimed(world: World) -> None:
+    world.engine().stall()
+    plan = await world.manager.plan(None, "t", chain(2))
+    answer = await plan.claim("c1", real("c1 <c0>"), "run-1")
+    assert answer.reason == "the planned call still waits for its inputs"
+
+
+async def test_a_claim_waits_for_a_large_prompt_that_is_being_encoded(world: World) -> None:
+    world.engine(context_tokens=2_000_000)
+    session = world.manager.open_session("t")
+    session.declare("book")
+    plan = await world.manager.plan(session, "t", planned(make_call("c", "c", "book", max_tokens=4)))
+    session.set("book", "x" * 1_000_000)
+    assert plan.tasks["c"].rendered is None
+    answer = await plan.claim("c", real("c " + "x" * 1_000_000, max_tokens=4), "run-1")
+    assert answer.task is plan.tasks["c"]
+
+
+async def test_a_planned_call_that_failed_is_not_claimed(world: World) -> None:
+    engine = world.engine()
+    engine.fail_next(EngineError("out of paper"))
+    plan = await world.manager.plan(None, "t", chain(2))
+    events = await settled_calls(plan)
+    assert [type(event.task.failure) for event in events] == [EngineError, UpstreamFailed]
+    answer = await plan.claim("c0", real("c0"), "run-1")
+    assert answer.task is None and "out of paper" in str(answer.reason)
+
+
+async def test_a_claimant_whose_own_prompt_is_wrong_hears_that(world: World) -> None:
+    world.engine().stall()
+    plan = await world.manager.plan(None, "t", chain(2))
+    with pytest.raises(BadPrompt):
+        await plan.claim("c0", replace(real(""), prompt=TokensPrompt((-1,))), "run-1")
+    assert plan.tasks["c0"].is_over and plan.tasks["c1"].is_over
+
+
+async def test_calls_and_plans_that_are_not_there_are_not_claimed(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain(1))
+    assert (await plan.claim("nobody", real("c0"), "run-1")).reason == "the plan has no such call"
+    plan.close()
+    assert (await plan.claim("c0", real("c0"), "run-1")).reason == "the plan has ended"
+
+
+# ---- leaving, closing, expiring ------------------------------------------------------------------------------------
+
+
+async def test_a_claimant_that_leaves_ends_the_call_unless_something_reads_it(world: World) -> None:
+    world.engine().stall()
+    plan = await world.manager.plan(None, "t", [*chain(2), *planned(make_call("alone"))])
+    assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
+    assert (await plan.claim("alone", real("alone"), "run-2")).task is not None
+    plan.leave("run-1")
+    plan.leave("run-2")
+    plan.leave("run-3")
+    assert not plan.tasks["c0"].is_over and plan.tasks["alone"].state is TaskState.CANCELLED
+
+
+async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world: World) -> None:
+    engine = world.engine()
+    plan = await world.manager.plan(
+        None, "t", [*chain(2), *planned(make_call("wasted"), make_call("running", "r" * 50))]
+    )
+    for call in ("c0", "c1", "wasted"):
+        await plan.tasks[call].finished()
+    await anext(plan.tasks["running"].chunks())
+    engine.stall()
+    drawn = plan.tasks["running"].drawn_tokens
+    assert (await plan.claim("c1", real("c1 <c0>"), "run-1")).task is not None
+    receipt = plan.close(["c0", "unheard of"])
+    assert receipt == PlanReceipt(taken=1, claimed=1, cancelled=1, wasted_tokens=len("<wasted>") + drawn)
+    assert plan.close(["wasted"]) is receipt is plan.receipt
+    (event,) = world.of(PlanEnded)
+    assert isinstance(event, PlanEnded) and event.wasted_tokens == receipt.wasted_tokens and event.calls == 4
+
+
+async def test_closing_leaves_alone_what_was_claimed_and_what_others_need(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session("t")
+    engine.stall()
+    plan = await world.manager.plan(
+        session, "t", planned(make_call("a"), make_call("b"), make_call("c"), make_call("d"))
+    )
+    reader = await session.submit(make_call("reader", "r", "out-a"))
+    assert (await plan.claim("b", real("b"), "run-1")).task is not None
+    waiting = asyncio.create_task(session.read("out-c"))
+    await asyncio.sleep(0)
+    receipt = plan.close()
+    assert (receipt.claimed, receipt.cancelled) == (1, 1) and plan.tasks["d"].state is TaskState.CANCELLED
+    engine.resume()
+    assert (await reader.finished()).text == "<r <a>>" and await waiting == "<c>"
+    assert (await plan.tasks["b"].finished()).text == "<b>"
+
+
+async def test_the_push_ends_with_the_plan(world: World) -> None:
+    world.engine().stall()
+    plan = await world.manager.plan(None, "t", chain())
+    push = asyncio.create_task(settled_calls(plan))
+    await asyncio.sleep(0)
+    plan.close()
+    assert await push == []
+
+
+async def test_a_plan_expires_when_nothing_of_its_session_lives(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain(3), ttl_s=30)
+    begun_s = world.clock.now()
+    await settled_calls(plan)
+    finished_s = world.clock.now()
+    await world.clock.sleep(29)
+    assert not plan.is_over
+    await world.clock.sleep(2)
+    assert plan.is_over and plan.receipt is not None and plan.receipt.wasted_tokens > 0 and finished_s > begun_s
+    with pytest.raises(UnknownPlan):
+        world.manager.find_plan("t", plan_id=plan.id)
+    with pytest.raises(UnknownSession):
+        world.manager.session(plan.session.id, "t")
+
+
+async def test_an_open_request_and_a_running_call_are_life(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session("t", ttl_s=10)
+    plan = await world.manager.plan(session, "t", chain(1), ttl_s=10)
+    engine.stall()
+    await world.clock.sleep(100)  # its call is on the engine
+    engine.resume()
+    await plan.tasks["c0"].finished()
+    with session.alive():
+        await world.clock.sleep(100)
+    await world.clock.sleep(9)
+    assert not plan.is_over
+    world.manager.session(session.id, "t")  # somebody looks in
+    await world.clock.sleep(9)
+    assert not plan.is_over
+    await world.clock.sleep(2)
+    assert plan.is_over and session.is_closed
+
+
+async def test_a_session_that_ends_ends_its_plans(world: World) -> None:
+    world.engine().stall()
+    session = world.manager.open_session("t")
+    plan = await world.manager.plan(session, "t", chain())
+    await session.close()
+    assert plan.receipt == PlanReceipt(taken=0, claimed=0, cancelled=3, wasted_tokens=0)
+    world.manager.check()
+
+
+# ---- what a plan asks for ------------------------------------------------------------------------------------------
+
+
+async def test_what_a_plan_awaits_is_quick_and_the_rest_runs_in_slack(world: World) -> None:
+    world.engine().stall()
+    calls = [*chain(2), *planned(make_call("extra"))]
+    plan = await world.manager.plan(None, "t", calls, awaited=["c1"])
+    assert [plan.tasks[call].objective.kind for call in ("c0", "c1", "extra")] == ["latency", "latency", "background"]
+    plan.close()
+    world.manager.check()
+
+
+async def test_a_claim_does_not_change_what_a_call_with_consumers_is_quick_at(world: World) -> None:
+    world.engine(max_rows=1).stall()
+    maps = [make_call(f"m{n}") for n in range(3)]
+    calls = planned(*maps, make_call("r", "r", *(call.output for call in maps)))
+    plan = await world.manager.plan(None, "t", calls, awaited=["r"])
+    await plan.claim("m2", real("m2"), "run-1")
+    assert [task.objective.kind for task in plan.tasks.values()] == ["throughput"] * 3 + ["latency"]
+    assert len({task.group for task in list(plan.tasks.values())[:3]}) == 1
+
+
+async def test_the_same_nonce_gets_the_same_plan(world: World) -> None:
+    world.engine()
+    first = await world.manager.plan(None, "t", chain(), nonce="n")
+    assert await world.manager.plan(None, "t", chain(), nonce="n") is first
+    assert await world.manager.plan(None, "other", chain(), nonce="n") is not first
+    first.close()
+    assert await world.manager.plan(None, "t", chain(), nonce="n") is not first
+
+
+async def test_plans_are_found_by_their_tenant_only(world: World) -> None:
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain())
+    assert world.manager.find_plan("t", plan_id=plan.id) is plan is world.manager.find_plan("t", call_id="c1")
+    for asked in ({"plan_id": plan.id}, {"call_id": "c1"}):
+        with pytest.raises(UnknownPlan):
+            world.manager.find_plan("other", **asked)
+    newer = await world.manager.plan(None, "t", chain())
+    assert world.manager.find_plan("t", call_id="c1") is newer
+    newer.close()
+    assert world.manager.find_plan("t", call_id="c1") is plan
+
+
+@pytest.mark.parametrize(
+    ("calls", "awaited", "error"),
+    [
+        (planned(make_call("a", "a", "out-b"), make_call("b", "b", "out-a")), (), CycleInGraph),
+        (planned(make_call("a", "a", "nobody")), (), UnknownVariable),
+        (planned(make_call("a"), make_call("a", output="x")), (), CallerError),
+        (planned(make_call("a")), ("b",), UnknownVariable),
+    ],
+)
+async def test_a_plan_that_is_wrong_leaves_nothing_behind(
+    world: World, calls: list[PlannedCall], awaited: tuple[str, ...], error: type[CallerError]
+) -> None:
+    world.engine()
+    with pytest.raises(error):
+        await world.manager.plan(None, "t", calls, awaited=awaited, nonce="n")
+    assert world.manager.sessions() == () and world.manager.open_calls == 0
+    world.manager.check()
+
+
+async def test_a_tenant_plans_only_so_many_calls_until_its_plans_end(world: World) -> None:
+    world.limit(Limits(planned_calls_per_tenant=4))
+    world.engine()
+    plan = await world.manager.plan(None, "t", chain(3))
+    await settled_calls(plan)
+    with pytest.raises(TooManyCalls, match="2 more calls would make 5 planned for this tenant; the limit is 4"):
+        await world.manager.plan(None, "t", chain(2))
+    await world.manager.plan(None, "other", chain(2))
+    plan.close()
+    await world.manager.plan(None, "t", chain(4))
+    world.manager.check()
+
+
+async def test_nothing_is_kept_of_plans_that_have_ended(world: World) -> None:
+    world.engine()
+    kept: list[weakref.ref[Plan | Session]] = []
+    for n in range(20):
+        plan = await world.manager.plan(None, "t", chain(), awaited=["c2"], nonce=str(n))
+        await settled_calls(plan)
+        plan.close()
+        kept += [weakref.ref(plan), weakref.ref(plan.session)]
+    del plan
+    world.events.clear()
+    await world.clock.sleep(1)
+    gc.collect()
+    assert [ref() for ref in kept if ref() is not None] == []
+
+
+async def test_a_text_engine_compares_contents_and_asked_parameters(world: World) -> None:
+    from parrot_compat.core.engine import EngineInfo
+    from parrot_compat.core.engines.scripted import ScriptedEngine
+
+    info = EngineInfo(name="text", model="m", context_tokens=512, takes="text")
+    world.fleet.add(ScriptedEngine({"": "said"}, info, clock=world.clock))
+    plan = await world.manager.plan(None, "t", [*chain(1), *planned(make_call("d0"))])
+    assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
+    assert (await plan.claim("d0", real("d0", temperature=1.0), "run-2")).reason is not None  # its default may differ
+    assert plan.tasks["d0"].call.sampling == Sampling()
