@@ -257,7 +257,8 @@ class Match:
         graph = self.graph.result() if self.graph.done() else None
         if graph is None or (self.outcome.done() and self.outcome.result().settled is Settled.FAILED):
             return None
-        return {"v": 1, "claim": self.call, "graph": graph, "nonce": self.plan.nonce}
+        # One nonce per call: with it the SDK's second try gets the same output, and nobody else does.
+        return {"v": 1, "claim": self.call, "graph": graph, "nonce": f"{self.plan.nonce}-{self.call}"}
 
     def answered(self, source: str, text: str | None = None) -> None:
         """How the request was answered in the end, and with which text if that is the planned call's own."""

@@ -21,6 +21,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from parrot_compat.integrations.langchain.planner import planner
+
 
 def answer_to(body: dict[str, Any]) -> str:
     """Greedy and deterministic; stop words are obeyed, so that a wrong parameter shows."""
@@ -90,6 +92,7 @@ class PlanServer:
 
     def forget(self) -> None:
         """As it was when it was made, for the next test."""
+        planner.book.reset()
         for kept in (self.graphs, self.posted, self.requests, self.generations, self.closes, self._generated):
             kept.clear()  # type: ignore[attr-defined]
         self.delay = lambda text: 0.0
@@ -102,9 +105,9 @@ class PlanServer:
         with self._closing:
             return self._closing.wait_for(lambda: all(graph.closed for graph in self.graphs), timeout=10)
 
-    def bodies(self) -> list[dict[str, Any]]:
-        """Every body that was generated for, planned or asked."""
-        return list(self._generated)
+    def generated(self) -> list[str]:
+        """Every request that was generated for, planned or asked, in no order."""
+        return sorted(json.dumps(body, sort_keys=True) for body in self._generated)
 
     # ---- what it is asked ------------------------------------------------------------------------
 
@@ -296,14 +299,17 @@ class PlanServer:
                 thread.join(10)
 
     @property
-    def wasted(self) -> list[str]:
+    def planned(self) -> int:
+        return sum(len(graph.calls) for graph in self.graphs)
+
+    @property
+    def wasted(self) -> int:
         """Planned calls that were generated and that nobody took."""
-        return [
-            call.id
+        return sum(
+            call.generated and not call.claimed and call.id not in graph.taken
             for graph in self.graphs
             for call in graph.calls.values()
-            if call.generated and not call.claimed and call.id not in graph.taken
-        ]
+        )
 
 
 class UpstreamFailed(Exception):

@@ -11,21 +11,23 @@ from parrot_compat.integrations.langchain.planner import planner
 
 from .apps import APPS
 from .plan_server import PlanServer
+from .real_server import RealServer
 from .recorder import Recorder, plain
+
+Server = PlanServer | RealServer
 
 STYLES = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[PlanServer]:
-    with PlanServer().running() as server:
+@pytest.fixture(scope="module", params=[PlanServer, RealServer])
+def running(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with request.param().running() as server:
         yield server
 
 
 @pytest.fixture
-def server(running: PlanServer) -> PlanServer:
+def server(running: Server) -> Server:
     running.forget()
-    planner.book.reset()
     return running
 
 
@@ -55,15 +57,15 @@ async def run(app: Runnable[Any, Any], value: Any, style: str, recorder: Recorde
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", APPS)
 async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner(
-    server: PlanServer, name: str, style: str
+    server: Server, name: str, style: str
 ) -> None:
     app = APPS[name]
     made = app.make(ChatParrot(base_url=server.url, temperature=0, max_retries=0))
     expected = Recorder()
     with planning(False):
         result = await run(made, app.input, style, expected)
-    asked = sorted(map(repr, server.bodies()))
-    assert not server.graphs
+    asked = server.generated()
+    assert not server.planned
 
     for runnable in (made, compile(made)):
         server.forget()
@@ -71,18 +73,18 @@ async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner
         assert plain(await run(runnable, app.input, style, seen)) == plain(result)
         assert seen.trees() == expected.trees()
         assert server.all_closed()
-        assert sorted(map(repr, server.bodies())) == asked, "other calls were made than without planner"
+        assert server.generated() == asked, "other calls were made than without planner"
         assert not server.wasted
     assert not len(planner._runs), "a run that has ended is kept"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", APPS)
-def test_what_can_be_planned_is_planned(server: PlanServer, name: str, compiled: bool) -> None:
+def test_what_can_be_planned_is_planned(server: Server, name: str, compiled: bool) -> None:
     app = APPS[name]
     made = app.make(ChatParrot(base_url=server.url))
     (compile(made) if compiled else made).invoke(app.input)
     assert server.all_closed()
     stats = planner.book.stats()
     assert (stats.direct, stats.claimed, stats.wasted) == (app.direct, 0, 0)
-    assert stats.pushed == stats.planned == len(server.bodies()) - app.direct
+    assert stats.pushed == stats.planned == len(server.generated()) - app.direct
