@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,24 +10,9 @@ from parrot_compat.integrations.langchain.planner import planner
 
 from .apps import APPS
 from .plan_server import PlanServer
-from .real_server import RealServer
 from .recorder import Recorder, plain
 
-Server = PlanServer | RealServer
-
 STYLES = ("invoke", "ainvoke", "stream", "astream", "batch", "abatch")
-
-
-@pytest.fixture(scope="module", params=[PlanServer, RealServer])
-def running(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with request.param().running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.forget()
-    return running
 
 
 def total(chunks: list[Any]) -> Any:
@@ -57,7 +41,7 @@ async def run(app: Runnable[Any, Any], value: Any, style: str, recorder: Recorde
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", APPS)
 async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner(
-    server: Server, name: str, style: str
+    server: PlanServer, name: str, style: str
 ) -> None:
     app = APPS[name]
     made = app.make(ChatParrot(base_url=server.url, temperature=0, max_retries=0))
@@ -80,7 +64,7 @@ async def test_results_callbacks_and_traces_are_those_of_the_app_without_planner
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", APPS)
-def test_what_can_be_planned_is_planned(server: Server, name: str, compiled: bool) -> None:
+def test_what_can_be_planned_is_planned(server: PlanServer, name: str, compiled: bool) -> None:
     app = APPS[name]
     made = app.make(ChatParrot(base_url=server.url))
     (compile(made) if compiled else made).invoke(app.input)

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .plan_server import PlanServer
+
+
+@pytest.fixture(scope="package")
+def plan_server() -> Iterator[PlanServer]:
+    with PlanServer().running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(plan_server: PlanServer) -> PlanServer:
+    plan_server.forget()
+    return plan_server
