@@ -18,7 +18,7 @@ import re2
 
 from .errors import BadTemplate, TransformFailed
 
-__all__ = ["NAMES", "FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
+__all__ = ["FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
 
 MAX_PATTERN_CHARACTERS = 1_000
 RE2_MEMORY_BYTES = 8 << 20

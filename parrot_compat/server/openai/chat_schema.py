@@ -22,7 +22,6 @@ from parrot_compat.server.limits import Limits, Schema
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
 
 __all__ = [
-    "REF",
     "ChatMessage",
     "ChatRequest",
     "ContentPart",
