@@ -94,10 +94,10 @@ class Intake:
         for call in changed:
             task = self.dataflow.tasks[call]
             if task.state is TaskState.WAITING:
-                task.objective = self._objective(call)
+                task.objective = self._objective(call, slack_s=0.0)  # its slack is that of the moment it is ready
             elif task.state is TaskState.READY:
                 self._machinery.scheduler.forget(task)
-                task.objective = self._objective(call)
+                task.objective = self._objective(call, slack_s=self.deduction.slack_s(call))
                 self._machinery.scheduler.put(task)
 
     def check(self) -> None:
@@ -154,12 +154,12 @@ class Intake:
             self._life.hold()
             self._machinery.scheduler.put(task)
 
-    def _objective(self, call: CallId) -> Objective:
+    def _objective(self, call: CallId, slack_s: float) -> Objective:
         group = self.deduction.group(call)
         return Objective(
             kind=self.deduction.kind(call),
             group=None if group is None else f"{self._flow.session}/{group}",
-            slack_s=self.deduction.slack_s(call),
+            slack_s=slack_s,
         )
 
     def _ended(self, task: Task) -> None:

@@ -24,7 +24,7 @@ class Variable:
         self.name = name
         self._chunks: list[str] = []
         self._outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None  # made by who waits: most variables are read when they are whole
 
     # ---- writing -----------------------------------------------------------------------------------
 
@@ -79,13 +79,14 @@ class Variable:
         """Every chunk from the first on, then the end or the failure; a reader may come late."""
         position = 0
         while True:
-            news = self._news
             while position < len(self._chunks):
                 position += 1
                 yield self._chunks[position - 1]
             if self._outcome.done():
                 break
-            await news.wait()
+            if self._news is None:
+                self._news = asyncio.Event()
+            await self._news.wait()
         await self.get()
 
     # ---- inside ------------------------------------------------------------------------------------
@@ -95,5 +96,6 @@ class Variable:
             raise AlreadySettled(f"variable {self.name!r} is already settled")
 
     def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
