@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from parrot_compat.gpu.kernels import Kernels
+from parrot_compat.gpu.kernels.cpu.table import FORMATS, cpu_kernels
 from parrot_compat.gpu.kernels.reference import elementwise
 from parrot_compat.gpu.kernels.reference.attention import paged_attention
 
@@ -23,4 +24,6 @@ REFERENCE = Kernels(
 
 def choose(device: torch.device, dtype: torch.dtype) -> Kernels:
     """The fastest table that works for `dtype` on `device`."""
+    if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
+        return found
     return REFERENCE

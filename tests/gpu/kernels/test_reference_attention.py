@@ -18,23 +18,23 @@ PAGE = 4
 PAGES = 64
 
 
-def make_inputs(rows: list[tuple[int, int]], seed: int = 0) -> AttentionInputs:
+def make_inputs(rows: list[tuple[int, int]], seed: int = 0, pages: int = PAGES) -> AttentionInputs:
     """`rows`: (keys already there, new tokens). Pages are scattered and belong to one row each."""
-    free = torch.randperm(PAGES, generator=torch.Generator().manual_seed(seed))
-    pages, slots, starts = [], [], [0]
+    free = torch.randperm(pages, generator=torch.Generator().manual_seed(seed))
+    tables, slots, starts = [], [], [0]
     for before, new in rows:
         needed = -(-(before + new) // PAGE)
         mine, free = free[:needed], free[needed:]
         position = torch.arange(before, before + new)
         slots.append(mine[position // PAGE] * PAGE + position % PAGE)
-        pages.append(mine)
+        tables.append(mine)
         starts.append(starts[-1] + new)
     return AttentionInputs(
         page_size=PAGE,
         slots=torch.cat(slots),
         query_starts=tuple(starts),
         kv_lengths=tuple(before + new for before, new in rows),
-        pages=tuple(pages),
+        pages=tuple(tables),
     )
 
 

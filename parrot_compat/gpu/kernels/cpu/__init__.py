@@ -1,0 +1,1 @@
+"""Kernels in C++, built on this machine when they are first used."""

@@ -1,0 +1,307 @@
+// Paged causal attention on a CPU. One query: its keys in chunks, each by whatever thread is free, merged in order.
+// Several queries: blocks of them against chunks of keys, as products of small matrices held in registers.
+//
+// A token's result depends on its row's keys alone, bit for bit: chunks begin at fixed positions, whatever else is in
+// the step and however many threads there are.
+#include "vectors.h"
+#include <algorithm>
+#include <vector>
+
+namespace {
+
+constexpr int CHUNK = 256; // keys of one query at once
+constexpr int KEYS = 128;  // keys of a block of queries at once
+constexpr int BLOCK = 96;  // queries times heads of a group, at most about
+
+struct Step {
+    int64_t rows, page_size, heads, kv_heads, dim;
+    const int64_t *starts, *lengths, *const *pages;
+    float scale, cap; // cap 0: none
+    int64_t window;   // 0: none
+
+    int64_t group() const { return heads / kv_heads; }
+    int64_t queries(int64_t row) const { return starts[row + 1] - starts[row]; }
+    // Where in a cache keys [begin, begin + count) of a row and head lie.
+    void find(int64_t row, int64_t head, int64_t begin, int64_t count, int64_t *places) const {
+        int64_t page = begin / page_size, offset = begin % page_size;
+        for (int64_t key = 0; key < count; key++) {
+            places[key] = ((pages[row][page] * page_size + offset) * kv_heads + head) * dim;
+            if (++offset == page_size) offset = 0, page++;
+        }
+    }
+    // The first key that a query at `position` sees.
+    int64_t first(int64_t position) const { return window ? std::max<int64_t>(0, position - window + 1) : 0; }
+};
+
+struct Item {
+    int64_t row, head, begin, end; // keys of a single query, or queries of a block
+    int64_t place;                 // where a chunk's part goes; -1: a block of queries
+};
+
+inline vec capped(vec scores, float cap) { return cap ? tanh(scores / cap) * cap : scores; }
+
+// C [m][n] = A [m][k] B [k][n] (+ C): every number one chain of fused products, k ascending, whatever m is.
+template <int M, int V>
+void tile(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k, bool adds) {
+    vec sums[M][V];
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < V; j++) sums[i][j] = adds ? load(c + i * ldc + j * LANES) : vec{};
+    for (int64_t p = 0; p < k; p++) {
+        vec right[V];
+        for (int j = 0; j < V; j++) right[j] = load(b + p * ldb + j * LANES);
+        for (int i = 0; i < M; i++) {
+            vec left = all(a[i * lda + p]);
+            for (int j = 0; j < V; j++) sums[i][j] = fma(left, right[j], sums[i][j]);
+        }
+    }
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < V; j++) store(c + i * ldc + j * LANES, sums[i][j]);
+}
+
+template <int V>
+void strip(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t m, int64_t k,
+           bool adds) {
+    int64_t i = 0;
+    for (; i + 6 <= m; i += 6) tile<6, V>(a + i * lda, lda, b, ldb, c + i * ldc, ldc, k, adds);
+    for (; i + 2 <= m; i += 2) tile<2, V>(a + i * lda, lda, b, ldb, c + i * ldc, ldc, k, adds);
+    for (; i < m; i++) tile<1, V>(a + i * lda, lda, b, ldb, c + i * ldc, ldc, k, adds);
+}
+
+// n a multiple of LANES
+void product(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t m, int64_t n,
+             int64_t k, bool adds) {
+    int64_t j = 0;
+    for (; j + 4 * LANES <= n; j += 4 * LANES) strip<4>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
+    for (; j < n; j += LANES) strip<1>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
+}
+
+// Products of a query with N keys, `stride` apart: lane i (and i + N, ...) is key i's.
+template <int N, int V> vec dots(const vec (&query)[V], const float *keys, int64_t stride) {
+    if constexpr (N == 1) {
+        vec product = query[0] * load(keys);
+        for (int j = 1; j < V; j++) product = fma(query[j], load(keys + j * LANES), product);
+        return product;
+    } else {
+        return pairs(dots<N / 2>(query, keys, stride), dots<N / 2>(query, keys + N / 2 * stride, stride));
+    }
+}
+
+// sums [M][V] of the weights of M heads, CHUNK apart, times values.
+template <int M, int V, class T>
+void weigh(const float *weights, const int64_t *places, int64_t count, const T *values, int64_t dim, float *sums,
+           int64_t stride) {
+    vec totals[M][V] = {};
+    for (int64_t key = 0; key < count; key++) {
+        vec value[V];
+        for (int j = 0; j < V; j++) value[j] = load(values + places[key] + j * LANES, dim - j * LANES);
+        for (int i = 0; i < M; i++) {
+            vec weight = all(weights[i * CHUNK + key]);
+            for (int j = 0; j < V; j++) totals[i][j] = fma(weight, value[j], totals[i][j]);
+        }
+    }
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < V; j++) store(sums + i * stride + j * LANES, totals[i][j]);
+}
+
+// One query, keys [begin, end): largest score, sum of weights, weighted values, for each head of the group.
+// V: vectors of a head, at least.
+template <int V, class T>
+void attend_chunk(const Step &step, const Item &item, const T *query, const T *keys, const T *values, float *parts) {
+    const int64_t dim = step.dim, group = step.group(), count = item.end - item.begin, stride = (V + 1) * LANES;
+    thread_local std::vector<float> space;
+    space.resize(group * CHUNK);
+    float *scores = space.data(), wide[LANES * V * LANES];
+    int64_t places[CHUNK + LANES];
+    step.find(item.row, item.head, item.begin, count, places);
+    for (int64_t key = count; key % LANES; key++) places[key] = places[0]; // of keys that will not count
+
+    const T *from = query + (step.starts[item.row] * step.heads + item.head * group) * dim;
+    for (int64_t key = 0; key < count; key += LANES) {
+        for (int i = 0; i < LANES; i++)
+            for (int j = 0; j < V; j++)
+                store(wide + (i * V + j) * LANES, load(keys + places[key + i] + j * LANES, dim - j * LANES));
+        for (int64_t g = 0; g < group; g++) {
+            vec q[V];
+            for (int j = 0; j < V; j++) q[j] = load(from + g * dim + j * LANES, dim - j * LANES) * step.scale;
+            store(scores + g * CHUNK + key, capped(dots<LANES>(q, wide, V * LANES), step.cap));
+        }
+    }
+    for (int64_t g = 0; g < group; g++) {
+        float *mine = scores + g * CHUNK;
+        for (int64_t key = count; key % LANES; key++) mine[key] = -INFINITY;
+        vec top = all(-INFINITY), total{};
+        for (int64_t key = 0; key < count; key += LANES) top = max(top, load(mine + key));
+        const float most = largest(top);
+        for (int64_t key = 0; key < count; key += LANES) {
+            vec weight = exp(load(mine + key) - most);
+            store(mine + key, weight);
+            total += weight;
+        }
+        parts[g * stride] = most;
+        parts[g * stride + 1] = sum(total);
+    }
+    constexpr int TOGETHER = V <= 4 ? 4 : V <= 8 ? 2 : 1; // heads whose sums fit the registers
+    for (int64_t g = 0; g < group;) {
+        float *sums = parts + g * stride + LANES;
+        if (TOGETHER == 4 && group - g >= 4)
+            weigh<TOGETHER, V>(scores + g * CHUNK, places, count, values, dim, sums, stride), g += 4;
+        else if (TOGETHER == 4 && group - g == 3)
+            weigh<TOGETHER == 4 ? 3 : 1, V>(scores + g * CHUNK, places, count, values, dim, sums, stride), g += 3;
+        else if (TOGETHER >= 2 && group - g >= 2)
+            weigh<TOGETHER >= 2 ? 2 : 1, V>(scores + g * CHUNK, places, count, values, dim, sums, stride), g += 2;
+        else
+            weigh<1, V>(scores + g * CHUNK, places, count, values, dim, sums, stride), g += 1;
+    }
+}
+
+// The chunks of one query and head, in order.
+template <class T> void merge(const Step &step, const float *parts, int64_t chunks, int64_t stride, T *out) {
+    float most = -INFINITY, total = 0;
+    for (int64_t i = 0; i < chunks; i++) most = std::max(most, parts[i * stride]);
+    float weights[chunks];
+    for (int64_t i = 0; i < chunks; i++) {
+        weights[i] = std::exp(parts[i * stride] - most);
+        total += weights[i] * parts[i * stride + 1];
+    }
+    for (int64_t d = 0; d < step.dim; d += LANES) {
+        vec result{};
+        for (int64_t i = 0; i < chunks; i++) result = fma(all(weights[i]), load(parts + i * stride + LANES + d), result);
+        store(out + d, result / total, step.dim - d);
+    }
+}
+
+// Queries [begin, end) of a row, for the heads of one kv head.
+template <class T> void attend_block(const Step &step, const Item &item, const T *query, const T *keys, const T *values,
+                                     T *out) {
+    const int64_t dim = step.dim, group = step.group(), padded = (dim + LANES - 1) / LANES * LANES;
+    const int64_t lines = (item.end - item.begin) * group;
+    const int64_t before = step.lengths[item.row] - step.queries(item.row); // position of the row's first query
+    thread_local std::vector<float> space;
+    space.assign(lines * (2 * padded + KEYS + 2) + 2 * KEYS * padded, 0.0f);
+    float *q = space.data(), *sums = q + lines * padded, *scores = sums + lines * padded;
+    float *most = scores + lines * KEYS, *total = most + lines, *k = total + lines, *v = k + KEYS * padded;
+    auto place = [&](int64_t line) {
+        int64_t token = step.starts[item.row] + item.begin + line / group;
+        return (token * step.heads + item.head * group + line % group) * dim;
+    };
+    for (int64_t line = 0; line < lines; line++) {
+        most[line] = -INFINITY;
+        for (int64_t d = 0; d < dim; d += LANES)
+            store(q + line * padded + d, load(query + place(line) + d, dim - d) * step.scale);
+    }
+    const int64_t last = before + item.end; // behind the last key that any of them sees
+    for (int64_t start = step.first(before + item.begin) / KEYS * KEYS; start < last; start += KEYS) {
+        const int64_t count = std::min<int64_t>(KEYS, last - start), wide = (count + LANES - 1) / LANES * LANES;
+        int64_t places[KEYS];
+        step.find(item.row, item.head, start, count, places);
+        for (int64_t key = 0; key < count; key++)
+            for (int64_t d = 0; d < dim; d += LANES)
+                store(v + key * padded + d, load(values + places[key] + d, dim - d));
+        for (int64_t key = 0; key < wide; key += LANES)
+            for (int64_t d = 0; d < dim; d += LANES) {
+                vec block[LANES];
+                for (int64_t i = 0; i < LANES; i++)
+                    block[i] = key + i < count ? load(keys + places[key + i] + d, dim - d) : vec{};
+                transpose(block);
+                for (int64_t i = 0; i < LANES; i++) store(k + (d + i) * KEYS + key, block[i]);
+            }
+        product(q, padded, k, KEYS, scores, KEYS, lines, wide, dim, false);
+        for (int64_t line = 0; line < lines; line++) {
+            float *mine = scores + line * KEYS;
+            const int64_t position = before + item.begin + line / group;
+            const int64_t low = step.first(position) - start, high = position + 1 - start; // keys seen: [low, high)
+            vec top = all(most[line]), added{};
+            for (int64_t key = 0; key < wide; key += LANES) {
+                vec score = capped(load(mine + key), step.cap);
+                if (key < low || key + LANES > high)
+                    for (int64_t i = 0; i < LANES; i++)
+                        if (key + i < low || key + i >= high) score[i] = -INFINITY;
+                store(mine + key, score);
+                top = max(top, score);
+            }
+            float now = largest(top);
+            if (now == -INFINITY) { // a window that begins behind this chunk
+                memset(mine, 0, wide * sizeof(float));
+                continue;
+            }
+            for (int64_t key = 0; key < wide; key += LANES) {
+                vec weight = exp(load(mine + key) - now);
+                store(mine + key, weight);
+                added += weight;
+            }
+            if (now != most[line]) {
+                float shrink = std::exp(most[line] - now);
+                total[line] *= shrink;
+                for (int64_t d = 0; d < padded; d += LANES)
+                    store(sums + line * padded + d, load(sums + line * padded + d) * shrink);
+                most[line] = now;
+            }
+            total[line] += sum(added);
+        }
+        product(scores, KEYS, v, padded, sums, padded, lines, padded, count, true);
+    }
+    for (int64_t line = 0; line < lines; line++)
+        for (int64_t d = 0; d < dim; d += LANES)
+            store(out + place(line) + d, load(sums + line * padded + d) / total[line], dim - d);
+}
+
+template <int V, class T> void attend(const Step &step, const T *query, const T *keys, const T *values, T *out, int threads) {
+    std::vector<Item> items, merges;
+    const int64_t group = step.group(), stride = (V + 1) * LANES;
+    const int64_t block = std::max<int64_t>(1, BLOCK / group);
+    int64_t parts = 0;
+    for (int64_t row = 0; row < step.rows; row++)
+        for (int64_t head = 0; head < step.kv_heads; head++) {
+            const int64_t queries = step.queries(row), length = step.lengths[row];
+            if (queries > 1) {
+                for (int64_t end = queries; end > 0; end -= block) // the longest first
+                    items.push_back({row, head, std::max<int64_t>(0, end - block), end, -1});
+                continue;
+            }
+            const int64_t begin = step.first(length - 1) / CHUNK * CHUNK, first = parts;
+            for (int64_t start = begin; start < length; start += CHUNK)
+                items.push_back({row, head, std::max(start, step.first(length - 1)),
+                                 std::min<int64_t>(length, start + CHUNK), parts++});
+            merges.push_back({row, head, first, parts, 0});
+        }
+    std::vector<float> space(parts * group * stride);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < items.size(); i++) {
+            if (items[i].place < 0)
+                attend_block(step, items[i], query, keys, values, out);
+            else
+                attend_chunk<V>(step, items[i], query, keys, values, space.data() + items[i].place * group * stride);
+        }
+#pragma omp for
+        for (size_t i = 0; i < merges.size(); i++)
+            for (int64_t g = 0; g < group; g++) {
+                const Item &of = merges[i];
+                T *to = out + (step.starts[of.row] * step.heads + of.head * group + g) * step.dim;
+                merge(step, space.data() + (of.begin * group + g) * stride, of.end - of.begin, group * stride, to);
+            }
+    }
+}
+
+} // namespace
+
+extern "C" void parrot_attention(int format, const void *query, const void *keys, const void *values, void *out,
+                                 int64_t rows, const int64_t *starts, const int64_t *lengths,
+                                 const int64_t *const *pages, int64_t page_size, int64_t heads, int64_t kv_heads,
+                                 int64_t dim, float scale, int64_t window, float cap, int threads) {
+    Step step{rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window};
+    with_format(format, [&](auto *type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        auto go = [&](auto vectors) {
+            attend<decltype(vectors)::value>(step, (const T *)query, (const T *)keys, (const T *)values, (T *)out, threads);
+        };
+        const int64_t needed = (dim + LANES - 1) / LANES;
+        if (needed <= 1) go(std::integral_constant<int, 1>());
+        else if (needed <= 2) go(std::integral_constant<int, 2>());
+        else if (needed <= 4) go(std::integral_constant<int, 4>());
+        else if (needed <= 6) go(std::integral_constant<int, 6>());
+        else if (needed <= 8) go(std::integral_constant<int, 8>());
+        else go(std::integral_constant<int, 16>());
+    });
+}

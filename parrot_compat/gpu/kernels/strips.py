@@ -1,0 +1,207 @@
+"""How the attention of a step is cut into strips, the unit of work of the GPU kernel; host side, numpy only.
+
+A strip is a run of keys in one page list and the queries (packed tokens) that attend to it together: it reads each key
+once for all of them, and leaves for each a partial result. One reduce merges a query's partials by their log-sum-exp.
+Three kinds differ only in shape:
+
+  direct   a tile of neighbouring tokens of one row over all its keys: a prefill. The partial is the result.
+  private  the few queries of one row over `split_keys` of its keys
+  shared   the queries of many rows over keys of a `SharedPrefix`
+
+It knows lengths and places, nothing of tensors, kernels or devices, and takes the prefixes it is given as true.
+
+The invariant: every query meets every key that its row holds up to its own position in exactly one strip; and
+without shared prefixes a row's strips follow from that row alone, so that its numbers do not hang on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+
+__all__ = ["COLUMNS", "RowShape", "StripPlan", "Tiling", "plan_strips"]
+
+Table = np.ndarray[tuple[int, int], np.dtype[np.int32]]
+Column = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+COLUMNS = ("first_member", "members", "first_page", "first_key", "keys", "ordinal")
+"""Of a strip: its run in `StripPlan.members`; where its page list begins in the packed pages of the step; its keys, as
+positions of that list; the place of its partial among those of each of its queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """How large strips are. Fixed for a model and a device, so that a row is always cut in the same way."""
+
+    direct_queries: int
+    private_queries: int
+    """A row with at most this many queries is split over its keys, one with more is direct."""
+    shared_queries: int
+    split_keys: int
+    """Private strips end at the multiples of this."""
+    shared_strips: int
+    """Shared strips of a step to aim at: enough to fill the device; more would only be more partials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowShape:
+    """A row's part of the step. Its queries are at the last positions of its keys."""
+
+    first_query: int
+    queries: int
+    keys: int
+    first_page: int
+    """Where its page list begins in the packed pages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripPlan:
+    """Tables of one step, all int32."""
+
+    direct: Table
+    """[strips, 6], see COLUMNS"""
+    private: Table
+    shared: Table
+    members: Column
+    """Packed tokens. It begins with all tokens of the step in order; the lists of shared strips follow."""
+    lengths: Column
+    """[tokens] keys that a token sees: its position + 1, before any window"""
+    slot_starts: Column
+    """[tokens + 1] the partials of token t are slot_starts[t] .. slot_starts[t + 1] - 1; a direct token has none"""
+    split_tokens: Column
+    """Tokens that have partials."""
+
+    @property
+    def slots(self) -> int:
+        return int(self.slot_starts[-1])
+
+
+def plan_strips(
+    rows: Sequence[RowShape], page_size: int, tiling: Tiling, shared: Sequence[SharedPrefix] = ()
+) -> StripPlan:
+    """Rows that are direct keep out of the `shared` prefixes that name them; the others share on."""
+    tokens = sum(row.queries for row in rows)
+    lengths = np.empty(tokens, dtype=np.int32)
+    for row in rows:
+        lengths[row.first_query : row.first_query + row.queries] = np.arange(row.keys - row.queries, row.keys) + 1
+    split = [number for number, row in enumerate(rows) if row.queries <= tiling.private_queries]
+    nodes = _among(set(split), shared)
+
+    partials = np.zeros(tokens, dtype=np.int64)
+    members = [np.arange(tokens, dtype=np.int64)]
+    gaps, shared_table = _cover(rows, split, nodes, page_size, tiling, members, partials)
+    starts = np.zeros(tokens + 1, dtype=np.int32)
+    np.cumsum(partials, out=starts[1:])
+    return StripPlan(
+        direct=_direct([row for row in rows if row.queries > tiling.private_queries], tiling.direct_queries),
+        private=_private(gaps, tiling.split_keys),
+        shared=shared_table,
+        members=np.concatenate(members).astype(np.int32),
+        lengths=lengths,
+        slot_starts=starts,
+        split_tokens=np.flatnonzero(partials).astype(np.int32),
+    )
+
+
+def _among(split: set[int], shared: Sequence[SharedPrefix]) -> list[SharedPrefix]:
+    kept = [(node, tuple(row for row in node.rows if row in split)) for node in shared]
+    return [replace(node, rows=rows) for node, rows in kept if len(rows) > 1]
+
+
+def _direct(rows: Sequence[RowShape], queries: int) -> Table:
+    lines = []
+    # The tiles with most keys first: the device ends on short ones.
+    for row in rows:
+        for first in reversed(range(0, row.queries, queries)):
+            count = min(queries, row.queries - first)
+            seen = row.keys - row.queries + first + count
+            lines.append((row.first_query + first, count, row.first_page, 0, seen, 0))
+    return _table(lines)
+
+
+def _cover(
+    rows: Sequence[RowShape],
+    split: Sequence[int],
+    nodes: Sequence[SharedPrefix],
+    page_size: int,
+    tiling: Tiling,
+    members: list[np.ndarray[tuple[int], np.dtype[np.int64]]],
+    partials: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> tuple[Table, Table]:
+    """Lay the nodes over the rows that are split: the gaps between them, as strips not yet cut, and the shared strips.
+
+    Counts the partials of each token on the way, and appends the members of shared strips.
+    """
+    keys = _shared_keys(rows, nodes, page_size, tiling)
+    of_row: dict[int, list[SharedPrefix]] = {number: [] for number in split}
+    for node in nodes:
+        for number in node.rows:
+            of_row[number].append(node)
+    ordinals: dict[SharedPrefix, int] = {}
+    gaps = []
+    for number in split:
+        row = rows[number]
+        at = ordinal = 0
+        for node in sorted(of_row[number], key=lambda node: node.first_page):
+            first, end = node.first_page * page_size, node.end_page * page_size
+            gaps.append((row.first_query, row.queries, row.first_page, at, first - at, ordinal))
+            ordinal += _pieces(at, first, tiling.split_keys)
+            # Rows of a node have the same nodes before it, so its partials have the same place in all of them.
+            ordinals[node] = ordinal
+            ordinal += -(-(end - first) // keys)
+            at = end
+        gaps.append((row.first_query, row.queries, row.first_page, at, row.keys - at, ordinal))
+        partials[row.first_query : row.first_query + row.queries] = ordinal + _pieces(at, row.keys, tiling.split_keys)
+
+    lines = []
+    listed = sum(len(part) for part in members)
+    for node in nodes:
+        queries = [np.arange(rows[r].first_query, rows[r].first_query + rows[r].queries) for r in node.rows]
+        mine = np.concatenate(queries)
+        members.append(mine)
+        end, list_start = node.end_page * page_size, rows[node.rows[0]].first_page
+        for piece, first in enumerate(range(node.first_page * page_size, end, keys)):
+            count = min(keys, end - first)
+            # Tiles of one run of keys are neighbours: the second finds it in the cache.
+            for tile in range(0, len(mine), tiling.shared_queries):
+                width = min(tiling.shared_queries, len(mine) - tile)
+                lines.append((listed + tile, width, list_start, first, count, ordinals[node] + piece))
+        listed += len(mine)
+    return _table(gaps), _table(lines)
+
+
+def _shared_keys(rows: Sequence[RowShape], nodes: Sequence[SharedPrefix], page_size: int, tiling: Tiling) -> int:
+    """Keys of a shared strip: as many as leave `shared_strips` strips in the step, at least `split_keys`."""
+    work = 0
+    for node in nodes:
+        queries = sum(rows[number].queries for number in node.rows)
+        work += -(-queries // tiling.shared_queries) * node.pages * page_size
+    wanted = -(-work // tiling.shared_strips)
+    return max(1, -(-wanted // tiling.split_keys)) * tiling.split_keys
+
+
+def _pieces(first: int, end: int, size: int) -> int:
+    """Into how many pieces the multiples of `size` cut first .. end - 1."""
+    return -(-end // size) - first // size if end > first else 0
+
+
+def _private(gaps: Table, size: int) -> Table:
+    """Cut the gaps at the multiples of `size`."""
+    gaps = gaps[gaps[:, 4] > 0]
+    first, end = gaps[:, 3], gaps[:, 3] + gaps[:, 4]
+    pieces = -(-end // size) - first // size
+    cut = np.repeat(gaps, pieces, axis=0)
+    number = np.arange(len(cut)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    grid = (np.repeat(first // size, pieces) + number) * size
+    cut[:, 3] = np.maximum(grid, np.repeat(first, pieces))
+    cut[:, 4] = np.minimum(grid + size, np.repeat(end, pieces)) - cut[:, 3]
+    cut[:, 5] += number
+    return cut
+
+
+def _table(lines: Sequence[tuple[int, ...]]) -> Table:
+    return np.array(lines, dtype=np.int32).reshape(-1, len(COLUMNS))
