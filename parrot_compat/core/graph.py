@@ -57,15 +57,12 @@ class Graph:
         """`PrefixHash` at each variable boundary of the call's prompt, see `prefix.boundary_hashes`."""
         return boundary_hashes(self._calls[call].prompt, identity)
 
-    def groups(self, calls: Sequence[CallId]) -> dict[CallId, str]:
-        """Tasks better run together: those with one common consumer, else those with the same text before the first
-        input. A call that is alone in its group is not named."""
+    def alike(self, calls: Sequence[CallId]) -> dict[CallId, str]:
+        """Which of the calls begin with the same text before their first input: what they share is computed once where
+        they run together. A call that is like no other is not named."""
         members: defaultdict[str, list[CallId]] = defaultdict(list)
         for call in calls:
-            consumers = self._consumers.get(self._calls[call].output, ())
-            if len(consumers) == 1:
-                members[f"consumer:{consumers[0]}"].append(call)
-            elif _has_opening(self._calls[call].prompt):
+            if _has_opening(self._calls[call].prompt):
                 members[f"prefix:{self.prefix_hashes(call, lambda variable: variable)[0]}"].append(call)
         return {call: group for group, together in members.items() if len(together) > 1 for call in together}
 

@@ -72,7 +72,7 @@ class Intake:
         except BaseException:
             admission.release(self._flow.tenant, len(calls))
             raise
-        near = self.dataflow.graph.groups([call.id for call in calls]) if len(calls) > 1 else {}
+        near = self.dataflow.graph.alike([call.id for call in calls]) if len(calls) > 1 else {}
         tasks = tuple(self._accept(call, model, near.get(call.id)) for call, model in zip(calls, models, strict=True))
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
         self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))

@@ -108,8 +108,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
 
     `prompt`, `reused`, `output`, `waiting` in tokens, `prefill` in tokens per second, `rows` in tasks; every task
     that is assigned counts for those after it, also as the new home of its prefix. Between equal engines this is
-    score = reused / prefill - queue_s. Where several engines finish within the slack, it goes where least is left to
-    compute, then where it finishes first. Ties go to the engine named first.
+    score = reused / prefill - queue_s. A task with slack goes, of the engines with a free row that finish it within the
+    slack, where least is left to compute, then where it finishes first. Ties go to the engine named first.
 
     A task whose best engine is full is left out: it waits, because waiting there is cheaper than starting
     elsewhere. Members of a group are looked at together, at the place of the first, the longest first, so that
@@ -124,8 +124,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
                 continue
             reused_tokens = min(plan.reused_tokens(task), task.prompt_tokens)
             finish_s = plan.finish_s(task, reused_tokens)
-            late_s = max(0.0, finish_s - task.slack_s)
-            cost = (late_s, -reused_tokens, finish_s) if task.slack_s else (finish_s, 0, 0.0)
+            slack_s = 0.0 if plan.is_full else task.slack_s  # nobody waits for a row to save work while others idle
+            cost = (max(0.0, finish_s - slack_s), -reused_tokens if slack_s else 0, finish_s)
             if best is None or cost < best[0]:
                 best = cost, plan, reused_tokens
         if best is None:

@@ -125,29 +125,21 @@ def test_a_cycle_over_variables_declared_before_is_refused_too() -> None:
     graph.check()
 
 
-def test_calls_that_feed_one_consumer_are_a_group() -> None:
-    graph = Graph()
-    calls = [call(f"map{n}") for n in range(3)] + [call("reduce", "out-map0", "out-map1", "out-map2"), call("alone")]
-    graph.add(calls)
-    groups = graph.groups([call.id for call in calls])
-    assert set(groups) == {"map0", "map1", "map2"} and len(set(groups.values())) == 1
-
-
-def test_calls_that_begin_with_the_same_text_are_a_group() -> None:
+def test_calls_that_begin_with_the_same_text_are_alike() -> None:
     graph = Graph()
     graph.declare("x")
     graph.declare("y")
     calls = [call("a", "x", opening="Translate: "), call("b", "y", opening="Translate: "), call("c", "y", opening="No")]
     graph.add(calls)
-    assert set(graph.groups([call.id for call in calls])) == {"a", "b"}
+    assert set(graph.alike([call.id for call in calls])) == {"a", "b"}
 
 
-def test_calls_that_share_nothing_before_their_first_input_are_no_group() -> None:
+def test_calls_that_share_nothing_before_their_first_input_are_not_alike() -> None:
     graph = Graph()
     graph.declare("x")
     calls = [call("a", "x"), call("b", "x")]
     graph.add(calls)
-    assert graph.groups([call.id for call in calls]) == {}
+    assert graph.alike([call.id for call in calls]) == {}
 
 
 def test_prefix_hashes_are_equal_up_to_the_first_difference() -> None:

@@ -92,6 +92,23 @@ def test_a_prompt_goes_where_it_fits() -> None:
     assert engines_of([task("t", 5000)], [engine("text", context_tokens=None)]) == {"t": "text"}
 
 
+def test_work_with_slack_goes_home_though_it_is_done_later_there() -> None:
+    engines = [engine("idle"), engine("home", homes=home("p", 10), rows=1, waiting_tokens=800)]
+    assert engines_of([task("t", 500, "p", shared_blocks=10)], engines) == {"t": "idle"}
+    assert engines_of([task("t", 500, "p", shared_blocks=10, slack_s=60.0)], engines) == {"t": "home"}
+    assert engines_of([task("t", 500, "p", shared_blocks=10, slack_s=0.5)], engines) == {"t": "idle"}
+
+
+def test_work_with_slack_waits_for_no_row_while_another_engine_has_one() -> None:
+    engines = [engine("home", homes=home("p", 10), rows=1, max_rows=1), engine("idle")]
+    assert engines_of([task("t", 500, "p", shared_blocks=10, slack_s=60.0)], engines) == {"t": "idle"}
+
+
+def test_background_work_is_spread_over_engines_too() -> None:
+    tasks = [task(f"t{n}", slack_s=60.0) for n in range(12)]
+    assert Counter(engines_of(tasks, [engine("a"), engine("b")]).values()) == {"a": 6, "b": 6}
+
+
 def test_two_groups_with_a_prefix_each_are_brought_together() -> None:
     tasks = [
         task(f"{app}{n}", 3300, app, shared_blocks=100, group=app) for n in range(4) for app in ("first", "second")
@@ -122,6 +139,7 @@ candidates = st.builds(
     st.sampled_from("pq"),
     st.integers(0, 20),
     group=st.none() | st.sampled_from("gh"),
+    slack_s=st.sampled_from([0.0, 0.3, 60.0]),
 )
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_compat.core.clock import SimulatedClock
+from parrot_compat.core.objective import Objective
 from parrot_compat.core.prompt import Text
 from parrot_compat.core.queue import ReadyQueue
 from parrot_compat.core.rendering import Rendered
@@ -15,15 +16,19 @@ from parrot_compat.core.variable import Variable
 from .conftest import make_call
 
 
-def ready_task(turn: int, tenant: str = "", order: int = 0, prompt_tokens: int = 10) -> Task:
+def ready_task(
+    turn: int, tenant: str = "", order: int = 0, prompt_tokens: int = 10, slack_s: float = 0.0, ready_s: float = 0.0
+) -> Task:
+    """Of an app that began at second `order`."""
     call = make_call(f"{tenant}{order}/{turn}", max_tokens=10)
-    flow = Flow(tenant=tenant, session=str(order), order=order)
+    flow = Flow(tenant=tenant, session=str(order), order=order, began_s=float(order))
     output = Variable(call.output)
     task = Task(
         call, model="m", output=output, flow=flow, group=None, seed=0, clock=SimulatedClock(), on_end=lambda task: None
     )
+    task.objective = Objective(slack_s=slack_s)
     task.make_ready(Rendered(content=Text(""), ids=None, prompt_tokens=prompt_tokens, blocks=()))
-    task.turn = turn
+    task.turn, task.ready_s = turn, ready_s
     return task
 
 
@@ -43,6 +48,39 @@ async def test_an_app_that_began_first_goes_first_and_its_tasks_as_they_became_r
     for task in (late, early, earlier):
         queue.put(task)
     assert drain(queue) == [earlier, early, late]
+
+
+async def test_within_an_app_work_with_slack_goes_after_the_rest() -> None:
+    queue = ReadyQueue()
+    short, long = ready_task(0, slack_s=2.0), ready_task(1)
+    queue.put(short)
+    queue.put(long)
+    assert drain(queue) == [long, short]
+
+
+async def test_work_with_slack_yields_to_apps_that_begin_within_it_and_to_no_others() -> None:
+    queue = ReadyQueue()
+    short, soon, late = ready_task(0, order=1, slack_s=4.0), ready_task(1, order=3), ready_task(2, order=9)
+    for task in (late, soon, short):
+        queue.put(task)
+    assert drain(queue) == [soon, short, late]
+
+
+async def test_background_work_of_an_old_app_counts_from_when_it_was_ready() -> None:
+    queue = ReadyQueue()
+    background = ready_task(0, order=0, slack_s=60.0, ready_s=1000.0)
+    chat, later = ready_task(1, order=990), ready_task(2, order=1061)
+    for task in (background, later, chat):
+        queue.put(task)
+    assert drain(queue) == [chat, background, later]
+
+
+async def test_tenants_take_turns_whatever_their_slack() -> None:
+    queue = ReadyQueue()
+    for turn in range(10):
+        queue.put(ready_task(turn, "urgent"))
+        queue.put(ready_task(turn + 100, "patient", slack_s=60.0))
+    assert [task.flow.tenant for task in drain(queue)[:10]].count("patient") == 5
 
 
 async def test_looking_changes_nothing() -> None:
