@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-__all__ = ["app"]
+__all__ = ["app", "engine", "manager", "suite"]
 
 _OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _ROOT = Path(__file__).parents[2]

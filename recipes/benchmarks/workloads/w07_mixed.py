@@ -23,7 +23,7 @@ def _chat_lengths(number: int) -> list[tuple[int, int]]:
     drawn = random.Random("w07 chats")
     lengths = []
     for _ in range(number):
-        prompt = max(16, min(MOST_PROMPT, round(drawn.lognormvariate(5.0, 1.0))))
+        prompt = max(32, min(MOST_PROMPT, round(drawn.lognormvariate(5.0, 1.0))))
         lengths.append((prompt, max(16, min(MOST_TOTAL - prompt, round(drawn.lognormvariate(5.5, 0.7))))))
     return lengths
 

@@ -1,0 +1,129 @@
+"""The whole harness at a tiny scale: a real server with builtin:tiny, all ten workloads, two lanes, a distance.
+
+What is asserted is structure and the equality of every token; never a time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+pytest.importorskip("torch")
+
+from recipes.benchmarks.checkpoints import folder
+from recipes.benchmarks.lanes import LANES, RunningLane
+from recipes.benchmarks.plan import Asked, planned
+from recipes.benchmarks.results import MAIN, read_rows, summarise
+from recipes.benchmarks.runs import Run
+from recipes.benchmarks.servers import Setting, parrot_server
+from recipes.benchmarks.suite import Suite
+from recipes.benchmarks.tables import table
+from recipes.benchmarks.workloads import WORKLOADS
+
+PLAIN = "s0" if importlib.util.find_spec("langchain_openai") else "ours"
+NAMES = ("plain", "ours")
+
+
+@pytest.fixture(scope="module")
+async def lanes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, RunningLane]]:
+    """One server under two names: a second one would only cost time."""
+    logs = tmp_path_factory.mktemp("logs")
+    setting = Setting(checkpoint=folder("builtin:tiny"), context_tokens=8192, kv_gib=1, threads=1)
+    async with parrot_server(setting, logs / "server.log") as server:
+        assert server.pid is not None
+        chosen = {"plain": LANES[PLAIN], "ours": LANES["ours"]}
+        yield {name: RunningLane(lane, server, (server.pid,), logs) for name, lane in chosen.items()}
+
+
+def suite(place: Path, *, resume: bool = False) -> Suite:
+    asked = Asked(model="builtin:tiny", scale=0.02, calls=0.06, tool_s=0.0005, kv_gib=1, lanes=NAMES)
+    known = {"model": asked.model, "scale": asked.scale, "calls": asked.calls}
+    run = Run.open("tiny", known, resume=resume, under=place)
+    # arrivals at a rate that is known: finding the capacity is tested by itself
+    run.facts["capacity"] = {f"w0{number} {variant} 0 ms": 80.0 for number, variant in ((5, "poisson"), (7, "mixed"))}
+    return Suite(asked, run, rounds=1, any_load=True, console=Console(quiet=True))
+
+
+async def test_all_workloads_run_in_every_lane_with_equal_answers(
+    lanes: dict[str, RunningLane], tmp_path: Path
+) -> None:
+    measured = suite(tmp_path)
+    rows = [*planned(list(WORKLOADS), [0.0], [0.5]), *planned(["w08"], [2.0], [])]
+    await measured.measure(rows, lanes)
+
+    cells = list(measured.run.cells())
+    assert cells == measured.cells
+    assert {cell.place.workload for cell in cells} == set(WORKLOADS)
+    assert [cell.errors for cell in cells] == [[]] * (2 * len(rows))
+    assert all(call.output_tokens == call.max_tokens for cell in cells for call in cell.calls)
+
+    found = summarise(measured.good(), NAMES, measured.run.facts)
+    equal = {row.workload: row for row in found if row.metric == "identical_answers"}
+    assert set(equal) == set(WORKLOADS)
+    assert {name: row.p50 for name, row in equal.items()} == dict.fromkeys(WORKLOADS, 1.0)
+    assert not [row for row in found if row.metric == "following_calls" and row.p50 > 0]
+    assert len([row for row in found if row.metric == MAIN]) == 2 * len(rows)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(found, NAMES))
+    shown = console.export_text()
+    assert all(name in shown for name in WORKLOADS)
+
+
+async def test_a_run_goes_on_where_it_was_stopped(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
+    first = suite(tmp_path)
+    await first.measure(planned(["w01"], [0.0], []), lanes)
+    again = suite(tmp_path, resume=True)
+    await again.measure(planned(["w01", "w03"], [0.0], []), lanes)
+    places = [(cell.place.workload, cell.place.round) for cell in again.run.cells()]
+    assert sorted(places) == [("w01", 0), ("w01", 0), ("w03", 0), ("w03", 0)]
+
+
+async def test_what_is_past_its_minutes_is_left_for_later(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
+    measured = suite(tmp_path)
+    measured.deadline = 0.0
+    await measured.measure(planned(["w01"], [0.0], []), lanes)
+    assert list(measured.run.cells()) == []
+
+
+async def test_pictures_are_drawn_of_what_was_measured(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from recipes.benchmarks.plots import draw
+
+    measured = suite(tmp_path)
+    await measured.measure(planned(["w03"], [0.0], []), lanes)
+    rows = summarise(measured.good(), NAMES, measured.run.facts)
+    drawn = draw(measured.cells, rows, NAMES, tmp_path / "pictures")
+    assert [path.name for path in drawn] == [
+        "completion-builtin-tiny-0.02.svg",
+        "distribution-builtin-tiny-0.02.svg",
+        "timeline-w03-builtin-tiny-0.02.svg",
+    ]
+    assert all("<svg" in path.read_text() for path in drawn)
+
+
+def test_a_workload_that_is_not_there_says_which_are() -> None:
+    with pytest.raises(SystemExit, match=r"no workload 'w99'.*w01, w02"):
+        planned(["w99"], [0.0], [])
+    with pytest.raises(SystemExit, match=r"no variant 'huge' of w01.*part2048-out50"):
+        planned(["w01:huge"], [0.0], [])
+
+
+def test_a_load_makes_rows_only_where_apps_arrive_by_themselves() -> None:
+    rows = planned(["w01", "w05", "w02:background"], [0.0, 50.0], [0.5, 0.8])
+    assert [row.load for row in rows if row.workload.name == "w01"] == [None, None]
+    assert [(row.load, row.rtt_ms) for row in rows if row.workload.name == "w05"] == [
+        (0.5, 0.0),
+        (0.5, 50.0),
+        (0.8, 0.0),
+        (0.8, 50.0),
+    ]
+    assert len([row for row in rows if row.workload.name == "w02"]) == 4
+
+
+def test_results_that_are_not_there_are_none(tmp_path: Path) -> None:
+    assert read_rows(tmp_path / "none.csv") == []

@@ -1,0 +1,63 @@
+"""Tables: the mean that caps each ratio, and README between its markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes.benchmarks.results import Row
+from recipes.benchmarks.tables import geometric_mean, markdown, write_readme
+
+
+def row(workload: str, system: str, metric: str, value: float, rtt_ms: float = 0.0) -> Row:
+    return Row(
+        workload=workload,
+        variant="v",
+        load="",
+        rtt_ms=rtt_ms,
+        model="m",
+        scale="tokens 0.25",
+        system=system,
+        metric=metric,
+        unit="",
+        p50=value,
+        p20=value,
+        p80=value,
+        min=value,
+        rounds=5,
+        hardware="a machine",
+        versions="1",
+        commit="abc",
+        date="today",
+    )
+
+
+def test_each_ratio_counts_at_most_four_and_each_workload_once() -> None:
+    rows = [row("w01", "b", "speedup", 100.0), row("w02", "b", "speedup", 1.0), row("w02", "b", "speedup", 1.0, 50.0)]
+    assert geometric_mean(rows, "b") == pytest.approx(2.0)
+    assert geometric_mean(rows, "b", 50.0) == pytest.approx(1.0)
+    assert geometric_mean(rows, "c") is None
+
+
+def test_the_table_says_what_where_and_how_equal() -> None:
+    rows = [
+        row("w01", "a", "app_completion_mean", 2.0),
+        row("w01", "b", "app_completion_mean", 1.0),
+        row("w01", "b", "speedup", 2.0),
+        row("w01", "b", "identical_answers", 0.995),
+    ]
+    text = markdown(rows, ["a", "b"])
+    assert "| W01 chain (refine) summary (v) | 0 | 2 (2) | 1 (1) 2.00x | b 99.5% |" in text
+    assert "a machine" in text and "abc (today)" in text
+    assert "b 2.00x at 0 ms" in text
+
+
+def test_readme_is_written_between_its_markers_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- bench:suite -->\nold\n<!-- /bench:suite -->\nafter\n")
+    assert write_readme(readme, "new")
+    assert readme.read_text() == "before\n<!-- bench:suite -->\nnew\n<!-- /bench:suite -->\nafter\n"
+    readme.write_text("nothing here\n")
+    assert not write_readme(readme, "new")
+    assert readme.read_text() == "nothing here\n"
