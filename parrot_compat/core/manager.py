@@ -162,18 +162,23 @@ class Manager:
 
         Errors: those of `Session.submit_all`, `TooManyCalls`, `UnknownVariable`.
         """
-        if (earlier := self._planning.again(tenant, nonce)) is not None:
-            return earlier
-        if session is not None:
-            return await self._planning.open(session, planned, awaited=awaited, nonce=nonce, ttl_s=ttl_s)
-        own = self.open_session(tenant, ttl_s=ttl_s)
-        try:
-            plan = await self._planning.open(own, planned, awaited=awaited, nonce=nonce, ttl_s=ttl_s)
-        except BaseException:
-            await own.close()
-            raise
-        plan.when_over(self._plan_over)
-        return plan
+
+        async def opening() -> Plan:
+            if session is not None:
+                return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s)
+            own = self.open_session(tenant, ttl_s=ttl_s)
+            try:
+                plan = await self._planning.open(own, planned, awaited=awaited, ttl_s=ttl_s)
+            except BaseException:
+                await own.close()
+                raise
+            plan.when_over(self._plan_over)
+            return plan
+
+        if nonce is None:
+            return await opening()
+        self._machinery.admission.check_name("nonce", nonce)
+        return await self._planning.once(tenant, nonce, opening)
 
     def find_plan(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
         """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""

@@ -8,14 +8,15 @@ and whoever asks finds only the plans of its own tenant.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 
 from .admission import Admission
 from .background import Background
 from .clock import Clock
-from .errors import UnknownPlan, UnknownVariable
+from .errors import Cancelled, UnknownPlan, UnknownVariable
 from .events import EventStream, PlanEnded
 from .plans import Plan, PlannedCall
 from .session import Session
@@ -31,14 +32,31 @@ class Planning:
         self._clock = clock
         self._plans: dict[str, Plan] = {}
         self._by_call: dict[tuple[str, str], list[Plan]] = {}  # tenant and call id: the plans that have it
-        self._by_nonce: dict[tuple[str, str], Plan] = {}
+        self._by_nonce: dict[tuple[str, str], asyncio.Future[Plan]] = {}
+
+    async def once(self, tenant: str, nonce: str, opening: Callable[[], Awaitable[Plan]]) -> Plan:
+        """The plan that was opened with this nonce before, or is just being opened, else a new one."""
+        key = tenant, nonce
+        if (earlier := self._by_nonce.get(key)) is not None:
+            return await asyncio.shield(earlier)
+        opened = self._by_nonce[key] = asyncio.get_running_loop().create_future()
+        try:
+            plan = await opening()
+        except BaseException as error:
+            del self._by_nonce[key]
+            cause = error if isinstance(error, Exception) else Cancelled("the request that opened this plan has left")
+            opened.set_exception(cause)
+            opened.exception()  # marks it as retrieved: usually nobody else waits
+            raise
+        opened.set_result(plan)
+        plan.when_over(lambda plan: self._by_nonce.pop(key))
+        return plan
 
     async def open(
         self,
         session: Session,
         planned: Sequence[PlannedCall],
         awaited: Collection[str],
-        nonce: str | None,
         ttl_s: float,
     ) -> Plan:
         """Errors: `TooManyCalls`, `UnknownVariable` (awaited, and not a call of the plan), those of `submit_all`."""
@@ -57,7 +75,7 @@ class Planning:
             self._admission.release_plan(tenant, len(planned))
             raise
         plan = Plan(f"graph-{secrets.token_hex(16)}", session, tuple(zip(planned, tasks, strict=True)), awaits)
-        self._enter(plan, nonce)
+        self._enter(plan)
         expiry = self._background.spawn(self._expire(plan, ttl_s), f"expiry of {plan.id}")
         plan.when_over(lambda plan: expiry.cancel())
         forget = session.at_close(lambda: plan.close())
@@ -76,27 +94,20 @@ class Planning:
             raise UnknownPlan(f"no plan {(asked or '')[:64]!r}: it has ended, or never was")
         return plan
 
-    def again(self, tenant: str, nonce: str | None) -> Plan | None:
-        """The plan that was opened with this nonce before: clients try again."""
-        return None if nonce is None else self._by_nonce.get((tenant, nonce))
-
     def check(self) -> None:
         for plan in self._plans.values():
             assert not plan.is_over and not plan.session.is_closed
             assert all(plan in self._by_call[plan.tenant, call] for call in plan.tasks)
             plan.check()
         assert {plan for plans in self._by_call.values() for plan in plans} <= set(self._plans.values())
-        assert set(self._by_nonce.values()) <= set(self._plans.values())
+        assert all(not opened.done() or opened.result().id in self._plans for opened in self._by_nonce.values())
 
     # ---- inside ----------------------------------------------------------------------------------------
 
-    def _enter(self, plan: Plan, nonce: str | None) -> None:
+    def _enter(self, plan: Plan) -> None:
         self._plans[plan.id] = plan
         for call in plan.tasks:
             self._by_call.setdefault((plan.tenant, call), []).append(plan)
-        if nonce is not None:
-            self._by_nonce[plan.tenant, nonce] = plan
-            plan.when_over(lambda plan: self._by_nonce.pop((plan.tenant, nonce)))
         plan.when_over(self._ended)
 
     def _ended(self, plan: Plan) -> None:

@@ -150,8 +150,11 @@ class Plan:
         if choices != 1:
             return self._refuse(entry, "n is not 1")
         try:
+            content = self.session.content(claimant)
+            if content is None:
+                return self._refuse(entry, "the claimant itself waits for its inputs")
             with self.session.alive():
-                asked = await self._resolved(claimant)
+                asked = await self._asked(claimant, content)
                 await entry.task.prepared()
         except ParrotError:  # the app's own call cannot run: what was planned is not what it wanted
             self._drop(entry)
@@ -213,11 +216,10 @@ class Plan:
 
     # ---- inside --------------------------------------------------------------------------------------------
 
-    async def _resolved(self, claimant: Call) -> Asked:
+    async def _asked(self, claimant: Call, content: Content) -> Asked:
         machinery = self.session.machinery
         model = machinery.fleet.model(claimant.model)
-        rendered = await machinery.renderer.render_any(claimant.prompt.bind({}), model, self.tenant)
-        return Asked(model, rendered, claimant.sampling)
+        return Asked(model, await machinery.renderer.render_any(content, model, self.tenant), claimant.sampling)
 
     def _why_not(self, entry: _Entry, asked: Asked, nonce: str) -> str | None:
         """Why this planned call cannot stand in for what is asked; `None` where it can."""

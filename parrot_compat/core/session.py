@@ -20,7 +20,7 @@ from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .intake import Intake, Machinery
 from .life import Life
-from .prompt import Segment
+from .prompt import Content, Segment
 from .task import Flow, Task
 from .template import Form, Template
 from .variable import Variable
@@ -63,7 +63,8 @@ class Session:
         together among them (one consumer, or one prefix) is placed together. `is_delivered`: somebody takes each
         answer that nothing reads as it comes (see `objective`). Errors: as `submit`."""
         self._must_be_open()
-        return await self._intake.submit_all(calls, is_delivered)
+        with self.life.held():
+            return await self._intake.submit_all(calls, is_delivered)
 
     async def call(
         self,
@@ -142,6 +143,13 @@ class Session:
     def tasks(self) -> tuple[Task, ...]:
         """Every call accepted so far, in order."""
         return tuple(self._dataflow.tasks.values())
+
+    def content(self, call: Call) -> Content | None:
+        """What a call of any origin says with this session's values; `None` while it has not all of them.
+        Errors: `UnknownVariable`, `TransformFailed`."""
+        for name in call.prompt.inputs():
+            self.variable(name)
+        return self._dataflow.content(call) if self._dataflow.has_inputs(call) else None
 
     def is_needed(self, call: CallId) -> bool:
         """True where something that is not over reads the call's output, or somebody awaits it."""

@@ -198,6 +198,17 @@ async def test_a_claimant_whose_own_prompt_is_wrong_hears_that(world: World) -> 
     assert plan.tasks["c0"].is_over and plan.tasks["c1"].is_over
 
 
+async def test_a_claimant_may_say_what_it_reads_by_reference(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session("t")
+    session.set("page", "text")
+    plan = await world.manager.plan(session, "t", planned(make_call("c", "c", "page"), make_call("d", "d", "out-c")))
+    assert (await plan.claim("c", make_call("real", "c", "page"), "run-1")).task is plan.tasks["c"]
+    session.declare("unknown yet")
+    refused = await plan.claim("d", make_call("real", "d", "unknown yet"), "run-2")
+    assert refused.reason == "the claimant itself waits for its inputs"
+
+
 async def test_calls_and_plans_that_are_not_there_are_not_claimed(world: World) -> None:
     world.engine()
     plan = await world.manager.plan(None, "t", chain(1))
@@ -338,6 +349,26 @@ async def test_the_same_nonce_gets_the_same_plan(world: World) -> None:
     assert await world.manager.plan(None, "other", chain(), nonce="n") is not first
     first.close()
     assert await world.manager.plan(None, "t", chain(), nonce="n") is not first
+
+
+async def test_two_tries_at_once_with_one_nonce_open_one_plan(world: World) -> None:
+    world.engine(context_tokens=1_000_000)
+    calls = planned(make_call("large", "x" * 400_000, max_tokens=1))  # encoded in a thread: the second comes meanwhile
+    first, second = await asyncio.gather(*(world.manager.plan(None, "t", calls, nonce="n") for _ in range(2)))
+    assert first is second and len(world.manager.sessions()) == 1
+    world.manager.check()
+
+
+async def test_a_try_that_leaves_fails_the_one_that_waits_for_it_and_a_third_succeeds(world: World) -> None:
+    world.engine(context_tokens=1_000_000)
+    calls = planned(make_call("large", "x" * 400_000, max_tokens=1))
+    leaves, waits = (asyncio.create_task(world.manager.plan(None, "t", calls, nonce="n")) for _ in range(2))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    with pytest.raises(Cancelled, match="has left"):
+        await waits
+    assert not (await world.manager.plan(None, "t", calls, nonce="n")).is_over
+    world.manager.check()
 
 
 async def test_plans_are_found_by_their_tenant_only(world: World) -> None:
