@@ -12,6 +12,7 @@ from recipes.benchmarks.checkpoints import folder
 from recipes.benchmarks.lanes import running
 from recipes.benchmarks.processor_time import Stopwatch
 from recipes.benchmarks.servers import Server, ServerFailed, Setting, attached, delayed, free_port, launched
+
 from ...server.live import until
 
 SERVER = """
