@@ -65,7 +65,7 @@ def strip_attention(
 
 
 def merge_partials(partial: Tensor, partial_lse: Tensor) -> tuple[Tensor, Tensor]:
-    """[parts, heads, dim], [parts, heads] over disjoint keys → [heads, dim], [heads]. A part that saw no key has -inf."""
+    """[parts, heads, dim], [parts, heads] over disjoint keys → [heads, dim], [heads]. Who saw no key has -inf."""
     lse = torch.logsumexp(partial_lse, 0)
     return (torch.exp(partial_lse - lse)[..., None] * partial).sum(0), lse
 

@@ -64,7 +64,7 @@ def _extend(
     return top, total, sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window"])
 def attend_strips(
     query, key_cache, value_cache, strips, members, lengths, slot_starts, pages, out, lse, scale, window, soft_cap,
     PAGE: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_PADDED: tl.constexpr,
