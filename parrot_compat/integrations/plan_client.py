@@ -164,9 +164,8 @@ class OpenPlan:
         """Send the plan and settle its calls. This thread owns every failure of the plan."""
         try:
             with self._opened() as pushes:
-                for push in pushes:
-                    if self._handle(push):
-                        break
+                for push in pushes:  # to the end, also behind `parrot:done`: what is read out can be used again
+                    self._handle(push)
         except _NotAPlan as error:
             _remember(_refusing, self.endpoint)
             log.debug("%s has no plans: %s", self.endpoint.base_url, error)
@@ -201,8 +200,7 @@ class OpenPlan:
             stream_cls=_Pushes,
         )
 
-    def _handle(self, push: Mapping[str, Any]) -> bool:
-        """One event. True when nothing more is to come."""
+    def _handle(self, push: Mapping[str, Any]) -> None:
         match push.get("type"):
             case "parrot:accepted":
                 self.times.accepted = time.monotonic()
@@ -216,8 +214,6 @@ class OpenPlan:
                 self._ledger.fail(push["call"])
             case "parrot:done":
                 self._ledger.settle_rest(Settled.FAILED)
-                return True
-        return False
 
     def _settled(self, call: str) -> None:
         self.times.settled[call] = time.monotonic()
@@ -294,6 +290,5 @@ def _events(received: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
             elif not line and data:
                 event = b"\n".join(data)
                 data = []
-                if event == b"[DONE]":
-                    return
-                yield cast("Mapping[str, Any]", json.loads(event))
+                if event != b"[DONE]":
+                    yield cast("Mapping[str, Any]", json.loads(event))
