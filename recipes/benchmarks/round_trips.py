@@ -3,10 +3,11 @@
     python -m recipes.benchmarks.round_trips
     python -m recipes.benchmarks.round_trips --rtt-ms 100 --rounds 3 --engines scripted
 
-The scripted engine takes the same time for every answer, so that what is left is the network and our own code;
-builtin:tiny is a real model. Lanes take turns, every run reads text of its own (so no run finds its prompts cached),
-and everything goes through one delay proxy. A first pair of runs on equal text opens the connections, and shows that
-the answers are equal.
+The scripted engine takes the same time for every answer, so that what is left is the network and our own code, and
+round trips can be counted; builtin:tiny is a real model. Lanes take turns, all answers have the same length, every run
+reads text of its own (so no run finds its prompts cached), and everything goes through one delay proxy. A first pair
+of runs on equal text opens the connections, and shows that the answers are equal. What other programs took of the
+processors is written down too: where that is much, times of builtin:tiny say little.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from rich.progress import Progress
 from rich.table import Table
 
 from parrot_compat.integrations.langchain import ChatParrot, planning, stats
+from parrot_compat.integrations.plan_closing import CLOSE_TIMEOUT_S, closes_sent
 from recipes.serving import far_away, script, server
 
 from .measured import Measured, write
+from .processor_time import Stopwatch
 from .runs import RESULTS
 
 OFF, ON = "planner off", "planner on"
 SCRIPTED = "scripted"
+HAS_PROC = Path("/proc/self/task").is_dir()
 MAX_TOKENS = 12
 PART_WORDS = 60
 
@@ -61,6 +65,8 @@ class Place:
 class Times:
     off: list[float] = field(default_factory=list)
     on: list[float] = field(default_factory=list)
+    foreign: float | None = None
+    """What other programs took of the processors, 0 to 1."""
 
     @property
     def ratios(self) -> list[float]:
@@ -111,14 +117,17 @@ async def run(workload: str, llm: ChatParrot, parts: Sequence[str], *, planner: 
     with planning(planner):
         began = time.perf_counter()
         answer = await app.ainvoke(given)
-        return time.perf_counter() - began, answer
+        seconds = time.perf_counter() - began
+    await asyncio.to_thread(closes_sent, CLOSE_TIMEOUT_S)  # the next run finds the connections free
+    return seconds, answer
 
 
 async def measure(engine: str, near: str, options: argparse.Namespace, progress: Progress) -> dict[Place, Times]:
     found: dict[Place, Times] = {}
     for rtt_ms in options.rtt_ms:
         with far_away(near, rtt_ms) as far:
-            llm = ChatParrot(base_url=far, max_tokens=MAX_TOKENS, temperature=0, max_retries=0)
+            settings: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
+            llm = ChatParrot(base_url=far, max_retries=0, **settings)
             for workload in WORKLOADS:
                 place = Place(engine, workload, rtt_ms)
                 bar = progress.add_task(str(place), total=2 * (1 + options.rounds))
@@ -130,14 +139,22 @@ async def measure(engine: str, near: str, options: argparse.Namespace, progress:
                     progress.advance(bar)
                 if answers[0] != answers[1]:
                     raise SystemExit(f"{place}: the answers differ: {answers[0]!r}, {answers[1]!r}")
+                watch = Stopwatch(children()) if HAS_PROC else None
                 for number in range(options.rounds):
-                    for planner in (False, True) if number % 2 == 0 else (True, False):
+                    # always by turns: the HTTP client drops a connection that was idle for 5 s
+                    for planner in (False, True):
                         parts = fresh_parts(options.calls, f"{place} {number} {planner}")
                         seconds, _ = await run(workload, llm, parts, planner=planner)
                         (found[place].on if planner else found[place].off).append(seconds)
                         progress.advance(bar)
+                found[place].foreign = None if watch is None else watch.read().foreign_share
                 progress.remove_task(bar)
     return found
+
+
+def children() -> list[int]:
+    """The server and the proxy, as this process started them."""
+    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
 
 
 def measurements(found: dict[Place, Times], calls: int) -> Iterator[Measured]:
@@ -146,19 +163,21 @@ def measurements(found: dict[Place, Times], calls: int) -> Iterator[Measured]:
         yield Measured(name, OFF, "completion", "s", times.off)
         yield Measured(name, ON, "completion", "s", times.on)
         yield Measured(name, ON, "speedup", "ratio", times.ratios)
+        if times.foreign is not None:
+            yield Measured(name, "both", "foreign_cpu_share", "share", [times.foreign])
         for system in (OFF, ON):
             if (paid := round_trips(found, place, system)) is not None:
                 yield Measured(name, system, "round_trips", "round trips", paid)
 
 
 def round_trips(found: dict[Place, Times], place: Place, system: str) -> list[float] | None:
-    """What is slower than at no distance, in round trips."""
+    """What is slower than at no distance, in round trips: of the scripted engine, whose answers all take one time."""
 
     def seconds(at: Place) -> list[float]:
         return found[at].off if system == OFF else found[at].on
 
     here = Place(place.engine, place.workload, 0.0)
-    if not place.rtt_ms or here not in found:
+    if not place.rtt_ms or here not in found or place.engine != SCRIPTED:
         return None
     least = statistics.median(seconds(here))
     return [(each - least) * 1000 / place.rtt_ms for each in seconds(place)]
@@ -203,6 +222,9 @@ def main(argv: list[str] | None = None) -> int:
             found |= asyncio.run(measure(engine, near, options, progress))
     console.print(table(found, options.calls))
     now = stats()
+    if shares := [times.foreign for times in found.values() if times.foreign is not None]:
+        others = f"other programs took {min(shares):.0%} to {max(shares):.0%} of the processors"
+        console.print(others, style="dim", highlight=False)
     counts = f"{now.pushed - before.pushed} answers pushed, {now.claimed - before.claimed} claimed"
     console.print(f"{counts}, {now.wasted - before.wasted} planned calls in vain", style="dim", highlight=False)
     command = ["python", "-m", "recipes.benchmarks.round_trips", *(sys.argv[1:] if argv is None else argv)]
