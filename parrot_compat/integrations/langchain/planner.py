@@ -37,7 +37,7 @@ from .walk import PlanTooLarge, Walk
 
 __all__ = ["HELD_ON", "Planner", "listen", "planner", "records", "stats"]
 
-HELD_ON = "1.7.2"
+HELD_ON = "1.8.1"
 """The latest langchain-core whose frames, tags and run order the canary test has met."""
 
 log = logging.getLogger(__name__)
