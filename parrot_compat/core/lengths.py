@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 
-__all__ = ["USUAL_TOKENS", "Lengths"]
+__all__ = ["Lengths"]
 
 USUAL_TOKENS = 128
 """Of an answer that nothing is known about."""
