@@ -1,6 +1,6 @@
 """One chat call, planned or not: whole or as it comes, in a thread or in an event loop.
 
-It knows requests as the SDK takes them and a planned call's `Match`. Without a match it is the SDK's own call.
+It knows requests as the SDK takes them and what is `Asked` with them. Without a match it is the SDK's own call.
 With one, a whole answer is its push; a streamed one is claimed, live, and finished by the push if that is first.
 
 The invariant: what comes back is what the same request brings without a plan. A claim is an ordinary request
@@ -19,7 +19,7 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from . import remote
-from .claims import claiming, without_receipt
+from .asked import ALONE, Asked
 from .plan_client import Match
 from .plan_ledger import Outcome
 from .plan_streams import astreamed, streamed
@@ -44,56 +44,60 @@ def body_of(request: Mapping[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in body.items() if name not in STREAM_ONLY and value is not openai.omit}
 
 
-def complete(endpoint: Endpoint, request: Mapping[str, Any], match: Match | None) -> ChatCompletion:
-    if match is None:
-        return cast("ChatCompletion", remote.client(endpoint).chat.completions.create(**request))
+def complete(endpoint: Endpoint, request: Mapping[str, Any], asked: Asked = ALONE) -> ChatCompletion:
     outcome: Outcome | None = None
-    with suppress(FutureTimeout):
-        outcome = match.outcome.result(endpoint.timeout_s)
-    if outcome is not None and outcome.completion is not None:
-        match.answered("pushed")
-        return completion_of(outcome.completion)
-    answer = remote.client(endpoint).chat.completions.create(**claiming(request, match))
-    return without_receipt(cast("ChatCompletion", answer), match)
+    if asked.match is not None:
+        with suppress(FutureTimeout):
+            outcome = asked.match.outcome.result(endpoint.timeout_s)
+        if (pushed := _pushed(asked.match, outcome)) is not None:
+            return pushed
+    answer = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
+    return asked.answered(request, cast("ChatCompletion", answer))
 
 
-async def acomplete(endpoint: Endpoint, request: Mapping[str, Any], match: Match | None) -> ChatCompletion:
+async def acomplete(endpoint: Endpoint, request: Mapping[str, Any], asked: Asked = ALONE) -> ChatCompletion:
     client = await remote.async_client(endpoint)
-    if match is None:
-        return cast("ChatCompletion", await client.chat.completions.create(**request))
     outcome: Outcome | None = None
-    with suppress(TimeoutError):
-        async with asyncio.timeout(endpoint.timeout_s):
-            outcome = await asyncio.wrap_future(match.outcome)
-    if outcome is not None and outcome.completion is not None:
-        match.answered("pushed")
-        return completion_of(outcome.completion)
-    answer = await client.chat.completions.create(**claiming(request, match))
-    return without_receipt(cast("ChatCompletion", answer), match)
+    if asked.match is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(endpoint.timeout_s):
+                outcome = await asyncio.wrap_future(asked.match.outcome)
+        if (pushed := _pushed(asked.match, outcome)) is not None:
+            return pushed
+    answer = await client.chat.completions.create(**asked.request(endpoint, request))
+    return asked.answered(request, cast("ChatCompletion", answer))
+
+
+def _pushed(match: Match, outcome: Outcome | None) -> ChatCompletion | None:
+    if outcome is None or outcome.completion is None:
+        return None
+    match.answered("pushed")
+    return completion_of(outcome.completion)
 
 
 def stream(
-    endpoint: Endpoint, request: Mapping[str, Any], match: Match | None
+    endpoint: Endpoint, request: Mapping[str, Any], asked: Asked = ALONE
 ) -> Generator[ChatCompletionChunk, None, None]:
     """Leaving it closes the connection, and the server stops the work."""
-    if match is not None:
-        yield from streamed(endpoint, request, match)
+    if asked.match is not None:
+        yield from streamed(endpoint, request, asked, asked.match)
         return
-    opened = remote.client(endpoint).chat.completions.create(**request)
+    opened = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
     with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
-        yield from chunks
+        for chunk in chunks:
+            yield asked.plain(request, chunk)
 
 
 async def astream(
-    endpoint: Endpoint, request: Mapping[str, Any], match: Match | None
+    endpoint: Endpoint, request: Mapping[str, Any], asked: Asked = ALONE
 ) -> AsyncGenerator[ChatCompletionChunk, None]:
-    if match is not None:
-        async with aclosing(astreamed(endpoint, request, match)) as planned:
+    if asked.match is not None:
+        async with aclosing(astreamed(endpoint, request, asked, asked.match)) as planned:
             async for chunk in planned:
                 yield chunk
         return
     client = await remote.async_client(endpoint)
-    opened = await client.chat.completions.create(**request)
+    opened = await client.chat.completions.create(**asked.request(endpoint, request))
     async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
         async for chunk in chunks:
-            yield chunk
+            yield asked.plain(request, chunk)

@@ -28,32 +28,14 @@ from . import remote
 from .plan_closing import close_later
 from .plan_ledger import Entry, Ledger, PlannedCall, Settled, canonical
 from .remote import Endpoint
+from .servers import plans_refused, remember_ours, remember_refusal
 
-__all__ = ["Match", "OpenPlan", "PlanClient", "is_ours", "plans_refused"]
+__all__ = ["Match", "OpenPlan", "PlanClient"]
 
 log = logging.getLogger(__name__)
 
 TTL_S = 30.0
 OUR_404S = frozenset({"model_not_found", "session_not_found", "variable_not_found"})
-
-_memory = threading.Lock()
-_refusing: set[str] = set()
-_accepting: set[str] = set()
-
-
-def plans_refused(endpoint: Endpoint) -> bool:
-    """This server has no plans: it was asked once, and the process remembers."""
-    return endpoint.base_url in _refusing
-
-
-def is_ours(endpoint: Endpoint) -> bool:
-    """This server has accepted a plan, so it knows the `parrot` object of a request. Another may refuse it."""
-    return endpoint.base_url in _accepting
-
-
-def _remember(servers: set[str], endpoint: Endpoint) -> None:
-    with _memory:
-        servers.add(endpoint.base_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +149,11 @@ class OpenPlan:
                 for push in pushes:  # to the end, also behind `parrot:done`: what is read out can be used again
                     self._handle(push)
         except _NotAPlan as error:
-            _remember(_refusing, self.endpoint)
+            remember_refusal(self.endpoint)
             log.debug("%s has no plans: %s", self.endpoint.base_url, error)
         except openai.APIStatusError as error:
             if error.status_code in (404, 405) and error.code not in OUR_404S:
-                _remember(_refusing, self.endpoint)
+                remember_refusal(self.endpoint)
             log.debug("the plan was refused: %s", error)
         except Exception as error:
             log.debug("the plan's line broke: %r", error)
@@ -204,7 +186,7 @@ class OpenPlan:
         match push.get("type"):
             case "parrot:accepted":
                 self.times.accepted = time.monotonic()
-                _remember(_accepting, self.endpoint)
+                remember_ours(self.endpoint)
                 self._accept(str(push["graph"]))
             case "parrot:call":
                 self._settled(push["call"])

@@ -21,7 +21,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from . import remote
-from .claims import claiming, settle_claim
+from .asked import Asked
 from .plan_client import Match
 from .plan_ledger import Outcome
 from .remote import Endpoint
@@ -44,10 +44,12 @@ ENDED = _Signal("the claim's stream has ended")
 class _Merged:
     """What becomes of one streamed call: the chunks so far, and how it ends."""
 
-    def __init__(self, request: Mapping[str, Any], match: Match) -> None:
+    def __init__(self, request: Mapping[str, Any], asked: Asked, match: Match) -> None:
         options = (request.get("extra_body") or {}).get("stream_options") or request.get("stream_options") or {}
         self._usage = bool(options.get("include_usage"))
+        self._asked = asked
         self._match = match
+        self._request = request
         self._heard = Heard()
 
     def rest(self) -> list[ChatCompletionChunk] | None:
@@ -60,17 +62,16 @@ class _Merged:
 
     def heard(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
         self._heard.hear(chunk)
-        (chunk.model_extra or {}).pop("parrot", None)
-        return chunk
+        return self._asked.plain(self._request, chunk)
 
     def end(self) -> None:
-        settle_claim(self._match, bool(self._heard.claimed), self._heard.text)
+        self._asked.settle(self._heard.claimed, self._heard.text)
 
 
 def streamed(
-    endpoint: Endpoint, request: Mapping[str, Any], match: Match
+    endpoint: Endpoint, request: Mapping[str, Any], asked: Asked, match: Match
 ) -> Generator[ChatCompletionChunk, None, None]:
-    merged = _Merged(request, match)
+    merged = _Merged(request, asked, match)
     if (rest := merged.rest()) is not None:
         yield from rest
         return
@@ -84,7 +85,7 @@ def streamed(
             with match.plan.claiming():
                 if left.is_set():  # looked at when the plan's end waits for this claim, not before
                     return
-                opened = remote.client(endpoint).chat.completions.create(**claiming(request, match))
+                opened = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
                 with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
                     for chunk in chunks:
                         inbox.put(chunk)
@@ -122,9 +123,9 @@ def _pushed_first(match: Match) -> bool:
 
 
 async def astreamed(
-    endpoint: Endpoint, request: Mapping[str, Any], match: Match
+    endpoint: Endpoint, request: Mapping[str, Any], asked: Asked, match: Match
 ) -> AsyncGenerator[ChatCompletionChunk, None]:
-    merged = _Merged(request, match)
+    merged = _Merged(request, asked, match)
     if (rest := merged.rest()) is not None:
         for chunk in rest:
             yield chunk
@@ -137,7 +138,7 @@ async def astreamed(
                 return
             client = await remote.async_client(endpoint)
             with match.plan.claiming():
-                opened = await client.chat.completions.create(**claiming(request, match))
+                opened = await client.chat.completions.create(**asked.request(endpoint, request))
                 async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
                     async for chunk in chunks:
                         inbox.put_nowait(chunk)

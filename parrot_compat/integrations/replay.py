@@ -13,6 +13,8 @@ from typing import Any
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from .asked import claim_of
+
 __all__ = ["Heard", "chunks_of", "completion_of"]
 
 DELTAS = ("content", "refusal", "reasoning_content", "reasoning")
@@ -36,9 +38,8 @@ class Heard:
     """What the server said, on the last chunk, about the claim."""
 
     def hear(self, chunk: ChatCompletionChunk) -> None:
-        receipt = (chunk.model_extra or {}).get("parrot")
-        if isinstance(receipt, Mapping) and "claimed" in receipt:
-            self.claimed = bool(receipt["claimed"])
+        if (claimed := claim_of(chunk)) is not None:
+            self.claimed = claimed
         for choice in chunk.choices:
             self.begun = True
             self.text += choice.delta.content or ""

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from parrot_compat.integrations import plan_calls
-from parrot_compat.integrations.plan_client import PlanClient, is_ours, plans_refused
+from parrot_compat.integrations.asked import Asked
+from parrot_compat.integrations.plan_client import PlanClient
 from parrot_compat.integrations.plan_ledger import PlannedCall, Settled
 from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.servers import is_ours, plans_refused
 
 from .other_server import OtherServer
 
@@ -52,7 +54,7 @@ def test_a_server_without_plans_is_remembered(other: OtherServer) -> None:
     assert plan is not None
     match = plan.find(BODY)
     assert match is not None
-    answer = plan_calls.complete(endpoint, {**BODY, "model": "m"}, match)
+    answer = plan_calls.complete(endpoint, {**BODY, "model": "m"}, Asked(match))
     assert answer.choices[0].message.content == "you said hello"
     assert plans_refused(endpoint) and not is_ours(endpoint)
     assert PlanClient(endpoint).submit(CALLS) is None

@@ -28,6 +28,7 @@ from parrot_compat.integrations import plan_calls, remote
 from .errors import sdk_errors
 from .groups import run_together, whole_batch
 from .planner import planner
+from .provenance import grouped
 from .settings import ParrotSettings
 from .structured import Method, Schema, structured_format, structured_parser, tool_arguments, with_raw
 from .wire import chat_chunk, chat_result, request_messages, sum_usage
@@ -54,9 +55,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
-        planned = planner.match(self._endpoint, request, run_manager)
+        asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            return chat_result(plan_calls.complete(self._endpoint, request, planned))
+            return chat_result(plan_calls.complete(self._endpoint, request, asked))
 
     async def _agenerate(
         self,
@@ -66,9 +67,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
-        planned = planner.match(self._endpoint, request, run_manager)
+        asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            return chat_result(await plan_calls.acomplete(self._endpoint, request, planned))
+            return chat_result(await plan_calls.acomplete(self._endpoint, request, asked))
 
     def _stream(
         self,
@@ -78,9 +79,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
-        planned = planner.match(self._endpoint, request, run_manager)
+        asked = planner.asked(self._endpoint, request, run_manager)
         # Leaving the block closes the connection, and the server stops the work.
-        with sdk_errors(), closing(plan_calls.stream(self._endpoint, request, planned)) as events:
+        with sdk_errors(), closing(plan_calls.stream(self._endpoint, request, asked)) as events:
             for event in events:
                 if (chunk := chat_chunk(event)) is None:
                     continue
@@ -96,9 +97,9 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
-        planned = planner.match(self._endpoint, request, run_manager)
+        asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            async with aclosing(plan_calls.astream(self._endpoint, request, planned)) as events:
+            async with aclosing(plan_calls.astream(self._endpoint, request, asked)) as events:
                 async for event in events:
                     if (chunk := chat_chunk(event)) is None:
                         continue
@@ -120,7 +121,7 @@ class ChatParrot(ParrotSettings):
         run_id: uuid.UUID | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """All prompts at once; LangChain's own takes one after the other. (`agenerate` is concurrent already.)"""
+        """All prompts at once; LangChain's own takes one after the other. (Its `agenerate` is concurrent already.)"""
         shared: dict[str, Any] = {"tags": tags, "metadata": metadata, "run_name": run_name, **kwargs}
         ask = super().generate
         if len(messages) < 2:
@@ -129,7 +130,8 @@ class ChatParrot(ParrotSettings):
         def run(index: int) -> LLMResult:
             return ask([messages[index]], stop, callbacks, run_id=run_id if index == 0 else None, **shared)
 
-        results = run_together(len(messages), run)
+        with grouped(len(messages)):
+            results = run_together(len(messages), run)
         return LLMResult(
             generations=[result.generations[0] for result in results],
             llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
@@ -145,7 +147,23 @@ class ChatParrot(ParrotSettings):
         **kwargs: Any,
     ) -> list[AIMessage]:
         wide = whole_batch(config, len(inputs))
-        return super().batch(inputs, wide, return_exceptions=return_exceptions, **kwargs)
+        with grouped(len(inputs)):
+            return super().batch(inputs, wide, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        with grouped(len(inputs)):
+            return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        with grouped(len(messages)):
+            return await super().agenerate(messages, *args, **kwargs)
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return sum_usage(_llm_outputs)

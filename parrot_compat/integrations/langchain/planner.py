@@ -3,7 +3,7 @@
 The hook is LangChain's own (`register_configure_hook`): the planner is one more callback handler of every run.
 When a run begins it finds what runs and with what, evaluates that symbolically (`walk`), and sends the calls it
 finds as one plan; after an opaque step it begins again with the step's real output. The app then runs as it
-always does, and each call of its models asks `match` first.
+always does, and each call of its models says here what it is about to ask.
 
 The invariant: whatever goes wrong in here, the app does not notice.
 """
@@ -20,16 +20,18 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.base import RunManagerMixin
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableSequence
 from langchain_core.tracers.context import register_configure_hook
 
+from parrot_compat.integrations.asked import ALONE, Asked
 from parrot_compat.integrations.plan_calls import body_of
-from parrot_compat.integrations.plan_client import Match
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
 from .kinds import kind_of
 from .plans import PlanBook, RunPlan
+from .provenance import Formatted, hints_of, stage_of_group
 from .runs import Call, Run, Runs, calling_frames, child_of, step_number, surrounding_run, unbound
 from .switches import is_on, is_switched_off
 from .values import UNKNOWN
@@ -107,6 +109,7 @@ class Planner(BaseCallbackHandler):
             return
         call = _call(parent, inputs, tags)
         run = Run(run_id, parent, call.runnable, call.streamed)
+        run.inputs = inputs if kwargs.get("run_type") == "prompt" else None
         self._runs.begin(run)
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
             self._plan_run(run, call, tags or (), name)
@@ -133,6 +136,10 @@ class Planner(BaseCallbackHandler):
 
     @_softly
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = self._runs.get(run_id)
+        if run is not None and run.parent is not None and isinstance(outputs, PromptValue):
+            # Where no plan answers, the server is told which of the prompt's text are values.
+            run.parent.formatted = Formatted(run.runnable, run.inputs, outputs)
         self._end(run_id, failed=False)
 
     @_softly
@@ -199,30 +206,30 @@ class Planner(BaseCallbackHandler):
 
     # ---- answering -------------------------------------------------------------------------------
 
-    def match(
-        self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: RunManagerMixin | None
-    ) -> Match | None:
-        """The planned call that this request of a model is. Never raises, never blocks."""
-        found = None
+    def asked(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: RunManagerMixin | None) -> Asked:
+        """The planned call that this request of a model is, and what is known of it. Never raises, never blocks."""
+        asked = ALONE
         try:
-            found = self._match(endpoint, request, run_manager)
+            asked = self._asked(endpoint, request, run_manager)
         except Exception:
-            log.debug("the planner failed to match a request; it is made as it is", exc_info=True)
-        if found is None:
+            log.debug("the planner failed on a request; it is made as it is", exc_info=True)
+        if asked.match is None:
             self.book.count(direct=1)
-        return found
+        return asked
 
-    def _match(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Match | None:
+    def _asked(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Asked:
         run_id, parent_id = _model_run.get() if run_manager is None else (run_manager.run_id, run_manager.parent_run_id)
         run = self._runs.get(parent_id) or self._runs.get(surrounding_run())
-        plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)] if run is not None else []
+        if run is None:
+            return Asked(hints=partial(hints_of, (), ())) if stage_of_group.get() is not None else ALONE
+        plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)]
         body = body_of(request) if plans else None
-        if body is None:
-            return None
-        found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+        found = None
+        if body is not None:
+            found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
         if found is not None and run_id is not None:
             found.plan.takers[found.call] = run_id
-        return found
+        return Asked(found, partial(hints_of, run.formatted_around(), request["messages"]))
 
 
 def _call(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from parrot_compat.integrations.plan_client import Match, OpenPlan, PlanClient, plans_refused
+from parrot_compat.integrations.plan_client import Match, OpenPlan, PlanClient
 from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.servers import plans_refused
 
 from .drafts import Draft
 from .walk import Walk

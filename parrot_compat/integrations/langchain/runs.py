@@ -31,6 +31,7 @@ from .values import UNKNOWN
 
 if TYPE_CHECKING:
     from .plans import RunPlan
+    from .provenance import Formatted
 
 __all__ = ["Call", "Run", "Runs", "calling_frames", "child_of", "step_number", "surrounding_run", "unbound"]
 
@@ -43,7 +44,7 @@ STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 class Run:
     """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
 
-    __slots__ = ("id", "is_compiled", "is_streamed", "parent", "plans", "runnable")
+    __slots__ = ("formatted", "id", "inputs", "is_compiled", "is_streamed", "parent", "plans", "runnable")
 
     def __init__(
         self, id: UUID, parent: Run | None, runnable: Any, is_streamed: bool = False, is_compiled: bool = False
@@ -54,6 +55,20 @@ class Run:
         self.is_streamed: bool = is_streamed or (parent is not None and parent.is_streamed)
         self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
         self.plans: list[RunPlan] = []
+        self.inputs: Any = None
+        """Of prompts only."""
+        self.formatted: Formatted | None = None
+        """The prompt that was formatted last, directly under this run."""
+
+    def formatted_around(self) -> list[Formatted]:
+        """The latest prompts of this run and of those it is in, inside out."""
+        found, run = [], self
+        while True:
+            if run.formatted is not None:
+                found.append(run.formatted)
+            if run.parent is None:
+                return found
+            run = run.parent
 
     def plans_around(self) -> Iterator[RunPlan]:
         """The plans of this run and of those it is in, inside out."""

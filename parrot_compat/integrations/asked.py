@@ -1,0 +1,78 @@
+"""A request on its way out: what answers it if it was planned, and what the server is told of it if it is asked.
+
+It knows the `parrot` object and requests as the SDK takes them.
+
+The invariant: hints go only to servers that know them, and the app never sees the receipt for hints it did not give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from .plan_client import Match
+from .remote import Endpoint
+from .servers import is_ours, learn_whether_ours
+
+__all__ = ["ALONE", "Asked", "Hints", "claim_of"]
+
+Answer = TypeVar("Answer", ChatCompletion, ChatCompletionChunk)
+Hints = Callable[[], Mapping[str, Any]]
+"""What is known of a call, as members of the `parrot` object; worked out only if it is to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    match: Match | None = None
+    """The planned call that the request is."""
+    hints: Hints | None = None
+
+    def request(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The request as it is sent: with a claim where there is something to claim, and with hints."""
+        extra = request.get("extra_body") or {}
+        if "parrot" in extra:
+            return request  # the app says itself what it wants to say
+        claim = self.match.claim() if self.match is not None else None
+        told = {**self._told(endpoint), **(claim or {})}
+        return {**request, "extra_body": {**extra, "parrot": {"v": 1, **told}}} if told else request
+
+    def _told(self, endpoint: Endpoint) -> Mapping[str, Any]:
+        if self.hints is None:
+            return {}
+        if not is_ours(endpoint):
+            learn_whether_ours(endpoint)
+            return {}
+        return self.hints()
+
+    def answered(self, request: Mapping[str, Any], answer: ChatCompletion) -> ChatCompletion:
+        """The answer as the plain request would have brought it."""
+        claimed = claim_of(answer)
+        self.settle(claimed, answer.choices[0].message.content if len(answer.choices) == 1 else None)
+        return self.plain(request, answer)
+
+    def plain(self, request: Mapping[str, Any], answer: Answer) -> Answer:
+        """The answer, or a piece of it, without the receipt, unless the app asked for one."""
+        if "parrot" not in (request.get("extra_body") or {}):
+            (answer.model_extra or {}).pop("parrot", None)
+        return answer
+
+    def settle(self, claimed: bool | None, text: str | None) -> None:
+        """How the request was answered in the end."""
+        if self.match is None:
+            return
+        if claimed:
+            self.match.answered("claimed", text or "")
+        else:
+            self.match.answered("direct")
+
+
+ALONE = Asked()
+
+
+def claim_of(answer: ChatCompletion | ChatCompletionChunk) -> bool | None:
+    """What the receipt says of a claim; `None` where it says nothing."""
+    receipt = (answer.model_extra or {}).get("parrot")
+    return bool(receipt["claimed"]) if isinstance(receipt, Mapping) and "claimed" in receipt else None
