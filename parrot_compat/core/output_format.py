@@ -1,0 +1,101 @@
+"""Output formats: what form an answer must have. Schemas are kept as canonical JSON text, so that formats are equal
+when they mean the same and can be keys.
+
+They know nothing of how a form is enforced: an engine that `obeys_formats` does that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import BadSchema
+
+__all__ = ["AnyJson", "Choice", "Grammar", "JsonSchema", "OutputFormat", "Regex", "ToolCalls", "ToolStyle", "size_of"]
+
+MAX_CHARACTERS = 65_536
+"""Of a schema, a regular expression, a grammar or all choices together. Longer ones are refused unread."""
+
+ToolStyle = Literal["hermes", "llama3_json", "mistral"]
+"""How a family of models writes that it calls a tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyJson:
+    """Any JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    schema: str
+    strict: bool = True
+    """False: keywords that no engine can hold an answer to are passed over; they are an error where it is true."""
+
+    @classmethod
+    def of(cls, schema: Any, strict: bool = True) -> JsonSchema:
+        """Errors: `BadSchema`."""
+        return cls(_canonical(schema), strict)
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these texts."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A context-free grammar, as Lark (`start: …`) or GBNF (`root ::= …`) writes it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """Nothing but calls of these tools, each with arguments that are valid against its schema."""
+
+    tools: tuple[tuple[str, str], ...]
+    """Name, and schema of the arguments as canonical JSON."""
+    style: ToolStyle
+    is_parallel: bool = True
+    """False: exactly one call."""
+
+    @classmethod
+    def of(cls, tools: Sequence[tuple[str, Mapping[str, Any]]], style: ToolStyle, is_parallel: bool) -> ToolCalls:
+        """Errors: `BadSchema`."""
+        return cls(tuple((name, _canonical(schema)) for name, schema in tools), style, is_parallel)
+
+
+OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls
+
+
+def size_of(format: OutputFormat) -> int:
+    """Characters to read. Errors: `BadSchema` where they are too many."""
+    match format:
+        case AnyJson():
+            size = 0
+        case JsonSchema(schema=text) | Regex(pattern=text) | Grammar(text=text):
+            size = len(text)
+        case Choice(texts=texts):
+            size = sum(map(len, texts))
+        case ToolCalls(tools=tools):
+            size = sum(len(name) + len(schema) for name, schema in tools)
+    if size > MAX_CHARACTERS:
+        raise BadSchema(f"the output format has {size} characters; at most {MAX_CHARACTERS} are read")
+    return size
+
+
+def _canonical(schema: Any) -> str:
+    """Members keep their order: it is the order in which the answer has them."""
+    try:
+        return json.dumps(schema, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadSchema(f"the schema is not JSON: {error}") from None

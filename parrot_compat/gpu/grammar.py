@@ -1,0 +1,287 @@
+"""Grammars: which tokens an answer in a wanted form may go on with, and how it comes to an end in time.
+
+The only module that imports llguidance. Whoever needs it imports it when a form is asked for, so that everything else
+runs without the library. It knows formats and tokens; nothing of sequences, steps or how tokens are drawn.
+
+The invariant: the tokens that a `Form` has taken are always the beginning of a text that its grammar accepts; once few
+are left, a way to such an end that fits into them is known, if one was found when they became few.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import llguidance
+import numpy as np
+import numpy.typing as npt
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from ..core.errors import BadSchema
+from ..core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls, size_of
+from .closing import Closings, mask_of
+
+__all__ = ["Form", "Grammars"]
+
+_LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=500_000,
+    step_lexer_fuel=100_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,
+    max_grammar_size=200_000,
+    precompute_large_lexemes=False,
+    verbose_errors=False,
+)
+"""Milliseconds for what people write; what needs more is refused."""
+_JSON: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As `json.dumps` writes it, and as chat templates show it. Free whitespace is a place where models stay for ever."""
+_KEPT = 64
+"""Compiled grammars."""
+_WATCHED = 128
+"""So many tokens before the last one at least, and half as many as the format has characters, the end is in sight."""
+_MOST_WATCHED = 4096
+_MOST_STATES = 70_000
+"""Places of a regular expression once its counted repetitions are written out."""
+_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<low>\d{1,9})?(?:,(?P<high>\d{1,9})?)?\}|.", re.DOTALL)
+
+
+class Grammars:
+    """The grammars of one vocabulary."""
+
+    def __init__(self, tokenizer: str, vocabulary: int, eos_token_ids: Sequence[int]) -> None:
+        """`tokenizer` is the text of a tokenizer.json."""
+        self._ends = tuple(dict.fromkeys(eos_token_ids)) or (0,)
+        self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(self._ends))
+        self._vocabulary = vocabulary
+        self._closings = Closings(self._tokens, self._ends)
+        self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
+
+    def check(self, format: OutputFormat) -> None:
+        """Errors: `BadSchema` where it cannot be compiled, or where no answer of this form is found."""
+        matcher = self._matcher(format)
+        if self._closings.find(matcher, _MOST_WATCHED // 8) is None:
+            raise BadSchema(
+                "no answer of this output format was found: "
+                + (_first_line(matcher.get_error()) or "it may have none, or only very long ones")
+            )
+
+    def form(self, format: OutputFormat, *, ends_at_eos: bool = True) -> Form:
+        """The form of one answer. Errors: `BadSchema`."""
+        watched = min(_MOST_WATCHED, _WATCHED + size_of(format) // 2)
+        return Form(self._matcher(format), self._closings, self._ends, self._vocabulary, watched, ends_at_eos)
+
+    def _matcher(self, format: OutputFormat) -> llguidance.LLMatcher:
+        size_of(format)
+        compiled = self._compiled.get(format)
+        if compiled is None:
+            try:
+                source = _source(format)
+                compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)
+            except ValueError as error:  # half a surrogate pair, or a schema that the library cannot even begin with
+                raise BadSchema(f"the output format cannot be read: {error}") from None
+            if compiled.is_error():
+                raise BadSchema(f"the output format cannot be compiled: {_first_line(compiled.get_error())}")
+            self._compiled[format] = compiled
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(format)
+        return compiled.deep_copy()
+
+
+class Form:
+    """One answer on its way. Nothing of it is ever taken back, so it outlives the pages of its sequence."""
+
+    def __init__(
+        self,
+        matcher: llguidance.LLMatcher,
+        closings: Closings,
+        ends: tuple[int, ...],
+        vocabulary: int,
+        watched: int,
+        ends_at_eos: bool,
+    ) -> None:
+        self._matcher = matcher
+        self._closings = closings
+        self._ends = ends
+        self._vocabulary = vocabulary
+        self._watched = watched
+        self._ends_at_eos = ends_at_eos
+        self._closing: list[int] | None = None
+        self._search_at = watched
+        self.is_complete = False
+        """Nothing can come any more."""
+
+    def allowed(self, may_end: bool) -> npt.NDArray[np.bool_]:
+        """By token: may it come next? An end of the text may where it is complete, and `may_end` says so."""
+        mask = mask_of(self._matcher, self._vocabulary)
+        if not (may_end and self._ends_at_eos):
+            going_on = mask.copy()
+            going_on[list(self._ends)] = False
+            if going_on.any():
+                return going_on
+        if not mask.any():  # a limit of the library was met in the middle: an end is all that is left
+            mask[list(self._ends)] = True
+        return mask
+
+    def take(self, token: int, left: int) -> int:
+        """`token` was drawn and `left` more may be. What is taken: it, or where it leads too far from the end, the
+        next token of the way to the end."""
+        if token in self._ends:
+            self.is_complete = True
+            return token
+        if left >= self._watched:
+            self._consume(token)
+            return token
+        if self._closing is None and left <= self._search_at:
+            self._closing = self._closings.find(self._matcher, left + 1)
+            self._search_at = left // 2  # a search that found nothing was dear
+        if self._closing is not None and not self._stays_near(token, left, self._closing):
+            token, *self._closing = self._closing or self._ends[:1]
+            if token in self._ends:
+                self.is_complete = True
+                return token
+            self._consume(token)
+        elif self._closing is None:
+            self._consume(token)
+        return token
+
+    def _stays_near(self, token: int, left: int, closing: list[int]) -> bool:
+        """Take the token if the end can be reached after it, else stay."""
+        if closing and token == closing[0]:
+            self._closing = closing[1:]
+            self._consume(token)
+            return True
+        self._consume(token)
+        if len(closing) <= left and self._closings.closes(self._matcher, closing):
+            return True
+        found = self._closings.find(self._matcher, left)
+        if found is not None and len(found) <= left:
+            self._closing = found
+            return True
+        self._matcher.rollback(1)
+        self.is_complete = False
+        return False
+
+    def _consume(self, token: int) -> None:
+        self._matcher.consume_token(token)
+        self.is_complete = self._matcher.is_stopped()
+
+
+# ---- formats as the library writes them -------------------------------------------------------------------
+
+
+def _source(format: OutputFormat) -> str:
+    matcher = llguidance.LLMatcher
+    match format:
+        case AnyJson():
+            return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)  # type: ignore[arg-type]
+        case JsonSchema(schema=schema, strict=strict):
+            options = _JSON | {"lenient": not strict}
+            return matcher.grammar_from_json_schema(_schema(schema), overrides=options)  # type: ignore[arg-type]
+        case Regex(pattern=pattern):
+            _check_repeats(pattern)
+            return matcher.grammar_from_regex(pattern)
+        case Choice(texts=texts):
+            if not texts or not all(texts):
+                raise BadSchema("a choice needs texts, and none of them empty")
+            return matcher.grammar_from_lark("start: " + " | ".join(map(_literal, texts)))
+        case Grammar(text=text):
+            _check_repeats(text)
+            return matcher.grammar_from_lark(_lark(text))
+        case ToolCalls():
+            return matcher.grammar_from_lark(_tool_calls(format))
+
+
+def _lark(text: str) -> str:
+    if "::=" not in text:
+        return text
+    try:
+        return gbnf_to_lark(text)
+    except Exception as error:  # the library's converter raises what it stumbles over
+        raise BadSchema(f"the grammar cannot be read: {error}") from None
+
+
+def _schema(text: str) -> dict[str, Any]:
+    """The schema without options for the library in it. A name in `properties` is no option."""
+    schema = json.loads(text)
+    schema = {} if schema is True else {"enum": []} if schema is False else schema
+    if not isinstance(schema, dict):
+        raise BadSchema(f"a schema is an object or a boolean, not {text[:40]}")
+    _check_schema(schema)
+    schema.pop("x-guidance", None)
+    return schema
+
+
+def _check_schema(part: Any) -> None:
+    waiting = [part]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                if isinstance(pattern := members.get("pattern"), str):
+                    _check_repeats(pattern)
+                if isinstance(patterns := members.get("patternProperties"), dict):
+                    for pattern in patterns:
+                        _check_repeats(pattern)
+                waiting += members.values()
+            case list() as items:
+                waiting += items
+
+
+def _check_repeats(pattern: str) -> None:
+    """Counted repetitions multiply where they are nested: `(a{1000}){1000}` is a million states."""
+    sums, last = [0], 0
+    for found in _PIECES.finditer(pattern):
+        piece = found[0]
+        if piece == "(":
+            sums.append(0)
+        elif piece == ")" and len(sums) > 1:
+            last = sums.pop()
+            sums[-1] += last
+        elif found["low"] is not None or found["high"] is not None:
+            times = max(1, int(found["high"] or found["low"]))
+            sums[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = 1
+            sums[-1] += 1
+    if sum(sums) > _MOST_STATES:
+        raise BadSchema(f"the repetitions of a pattern come to {sum(sums)} places; at most {_MOST_STATES} are compiled")
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _tool_calls(format: ToolCalls) -> str:
+    if not format.tools:
+        raise BadSchema("there is no tool that could be called")
+    key = "parameters" if format.style == "llama3_json" else "arguments"
+    rules = []
+    for number, (name, schema) in enumerate(format.tools):
+        head = _literal(f'{{"name": {json.dumps(name)}, "{key}": ')
+        rules.append(f'tool_{number}: {head} arguments_{number} "}}"')
+        held = {"x-guidance": _JSON | {"lenient": True}, "type": "object", **_schema(schema)}
+        if not held.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
+            # a function takes the arguments that it names: none may be made up beside them
+            held.setdefault("additionalProperties", False)
+        rules.append(f"arguments_{number}: %json {json.dumps(held)}")
+    tools = " | ".join(f"tool_{number}" for number in range(len(format.tools)))
+    many = format.is_parallel
+    match format.style:
+        case "hermes":
+            more = ' ("\\n" call)*' if many else ""
+            start = f'start: call{more}\ncall: "<tool_call>\\n" tool "\\n</tool_call>"'
+        case "mistral":
+            more = ' (", " tool)*' if many else ""
+            start = f'start: "[" tool{more} "]"'
+        case "llama3_json":
+            more = ' ("; " tool)*' if many else ""
+            start = f"start: tool{more}"
+    return "\n".join([start, f"tool: {tools}", *rules])
+
+
+def _first_line(text: str) -> str:
+    return " ".join(text.split("<non-verbose/>")[0].split())[:300]
