@@ -53,7 +53,7 @@ class PlanClient:
 
 
 @dataclass(slots=True)
-class Times:
+class _Times:
     """When what happened, in seconds of the monotonic clock."""
 
     opened: float = field(default_factory=time.monotonic)
@@ -69,7 +69,7 @@ class OpenPlan:
         self.endpoint = endpoint
         self.calls = tuple(calls)
         self.nonce = uuid.uuid4().hex
-        self.times = Times()
+        self.times = _Times()
         self.takers: dict[str, uuid.UUID] = {}
         """The app's own name of the run that took a call."""
         self.sources: dict[str, str] = {}

@@ -19,7 +19,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.utils import AddableDict
 
-__all__ = ["UNKNOWN", "Markers", "Unknown", "is_known", "is_plain"]
+__all__ = ["Markers", "Unknown", "is_known", "is_plain"]
 
 SCALARS: frozenset[type] = frozenset(
     {str, int, float, bool, type(None), bytes, datetime.date, datetime.datetime, decimal.Decimal, uuid.UUID}
