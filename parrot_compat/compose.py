@@ -34,6 +34,9 @@ __all__ = ["Served", "embedded", "managing", "running"]
 
 Progress = Callable[[str], None]
 
+ENGINE_PROGRAM = "parrot_compat.gpu"
+"""The module that runs as each engine's process. Benchmarks put one in its place that gives recorded answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -113,7 +116,7 @@ def _checkpoint(model: str) -> tuple[str, Tokenizer]:
 
 
 async def _start(config: dict[str, Any]) -> Engine:
-    engine = ProcessEngine([sys.executable, "-m", "parrot_compat.gpu"], config)
+    engine = ProcessEngine([sys.executable, "-m", ENGINE_PROGRAM], config)
     await engine.start()
     return engine
 

@@ -19,14 +19,14 @@ __all__ = ["all_foreground", "capacity", "is_sustained"]
 PRECISION = 8
 PATIENCE = 3.0
 """A rate is sustained if all is done this many light-load completions after the last arrival."""
-WINDOW_S = 30.0
+WINDOW_S = 20.0
 LEAST_APPS = 8
 FARTHEST = 1024
 """Times the first rate: nothing slower or faster is tried."""
 
 
 def all_foreground(wanted: Round) -> Round:
-    """The arrivals of half a minute, and nothing that is there from the start; all of them have to finish."""
+    """The arrivals of its first seconds, and nothing that is there from the start; all of them have to finish."""
     arriving = sorted((app for app in wanted.apps if app.due_s > 0), key=lambda app: app.due_s)
     few = [app for number, app in enumerate(arriving) if app.due_s <= WINDOW_S or number < LEAST_APPS]
     return Round(apps=[dataclasses.replace(app, group="app") for app in few], at_once=wanted.at_once)

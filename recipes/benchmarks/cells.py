@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .clients import CallRecord, Client, Endpoint
 from .processor_time import Spent, Stopwatch
+from .recordings import Replay
 from .workloads import App, Round
 
 __all__ = ["AppRecord", "Cell", "Place", "run_cell"]
@@ -93,12 +94,24 @@ class Cell:
         return cls(**(value | known))
 
 
-async def run_cell(place: Place, wanted: Round, endpoint: Endpoint, pids: Collection[int]) -> Cell:
-    """Run the apps of a round in one lane, to their end. An app that fails is an error in the cell, not of it."""
+Replays = Callable[[App], Replay | None]
+
+
+async def run_cell(
+    place: Place,
+    wanted: Round,
+    endpoint: Endpoint,
+    pids: Collection[int],
+    replays: Replays = lambda app: None,
+) -> Cell:
+    """Run the apps of a round in one lane, to their end. An app that fails is an error in the cell, not of it.
+    `replays` is what the calls of an app are to say."""
     gc.collect()
     began, watch, start = time.time(), Stopwatch(pids), time.perf_counter()
     room = asyncio.Semaphore(wanted.at_once or len(wanted.apps))
-    running = [(app, asyncio.create_task(_run(app, endpoint, start, room))) for app in wanted.apps]
+    running = [
+        (app, asyncio.create_task(_run(app, Client(endpoint, replay=replays(app)), start, room))) for app in wanted.apps
+    ]
     try:
         records = await asyncio.gather(*(task for app, task in running if app.group != BACKGROUND))
         makespan = time.perf_counter() - start
@@ -112,10 +125,9 @@ async def run_cell(place: Place, wanted: Round, endpoint: Endpoint, pids: Collec
     return Cell(place=place, began=began, makespan_s=makespan, spent=watch.read(), apps=records)
 
 
-async def _run(app: App, endpoint: Endpoint, start: float, room: asyncio.Semaphore) -> AppRecord:
+async def _run(app: App, client: Client, start: float, room: asyncio.Semaphore) -> AppRecord:
     await asyncio.sleep(max(0.0, start + app.due_s - time.perf_counter()))
     async with room:
-        client = Client(endpoint)
         started, finished = time.perf_counter(), None
         answer = error = ""
         try:

@@ -23,7 +23,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, omit
+
+from .recordings import Line, Replay
 
 __all__ = ["CallRecord", "Client", "Endpoint"]
 
@@ -66,6 +68,8 @@ class Client:
 
     endpoint: Endpoint
     calls: list[CallRecord] = field(default_factory=list)
+    replay: Replay | None = None
+    """What the calls are to say, where answers are recorded."""
     first_text: float | None = None
     """When the first of the text that the app's user waits for was there."""
     waited_s: float = 0.0
@@ -76,8 +80,8 @@ class Client:
 
     def chat(self, max_tokens: int, *, name: str, streamed: bool = False) -> Runnable[Any, Any]:
         """The LangChain model. What nobody reads while it comes is not streamed."""
-        model = _chat_model(self.endpoint, max_tokens, streamed)
-        return model.with_config(run_name=name)
+        line = self._line(name, max_tokens)
+        return _chat_model(self.endpoint, line.tokens, streamed, line.seed).with_config(run_name=name)
 
     async def read(self, pieces: AsyncIterator[str]) -> str:
         """The awaited text of the app, read as its user would."""
@@ -90,10 +94,11 @@ class Client:
 
     async def ask(self, messages: Sequence[Message], max_tokens: int, *, name: str, awaited: bool = False) -> str:
         """One chat call through OpenAI's SDK; `awaited` text is streamed."""
-        record = CallRecord(name=name, prompt=_fingerprint(messages), max_tokens=max_tokens)
+        line = self._line(name, max_tokens)
+        record = CallRecord(name=name, prompt=_fingerprint(messages), max_tokens=line.tokens)
         self.calls.append(record)
-        request: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages), "max_tokens": max_tokens}
-        request |= {"temperature": 0, "extra_body": {"ignore_eos": True}}
+        request: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages), "temperature": 0}
+        request |= {"max_tokens": line.tokens, "seed": line.seed or omit, "extra_body": {"ignore_eos": True}}
         create = _sdk(self.endpoint.base_url).chat.completions.create
         record.submitted = time.perf_counter()
         try:
@@ -111,6 +116,9 @@ class Client:
             record.prompt_tokens, record.output_tokens = usage.prompt_tokens, usage.completion_tokens
             record.cached_tokens = (details and details.cached_tokens) or 0
         return record.text
+
+    def _line(self, name: str, max_tokens: int) -> Line:
+        return Line(0, max_tokens) if self.replay is None else self.replay.line(name, max_tokens)
 
     async def _ask_streaming(self, create: Any, request: dict[str, Any], record: CallRecord) -> Any:
         usage = None
@@ -138,7 +146,8 @@ def _sdk(base_url: str) -> AsyncOpenAI:
 
 
 @cache
-def _chat_model(endpoint: Endpoint, max_tokens: int, streamed: bool) -> BaseChatModel:
+def _chat_model(endpoint: Endpoint, max_tokens: int, streamed: bool, seed: int) -> BaseChatModel:
+    """A seed of 0 is none."""
     settings: dict[str, Any] = {
         "base_url": endpoint.base_url,
         "model": endpoint.model,
@@ -150,6 +159,7 @@ def _chat_model(endpoint: Endpoint, max_tokens: int, streamed: bool) -> BaseChat
         "extra_body": {"ignore_eos": True},
         "stream_usage": True,
         "disable_streaming": not streamed,
+        "seed": seed or None,
     }
     if endpoint.chat_class == "parrot":
         from parrot_compat.integrations.langchain import ChatParrot

@@ -230,8 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared |= {"versions": versions([vllm]), "commit": commit(), "date": today()}
     made = rows(counted, best, known, shared)
     made += [_row("memory", lane, "measured", [held / 2**30], "GiB", shared) for lane, held in memory.items()]
-    out = Console()
-    out.print(table(made, names), width=max(out.width, 150))
+    out = Console(width=max(Console().width, 150))
+    out.print(table(made, names))
     out.print(f"ceilings: {best.bytes_per_s / 1e9:.1f} GB/s, {best.flops / 1e9:.0f} GFLOP/s", highlight=False)
     if not options.any_load and counted:
         merge(made, RESULTS / "engine.csv")

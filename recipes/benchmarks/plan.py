@@ -31,6 +31,8 @@ class Asked:
     kv_gib: int = 2
     lanes: tuple[str, ...] = ("vllm", "s0", "ours")
     against: str | None = None
+    replay: bool = False
+    """Answers are recorded text, not what random weights say."""
 
     def shape(self, rate: float = 1.0) -> Shape:
         return Shape(tokens=self.scale, calls=self.calls, tool_s=self.tool_s, rate=rate)
@@ -100,6 +102,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     named("--lanes", default=",".join(DEFAULTS.lanes), help=f"the first is the baseline; there are {', '.join(LANES)}")
     named(
         "--against", metavar="URL", help="a server that runs already (…/v1, serving the model as m), in place of vLLM"
+    )
+    named(
+        "--replay", action="store_true", help="real forward passes, recorded answers: lengths and copies are an app's"
     )
     named("--kv-gib", type=int, default=DEFAULTS.kv_gib, help="KV of each server")
     named("--name", help="of the run (default: made of model and scale)")

@@ -181,7 +181,7 @@ def _row(
         variant=variant,
         load="" if load is None else f"{load:g}",
         rtt_ms=rtt_ms,
-        model=asked["model"],
+        model=f"{asked['model']}, recorded answers" if asked.get("replay") else asked["model"],
         scale=f"tokens {asked['scale']:g}, calls {asked['calls']:g}",
         system=lane,
         metric=metric,

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .checkpoints import facts
+from .recordings import FOLDER
 
 __all__ = [
     "MODEL",
@@ -61,6 +62,8 @@ class Setting:
     context_tokens: int
     kv_gib: int = 2
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    recordings: Path | None = None
+    """Answers are the recorded ones that lie here."""
     has_gpu: bool = field(default_factory=lambda: shutil.which("nvidia-smi") is not None)
 
     @property
@@ -80,6 +83,9 @@ class Setting:
             if not name.startswith(("PARROT_", "VLLM_", "OMP_", "KMP_"))
         }
         kept |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+        kept["PYTHONPATH"] = f"{ROOT}:{kept.get('PYTHONPATH', '')}".rstrip(":")
+        if self.recordings is not None:
+            kept[FOLDER] = str(self.recordings)
         if self.has_gpu:
             return kept
         preloads = [path for path in (_tcmalloc(), VLLM / "lib" / "libiomp5.so") if path and path.exists()]
@@ -116,6 +122,8 @@ async def vllm_server(setting: Setting, log: Path) -> AsyncIterator[Server]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(setting.context_tokens)]
     command += ["--enable-prompt-tokens-details", "--uvicorn-log-level", "warning"]
     environment = setting.environment() | {"VLLM_NO_USAGE_STATS": "1"}
+    if setting.recordings is not None:
+        command += ["--logits-processors", "recipes.benchmarks.replaying_vllm:ReplayProcessor"]
     if setting.has_gpu:
         command += ["--kv-cache-memory-bytes", str(setting.kv_gib << 30)]
     else:
@@ -143,27 +151,16 @@ async def parrot_server(
 ) -> AsyncIterator[Server]:
     ready = log.with_suffix(".ready")
     ready.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "parrot_compat",
-        "serve",
-        "--port",
-        "0",
-        "--ready-file",
-        str(ready),
-        "--drain",
-        "1",
-    ]
+    program = "parrot_compat" if setting.recordings is None else "recipes.benchmarks.replaying_server"
+    command = [sys.executable, "-m", program, "serve", "--port", "0", "--ready-file", str(ready)]
+    command += ["--drain", "1"]
     if upstream is not None:
         command += ["--upstream", upstream, "--model", MODEL]
     else:
         command += ["--model", str(setting.checkpoint), "--served-model-name", MODEL, "--dtype", setting.dtype]
         command += ["--max-model-len", str(setting.context_tokens), "--kv-tokens", str(setting.kv_tokens)]
         command += ["--threads", str(setting.threads)]
-    environment = setting.environment()
-    environment["PYTHONPATH"] = f"{ROOT}:{environment.get('PYTHONPATH', '')}".rstrip(":")
-    with _process([*command, *options], environment, log) as process:
+    with _process([*command, *options], setting.environment(), log) as process:
         await _wait(process, log, ready.exists)
         base_url = str(json.loads(ready.read_text())["base_url"])
         notes = {} if upstream else {"kv_tokens": str(setting.kv_tokens)}

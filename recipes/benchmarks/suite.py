@@ -29,10 +29,12 @@ from .clients import Endpoint
 from .equality import wrong_lengths
 from .lanes import RunningLane, running
 from .plan import Asked, Planned, parse, planned
+from .recordings import Prose, Recordings, Replay
 from .results import RESULTS_FILE, RowKey, good_rounds, merge, read_rows, summarise
 from .runs import RESULTS, OtherRun, Run, versions
 from .servers import ServerFailed, Setting
 from .tables import markdown, table, write_readme
+from .workloads import Round
 
 __all__ = ["Suite", "main"]
 
@@ -54,6 +56,9 @@ class Suite:
         self.checkpoint = folder(asked.model)
         self.cells = list(run.cells())
         self.deadline = float("inf")
+        self.recordings = Recordings(run.folder / "recordings") if asked.replay else None
+        if self.recordings is not None:
+            self.recordings.folder.mkdir(exist_ok=True)
 
     def good(self) -> dict[RowKey, list[dict[str, Cell]]]:
         return good_rounds(self.cells, self.asked.lanes, any_load=self.any_load)
@@ -93,21 +98,29 @@ class Suite:
     async def _warm_up(self, row: Planned, places: Places, rate: float, number: int) -> None:
         """A small round that is not written down: connections, imports, kernels of these shapes."""
         calls = WARM_UP_CALLS
-        wanted = row.build(self.asked, self.checkpoint, f"warm-up {row.rtt_ms} {number}", rate=rate, calls=calls)
-        for name, (endpoint, pids) in places.items():
-            await run_cell(self._place(row, -1, name), wanted, endpoint, pids)
+        seed = f"warm-up {row.rtt_ms} {number}"
+        for name in places:
+            wanted = row.build(self.asked, self.checkpoint, seed, rate=rate, calls=calls)
+            await self._run(self._place(row, -1, name), wanted, places, seed)
 
     async def _round(self, row: Planned, places: Places, rate: float, number: int) -> None:
         names = list(places)
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            endpoint, pids = places[name]
             # built again for each lane: what an app closes over is its own
-            wanted = row.build(self.asked, self.checkpoint, f"round {row.rtt_ms} {row.load} {number}", rate=rate)
-            cell = await run_cell(self._place(row, number, name), wanted, endpoint, pids)
+            seed = f"round {row.rtt_ms} {row.load} {number}"
+            wanted = row.build(self.asked, self.checkpoint, seed, rate=rate)
+            cell = await self._run(self._place(row, number, name), wanted, places, seed)
             self.run.add(cell)
             self.cells.append(cell)
             self._complain(cell)
+
+    async def _run(self, place: Place, wanted: Round, places: Places, seed: str) -> Cell:
+        endpoint, pids = places[place.lane]
+        if self.recordings is None:
+            return await run_cell(place, wanted, endpoint, pids)
+        recordings, prose = self.recordings, Prose(self.checkpoint, f"says {place.row} {seed}")
+        return await run_cell(place, wanted, endpoint, pids, lambda app: Replay(recordings, prose, app.key, app.says))
 
     def _place(self, row: Planned, number: int, lane: str) -> Place:
         return Place(
@@ -136,13 +149,12 @@ class Suite:
         if name not in known:
             self.console.print(f"{name}: finding the rate that {self.asked.lanes[0]} can bear", style="dim")
             lane = self.asked.lanes[0]
-            endpoint, pids = places[lane]
             tries = iter(range(1000))
 
             async def at(rate: float) -> Cell:
                 seed = f"capacity {row.rtt_ms} {next(tries)}"
                 wanted = all_foreground(row.build(self.asked, self.checkpoint, seed, rate=rate))
-                return await run_cell(self._place(row, -1, lane), wanted, endpoint, pids)
+                return await self._run(self._place(row, -1, lane), wanted, places, seed)
 
             known[name] = await capacity(at, 1.0)
             self.run.save()
@@ -163,9 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         kv_gib=options.kv_gib,
         lanes=tuple(options.lanes.split(",")),
         against=options.against,
+        replay=options.replay,
     )
     rows = planned(options.workloads, _numbers(options.rtt), _numbers(options.load))
-    name = options.name or f"suite-{Path(asked.model).name}-{asked.scale:g}".replace(":", "-")
+    replayed = "-replay" if asked.replay else ""
+    name = options.name or f"suite-{Path(asked.model).name}-{asked.scale:g}{replayed}".replace(":", "-")
     as_json = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(asked).items()}
     try:
         run = Run.open(name, as_json, resume=options.resume)
@@ -194,6 +208,7 @@ async def _measure(suite: Suite, rows: Sequence[Planned]) -> None:
         checkpoint=suite.checkpoint,
         context_tokens=facts(suite.checkpoint)["max_position_embeddings"],
         kv_gib=asked.kv_gib,
+        recordings=None if suite.recordings is None else suite.recordings.folder,
     )
     with suite.console.status(f"starting {', '.join(asked.lanes)} (vLLM takes a minute)"):
         stack = AsyncExitStack()
@@ -208,8 +223,7 @@ async def _measure(suite: Suite, rows: Sequence[Planned]) -> None:
 def _show(suite: Suite, *, keep: bool) -> None:
     """The table; the CSV, the plots and README where the run is a result and not a trial."""
     rows = summarise(suite.good(), suite.asked.lanes, suite.run.facts)
-    out = Console()
-    out.print(table(rows, suite.asked.lanes), width=max(out.width, 120))
+    Console(width=max(Console().width, 120)).print(table(rows, suite.asked.lanes))
     if not keep or not rows:
         return
     merge(rows, RESULTS / RESULTS_FILE)

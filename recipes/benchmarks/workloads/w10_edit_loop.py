@@ -1,11 +1,12 @@
 """W10, an edit loop: draft → review → rewrite, three times, where a rewrite copies most of what it is given.
 
-Models with random weights do not copy; what drafting from variables is worth shows only with recorded text, or with a
-trained model.
+Models with random weights do not copy: with `--replay` a rewrite is the text before it with three sentences changed,
+and a review quotes the three. Only then does the row say what drafting from variables is worth.
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -47,14 +48,28 @@ def _documents(shape: Shape, text: FreshText, *, documents: int) -> Round:
         async def run(client: Client) -> str:
             return await client.read(_edit(client, shape).astream(values, client.config))
 
-        return App(key=f"document-{number}", run=run)
+        return App(key=f"document-{number}", run=run, says=_says(shape, text))
 
     return Round(apps=[document(number) for number in range(shape.count(documents))])
+
+
+def _says(shape: Shape, text: FreshText) -> dict[str, str]:
+    """What an editor would: each review quotes three sentences, and each rewrite has others in their place."""
+    said = {"draft": text.passage(shape.length(TEXT))}
+    sentences = re.split(r"(?<=[.:]) ", said["draft"])
+    for number in range(REWRITES):
+        places = [len(sentences) * part // 6 for part in (1, 3, 5)]
+        quotes = " ".join(f"{sentences[place]!r} is weak." for place in places)
+        said[f"review-{number}"] = f"{quotes} {text.passage(shape.length(REVIEW // 2))}"
+        for place in places:
+            sentences[place] = f"{text.passage(max(4, shape.length(20)))}."
+        said[f"rewrite-{number}"] = " ".join(sentences)
+    return said
 
 
 WORKLOAD = Workload(
     name="w10",
     title="edit loop",
     variants={f"documents{documents}": partial(_documents, documents=documents) for documents in (1, 4, 8)},
-    notes="Random weights do not copy: the gain of drafting from variables is not in this row.",
+    notes="Random weights do not copy: the gain of drafting from variables shows with recorded answers only.",
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..clients import Client
 from ..text import FreshText
@@ -44,6 +44,8 @@ class App:
     run: Callable[[Client], Awaitable[str]]
     due_s: float = 0.0
     """When it arrives, counted from the start of the round."""
+    says: Mapping[str, str] = field(default_factory=dict)
+    """By name of the call, what it says where answers are recorded and the text of this app matters."""
     group: str = "app"
     """Apps of one kind, reported together. `background` ends with the rest, and is no app to be finished."""
 

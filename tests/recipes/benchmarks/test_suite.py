@@ -5,6 +5,7 @@ What is asserted is structure and the equality of every token; never a time.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ pytest.importorskip("torch")
 from recipes.benchmarks.checkpoints import folder
 from recipes.benchmarks.lanes import LANES, RunningLane
 from recipes.benchmarks.plan import Asked, planned
+from recipes.benchmarks.recordings import Recordings
 from recipes.benchmarks.results import MAIN, read_rows, summarise
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.servers import Setting, parrot_server
@@ -31,9 +33,13 @@ NAMES = ("plain", "ours")
 
 @pytest.fixture(scope="module")
 async def lanes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, RunningLane]]:
-    """One server under two names: a second one would only cost time."""
+    """One server under two names: a second one would only cost time. It gives recorded answers where there are any."""
     logs = tmp_path_factory.mktemp("logs")
-    setting = Setting(checkpoint=folder("builtin:tiny"), context_tokens=8192, kv_gib=1, threads=1)
+    recordings = logs / "recordings"
+    recordings.mkdir()
+    setting = Setting(
+        checkpoint=folder("builtin:tiny"), context_tokens=8192, kv_gib=1, threads=1, recordings=recordings
+    )
     async with parrot_server(setting, logs / "server.log") as server:
         assert server.pid is not None
         chosen = {"plain": LANES[PLAIN], "ours": LANES["ours"]}
@@ -49,6 +55,7 @@ def suite(place: Path, *, resume: bool = False) -> Suite:
     return Suite(asked, run, rounds=1, any_load=True, console=Console(quiet=True))
 
 
+@pytest.mark.timeout(400)  # ten workloads: half a minute, and more where others work beside it
 async def test_all_workloads_run_in_every_lane_with_equal_answers(
     lanes: dict[str, RunningLane], tmp_path: Path
 ) -> None:
@@ -81,6 +88,21 @@ async def test_a_run_goes_on_where_it_was_stopped(lanes: dict[str, RunningLane],
     await again.measure(planned(["w01", "w03"], [0.0], []), lanes)
     places = [(cell.place.workload, cell.place.round) for cell in again.run.cells()]
     assert sorted(places) == [("w01", 0), ("w01", 0), ("w03", 0), ("w03", 0)]
+
+
+async def test_recorded_answers_are_given_in_every_lane(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
+    measured = suite(tmp_path)
+    measured.asked = dataclasses.replace(measured.asked, scale=0.25)
+    measured.recordings = Recordings(lanes["ours"].logs / "recordings")
+    rows = planned(["w10"], [0.0], [])
+    await measured.measure(rows, lanes)
+    apps = [app for cell in measured.cells for app in cell.apps]
+    assert len(apps) == 2
+    says = rows[0].build(measured.asked, measured.checkpoint, "round 0.0 None 0").apps[0].says
+    for app in apps:
+        assert {call.name: call.text for call in app.calls} == says
+        draft, rewrite = (set(says[name].split()) for name in ("draft", "rewrite-0"))
+        assert len(draft & rewrite) > 0.6 * len(draft)  # a rewrite copies
 
 
 async def test_what_is_past_its_minutes_is_left_for_later(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
