@@ -12,6 +12,10 @@ from typing import Literal, NewType
 from .prompt import Prompt
 
 __all__ = [
+    "LOGIT_BIASES",
+    "MOST_LOGPROBS",
+    "PENALTIES",
+    "REPETITION_PENALTIES",
     "Call",
     "CallId",
     "Finish",
@@ -19,6 +23,7 @@ __all__ = [
     "ResolvedSampling",
     "Sampling",
     "Stage",
+    "TokenLogprobs",
     "Usage",
     "VariableName",
 ]
@@ -39,7 +44,14 @@ class Finish(StrEnum):
     """`max_tokens` were drawn, or the context is full."""
 
 
-_DEFAULTED = ("max_tokens", "temperature", "top_p", "top_k", "min_p")  # fields a checkpoint has defaults for
+REPETITION_PENALTIES = (0.01, 100.0)
+"""Beyond these a logit could become infinite, which nothing can be drawn from."""
+PENALTIES = (-2.0, 2.0)
+LOGIT_BIASES = (-100.0, 100.0)
+MOST_LOGPROBS = 20
+
+# fields a checkpoint has defaults for
+_DEFAULTED = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +69,16 @@ class Sampling:
     """0 keeps all."""
     min_p: float | None = None
     """Tokens less likely than this share of the likeliest one are dropped."""
+    repetition_penalty: float | None = None
+    """Above 1, tokens of the prompt and of the output so far are less likely; 1 changes nothing."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that is in the output already."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit of a token as often as it is in the output already."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit), each token once, in ascending order."""
+    logprobs: int | None = None
+    """Tell the log probability of each drawn token, and of this many of the likeliest ones; `None`: tell nothing."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are not part of it."""
@@ -78,6 +100,11 @@ class Sampling:
             top_p=float(choose("top_p", 1.0)),
             top_k=int(choose("top_k", 0)),
             min_p=float(choose("min_p", 0.0)),
+            repetition_penalty=float(choose("repetition_penalty", 1.0)),
+            presence_penalty=float(self.presence_penalty),
+            frequency_penalty=float(self.frequency_penalty),
+            logit_bias=self.logit_bias,
+            logprobs=self.logprobs,
             seed=self.seed if self.seed is not None else seed,
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
@@ -96,12 +123,33 @@ class ResolvedSampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     asked: tuple[str, ...] = ()
     """Those of the fields above that the caller asked for, where a text engine has defaults of its own."""
+
+    @property
+    def has_penalties(self) -> bool:
+        """What is drawn depends on which tokens there are already."""
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """A drawn token's natural log probability, by the model's logits as they are: before bias, penalties, temperature
+    and filters. -inf is possible."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with theirs, likeliest first, as many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal, NewType, Protocol
 
-from .call import Finish, ResolvedSampling, Sampling, Usage
+from .call import Finish, ResolvedSampling, Sampling, TokenLogprobs, Usage
 from .prompt import Content
 
 __all__ = ["Chunk", "ContextId", "Engine", "EngineInfo", "EngineLoad", "Fill", "Filled", "Generate", "Scope"]
@@ -112,6 +112,8 @@ class Chunk:
     tokens: tuple[int, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One for each of `tokens` where the sampling asked for them, else empty."""
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .call import Call, Finish, Usage
+from .call import Call, Finish, TokenLogprobs, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
@@ -60,6 +60,8 @@ class TaskResult:
     started_s: float
     first_token_s: float
     finished_s: float
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One for each of `tokens` where they were asked for, else empty."""
 
 
 class Task:
@@ -275,6 +277,7 @@ class Task:
             started_s=self.started_s,
             first_token_s=self.first_token_s,
             finished_s=self.finished_s,
+            logprobs=tuple(item for chunk in self._chunks for item in chunk.logprobs),
         )
         self.output.close()
         self._leave()

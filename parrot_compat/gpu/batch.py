@@ -13,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
 
-__all__ = ["Batch", "BatchRow", "Draw"]
+__all__ = ["Batch", "BatchRow", "Draw", "Drawn"]
+
+Drawn = int | TokenLogprobs
+"""A drawn token: its id, or where its row asks for log probabilities, those with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,8 @@ class Draw:
     index: int
     """Position of the drawn token in the output, from 0. With the seed it fixes the random number used,
     so that neighbours, preemption and replay never change a sampled text."""
+    history: History | None = None
+    """The row's tokens so far. Only a sampling with penalties needs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.batch import Batch, BatchRow, Drawn
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
 from parrot_compat.gpu.kv.storage import KvStorage
+from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
@@ -48,7 +49,7 @@ class ModelRunner:
             self.device,
         )
 
-    def run(self, rows: Sequence[BatchRow]) -> list[int | None]:
+    def run(self, rows: Sequence[BatchRow]) -> list[Drawn | None]:
         """Compute every row's tokens into its pages; the token drawn for each row, `None` where none was asked."""
         if not rows:
             return []
@@ -56,11 +57,14 @@ class ModelRunner:
         with torch.inference_mode():
             batch = Batch.build(rows, self.config.page_size, self.device)
             logits = self._decoder.logits(batch, self._storage)
-            drawn = [] if logits is None else sample(logits, batch.draws, self.config.eos_token_ids)
-        tokens: list[int | None] = [None] * len(rows)
+            drawn: Sequence[Drawn] = ()
+            if logits is not None:
+                tokens = sample(logits, batch.draws, self.config.eos_token_ids)
+                drawn = with_logprobs(tokens, logits, batch.draws)
+        answers: list[Drawn | None] = [None] * len(rows)
         for row, token in zip(batch.drawn, drawn, strict=True):
-            tokens[row] = token
-        return tokens
+            answers[row] = token
+        return answers
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole pages, (source, target), in all layers."""

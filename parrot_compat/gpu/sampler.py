@@ -1,8 +1,8 @@
 """Draws the next token of every row of a step from its logits.
 
-Filters come in the order and with the edge cases of Hugging Face's logits processors: temperature, top-k,
-top-p, min-p. The random number of a draw is a function of (seed, index) alone and each filter works row by row,
-so a sampled text does not depend on its neighbours, on preemption or on replay.
+Bias and penalties (`penalties`) come first. Filters come in the order and with the edge cases of Hugging Face's logits
+processors: temperature, top-k, top-p, min-p. The random number of a draw is a function of (seed, index) alone and each
+filter works row by row, so a sampled text does not depend on its neighbours, on preemption or on replay.
 It knows nothing of models; when a text ends is the engine's decision (`ignore_eos` therefore bans nothing).
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
+from parrot_compat.gpu.penalties import adjusted
 
 __all__ = ["filter_scores", "sample", "uniform"]
 
@@ -26,8 +27,9 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
-    """One token per row of `logits` [rows, vocabulary]. Greedy takes the lowest id among equals."""
-    scores = _ban_endings(logits.float(), draws, eos_token_ids)
+    """One token per row of `logits` [rows, vocabulary], which stay as they are. Greedy takes the lowest id among
+    equals."""
+    scores = _ban_endings(adjusted(logits.float(), draws), draws, eos_token_ids)
     best = scores.max(dim=-1)  # NaN wins every max, so one look at the maxima finds all that is unusable
     usable = torch.isfinite(best.values)
     if not bool(usable.all()):

@@ -17,7 +17,8 @@ from typing import Protocol
 from parrot_compat.core.call import Finish, Usage
 from parrot_compat.core.engine import Chunk, Fill, Filled, Generate
 
-from .batch import Draw
+from .batch import Draw, Drawn
+from .history import History
 from .kv.contexts import Context
 from .step import SequenceView
 
@@ -57,6 +58,7 @@ class Sequence:
         self._max_tokens = 0
         self._text: TextStream | None = None
         self._ends: frozenset[int] = frozenset()
+        self._history: History | None = None
 
     def will_draw(self, max_tokens: int, text: TextStream, eos_token_ids: Items[int]) -> None:
         """Draw at most `max_tokens` after the prompt. Only a Generate does."""
@@ -67,6 +69,8 @@ class Sequence:
         self._ends = frozenset(sampling.stop_token_ids) | (
             frozenset() if sampling.ignore_eos else frozenset(eos_token_ids)
         )
+        if sampling.has_penalties:
+            self._history = History(self.context.tokens, self.prompt_tokens)
 
     # ---- state -------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class Sequence:
         if self._max_tokens == 0 or computed < len(self.context.tokens):
             return None
         assert isinstance(self.verb, Generate)
-        return Draw(sampling=self.verb.sampling, index=len(self.drawn))
+        return Draw(sampling=self.verb.sampling, index=len(self.drawn), history=self._history)
 
     # ---- answers -----------------------------------------------------------------------------------
 
@@ -118,17 +122,18 @@ class Sequence:
             return Chunk(finish=Finish.LENGTH, usage=self._usage())
         return Filled(tokens=len(self.context.tokens), cached_tokens=max(0, self._cached_tokens - self.base))
 
-    def accept(self, token: int) -> Chunk:
+    def accept(self, drawn: Drawn) -> Chunk:
         """The next drawn token. Tokens that end the text are counted and listed, but are no text themselves."""
         assert isinstance(self.verb, Generate) and self._text is not None
+        token, logprobs = (drawn, ()) if isinstance(drawn, int) else (drawn.token, (drawn,))
         is_end = token in self._ends and len(self.drawn) >= self.verb.sampling.min_tokens
         self.drawn.append(token)
         text = "" if is_end else self._text.push((token,))
         if not (is_end or self._text.stopped or len(self.drawn) == self._max_tokens):
-            return Chunk(text=text, tokens=(token,))
+            return Chunk(text=text, tokens=(token,), logprobs=logprobs)
         text += self._text.flush()
         finish = Finish.STOP if is_end or self._text.stopped else Finish.LENGTH
-        return Chunk(text=text, tokens=(token,), finish=finish, usage=self._usage())
+        return Chunk(text=text, tokens=(token,), finish=finish, usage=self._usage(), logprobs=logprobs)
 
     def _usage(self) -> Usage:
         return Usage(prompt_tokens=self.prompt_tokens, output_tokens=len(self.drawn), cached_tokens=self._cached_tokens)

@@ -19,7 +19,7 @@ from parrot_compat.core.engine import EngineInfo, EngineLoad
 from parrot_compat.core.engine_front import Command, StepReport
 from parrot_compat.core.errors import EngineError
 
-from .batch import BatchRow
+from .batch import BatchRow, Drawn
 from .config import ResolvedConfig
 from .kv.contexts import Contexts
 from .kv.pages import OutOfPages, PagePool
@@ -41,7 +41,7 @@ class Runner(Protocol):
 
     config: ResolvedConfig
 
-    def run(self, rows: Items[BatchRow], /) -> list[int | None]: ...
+    def run(self, rows: Items[BatchRow], /) -> Items[Drawn | None]: ...
 
     def copy_pages(self, pairs: Items[tuple[int, int]], /) -> None: ...
 
@@ -166,7 +166,7 @@ class Stepper:
         )
         return sequence, row
 
-    def _run(self, rows: list[Row]) -> list[int | None] | None:
+    def _run(self, rows: list[Row]) -> Items[Drawn | None] | None:
         """The drawn tokens, or `None` if the step failed: then its rows have failed, and all others go on."""
         if not rows:
             return None
@@ -187,7 +187,7 @@ class Stepper:
         self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
         return drawn
 
-    def _advance(self, rows: list[Row], drawn: list[int | None] | None) -> None:
+    def _advance(self, rows: list[Row], drawn: Items[Drawn | None] | None) -> None:
         """What was computed is in the pages; what was drawn goes on or ends."""
         if drawn is None:
             return

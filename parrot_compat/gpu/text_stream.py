@@ -31,6 +31,7 @@ class TextDecoder:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         steps = _decoder_steps(tokenizer)
+        self._tokenizer = tokenizer
         self._bytes = _ByteTable(tokenizer) if [step["type"] for step in steps] == ["ByteLevel"] else None
         self._pieces = _PieceTable(tokenizer, steps) if self._bytes is None else None
 
@@ -39,6 +40,15 @@ class TextDecoder:
             return TextStream(_ByteText(self._bytes), stop)
         assert self._pieces is not None
         return TextStream(_PieceText(self._pieces), stop)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token writes behind other text. Control tokens, which write nothing, are told by their name."""
+        name = self._tokenizer.id_to_token(token_id) or ""
+        if self._bytes is not None:
+            return self._bytes[token_id] or name.encode()
+        assert self._pieces is not None
+        piece = self._pieces[token_id]
+        return bytes([int(name[3:5], 16)]) if piece is None else (piece or name).encode()
 
 
 class TextStream:

@@ -60,6 +60,9 @@ class HuggingFaceTokenizer:
         """As `decode` of Hugging Face, always without its clean-up of spaces (which breaks code and BPE text)."""
         return self._hf.backend_tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens)
 
+    def token_bytes(self, token: int) -> bytes:
+        return self._decoder.token_bytes(token)
+
     def text_stream(self, stop: tuple[str, ...] = ()) -> TextStream:
         return self._decoder.stream(stop)
 

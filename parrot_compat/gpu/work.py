@@ -19,9 +19,11 @@ from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Trunc
 from parrot_compat.core.errors import BadPrompt, ContextLost, ParrotError, PromptTooLong
 from parrot_compat.core.prompt import Tokens
 
+from .batch import Drawn
 from .config import ResolvedConfig
 from .flows import Flows
 from .kv.contexts import Context, Contexts
+from .penalties import check_sampling
 from .scheduler import due_s
 from .sequence import Sequence, TextStreams
 
@@ -73,10 +75,10 @@ class Work:
 
     # ---- how a sequence goes on and ends -----------------------------------------------------------
 
-    def extend(self, sequence: Sequence, token: int) -> None:
+    def extend(self, sequence: Sequence, drawn: Drawn) -> None:
         """A token was drawn: it belongs to the context, and its text to the answer."""
-        self.contexts.extend(sequence.context, (token,))
-        chunk = sequence.accept(token)
+        chunk = sequence.accept(drawn)
+        self.contexts.extend(sequence.context, chunk.tokens)
         self._answer(sequence.id, chunk)
         if chunk.finish is not None:
             self._leave(sequence)
@@ -163,6 +165,8 @@ class Work:
                 raise ContextLost(f"context {source} is of another namespace than {verb.scope.namespace!r}")
             held = len(holder.tokens)
         ids = self._ids(verb, held)
+        if isinstance(verb, Generate):
+            check_sampling(verb.sampling, self._config.vocab_size)
         keep_last = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
         if not made:
             context = self.contexts.get(verb.context)

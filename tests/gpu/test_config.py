@@ -24,7 +24,7 @@ FACTS = CheckpointFacts(
     dtype="float32",
     eos_token_ids=(2, 5),
     defaults=Sampling(temperature=0.6),
-    notes=("generation_config.json asks for repetition_penalty = 1.1, which is not applied",),
+    notes=("generation_config.json asks for typical_p = 0.9, which is not applied",),
 )
 TOKEN_BYTES = 2 * 8 * 2 * 64 * 4
 CPU = Machine(device="cpu", free_bytes=16 * GIB, cores=4)
@@ -131,6 +131,6 @@ def test_the_decided_config_prints_what_matters_and_what_is_not_done() -> None:
         "context 4096",
         "pages of 16",
         "[2, 5]",
-        "repetition_penalty",
+        "typical_p",
     ):
         assert fact in text

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow, Draw, Drawn
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
@@ -39,9 +39,9 @@ class Sequence_:
         draw = Draw(sampling=self.sampling, index=len(self.output)) if end == len(self.tokens) else None
         return BatchRow(tokens=self.tokens[self.computed : end], start=self.computed, pages=self.pages, draw=draw)
 
-    def advance(self, row: BatchRow, token: int | None) -> None:
+    def advance(self, row: BatchRow, token: Drawn | None) -> None:
         self.computed += len(row.tokens)
-        if token is not None:
+        if isinstance(token, int):
             self.output.append(token)
             self.tokens.append(token)
 

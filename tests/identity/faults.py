@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.batch import Batch, BatchRow, Drawn
 from parrot_compat.gpu.kernels import AttentionInputs, Kernels
 from parrot_compat.gpu.kv.contexts import Context, Contexts
 from parrot_compat.gpu.kv.radix import RadixTree
@@ -77,7 +77,7 @@ def _tokens_handed_to_the_wrong_rows(patch: Patch) -> None:
     """Where two rows or more draw, each gets its neighbour's token."""
     right = ModelRunner.run
 
-    def run(self: ModelRunner, rows: Sequence[BatchRow]) -> list[int | None]:
+    def run(self: ModelRunner, rows: Sequence[BatchRow]) -> list[Drawn | None]:
         drawn = right(self, rows)
         drawing = [row for row, token in enumerate(drawn) if token is not None]
         turned = list(drawn)

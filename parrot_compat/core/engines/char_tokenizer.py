@@ -19,6 +19,7 @@ __all__ = ["CharTokenizer"]
 _CHARACTERS = 0x110000  # Unicode ends here
 _TURN, _END = _CHARACTERS, _CHARACTERS + 1  # a message begins, a message ends
 _VOCABULARY = _CHARACTERS + 2
+_NAMES = {_TURN: "<|turn|>", _END: "<|end|>"}
 
 
 class CharTokenizer:
@@ -44,5 +45,8 @@ class CharTokenizer:
                 assert_never(content)
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        names = {} if skip_special_tokens else {_TURN: "<|turn|>", _END: "<|end|>"}
+        names = {} if skip_special_tokens else _NAMES
         return "".join(chr(token) if token < _CHARACTERS else names.get(token, "") for token in tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.decode((token,), skip_special_tokens=False).encode("utf-8", "surrogatepass")

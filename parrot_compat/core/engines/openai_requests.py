@@ -18,7 +18,8 @@ from ..prompt import Chat, Text, Tokens
 
 __all__ = ["chat_request", "completion_request", "finish_of", "our_error", "usage_of"]
 
-_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what sampling without the field would do
+# what sampling without the field would do
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _TOO_LONG = ("prompt is too long", "context length", "context_length", "context size", "maximum context")
 
 
@@ -36,6 +37,8 @@ def completion_request(
 
 def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
     """`context_tokens` as `max_tokens` is the rest of the context: what a server does that is not told."""
+    if sampling.logprobs is not None:
+        raise BadPrompt("logprobs are told by token ids, which another server does not give", param="logprobs")
     request: dict[str, Any] = {
         "model": model,
         "seed": sampling.seed,
@@ -52,6 +55,9 @@ def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dic
         if (value := getattr(sampling, name)) != neutral or name in sampling.asked
     }
     request |= {name: chosen.pop(name) for name in ("temperature", "top_p") if name in chosen}
+    request |= {name: value for name in ("presence_penalty", "frequency_penalty") if (value := getattr(sampling, name))}
+    if sampling.logit_bias:
+        request["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
     chosen |= {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}
     chosen |= {"ignore_eos": True} if sampling.ignore_eos else {}
     chosen |= {"stop_token_ids": list(sampling.stop_token_ids)} if sampling.stop_token_ids else {}

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..call import Finish, Usage
+from ..call import Finish, TokenLogprobs, Usage
 from ..clock import Clock, RealClock
 from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import ContextLost, EngineLost, PromptTooLong
@@ -108,15 +108,16 @@ class ScriptedEngine:
         async with self._row(generate) as row:
             room = self._info.context_tokens - len(row.ids)
             scripted = answer(self._script, self.tokenizer.decode(row.ids), generate.sampling, room)
+            top = generate.sampling.logprobs
             said = scripted.ids if failure is None else scripted.ids[: failure.after_tokens]
             pieces = [said[at : at + self._speed.chunk_tokens] for at in range(0, len(said), self._speed.chunk_tokens)]
             for index, piece in enumerate(pieces or [()]):
                 await self._decode(len(piece))
                 if failure is None and index >= len(pieces) - 1:
                     self._contexts[generate.context] = [*row.ids, *scripted.ids]
-                    yield self._chunk(piece, scripted.finish, _usage(row, scripted.drawn))
+                    yield self._chunk(piece, top, scripted.finish, _usage(row, scripted.drawn))
                 elif piece:
-                    yield self._chunk(piece)
+                    yield self._chunk(piece, top)
             if failure is not None:
                 raise failure.error
 
@@ -260,9 +261,13 @@ class ScriptedEngine:
 
     # ---- inside: contexts, cache, chunks ---------------------------------------------------------------
 
-    def _chunk(self, ids: tuple[int, ...], finish: Finish | None = None, usage: Usage | None = None) -> Chunk:
+    def _chunk(
+        self, ids: tuple[int, ...], top: int | None, finish: Finish | None = None, usage: Usage | None = None
+    ) -> Chunk:
         tokens = ids if self._info.takes == "tokens" else ()
-        return Chunk(text=self.tokenizer.decode(ids), tokens=tokens, finish=finish, usage=usage)
+        # what a script says was never in doubt
+        logprobs = () if top is None else tuple(TokenLogprobs(id, 0.0, ((id, 0.0),)[:top]) for id in tokens)
+        return Chunk(text=self.tokenizer.decode(ids), tokens=tokens, finish=finish, usage=usage, logprobs=logprobs)
 
     def _context(self, context: ContextId) -> list[int]:
         if context not in self._contexts:

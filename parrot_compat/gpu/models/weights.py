@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from parrot_compat.core.call import Sampling
+from parrot_compat.core.call import REPETITION_PENALTIES, Sampling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.models.builtin import checkpoint
@@ -26,7 +26,7 @@ __all__ = ["check_files", "locate", "read_facts"]
 BUILTIN = "builtin:"
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 NOT_APPLIED = (
-    "repetition_penalty", "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
+    "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
     "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "penalty_alpha", "epsilon_cutoff",
     "eta_cutoff", "top_h", "exponential_decay_length_penalty", "sequence_bias", "guidance_scale", "num_beams",
 )  # fmt: skip
@@ -165,6 +165,7 @@ def _sampling_defaults(file: Path, generation: Mapping[str, Any]) -> Sampling:
         top_p=stated("top_p", float, 0.0, 1.0),
         top_k=None if top_k is None else max(0, top_k),
         min_p=stated("min_p", float, 0.0, 1.0),
+        repetition_penalty=stated("repetition_penalty", float, *REPETITION_PENALTIES),
     )
 
 

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request, Response
 from parrot_compat.core.call import Usage
 from parrot_compat.core.prompt import ChatPrompt
 from parrot_compat.core.task import Task, TaskResult
+from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import read_body
 from parrot_compat.server.parrot.asking import read_ask
@@ -24,6 +25,7 @@ from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
 from .chat_schema import ChatRequest, chat_prompt, message_texts
+from .logprobs import chat_logprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["completion", "router"]
@@ -40,6 +42,8 @@ def router(serving: Serving) -> APIRouter:
         hints.ignored(*body.ignored())
         ask = read_ask(body, request.headers, tenant_of(request), message_texts(body.messages), hints)
         card = serving.card(body.model)
+        serving.check_tokens(card.name, body.sampling())
+        tokenizer = serving.tokenizer(card.name) if body.logprobs else None
 
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
@@ -50,12 +54,12 @@ def router(serving: Serving) -> APIRouter:
             answer = serving.answer("chatcmpl", kind, card.name)
             begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
             if body.stream:
-                events = _stream(answer, begun, body, prompt_ids)
+                events = _stream(answer, begun, body, prompt_ids, tokenizer)
                 headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, _results(begun.tasks))
             usages = [result.usage for result in results]
-            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body))
+            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body), tokenizer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
@@ -76,13 +80,18 @@ async def _results(tasks: Sequence[Task]) -> list[TaskResult]:
     return await asyncio.gather(*(task.finished() for task in tasks))
 
 
-def completion(answer: Answer, results: Sequence[TaskResult], prompt_ids: list[int] | None = None) -> dict[str, Any]:
-    """The answer, whole. With `prompt_ids` all token ids are in it."""
+def completion(
+    answer: Answer,
+    results: Sequence[TaskResult],
+    prompt_ids: list[int] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> dict[str, Any]:
+    """The answer, whole. With `prompt_ids` all token ids are in it, with `tokenizer` the log probabilities."""
     choices: list[dict[str, Any]] = [
         {
             "index": index,
             "message": {"role": "assistant", "content": result.text, "refusal": None},
-            "logprobs": None,
+            "logprobs": None if tokenizer is None else chat_logprobs(tokenizer, result.logprobs),
             "finish_reason": result.finish.value,
         }
         for index, result in enumerate(results)
@@ -96,7 +105,7 @@ def completion(answer: Answer, results: Sequence[TaskResult], prompt_ids: list[i
 
 
 async def _stream(
-    answer: Answer, begun: Begun, body: ChatRequest, prompt_ids: list[int] | None
+    answer: Answer, begun: Begun, body: ChatRequest, prompt_ids: list[int] | None, tokenizer: Tokenizer | None
 ) -> AsyncGenerator[bytes, None]:
     """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for. What is said of
     the whole (the receipt, the ids of a prompt that had holes) is on the last chunk."""
@@ -113,7 +122,9 @@ async def _stream(
         yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
     usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
-        drawn = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        if tokenizer is not None:
+            drawn["logprobs"] = chat_logprobs(tokenizer, piece.logprobs)
         if piece.text or (drawn and piece.tokens):
             yield chunk({}, index, {"content": piece.text}, **drawn)
         if piece.finish is not None:

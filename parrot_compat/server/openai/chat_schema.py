@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from parrot_compat.core.call import MOST_LOGPROBS
 from parrot_compat.core.errors import BadTemplate
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
 from parrot_compat.core.transform import parse_transforms
@@ -37,8 +38,6 @@ REF = "parrot:ref"
 
 _CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -102,14 +101,21 @@ class ChatMessage(Schema):
 class ChatRequest(SamplingRequest):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
 
     def most_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    def told_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
     def check(self, limits: Limits) -> None:
         SamplingRequest.check(self, limits)
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs", "only allowed with logprobs: true")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
             raise invalid("max_completion_tokens", both)

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request, Response
 from parrot_compat.core.call import Usage
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.task import TaskResult
+from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import read_body
 from parrot_compat.server.parrot.asking import read_ask
@@ -25,6 +26,7 @@ from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
+from .logprobs import TextLogprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["router"]
@@ -41,6 +43,8 @@ def router(serving: Serving) -> APIRouter:
         hints.ignored(*body.ignored())
         ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
         card = serving.card(body.model)
+        serving.check_tokens(card.name, body.sampling())
+        tokenizer = serving.tokenizer(card.name) if body.logprobs is not None else None
         prompts, n = body.prompts(), body.n or 1
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
@@ -50,13 +54,14 @@ def router(serving: Serving) -> APIRouter:
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
             begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
             if body.stream:
-                events = _stream(answer, begun, body, known)
+                events = _stream(answer, begun, body, known, tokenizer)
                 headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
-            return send_json(_whole(answer, results, n, known) | begun.object(usages), begun.headers(usages))
+            data = _whole(answer, results, n, known, tokenizer)
+            return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
 
@@ -84,14 +89,16 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
     return [of(prompt) for prompt in prompts]
 
 
-def _whole(answer: Answer, results: Sequence[TaskResult], n: int, known: list[_Known]) -> dict[str, Any]:
+def _whole(
+    answer: Answer, results: Sequence[TaskResult], n: int, known: list[_Known], tokenizer: Tokenizer | None
+) -> dict[str, Any]:
     choices = []
     for index, result in enumerate(results):
         prompt = known[index // n]
         choice: dict[str, Any] = {
             "index": index,
             "text": prompt.echo + result.text,
-            "logprobs": None,
+            "logprobs": None if tokenizer is None else TextLogprobs(tokenizer).told(result.logprobs),
             "finish_reason": result.finish.value,
         }
         if prompt.ids is not None:
@@ -101,7 +108,7 @@ def _whole(answer: Answer, results: Sequence[TaskResult], n: int, known: list[_K
 
 
 async def _stream(
-    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known]
+    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known], tokenizer: Tokenizer | None
 ) -> AsyncGenerator[bytes, None]:
     n, tasks = body.n or 1, begun.tasks
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -117,16 +124,19 @@ async def _stream(
             yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
         elif prompt.echo:
             yield chunk(index, prompt.echo)
+    logprobs = [] if tokenizer is None else [TextLogprobs(tokenizer) for _ in tasks]
     usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
-        ids: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        more: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        if logprobs:
+            more["logprobs"] = logprobs[index].told(piece.logprobs)
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
             is_last = len(usages) == len(tasks) and not with_usage
             receipt = begun.object(list(usages.values())) if is_last else {}
-            yield chunk(index, piece.text, piece.finish.value, receipt, **ids)
-        elif piece.text or (ids and piece.tokens):
-            yield chunk(index, piece.text, **ids)
+            yield chunk(index, piece.text, piece.finish.value, receipt, **more)
+        elif piece.text or (more and piece.tokens):
+            yield chunk(index, piece.text, **more)
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]
         yield event(head | {"choices": [], "usage": usage_of(used, n)} | begun.object(used))

@@ -22,7 +22,6 @@ __all__ = ["CompletionRequest"]
 
 _COMPLETION_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
-    "logprobs": (),  # not even 0: that asks for the drawn token's own
     "response_format": ({"type": "text"},),
     "add_special_tokens": (True,),
 }
@@ -36,6 +35,11 @@ class CompletionRequest(SamplingRequest):
     echo: bool | None = None
     suffix: str | None = None
     best_of: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Of the likeliest tokens, besides the drawn one's own."""
+
+    def told_logprobs(self) -> int | None:
+        return self.logprobs
 
     def check(self, limits: Limits) -> None:
         SamplingRequest.check(self, limits)
@@ -48,6 +52,8 @@ class CompletionRequest(SamplingRequest):
             raise invalid("prompt", f"{asked}; one request has at most {limits.calls}")
         if self.suffix:
             raise not_supported_yet("suffix", "no model here fills in the middle")
+        if self.echo and self.logprobs is not None:
+            raise not_supported_yet("logprobs", "an echoed prompt's own tokens have none")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise not_supported_yet("best_of", "only n answers are drawn, and all of them are given")
 

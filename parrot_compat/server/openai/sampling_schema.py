@@ -1,7 +1,7 @@
 """The request fields that /v1/chat/completions and /v1/completions share, and what becomes of all others.
 
 It knows nothing of prompts. A field is acted on, refused by name (`NOT_YET`), or listed in the receipt as
-ignored; a value that asks for nothing (`presence_penalty: 0`) is none of these.
+ignored; a value that asks for nothing (`length_penalty: 1`) is none of these.
 
 The invariant: no field that would change the answer is dropped in silence.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from parrot_compat.core.call import Sampling
+from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 from parrot_compat.server.parrot.object_schema import ParrotObject
@@ -22,10 +22,6 @@ __all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one
 
 NOT_YET: Mapping[str, tuple[Any, ...]] = {
     # field: the values that ask for nothing
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
     "structured_outputs": ({},),
     "guided_json": (),
     "guided_regex": (),
@@ -68,6 +64,11 @@ class StreamOptions(Schema):
 
 Stop = Annotated[str | list[str] | None, one_of("a string or a list of strings")]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+"""A token id as a JSON object's key."""
+Penalty = Annotated[float, Field(ge=PENALTIES[0], le=PENALTIES[1])]
+RepetitionPenalty = Annotated[float, Field(ge=REPETITION_PENALTIES[0], le=REPETITION_PENALTIES[1])]
+Bias = Annotated[float, Field(ge=LOGIT_BIASES[0], le=LOGIT_BIASES[1])]
 
 
 class SamplingRequest(Schema):
@@ -84,6 +85,10 @@ class SamplingRequest(Schema):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
@@ -113,6 +118,11 @@ class SamplingRequest(Schema):
     def most_tokens(self) -> int | None:
         return self.max_tokens
 
+    def told_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are told with each drawn one; `None`: nothing is told. Each endpoint has a
+        field of its own for it."""
+        return None
+
     def stop_strings(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
@@ -126,6 +136,11 @@ class SamplingRequest(Schema):
             top_p=None if self.top_p is None else max(self.top_p, 1e-6),
             top_k=None if self.top_k is None else max(self.top_k, 0),
             min_p=self.min_p,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
+            logprobs=self.told_logprobs(),
             seed=None if self.seed is None else (self.seed + choice) % 2**63,
             stop=self.stop_strings(),
             stop_token_ids=tuple(self.stop_token_ids or ()),

@@ -18,11 +18,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from parrot_compat.core.call import Usage
-from parrot_compat.core.errors import NoEngineForModel
+from parrot_compat.core.call import Sampling, Usage
+from parrot_compat.core.errors import BadPrompt, NoEngineForModel
 from parrot_compat.core.manager import Manager, ModelCard
+from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.tokenizer import Tokenizer
-from parrot_compat.server.errors import ApiError
+from parrot_compat.server.errors import ApiError, invalid
 from parrot_compat.server.limits import Limits
 from parrot_compat.server.parrot.directory import Directory
 
@@ -78,6 +79,15 @@ class Serving:
                 param="model",
             )
         return tokenizer
+
+    def check_tokens(self, model: str, sampling: Sampling) -> None:
+        """Errors: `ApiError` 400 for a bias on a token that the model does not have."""
+        tokenizer = self.manager.tokenizer(model) if sampling.logit_bias else None
+        if tokenizer is not None:
+            try:
+                tokenizer.encode(Tokens(tuple(token for token, _ in sampling.logit_bias)))
+            except BadPrompt as error:
+                raise invalid("logit_bias", error.message) from None
 
     def answer(self, prefix: str, object: str, model: str) -> Answer:
         return Answer(id=f"{prefix}-{uuid.uuid4().hex}", object=object, model=model, fingerprint=self.fingerprint)

@@ -78,6 +78,12 @@ def _planned(
         card = serving.card(body.model)
     except NoEngineForModel as error:
         raise within(error, f"{path}.request.model") from None
+    try:
+        serving.check_tokens(card.name, body.sampling())
+        if body.logprobs:
+            serving.tokenizer(card.name)
+    except ParrotError as error:
+        raise within(error, f"{path}.request") from None
     stage = planned.stage or ask.said.stage
     call = Call(
         id=CallId(planned.id),
@@ -101,11 +107,12 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
     answer = serving.answer("chatcmpl", "chat.completion", task.model)
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
+    tokenizer = serving.tokenizer(task.model) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,
         "request": resolved(settled.body, settled.content),
-        "completion": completion(answer, [task.result], None if ids is None else list(ids)),
+        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer),
     }
 
 

@@ -51,9 +51,19 @@ def test_facts_are_what_the_files_state(copy: Path) -> None:
 
 
 def test_values_that_generation_config_states_are_defaults_even_without_do_sample(copy: Path) -> None:
-    edit(copy / "generation_config.json", do_sample=False, temperature=0.3, top_p=0.8, top_k=-1, min_p=0.1)
+    stated = dict(temperature=0.3, top_p=0.8, min_p=0.1, repetition_penalty=1.05)
+    edit(copy / "generation_config.json", do_sample=False, top_k=-1, **stated)
+    facts = read_facts(copy)
 
-    assert read_facts(copy).defaults == Sampling(temperature=0.3, top_p=0.8, top_k=0, min_p=0.1)
+    assert facts.defaults == Sampling(top_k=0, **stated)
+    assert facts.notes == ()
+
+
+def test_a_repetition_penalty_that_cannot_be_drawn_with_is_refused(copy: Path) -> None:
+    edit(copy / "generation_config.json", repetition_penalty=-1)
+
+    with pytest.raises(ModelRefused, match=r"repetition_penalty is -1, not a number in \[0.01, 100.0\]"):
+        read_facts(copy)
 
 
 def test_without_generation_config_the_ends_are_those_of_config_and_nothing_is_filtered(copy: Path) -> None:
@@ -65,10 +75,10 @@ def test_without_generation_config_the_ends_are_those_of_config_and_nothing_is_f
 
 
 def test_what_generation_config_asks_and_is_not_applied_is_noted(copy: Path) -> None:
-    edit(copy / "generation_config.json", repetition_penalty=1.05, no_repeat_ngram_size=0, num_beams=1)
+    edit(copy / "generation_config.json", typical_p=0.9, no_repeat_ngram_size=0, num_beams=1)
 
     [note] = read_facts(copy).notes
-    assert "repetition_penalty = 1.05" in note
+    assert "typical_p = 0.9" in note
     assert note in str(load(copy).config)
 
 

@@ -287,5 +287,5 @@ async def test_the_stock_client_plans_claims_and_closes(client: openai.AsyncOpen
 
 async def test_the_stock_client_reads_a_refusal(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        await client.post("/parrot/graphs", body={"calls": [planned("a", "x", logprobs=True)]}, cast_to=object)
-    assert caught.value.param == "calls[0].request.logprobs"
+        await client.post("/parrot/graphs", body={"calls": [planned("a", "x", top_logprobs=2)]}, cast_to=object)
+    assert caught.value.param == "calls[0].request.top_logprobs"

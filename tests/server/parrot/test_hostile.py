@@ -53,9 +53,10 @@ BAD_GRAPHS: dict[str, tuple[dict[str, Any], int, str]] = {
     "several answers": (request(n=2), 400, "calls[0].request.n"),
     "a claim in a plan": (request(parrot={"claim": "y"}), 400, "calls[0].request.parrot.claim"),
     "a parrot object of another kind": (request(parrot="hi"), 400, "calls[0].request.parrot"),
-    "logprobs": (request(logprobs=True), 400, "calls[0].request.logprobs"),
+    "top_logprobs without logprobs": (request(top_logprobs=2), 400, "calls[0].request.top_logprobs"),
     "a tool": (request(tools=[{"type": "function"}]), 400, "calls[0].request.tools"),
-    "a penalty": (request(presence_penalty=1), 400, "calls[0].request.presence_penalty"),
+    "a penalty": (request(presence_penalty=3), 400, "calls[0].request.presence_penalty"),
+    "a bias on no token": (request(logit_bias={"1999999999": 1}), 400, "calls[0].request.logit_bias"),
     "a temperature beyond all": (request(temperature=1e9), 400, "calls[0].request.temperature"),
     "two limits that disagree": (
         request(max_tokens=3, max_completion_tokens=4),

@@ -1,0 +1,70 @@
+"""Log probabilities of drawn tokens in the words of /v1/chat/completions and of /v1/completions.
+
+It knows nothing of how they came about. There is an entry for each drawn token, those that end the text too, so that
+entries and `completion_tokens` are as many.
+
+The invariant: what is told chunk by chunk is, put together, what is told at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+from parrot_compat.core.call import TokenLogprobs
+from parrot_compat.core.tokenizer import Tokenizer
+
+__all__ = ["TextLogprobs", "chat_logprobs"]
+
+_LEAST = -9999.0
+"""Stands for minus infinity, which JSON cannot say; OpenAI says so too."""
+
+
+def chat_logprobs(tokenizer: Tokenizer, drawn: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    """`choices[i].logprobs` of a chat."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        written = tokenizer.token_bytes(token)
+        return {"token": _text(written), "logprob": max(logprob, _LEAST), "bytes": list(written)}
+
+    content = [
+        {**entry(item.token, item.logprob), "top_logprobs": [entry(*alternative) for alternative in item.top]}
+        for item in drawn
+    ]
+    return {"content": content, "refusal": None}
+
+
+class TextLogprobs:
+    """`choices[i].logprobs` of a text, chunk after chunk: offsets count the characters since its beginning."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+
+    def told(self, drawn: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        tokens, offsets, tops = [], [], []
+        for item in drawn:
+            written = self._tokenizer.token_bytes(item.token)
+            tokens.append(_text(written))
+            offsets.append(self._offset)
+            tops.append(self._top(item))
+            self._offset += len(self._utf8.decode(written))
+        return {
+            "tokens": tokens,
+            "token_logprobs": [max(item.logprob, _LEAST) for item in drawn],
+            "top_logprobs": tops,
+            "text_offset": offsets,
+        }
+
+    def _top(self, item: TokenLogprobs) -> dict[str, float]:
+        """The likeliest tokens and the drawn one. Of tokens that look alike (parts of characters) the likeliest."""
+        top: dict[str, float] = {}
+        for token, logprob in (*item.top, (item.token, item.logprob)):
+            top.setdefault(_text(self._tokenizer.token_bytes(token)), max(logprob, _LEAST))
+        return top
+
+
+def _text(written: bytes) -> str:
+    return written.decode("utf-8", "replace")
