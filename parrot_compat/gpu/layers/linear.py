@@ -1,7 +1,9 @@
 """Linear layers on a CPU, with their weight packed once for oneDNN.
 
 The packed product is 2-3 times faster than `F.linear` at fp32 on CPUs that MKL does not favour, and, unlike it,
-row i of the result is the same bits whatever other rows are in the batch: batching changes no greedy token.
+row i of the result is the same bits whatever other rows are in the batch: batching changes no greedy token. The one
+exception (measured, oneDNN 3.12): a row that is alone adds in another order where there are more than 1024 inputs. So
+one row never reaches oneDNN: few rows go through a kernel of our own, or one row is computed twice.
 It knows nothing of models beyond `torch.nn.Linear`.
 """
 
@@ -12,6 +14,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from parrot_compat.gpu.kernels.cpu.product import FEW, few_rows
 
 __all__ = ["Linear", "PackedLinear", "can_pack", "linear", "pack_linears"]
 
@@ -26,23 +30,30 @@ def linear(weight: Tensor, bias: Tensor | None) -> Linear:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     product = torch.ops.mkldnn._linear_pointwise.default
     none: list[float] = []
-    return lambda x: product(x, packed, bias, "none", none, "")
+
+    def many(x: Tensor, added: Tensor | None) -> Tensor:
+        out: Tensor = product(x, packed, added, "none", none, "")
+        return out
+
+    few = few_rows(packed, bias, (weight.shape[0], weight.shape[1]), many)
+    if few is not None:
+        return lambda x: few(x.contiguous()) if x.shape[0] <= FEW else many(x, bias)
+    return lambda x: many(x, bias) if x.shape[0] != 1 else many(x.expand(2, -1), bias)[:1]
 
 
 class PackedLinear(nn.Module):
     """`nn.Linear` for inference on a CPU. The plain weight is not kept."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear_: nn.Linear) -> None:
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
-        # An opaque oneDNN tensor: it can be neither moved nor saved, so it is no buffer.
-        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.in_features = linear_.in_features
+        self.out_features = linear_.out_features
+        self.bias = None if linear_.bias is None else nn.Parameter(linear_.bias.detach(), requires_grad=False)
+        # What it holds, an opaque oneDNN tensor, can be neither moved nor saved, so it is no buffer.
+        self._product = linear(linear_.weight.detach(), self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        return out
+        return self._product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
 
+from parrot_compat.gpu.kernels.cpu import build
 from parrot_compat.gpu.layers.linear import PackedLinear, can_pack, pack_linears
 
-SHAPES = [(64, 128), (64, 256), (96, 40), (768, 512)]
+SHAPES = [(64, 128), (64, 256), (96, 40), (768, 512), (1536, 64), (2688, 128)]
 
 
 def packable(dtype: torch.dtype) -> None:
@@ -28,17 +31,32 @@ def test_a_packed_linear_is_the_linear(width: int, out: int, bias: bool) -> None
         torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(params=["kernels of our own", "torch alone"])
+def product_of_few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "torch alone":
+        monkeypatch.setenv(build.SWITCH, "torch")
+    build.library.cache_clear()
+    yield
+    build.library.cache_clear()
+
+
+@pytest.mark.usefixtures("product_of_few_rows")
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("width", "out"), SHAPES)
-def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, width: int, out: int) -> None:
+def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, width: int, out: int, bias: bool) -> None:
+    """Also where rounding to bfloat16 would hide it: the bias leaves the last digits of the row that is looked at."""
     packable(dtype)
     torch.manual_seed(1)
-    packed = PackedLinear(nn.Linear(width, out, dtype=dtype))
+    layer = nn.Linear(width, out, bias=bias, dtype=dtype).requires_grad_(False)
     x = torch.randn(1, 300, width).to(dtype)
+    if bias:
+        layer.bias -= layer(x[0, 40])
+    packed = PackedLinear(layer)
 
     with torch.inference_mode():
         whole = packed(x)
-        for rows in (1, 2, 3, 5, 8, 16, 17, 64, 255):
+        for rows in (1, 2, 3, 5, 7, 8, 16, 17, 64, 65, 255):
             assert torch.equal(packed(x[:, 40 : 40 + rows]), whole[:, 40 : 40 + rows]), f"{rows} rows"
 
 

@@ -9,9 +9,10 @@
 
 namespace {
 
-constexpr int CHUNK = 256; // keys of one query at once
+constexpr int CHUNK = 128; // keys of one query at once
+constexpr int AHEAD = 32;  // keys: how early they are asked for
 constexpr int KEYS = 128;  // keys of a block of queries at once
-constexpr int BLOCK = 96;  // queries times heads of a group, at most about
+constexpr int BLOCK = 192; // queries times heads of a group, at most about
 
 struct Step {
     int64_t rows, page_size, heads, kv_heads, dim;
@@ -75,15 +76,21 @@ void product(const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
     for (; j < n; j += LANES) strip<1>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
 }
 
-// Products of a query with N keys, `stride` apart: lane i (and i + N, ...) is key i's.
-template <int N, int V> vec dots(const vec (&query)[V], const float *keys, int64_t stride) {
+// Products of a query with N keys: lane i is key i's.
+template <int N, int V> vec dots(const vec (&query)[V], const float *keys, const int64_t *places) {
     if constexpr (N == 1) {
-        vec product = query[0] * load(keys);
-        for (int j = 1; j < V; j++) product = fma(query[j], load(keys + j * LANES), product);
+        const float *key = keys + *places;
+        vec product = query[0] * load(key);
+        for (int j = 1; j < V; j++) product = fma(query[j], load(key + j * LANES), product);
         return product;
     } else {
-        return pairs(dots<N / 2>(query, keys, stride), dots<N / 2>(query, keys + N / 2 * stride, stride));
+        return pairs(dots<N / 2>(query, keys, places), dots<N / 2>(query, keys, places + N / 2));
     }
+}
+
+template <int LEVEL, class T> void fetch(const T *cache, const int64_t *places, int64_t count, int64_t dim) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t d = 0; d < dim; d += 64 / sizeof(T)) __builtin_prefetch(cache + places[i] + d, 0, LEVEL);
 }
 
 // sums [M][V] of the weights of M heads, CHUNK apart, times values.
@@ -111,19 +118,27 @@ void attend_chunk(const Step &step, const Item &item, const T *query, const T *k
     thread_local std::vector<float> space;
     space.resize(group * CHUNK);
     float *scores = space.data(), wide[LANES * V * LANES];
-    int64_t places[CHUNK + LANES];
+    int64_t places[CHUNK], in_wide[LANES];
+    for (int i = 0; i < LANES; i++) in_wide[i] = i * V * LANES;
     step.find(item.row, item.head, item.begin, count, places);
     for (int64_t key = count; key % LANES; key++) places[key] = places[0]; // of keys that will not count
 
     const T *from = query + (step.starts[item.row] * step.heads + item.head * group) * dim;
     for (int64_t key = 0; key < count; key += LANES) {
-        for (int i = 0; i < LANES; i++)
-            for (int j = 0; j < V; j++)
-                store(wide + (i * V + j) * LANES, load(keys + places[key + i] + j * LANES, dim - j * LANES));
+        fetch<3>(keys, places + key + AHEAD, std::min<int64_t>(LANES, count - key - AHEAD), dim);
+        fetch<3>(values, places + key, LANES, dim);
+        const float *k = wide;
+        const int64_t *k_places = in_wide;
+        if (std::is_same_v<T, float> && dim == V * LANES)
+            k = (const float *)keys, k_places = places + key;
+        else
+            for (int i = 0; i < LANES; i++)
+                for (int j = 0; j < V; j++)
+                    store(wide + (i * V + j) * LANES, load(keys + places[key + i] + j * LANES, dim - j * LANES));
         for (int64_t g = 0; g < group; g++) {
             vec q[V];
             for (int j = 0; j < V; j++) q[j] = load(from + g * dim + j * LANES, dim - j * LANES) * step.scale;
-            store(scores + g * CHUNK + key, capped(dots<LANES>(q, wide, V * LANES), step.cap));
+            store(scores + g * CHUNK + key, capped(dots<LANES>(q, k, k_places), step.cap));
         }
     }
     for (int64_t g = 0; g < group; g++) {
@@ -250,20 +265,25 @@ template <int V, class T> void attend(const Step &step, const T *query, const T 
     const int64_t group = step.group(), stride = (V + 1) * LANES;
     const int64_t block = std::max<int64_t>(1, BLOCK / group);
     int64_t parts = 0;
-    for (int64_t row = 0; row < step.rows; row++)
-        for (int64_t head = 0; head < step.kv_heads; head++) {
-            const int64_t queries = step.queries(row), length = step.lengths[row];
-            if (queries > 1) {
-                for (int64_t end = queries; end > 0; end -= block) // the longest first
+    for (int64_t row = 0; row < step.rows; row++) {
+        const int64_t queries = step.queries(row), length = step.lengths[row];
+        if (queries > 1) {
+            for (int64_t end = queries; end > 0; end -= block) // the longest first
+                for (int64_t head = 0; head < step.kv_heads; head++)
                     items.push_back({row, head, std::max<int64_t>(0, end - block), end, -1});
-                continue;
-            }
-            const int64_t begin = step.first(length - 1) / CHUNK * CHUNK, first = parts;
-            for (int64_t start = begin; start < length; start += CHUNK)
-                items.push_back({row, head, std::max(start, step.first(length - 1)),
-                                 std::min<int64_t>(length, start + CHUNK), parts++});
-            merges.push_back({row, head, first, parts, 0});
+            continue;
         }
+        // Head by head of one chunk, then the next: they lie side by side in memory.
+        const int64_t seen = step.first(length - 1), begin = seen / CHUNK * CHUNK;
+        const int64_t chunks = (length - begin + CHUNK - 1) / CHUNK;
+        for (int64_t i = 0; i < chunks; i++)
+            for (int64_t head = 0; head < step.kv_heads; head++) {
+                const int64_t start = begin + i * CHUNK;
+                items.push_back({row, head, std::max(start, seen), std::min(length, start + CHUNK), parts + head * chunks + i});
+            }
+        for (int64_t head = 0; head < step.kv_heads; head++, parts += chunks)
+            merges.push_back({row, head, parts, parts + chunks, 0});
+    }
     std::vector<float> space(parts * group * stride);
 #pragma omp parallel num_threads(threads)
     {

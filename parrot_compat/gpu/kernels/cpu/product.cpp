@@ -1,0 +1,94 @@
+// A few rows times a matrix that oneDNN has packed: panels of 64 columns, all of K, float32 or pairs of bfloat16.
+// Such products wait for memory; here nothing else is between it and the registers. The order of additions is that of
+// oneDNN's product of many rows (chains of `block` along K, added one after another), so results are the same bits.
+#include "vectors.h"
+#include <algorithm>
+
+namespace {
+
+constexpr int WIDE = 64, V = WIDE / LANES, MOST_ROWS = 64;
+
+// acc += one step along K of a panel: one number of x for float32, a pair of them for bfloat16.
+inline vec step(vec acc, const float *x, const float *w) { return fma(all(*x), load(w), acc); }
+constexpr int together(const float *) { return 1; }
+#if defined(__AVX512BF16__)
+inline vec step(vec acc, const bf16 *x, const bf16 *w) {
+    int32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    __m512i weights = _mm512_loadu_si512(w);
+    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)weights);
+}
+constexpr int together(const bf16 *) { return 2; }
+#endif
+
+// carry [M][WIDE] (+)= x [M][count] w [count][WIDE]
+template <int M, class T> void panel(const T *x, int64_t k, const T *w, int64_t count, float *carry, bool goes_on) {
+    constexpr int STEP = together((const T *)nullptr);
+    constexpr int64_t AHEAD = 4096 / sizeof(T);
+    vec chain[M][V];
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < V; j++) chain[m][j] = goes_on ? load(carry + m * WIDE + j * LANES) : vec{};
+    for (int64_t i = 0; i < count; i += STEP)
+        for (int j = 0; j < V; j++) {
+            const T *weights = w + i * WIDE + j * LANES * STEP;
+            __builtin_prefetch(weights + AHEAD);
+            for (int m = 0; m < M; m++) chain[m][j] = step(chain[m][j], x + m * k + i, weights);
+        }
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < V; j++) store(carry + m * WIDE + j * LANES, chain[m][j]);
+}
+
+template <class T>
+void panels(const T *x, int64_t k, const T *w, int64_t count, float *carry, bool goes_on, int64_t m) {
+    int64_t row = 0;
+    for (; row + 6 <= m; row += 6) panel<6>(x + row * k, k, w, count, carry + row * WIDE, goes_on);
+    x += row * k, carry += row * WIDE;
+    switch (m - row) {
+    case 5: return panel<5>(x, k, w, count, carry, goes_on);
+    case 4: return panel<4>(x, k, w, count, carry, goes_on);
+    case 3: return panel<3>(x, k, w, count, carry, goes_on);
+    case 2: return panel<2>(x, k, w, count, carry, goes_on);
+    case 1: return panel<1>(x, k, w, count, carry, goes_on);
+    }
+}
+
+template <class T>
+void product(const T *x, const T *w, const T *bias, T *y, int64_t m, int64_t n, int64_t k, int64_t block, int threads) {
+    // More rows than the registers hold read a piece of the panel again: it must be in the first cache still.
+    const int64_t piece = m <= 6 ? k : 16384 / (WIDE * sizeof(T));
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t column = 0; column < n; column += WIDE) {
+        float carry[MOST_ROWS * WIDE], sums[MOST_ROWS * WIDE];
+        for (int64_t start = 0; start < k; start += block) {
+            const int64_t end = std::min(k, start + block);
+            for (int64_t at = start; at < end; at += piece)
+                panels(x + at, k, w + column * k + at * WIDE, std::min(piece, end - at), carry, at > start, m);
+            for (int64_t i = 0; i < m * WIDE; i += LANES)
+                store(sums + i, start ? load(sums + i) + load(carry + i) : load(carry + i));
+        }
+        for (int64_t row = 0; row < m; row++)
+            for (int64_t j = 0; j < WIDE; j += LANES) {
+                vec sum = load(sums + row * WIDE + j);
+                store(y + row * n + column + j, bias ? sum + load(bias + column + j) : sum);
+            }
+    }
+}
+
+} // namespace
+
+// Whether there is a product for this format on this CPU.
+extern "C" int parrot_has_product(int format) {
+#if defined(__AVX512BF16__)
+    if (format == 1) return 1;
+#endif
+    return format == 0;
+}
+
+extern "C" void parrot_product(int format, const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t n,
+                               int64_t k, int64_t block, int threads) {
+    if (format == 0)
+        product((const float *)x, (const float *)w, (const float *)bias, (float *)y, m, n, k, block, threads);
+#if defined(__AVX512BF16__)
+    if (format == 1) product((const bf16 *)x, (const bf16 *)w, (const bf16 *)bias, (bf16 *)y, m, n, k, block, threads);
+#endif
+}
