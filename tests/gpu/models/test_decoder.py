@@ -1,0 +1,75 @@
+"""The decoder of our own is strict about its weights; the paths beside the fast one draw the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from parrot_compat.core.errors import ModelRefused
+from parrot_compat.gpu.kernels.cpu import build
+from parrot_compat.gpu.models.decoder import FastDecoder
+from parrot_compat.gpu.models.families import FAMILIES
+from parrot_compat.gpu.models.plan import ROWS
+from parrot_compat.gpu.models.transformers_models import TransformersDecoder
+from tests.gpu.models.tiny import save_tiny
+from tests.gpu.test_runner import generate, generate_with_transformers, make_runner, prompts, sequences
+
+Checkpoint = Callable[[str], Path]
+
+
+def test_every_family_served_has_a_row() -> None:
+    assert set(ROWS) == set(FAMILIES)
+
+
+@pytest.fixture
+def torch_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(build.SWITCH, "torch")
+    build.library.cache_clear()
+    yield
+    build.library.cache_clear()
+
+
+@pytest.mark.usefixtures("torch_alone")
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_without_kernels_of_our_own_the_tokens_are_hugging_faces(family: str, tiny_checkpoint: Checkpoint) -> None:
+    path, texts = tiny_checkpoint(family), prompts([1, 17, 60])
+    runner = make_runner(path)
+
+    assert isinstance(runner._decoder, FastDecoder) and runner._decoder.kernels.name == "torch"
+    assert generate(runner, sequences(texts)) == generate_with_transformers(path, texts)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_transformers_modules_draw_the_same_tokens(
+    family: str, tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, texts = tiny_checkpoint(family), prompts([1, 17, 60])
+    fast = generate(make_runner(path), sequences(texts))
+    monkeypatch.setattr(FastDecoder, "load", classmethod(lambda *_: None))
+    runner = make_runner(path)
+
+    assert isinstance(runner._decoder, TransformersDecoder)
+    assert generate(runner, sequences(texts)) == fast
+
+
+def test_a_tensor_that_the_model_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path / "model")
+    tensors = load_file(path / "model.safetensors")
+    tensors["model.layers.0.self_attn.sinks"] = torch.zeros(4)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelRefused, match=r"unexpected_keys model\.layers\.0\.self_attn\.sinks"):
+        make_runner(path)
+
+
+def test_buffers_that_old_versions_saved_are_not_missed_or_minded(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path / "model")
+    tensors = load_file(path / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(8)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+    assert isinstance(make_runner(path)._decoder, FastDecoder)
