@@ -23,7 +23,7 @@ import numpy as np
 
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 
-__all__ = ["COLUMNS", "RowShape", "StripPlan", "Tiling", "plan_strips"]
+__all__ = ["COLUMNS", "HeadShape", "RowShape", "StripPlan", "Tiling", "padded", "plan_strips"]
 
 Table = np.ndarray[tuple[int, int], np.dtype[np.int32]]
 Column = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -31,6 +31,31 @@ Column = np.ndarray[tuple[int], np.dtype[np.int32]]
 COLUMNS = ("first_member", "members", "first_page", "first_key", "keys", "ordinal")
 """Of a strip: its run in `StripPlan.members`; where its page list begins in the packed pages of the step; its keys, as
 positions of that list; the place of its partial among those of each of its queries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadShape:
+    """What of a model and its dtype the work of attention depends on."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    element_bytes: int
+
+    @property
+    def group(self) -> int:
+        """Heads to a kv head, padded: they are neighbouring rows of a product."""
+        return padded(self.heads // self.kv_heads)
+
+    @property
+    def token_bytes(self) -> int:
+        """Of a token's keys and values, in one layer."""
+        return 2 * self.kv_heads * self.dim * self.element_bytes
+
+
+def padded(count: int) -> int:
+    """The next power of two: what a tile can have."""
+    return 1 << (count - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,4 +26,11 @@ def choose(device: torch.device, dtype: torch.dtype) -> Kernels:
     """The fastest table that works for `dtype` on `device`."""
     if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
         return found
+    if device.type == "cuda":
+        try:
+            # Late: only a machine with a CUDA device needs triton.
+            from parrot_compat.gpu.kernels.triton.table import TRITON
+        except ImportError:
+            return REFERENCE
+        return TRITON
     return REFERENCE

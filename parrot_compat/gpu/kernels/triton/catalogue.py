@@ -19,9 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
+from parrot_compat.gpu.kernels.strips import HeadShape, padded
 from parrot_compat.gpu.kernels.triton import attention, elementwise, rotary
 from parrot_compat.gpu.kernels.triton.step import MERGED_SLOTS
-from parrot_compat.gpu.kernels.triton.tiles import HeadShape, Kind, padded, tile
+from parrot_compat.gpu.kernels.triton.tiles import Kind, tile
 
 __all__ = ["CAPABILITIES", "Compiled", "Variant", "compiled", "variants"]
 

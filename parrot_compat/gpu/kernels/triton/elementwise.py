@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import Activation, NormWeight
-from parrot_compat.gpu.kernels.triton.tiles import padded
+from parrot_compat.gpu.kernels.strips import padded
 
 __all__ = ["ACTIVATIONS", "GATED_BLOCK", "add_norm", "gate", "gated", "norm", "norm_warps", "normalise"]
 

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs, NormWeight, Positions
-from parrot_compat.gpu.kernels.triton.tiles import padded
+from parrot_compat.gpu.kernels.strips import padded
 
 __all__ = ["rotate", "rotate_and_store", "store_pairs", "write_kv"]
 

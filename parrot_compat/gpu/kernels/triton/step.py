@@ -19,9 +19,9 @@ from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import SharedPrefix
-from parrot_compat.gpu.kernels.strips import COLUMNS, RowShape, StripPlan, plan_strips
+from parrot_compat.gpu.kernels.strips import COLUMNS, HeadShape, RowShape, StripPlan, padded, plan_strips
 from parrot_compat.gpu.kernels.triton import attention as kernels
-from parrot_compat.gpu.kernels.triton.tiles import MAX_DIM, HeadShape, Kind, padded, tile, tiling
+from parrot_compat.gpu.kernels.triton.tiles import MAX_DIM, Kind, tile, tiling
 
 __all__ = ["Capacity", "StripTables", "TritonStep", "attend", "merge", "run_strips"]
 

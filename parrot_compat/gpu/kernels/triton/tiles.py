@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from parrot_compat.gpu.kernels.strips import Tiling
+from parrot_compat.gpu.kernels.strips import HeadShape, Tiling
 
-__all__ = ["MAX_DIM", "SPLIT_KEYS", "HeadShape", "Kind", "Tile", "padded", "tile", "tiling"]
+__all__ = ["MAX_DIM", "SPLIT_KEYS", "Kind", "Tile", "tile", "tiling"]
 
 Kind = Literal["direct", "private", "shared"]
 
@@ -24,21 +24,6 @@ SHARED_PROGRAMS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadShape:
-    """What of a model the attention kernel is compiled for."""
-
-    heads: int
-    kv_heads: int
-    dim: int
-    element_bytes: int
-
-    @property
-    def group(self) -> int:
-        """Heads to a kv head, padded: they are neighbouring rows of a product."""
-        return padded(self.heads // self.kv_heads)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
     rows: int
     """Heads of a group x queries. The product needs 16; from 64 on Hopper has its wide instructions."""
@@ -48,7 +33,7 @@ class Tile:
     """Loads in flight, in steps of `keys`."""
 
 
-# (kind, bytes of an element, is the head wide: more than 128). The largest that spill no registers on sm_80, 90 and 100.
+# (kind, bytes of an element, is the head wide: more than 128). The largest that spill no registers on sm_80, 90, 100.
 _TILES: dict[tuple[Kind, int, bool], Tile] = {
     ("direct", 2, False): Tile(rows=128, keys=64, warps=8, stages=3),
     ("direct", 2, True): Tile(rows=64, keys=64, warps=8, stages=2),
@@ -64,11 +49,6 @@ _TILES: dict[tuple[Kind, int, bool], Tile] = {
     ("shared", 4, False): Tile(rows=32, keys=16, warps=8, stages=2),
     ("shared", 4, True): Tile(rows=16, keys=16, warps=8, stages=2),
 }
-
-
-def padded(count: int) -> int:
-    """The next power of two: what a tile can have."""
-    return 1 << (count - 1).bit_length()
 
 
 def tile(kind: Kind, shape: HeadShape) -> Tile:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.kernels.reference.forest import merge_pair, strip_attention
-from parrot_compat.gpu.kernels.strips import RowShape, StripPlan, Tiling, plan_strips
+from parrot_compat.gpu.kernels.strips import HeadShape, RowShape, StripPlan, Tiling, plan_strips
 from parrot_compat.gpu.kernels.triton.step import Capacity, StripTables, TritonStep, attend, merge, run_strips
-from parrot_compat.gpu.kernels.triton.tiles import HeadShape
 
 from ..cases import Case, RowSpec, fresh_generator, make_case
 from .conftest import DTYPES, TOLERANCE

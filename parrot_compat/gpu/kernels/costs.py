@@ -1,0 +1,83 @@
+"""Does it pay to read a shared prefix once for all its rows? A cost model with a device's own measured numbers.
+
+For a prefix of t keys that m rows read, in one layer, with b bytes of keys and values per token:
+
+  apart_s    = t b / memory + (m - 1) t b / again        again: the cache's rate if t b fits into it, else the memory's
+  together_s = max(t b / memory, 4 m heads t dim / products) + 2 m s heads (dim + 1) 4 / cache
+               s = strips of the prefix; each leaves a float32 partial for every row, written once and read once
+  gain_s     = apart_s / MARGIN - together_s
+
+Rates are bytes/s and multiply-adds x 2 /s. A prefix is shared if its gain is positive, and any is only if the gains of
+the step outweigh `launch_s`, what one more kernel in each layer costs. On a device without measurements a prefix is
+shared where the rule of thumb says so: (m - 1) t >= UNMEASURED_KEYS.
+
+It knows numbers, nothing of tensors or pages. The invariant: each prefix is judged by itself; a small one never
+switches a large one off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+from parrot_compat.gpu.kernels.strips import HeadShape
+
+__all__ = ["DeviceCosts", "device_costs", "gain_s", "worth_sharing"]
+
+MARGIN = 1.1
+"""A gain below what timings scatter by is none."""
+UNMEASURED_KEYS = 65_536
+"""Key reads saved: 8 rows over 9K keys, 64 rows over 1K. Published measurements see clear wins from about there on."""
+STORED = Path(__file__).parent / "devices.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCosts:
+    """Of one device and dtype; written by `recipes/benchmarks/gpu_suite.py --part kernels`."""
+
+    device: str
+    """As the driver names it."""
+    dtype: str
+    memory_bytes_per_s: float
+    cache_bytes_per_s: float
+    cache_bytes: int
+    products_per_s: float
+    """Of the shared kernel: multiplications and additions."""
+    launch_s: float
+    versions: str
+    commit: str
+    date: str
+
+
+def device_costs(device: str, dtype: str, stored: Path = STORED) -> DeviceCosts | None:
+    """What was measured on a device of this name."""
+    lines: list[dict[str, Any]] = json.loads(stored.read_text(encoding="utf-8"))
+    found = [DeviceCosts(**line) for line in lines if (line["device"], line["dtype"]) == (device, dtype)]
+    return found[0] if found else None
+
+
+def worth_sharing(
+    prefixes: Sequence[SharedPrefix], page_size: int, shape: HeadShape, costs: DeviceCosts | None, strips: int
+) -> tuple[SharedPrefix, ...]:
+    """Those of `prefixes` that are read faster together. `strips`: of all shared prefixes of a step, `Tiling`'s."""
+    if costs is None:
+        return tuple(
+            prefix for prefix in prefixes if (len(prefix.rows) - 1) * prefix.pages * page_size >= UNMEASURED_KEYS
+        )
+    gains = [gain_s(len(prefix.rows), prefix.pages * page_size, shape, costs, strips) for prefix in prefixes]
+    if sum(gain for gain in gains if gain > 0) <= costs.launch_s:
+        return ()
+    return tuple(prefix for prefix, gain in zip(prefixes, gains, strict=True) if gain > 0)
+
+
+def gain_s(rows: int, keys: int, shape: HeadShape, costs: DeviceCosts, strips: int) -> float:
+    read = keys * shape.token_bytes
+    again = costs.cache_bytes_per_s if read <= costs.cache_bytes else costs.memory_bytes_per_s
+    apart = read / costs.memory_bytes_per_s + (rows - 1) * read / again
+    products = 4 * rows * shape.heads * keys * shape.dim / costs.products_per_s
+    partials = 2 * rows * min(strips, keys) * shape.heads * (shape.dim + 1) * 4 / costs.cache_bytes_per_s
+    return apart / MARGIN - max(read / costs.memory_bytes_per_s, products) - partials

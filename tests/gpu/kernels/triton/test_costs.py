@@ -1,0 +1,71 @@
+"""Whether sharing pays: by a device's own numbers, by a rule of thumb without them, prefix by prefix."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from parrot_compat.gpu.kernels.costs import STORED, DeviceCosts, device_costs, worth_sharing
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+from parrot_compat.gpu.kernels.strips import HeadShape
+
+PAGE = 16
+LLAMA = HeadShape(heads=32, kv_heads=8, dim=128, element_bytes=2)
+INVENTED = DeviceCosts(
+    device="a device", dtype="bfloat16", memory_bytes_per_s=4e12, cache_bytes_per_s=8e12, cache_bytes=50 << 20,
+    products_per_s=4e14, launch_s=3e-6, versions="", commit="", date="",
+)  # fmt: skip
+
+
+def prefix(rows: int, keys: int, first: int = 0) -> SharedPrefix:
+    return SharedPrefix(rows=tuple(range(first, first + rows)), first_page=0, end_page=keys // PAGE)
+
+
+def shared(*prefixes: SharedPrefix, costs: DeviceCosts | None = INVENTED) -> tuple[SharedPrefix, ...]:
+    return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=16)
+
+
+def test_many_rows_over_a_long_prefix_share_it() -> None:
+    assert shared(prefix(64, 8192)) == (prefix(64, 8192),)
+
+
+def test_few_rows_over_a_short_prefix_do_not() -> None:
+    assert shared(prefix(2, 64)) == ()
+
+
+def test_a_prefix_that_the_cache_holds_is_worth_less() -> None:
+    small_cache = replace(INVENTED, cache_bytes=0)
+    gaining = [rows for rows in range(2, 40) if shared(prefix(rows, 4096))]
+    without = [rows for rows in range(2, 40) if shared(prefix(rows, 4096), costs=small_cache)]
+    assert set(gaining) < set(without)
+
+
+def test_one_prefix_that_gains_nothing_does_not_switch_the_others_off() -> None:
+    large, small = prefix(64, 8192), prefix(2, 64, first=64)
+    assert shared(small, large) == (large,)
+
+
+def test_a_gain_smaller_than_another_launch_is_none() -> None:
+    assert shared(prefix(64, 8192), costs=replace(INVENTED, launch_s=1.0)) == ()
+
+
+def test_without_measurements_only_much_reading_saved_counts() -> None:
+    assert shared(prefix(9, 8192), prefix(65, 1024, 9), prefix(8, 8192, 80), prefix(2, 32768, 90), costs=None) == (
+        prefix(9, 8192),
+        prefix(65, 1024, 9),
+    )
+
+
+def test_costs_are_those_stored_for_the_device_and_dtype(tmp_path: Path) -> None:
+    stored = tmp_path / "devices.json"
+    stored.write_text(json.dumps([asdict(INVENTED), {**asdict(INVENTED), "dtype": "float32", "cache_bytes": 1}]))
+    assert device_costs("a device", "bfloat16", stored) == INVENTED
+    assert device_costs("another", "bfloat16", stored) is None
+    found = device_costs("a device", "float32", stored)
+    assert found is not None and found.cache_bytes == 1
+
+
+def test_what_is_shipped_says_where_and_when_it_was_measured() -> None:
+    for line in json.loads(STORED.read_text()):
+        assert DeviceCosts(**line).commit and line["date"] and line["versions"]

@@ -1,0 +1,35 @@
+"""Which kernels a device gets, and that a machine without triton still has all of parrot_compat.gpu."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from parrot_compat.gpu.kernels.table import REFERENCE, choose
+
+
+def test_a_cuda_device_gets_the_triton_kernels() -> None:
+    pytest.importorskip("triton")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert choose(torch.device("cuda"), dtype).name == "triton"
+
+
+def test_a_device_that_nothing_is_written_for_gets_the_reference() -> None:
+    assert choose(torch.device("meta"), torch.float32) is REFERENCE
+
+
+def test_everything_imports_and_chooses_without_triton() -> None:
+    program = """
+import sys
+sys.modules["triton"] = None
+import torch
+import parrot_compat.gpu.engine, parrot_compat.gpu.kernels.costs, parrot_compat.gpu.kernels.strips
+from parrot_compat.gpu.kernels.table import choose
+print(choose(torch.device("cuda"), torch.float32).name)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "torch"
