@@ -421,3 +421,25 @@ def test_a_broken_config_is_refused_by_name(
     (tmp_path / "config.json").write_text("{broken")
     with pytest.raises(ModelRefused, match=str(tmp_path)):
         HuggingFaceTokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_bytes_of_tokens_put_together_are_the_text(
+    style: str, tokenizers_by_style: dict[str, HuggingFaceTokenizer]
+) -> None:
+    tokenizer = tokenizers_by_style[style]
+    text = "a plain word and 🦜"
+    told = b"".join(
+        tokenizer.token_bytes(token) for token in tokenizer._hf(text, add_special_tokens=False)["input_ids"]
+    )
+
+    assert told.decode().strip() == text
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_control_token_is_told_by_its_name(style: str, tokenizers_by_style: dict[str, HuggingFaceTokenizer]) -> None:
+    tokenizer = tokenizers_by_style[style]
+    special = tokenizer._hf.all_special_tokens[0]
+    written = tokenizer.token_bytes(tokenizer._hf.convert_tokens_to_ids(special))
+
+    assert written.strip() == special.encode()  # some are plain text, with a space before it

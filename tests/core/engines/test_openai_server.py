@@ -112,7 +112,18 @@ async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: S
     await collect(engine.generate(generate(sampling=unasked)))
     assert server.asked[0].keys() == {"model", "messages", "seed", "stream", "stream_options"}
 
-    asked = Sampling(temperature=1.0, top_k=5, max_tokens=9, stop=("x",), stop_token_ids=(3,), min_tokens=2)
+    asked = Sampling(
+        temperature=1.0,
+        top_k=5,
+        max_tokens=9,
+        stop=("x",),
+        stop_token_ids=(3,),
+        min_tokens=2,
+        presence_penalty=0.5,
+        frequency_penalty=-1.0,
+        repetition_penalty=1.0,
+        logit_bias=((5, 2.0),),
+    )
     await collect(
         engine.generate(generate(sampling=asked.resolve(engine.info.defaults, room=engine.info.context_tokens, seed=7)))
     )
@@ -124,7 +135,19 @@ async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: S
         "stop": ["x"],
         "stop_token_ids": [3],
         "min_tokens": 2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -1.0,
+        "repetition_penalty": 1.0,
+        "logit_bias": {"5": 2.0},
     }
+
+
+async def test_log_probabilities_that_another_server_would_tell_without_ids_are_refused(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    with pytest.raises(BadPrompt, match="logprobs"):
+        await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=5, logprobs=0))))
+    assert not server.asked
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,13 @@ async def test_a_claim_streams_what_is_there_and_then_what_comes() -> None:
         ({"max_tokens": 7}, "sampling"),
         ({"seed": 3}, "sampling"),
         ({"stop": ["x"]}, "sampling"),
+        ({"frequency_penalty": 0.5}, "sampling"),
+        ({"repetition_penalty": 1.1}, "sampling"),
+        ({"logit_bias": {"5": 1}}, "sampling"),
+        ({"logprobs": True}, "sampling"),
         ({"n": 2}, "n is not 1"),
     ],
-    ids=["prompt", "temperature", "max_tokens", "seed", "stop", "n"],
+    ids=["prompt", "temperature", "max_tokens", "seed", "stop", "frequency", "repetition", "bias", "logprobs", "n"],
 )
 async def test_what_differs_runs_by_itself_and_cancels_its_twin_with_what_hangs_on_it(
     change: dict[str, Any], reason: str
