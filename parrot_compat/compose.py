@@ -53,7 +53,7 @@ async def running(settings: Settings, progress: Progress = lambda line: None) ->
     from parrot_compat.server.auth import Keys
 
     async with managing(settings, progress) as manager:
-        yield Served(create_app(manager, keys=Keys(settings.api_keys)), manager)
+        yield Served(create_app(manager, keys=Keys(settings.api_keys), tool_style=settings.tool_style), manager)
 
 
 @asynccontextmanager

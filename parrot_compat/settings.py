@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from parrot_compat.core.errors import ParrotError
+from parrot_compat.core.output_format import ToolStyle
 
 __all__ = ["BadSettings", "Settings"]
 
 
 BUILTIN_MODEL = "builtin:tiny"
+TOOL_STYLES: Mapping[str, ToolStyle] = {"hermes": "hermes", "llama3_json": "llama3_json", "mistral": "mistral"}
 
 
 class BadSettings(ParrotError):
@@ -33,6 +35,8 @@ class Settings:
     """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`; with `upstream` that server's name for a model."""
     served_model_name: str | None = None
     """What clients call the model; not asked: what `model` says."""
+    tool_call_parser: str | None = None
+    """How the model writes that it calls a tool; not asked: what its chat template shows."""
     host: str = "127.0.0.1"
     port: int = 8000
     """0 takes any free port."""
@@ -59,7 +63,13 @@ class Settings:
     """Base URL of an OpenAI-compatible server that generates the text in place of our own engine."""
     upstream_api_key: str | None = field(default=None, repr=False)
 
+    @property
+    def tool_style(self) -> ToolStyle | None:
+        return None if self.tool_call_parser is None else TOOL_STYLES[self.tool_call_parser]
+
     def __post_init__(self) -> None:
+        if self.tool_call_parser is not None and self.tool_call_parser not in TOOL_STYLES:
+            raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_STYLES)}")
         if not 0 <= self.port <= 65535:
             raise BadSettings(f"--port {self.port} is not a port (0 to 65535)")
         if self.engines < 1:

@@ -23,7 +23,7 @@ MAX_FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
-GPU_MAY_SEE = {"call", "prompt", "engine", "engine_front", "tokenizer", "errors"}
+GPU_MAY_SEE = {"call", "prompt", "engine", "engine_front", "tokenizer", "errors", "output_format"}
 
 
 def name(path: Path) -> str:

@@ -55,6 +55,7 @@ def version() -> None:
 def serve(
     model: options.Model = None,
     served_model_name: options.ServedModelName = None,
+    tool_call_parser: options.ToolCallParser = None,
     max_model_len: options.MaxModelLen = None,
     dtype: options.Dtype = None,
     host: options.Host = None,

@@ -27,6 +27,14 @@ ServedModelName = Annotated[
     str | None,
     typer.Option(help="What clients call the model.", show_default="the value of --model", rich_help_panel=_MODEL),
 ]
+ToolCallParser = Annotated[
+    str | None,
+    typer.Option(
+        help="How the model writes that it calls a tool: hermes, llama3_json or mistral.",
+        show_default="what the checkpoint's chat template shows",
+        rich_help_panel=_MODEL,
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(

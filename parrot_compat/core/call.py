@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NewType
 
+from .output_format import OutputFormat
 from .prompt import Prompt
 
 __all__ = [
@@ -84,6 +85,8 @@ class Sampling:
     """Strings that end the text; they are not part of it."""
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    format: OutputFormat | None = None
+    """What form the text must have. An engine that cannot hold it to that is not asked."""
 
     def resolve(self, defaults: Sampling, *, room: int, seed: int) -> ResolvedSampling:
         """Decide every field. `room` is the tokens left in the context; `seed` is drawn by the caller once per call."""
@@ -109,6 +112,7 @@ class Sampling:
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
+            format=self.format,
             asked=tuple(name for name in _DEFAULTED if getattr(self, name) is not None),
         )
 
@@ -132,6 +136,7 @@ class ResolvedSampling:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    format: OutputFormat | None = None
     asked: tuple[str, ...] = ()
     """Those of the fields above that the caller asked for, where a text engine has defaults of its own."""
 

@@ -41,6 +41,8 @@ class EngineInfo:
     """Tokens that are shared or evicted as one."""
     defaults: Sampling = field(default_factory=Sampling)
     """Sampling of the checkpoint's generation_config.json."""
+    obeys_formats: bool = False
+    """It holds an answer to the form that its sampling asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

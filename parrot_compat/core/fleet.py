@@ -8,6 +8,7 @@ ever given to one that is not, and the numbers kept of a member are those of the
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections import OrderedDict
@@ -17,10 +18,11 @@ from typing import Final, Protocol, runtime_checkable
 from .background import Background
 from .clock import Clock, RealClock
 from .engine import ContextId, Engine, EngineInfo
-from .errors import EngineError, EngineLost, ModelRefused, NoEngineForModel, ParrotError
+from .errors import BadSchema, EngineError, EngineLost, ModelRefused, NoEngineForModel, ParrotError
 from .events import EngineGone, EngineJoined, EventStream
+from .output_format import OutputFormat, size_of
 from .placement import EngineView
-from .tokenizer import Tokenizer
+from .tokenizer import FormatChecker, Tokenizer
 
 __all__ = ["Fleet", "Member", "Mortal", "Restart"]
 
@@ -170,6 +172,17 @@ class Fleet:
     def tokenizer(self, model: str) -> Tokenizer | None:
         """`None` where only text engines serve the model and none came with a tokenizer."""
         return self._tokenizers.get(model)
+
+    async def check_format(self, model: str, format: OutputFormat | None) -> None:
+        """Errors: `BadSchema` where no engine holds an answer to it, or where no answer of this form is found."""
+        if format is None:
+            return
+        size_of(format)
+        if not all(info.obeys_formats for info in self.infos(model)):
+            raise BadSchema(f"the engine of model {model!r} cannot hold an answer to an output format")
+        tokenizer = self.tokenizer(model)
+        if isinstance(tokenizer, FormatChecker):
+            await asyncio.to_thread(tokenizer.check_format, format)  # hostile ones take their time
 
     def member(self, name: str) -> Member:
         return self._members[name]

@@ -59,9 +59,12 @@ class Intake:
         admission.admit(self._flow.tenant, len(calls))
         try:
             models = [fleet.model(call.model) for call in calls]
+            pairs = list(zip(calls, models, strict=True))
             for call in calls:
                 admission.check_name("call", call.id)
                 admission.check_name("variable", call.output)
+            for format, model in dict.fromkeys((call.sampling.format, model) for call, model in pairs):
+                await fleet.check_format(model, format)
             rendered = {
                 call.id: await self.render(self.dataflow.content(call), model)
                 for call, model in zip(calls, models, strict=True)

@@ -7,11 +7,12 @@ together. One exception, for safety: text inside values (message contents) never
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from .output_format import OutputFormat, ToolStyle
 from .prompt import Content
 
-__all__ = ["Tokenizer"]
+__all__ = ["FormatChecker", "Tokenizer", "ToolStyled"]
 
 
 class Tokenizer(Protocol):
@@ -27,3 +28,20 @@ class Tokenizer(Protocol):
     def token_bytes(self, token: int) -> bytes:
         """What one token writes behind other text, perhaps a part of a character; of a control token its name."""
         ...
+
+
+@runtime_checkable
+class FormatChecker(Protocol):
+    """A tokenizer that knows whether there are texts of a form in its vocabulary."""
+
+    def check_format(self, format: OutputFormat) -> None:
+        """Errors: `BadSchema`. Takes milliseconds for what people write, and is bounded for the rest."""
+        ...
+
+
+@runtime_checkable
+class ToolStyled(Protocol):
+    """A tokenizer whose chat template shows how the model calls tools."""
+
+    @property
+    def tool_style(self) -> ToolStyle: ...

@@ -7,9 +7,10 @@ The invariant: packed token i of a batch goes to slot `attention.slots[i]`, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -34,6 +35,8 @@ class Draw:
     so that neighbours, preemption and replay never change a sampled text."""
     history: History | None = None
     """The row's tokens so far. Only a sampling with penalties needs them."""
+    allowed: npt.NDArray[np.bool_] | None = field(default=None, compare=False)
+    """By token: may it be drawn? `None`: all may. What may end a text of a wanted form is in it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

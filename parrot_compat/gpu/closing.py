@@ -23,8 +23,8 @@ _ORDERS = ('"}]>)', '}]>)"')
 """What comes first: in a string a quote ends it; where a key may begin, a brace ends the object."""
 _REST = ":, \n0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-.<([{"
 _LAST = "\\"
-_USED = 3
-"""By how many places a token falls back each time it is used."""
+_USED = 256
+"""By how many places a token falls back each time it is used: behind all that was not."""
 _ENDINGS = len(_ORDERS[0])
 _PATIENCE = 16
 """An ending falls back one place only after so many uses: nested things need many in a row."""
@@ -84,7 +84,7 @@ class Closings:
     def _walk(self, matcher: TokenMatcher, ranks: npt.NDArray[np.int32], most: int) -> list[int] | None:
         path: list[int] = []
         used: Counter[int] = Counter()
-        most_tokens = 3 * most + 64  # in tokens of one byte; it is written shorter in the end
+        most_tokens = 3 * most + 256  # it is written shorter in the end
         try:
             while not matcher.is_accepting():
                 taken = matcher.compute_ff_tokens()

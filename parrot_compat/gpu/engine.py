@@ -28,7 +28,8 @@ def load_stepper(config: EngineConfig) -> Stepper:
     """Load the model and its tokenizer. Errors: `ModelRefused`, `EngineError`."""
     runner = ModelRunner(config)
     logger.info("%s", runner.config)
-    return Stepper(runner, HuggingFaceTokenizer(runner.config.path).text_stream)
+    tokenizer = HuggingFaceTokenizer(runner.config.path)
+    return Stepper(runner, tokenizer.text_stream, forms=tokenizer.forms(runner.config.eos_token_ids))
 
 
 class StepLoop:

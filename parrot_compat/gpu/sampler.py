@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
     """One token per row of `logits` [rows, vocabulary], which stay as they are. Greedy takes the lowest id among
     equals."""
-    scores = _ban_endings(adjusted(logits.float(), draws), draws, eos_token_ids)
+    scores = _keep_allowed(_ban_endings(adjusted(logits.float(), draws), draws, eos_token_ids), draws)
     best = scores.max(dim=-1)  # NaN wins every max, so one look at the maxima finds all that is unusable
     usable = torch.isfinite(best.values)
     if not bool(usable.all()):
@@ -64,7 +65,7 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
     rows: list[int] = []
     columns: list[int] = []
     for row, draw in enumerate(draws):
-        if draw.index < draw.sampling.min_tokens:
+        if draw.index < draw.sampling.min_tokens and draw.allowed is None:
             endings = {token for token in (*eos_token_ids, *draw.sampling.stop_token_ids) if token < scores.shape[-1]}
             rows.extend([row] * len(endings))
             columns.extend(endings)
@@ -72,6 +73,20 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
         return scores
     where = (torch.tensor(rows, device=scores.device), torch.tensor(columns, device=scores.device))
     return scores.index_put(where, torch.full((), float("-inf"), device=scores.device))
+
+
+def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Rows that must have a form keep the tokens that their form allows; the rest of them becomes -inf."""
+    formed = [(row, draw.allowed) for row, draw in enumerate(draws) if draw.allowed is not None]
+    if not formed:
+        return scores
+    banned = np.ones((len(formed), scores.shape[-1]), np.bool_)
+    for place, (_, allowed) in enumerate(formed):
+        width = min(len(allowed), scores.shape[-1])
+        banned[place, :width] = ~allowed[:width]
+    rows = torch.tensor([row for row, _ in formed], device=scores.device)
+    kept = scores[rows].masked_fill(torch.from_numpy(banned).to(scores.device), float("-inf"))
+    return scores.index_copy(0, rows, kept)
 
 
 def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -14,7 +14,10 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import Protocol
 
-from parrot_compat.core.call import Finish, Usage
+import numpy as np
+import numpy.typing as npt
+
+from parrot_compat.core.call import Finish, ResolvedSampling, TokenLogprobs, Usage
 from parrot_compat.core.engine import Chunk, Fill, Filled, Generate
 
 from .batch import Draw, Drawn
@@ -22,7 +25,7 @@ from .history import History
 from .kv.contexts import Context
 from .step import SequenceView
 
-__all__ = ["Sequence", "TextStream", "TextStreams"]
+__all__ = ["Form", "Sequence", "TextStream", "TextStreams"]
 
 
 class TextStream(Protocol):
@@ -35,8 +38,20 @@ class TextStream(Protocol):
     def flush(self) -> str: ...
 
 
+class Form(Protocol):
+    """The form that a text must have, and how far it is; see `grammar`."""
+
+    is_complete: bool
+
+    def allowed(self, may_end: bool) -> npt.NDArray[np.bool_]: ...
+
+    def take(self, token: int, left: int) -> int: ...
+
+
 TextStreams = Callable[[tuple[str, ...]], TextStream]
 """A new text stream that ends at any of these strings."""
+Forms = Callable[[ResolvedSampling], Form]
+"""A new form for an answer so sampled. Errors: `BadSchema`."""
 
 
 class Sequence:
@@ -59,13 +74,15 @@ class Sequence:
         self._text: TextStream | None = None
         self._ends: frozenset[int] = frozenset()
         self._history: History | None = None
+        self._form: Form | None = None
 
-    def will_draw(self, max_tokens: int, text: TextStream, eos_token_ids: Items[int]) -> None:
-        """Draw at most `max_tokens` after the prompt. Only a Generate does."""
+    def will_draw(self, max_tokens: int, text: TextStream, eos_token_ids: Items[int], form: Form | None = None) -> None:
+        """Draw at most `max_tokens` after the prompt, in this form. Only a Generate does."""
         assert isinstance(self.verb, Generate)
         sampling = self.verb.sampling
         self._max_tokens = max_tokens
         self._text = text
+        self._form = form
         self._ends = frozenset(sampling.stop_token_ids) | (
             frozenset() if sampling.ignore_eos else frozenset(eos_token_ids)
         )
@@ -102,7 +119,9 @@ class Sequence:
         if self._max_tokens == 0 or computed < len(self.context.tokens):
             return None
         assert isinstance(self.verb, Generate)
-        return Draw(sampling=self.verb.sampling, index=len(self.drawn), history=self._history)
+        sampling, index = self.verb.sampling, len(self.drawn)
+        allowed = None if self._form is None else self._form.allowed(may_end=index >= sampling.min_tokens)
+        return Draw(sampling=sampling, index=index, history=self._history, allowed=allowed)
 
     # ---- answers -----------------------------------------------------------------------------------
 
@@ -125,15 +144,26 @@ class Sequence:
     def accept(self, drawn: Drawn) -> Chunk:
         """The next drawn token. Tokens that end the text are counted and listed, but are no text themselves."""
         assert isinstance(self.verb, Generate) and self._text is not None
+        if self._form is not None:
+            drawn = self._formed(drawn, self._form)
         token, logprobs = (drawn, ()) if isinstance(drawn, int) else (drawn.token, (drawn,))
         is_end = token in self._ends and len(self.drawn) >= self.verb.sampling.min_tokens
         self.drawn.append(token)
         text = "" if is_end else self._text.push((token,))
+        is_end = is_end or (self._form is not None and self._form.is_complete)
         if not (is_end or self._text.stopped or len(self.drawn) == self._max_tokens):
             return Chunk(text=text, tokens=(token,), logprobs=logprobs)
         text += self._text.flush()
         finish = Finish.STOP if is_end or self._text.stopped else Finish.LENGTH
         return Chunk(text=text, tokens=(token,), finish=finish, usage=self._usage(), logprobs=logprobs)
+
+    def _formed(self, drawn: Drawn, form: Form) -> Drawn:
+        """What was drawn, or what has to come in its place for the text to be whole within its tokens."""
+        token = drawn if isinstance(drawn, int) else drawn.token
+        taken = form.take(token, left=self._max_tokens - len(self.drawn) - 1)
+        if isinstance(drawn, int) or taken == token:
+            return taken if isinstance(drawn, int) else drawn
+        return TokenLogprobs(taken, dict(drawn.top).get(taken, float("-inf")), drawn.top)
 
     def _usage(self) -> Usage:
         return Usage(prompt_tokens=self.prompt_tokens, output_tokens=len(self.drawn), cached_tokens=self._cached_tokens)

@@ -25,7 +25,7 @@ from .kv.contexts import Contexts
 from .kv.pages import OutOfPages, PagePool
 from .kv.radix import RadixTree
 from .scheduler import plan_step, victims
-from .sequence import Sequence, TextStreams
+from .sequence import Forms, Sequence, TextStreams
 from .step import PlannedRow, Room, StepPlan
 from .work import Clock, Work
 
@@ -49,13 +49,20 @@ class Runner(Protocol):
 class Stepper:
     """All sequences of one runner."""
 
-    def __init__(self, runner: Runner, text_streams: TextStreams, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        text_streams: TextStreams,
+        clock: Clock = time.monotonic,
+        forms: Forms | None = None,
+    ) -> None:
         config = runner.config
         pool = PagePool(config.pages, config.page_size)
         self.config = config
         self._runner = runner
         self._contexts = Contexts(pool, RadixTree(pool) if config.enable_prefix_caching else None)
-        self._work = Work(config, self._contexts, text_streams, clock)
+        self._work = Work(config, self._contexts, text_streams, clock, forms)
+        self._obeys_formats = forms is not None
         self._clock = clock
         self._step_s: float | None = None
         self._taken = 0
@@ -71,6 +78,7 @@ class Stepper:
             max_rows=config.max_rows,
             page_size=config.page_size,
             defaults=config.defaults,
+            obeys_formats=self._obeys_formats,
         )
 
     @property

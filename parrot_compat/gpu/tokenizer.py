@@ -9,18 +9,25 @@ value (`control_tokens` says how); every chat without control strings in its val
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ..core.errors import BadPrompt, ModelRefused
+from ..core.errors import BadPrompt, BadSchema, ModelRefused
+from ..core.output_format import OutputFormat, ToolStyle
 from ..core.prompt import Chat, Content, Text
 from .control_tokens import ControlTokens, encodable
 from .text_stream import TextDecoder, TextStream
+
+if TYPE_CHECKING:
+    from .grammar import Grammars
+    from .sequence import Forms
 
 __all__ = ["HuggingFaceTokenizer"]
 
@@ -40,6 +47,8 @@ class HuggingFaceTokenizer:
         self._vocabulary = _vocabulary_size(self._path, self._hf)
         self._decoder = TextDecoder(self._hf.backend_tokenizer)
         self._controls = ControlTokens(self._hf.backend_tokenizer)
+        self._grammars_by_end: dict[tuple[int, ...], Grammars] = {}
+        self._checking = threading.Lock()
 
     @property
     def vocabulary(self) -> int:
@@ -65,6 +74,41 @@ class HuggingFaceTokenizer:
 
     def text_stream(self, stop: tuple[str, ...] = ()) -> TextStream:
         return self._decoder.stream(stop)
+
+    @property
+    def tool_style(self) -> ToolStyle:
+        """Hermes' where the chat template shows none that we know."""
+        template = str(self._hf.chat_template or "")
+        if "[TOOL_CALLS]" in template:
+            return "mistral"
+        is_llama = "<tool_call>" not in template and "ipython" in template and "parameters" in template
+        return "llama3_json" if is_llama else "hermes"
+
+    def forms(self, eos_token_ids: Sequence[int]) -> Forms | None:
+        """How answers in this vocabulary are held to forms; `None` where the library for it is not installed."""
+        if importlib.util.find_spec("llguidance") is None:
+            return None
+        ends = tuple(eos_token_ids)
+        return lambda sampling: self._grammars(ends).form(
+            cast("OutputFormat", sampling.format), ends_at_eos=not sampling.ignore_eos
+        )
+
+    def check_format(self, format: OutputFormat) -> None:
+        """Errors: `BadSchema`."""
+        if importlib.util.find_spec("llguidance") is None:
+            raise BadSchema("an output format needs llguidance, which is not installed (pip install llguidance)")
+        end = self._hf.eos_token_id
+        with self._checking:
+            self._grammars(tuple(end) if isinstance(end, list) else (end or 0,)).check(format)
+
+    def _grammars(self, ends: tuple[int, ...]) -> Grammars:
+        if ends not in self._grammars_by_end:
+            # here, not at the top: all else runs without the library, as on an image that has only torch
+            from .grammar import Grammars
+
+            text = self._hf.backend_tokenizer.to_str()
+            self._grammars_by_end[ends] = Grammars(text, self._vocabulary, ends)
+        return self._grammars_by_end[ends]
 
     def _encode_chat(self, chat: Chat) -> tuple[int, ...]:
         messages = [_for_template(message) for message in chat.messages]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from parrot_compat.core.engine import ContextId, Fill, Generate
 from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update
-from parrot_compat.core.errors import BadPrompt, ContextLost, ParrotError, PromptTooLong
+from parrot_compat.core.errors import BadPrompt, BadSchema, ContextLost, ParrotError, PromptTooLong
 from parrot_compat.core.prompt import Tokens
 
 from .batch import Drawn
@@ -25,18 +25,25 @@ from .flows import Flows
 from .kv.contexts import Context, Contexts
 from .penalties import check_sampling
 from .scheduler import due_s
-from .sequence import Sequence, TextStreams
+from .sequence import Form, Forms, Sequence, TextStreams
 
 __all__ = ["Work"]
 
 Clock = Callable[[], float]
+
+NO_LIBRARY = "llguidance is not installed (pip install llguidance)"
 
 
 class Work:
     """All verbs between their command and their last answer."""
 
     def __init__(
-        self, config: ResolvedConfig, contexts: Contexts, text_streams: TextStreams, clock: Clock = time.monotonic
+        self,
+        config: ResolvedConfig,
+        contexts: Contexts,
+        text_streams: TextStreams,
+        clock: Clock = time.monotonic,
+        forms: Forms | None = None,
     ) -> None:
         self.contexts = contexts
         self.sequences: dict[int, Sequence] = {}
@@ -46,6 +53,7 @@ class Work:
         self.flows = Flows()
         self._config = config
         self._text_streams = text_streams
+        self._forms = forms
         self._clock = clock
         self._lines: dict[ContextId, deque[int]] = {}
         self._stands_in: dict[int, tuple[ContextId, ...]] = {}
@@ -167,6 +175,7 @@ class Work:
         ids = self._ids(verb, held)
         if isinstance(verb, Generate):
             check_sampling(verb.sampling, self._config.vocab_size)
+        form = self._form(verb) if isinstance(verb, Generate) else None
         keep_last = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
         if not made:
             context = self.contexts.get(verb.context)
@@ -180,8 +189,16 @@ class Work:
         if isinstance(verb, Generate):
             room = self._config.context_tokens - sequence.prompt_tokens
             text = self._text_streams(verb.sampling.stop)
-            sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids)
+            sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids, form)
         return sequence
+
+    def _form(self, verb: Generate) -> Form | None:
+        """Errors: `BadSchema`."""
+        if verb.sampling.format is None:
+            return None
+        if self._forms is None:
+            raise BadSchema(f"engine {self._config.name!r} cannot hold an answer to a form: {NO_LIBRARY}")
+        return self._forms(verb.sampling)
 
     def _ids(self, verb: Fill | Generate, held: int) -> tuple[int, ...]:
         """The token ids of a verb's content. Errors: `BadPrompt`, `PromptTooLong`."""

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from parrot_compat import __version__
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.manager import Manager
+from parrot_compat.core.output_format import ToolStyle
 
 from .auth import Auth, Keys
 from .errors import Problem, problem_of
@@ -52,8 +53,10 @@ def create_app(
     limits: Limits | None = None,
     fingerprint: str = f"fp_parrot_{__version__}",
     keep_alive_s: float = 15.0,
+    tool_style: ToolStyle | None = None,
 ) -> FastAPI:
-    """The HTTP face of a running `manager`. Without `keys` it answers local requests only."""
+    """The HTTP face of a running `manager`. Without `keys` it answers local requests only; without `tool_style` calls
+    of tools are read as each model's chat template shows them."""
     app = FastAPI(
         title="parrot_compat",
         version=__version__,
@@ -67,6 +70,7 @@ def create_app(
         limits=limits,
         fingerprint=fingerprint,
         keep_alive_s=keep_alive_s,
+        tool_style=tool_style,
     )
     app.include_router(chat.router(serving))
     app.include_router(completions.router(serving))

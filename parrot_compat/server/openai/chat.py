@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import Usage
+from parrot_compat.core.call import Finish, Usage
+from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import ChatPrompt
 from parrot_compat.core.task import Task, TaskResult
 from parrot_compat.core.tokenizer import Tokenizer
+from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import read_body
 from parrot_compat.server.parrot.asking import read_ask
@@ -27,6 +30,7 @@ from parrot_compat.server.sse import DONE, EventStream, event, merge, while_conn
 from .chat_schema import ChatRequest, chat_prompt, message_texts
 from .logprobs import chat_logprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
+from .tools import ToolReader, ToolUse
 
 __all__ = ["completion", "router"]
 
@@ -42,24 +46,29 @@ def router(serving: Serving) -> APIRouter:
         hints.ignored(*body.ignored())
         ask = read_ask(body, request.headers, tenant_of(request), message_texts(body.messages), hints)
         card = serving.card(body.model)
-        serving.check_tokens(card.name, body.sampling())
+        use = body.tool_use(serving.tool_style_of(card.name))
+        first = serving.formed(card.name, body.sampling(), use)
+        serving.check_tokens(card.name, first)
         tokenizer = serving.tokenizer(card.name) if body.logprobs else None
 
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-            prompt = chat_prompt(body.messages, room.resolve)
-            wanted = [(prompt, body.sampling(choice)) for choice in range(body.n or 1)]
+            prompt = chat_prompt(body.messages, room.resolve, tools=body.tools)
+            wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
             prompt_ids = await _prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
             kind = "chat.completion.chunk" if body.stream else "chat.completion"
             answer = serving.answer("chatcmpl", kind, card.name)
-            begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+            try:
+                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+            except BadSchema as error:
+                raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if body.stream:
-                events = _stream(answer, begun, body, prompt_ids, tokenizer)
+                events = _stream(answer, begun, body, prompt_ids, tokenizer, use)
                 headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, _results(begun.tasks))
             usages = [result.usage for result in results]
-            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body), tokenizer)
+            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body), tokenizer, use)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
@@ -85,14 +94,15 @@ def completion(
     results: Sequence[TaskResult],
     prompt_ids: list[int] | None = None,
     tokenizer: Tokenizer | None = None,
+    use: ToolUse | None = None,
 ) -> dict[str, Any]:
-    """The answer, whole. With `prompt_ids` all token ids are in it, with `tokenizer` the log probabilities."""
+    """The answer, whole. With `prompt_ids` all token ids are in it, with `tokenizer` the log probabilities, with
+    `use` calls of tools are no text."""
     choices: list[dict[str, Any]] = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": result.text, "refusal": None},
+            **_message(result, use),
             "logprobs": None if tokenizer is None else chat_logprobs(tokenizer, result.logprobs),
-            "finish_reason": result.finish.value,
         }
         for index, result in enumerate(results)
     ]
@@ -104,8 +114,29 @@ def completion(
     return data | {"usage": usage_of([result.usage for result in results], len(results))}
 
 
+def _message(result: TaskResult, use: ToolUse | None) -> dict[str, Any]:
+    """What was said, and why it ended."""
+    message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+    if use is None:
+        return {"message": message, "finish_reason": result.finish.value}
+    reader = use.reader()
+    said = reader.push(result.text)[0] + reader.end()[0]
+    if reader.calls:
+        message |= {"content": said or None, "tool_calls": [call.wire() for call in reader.calls]}
+    return {"message": message, "finish_reason": _finish(result.finish, reader)}
+
+
+def _finish(finish: Finish, reader: ToolReader | None) -> str:
+    return "tool_calls" if reader is not None and reader.calls and not reader.is_broken else finish.value
+
+
 async def _stream(
-    answer: Answer, begun: Begun, body: ChatRequest, prompt_ids: list[int] | None, tokenizer: Tokenizer | None
+    answer: Answer,
+    begun: Begun,
+    body: ChatRequest,
+    prompt_ids: list[int] | None,
+    tokenizer: Tokenizer | None,
+    use: ToolUse | None,
 ) -> AsyncGenerator[bytes, None]:
     """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for. What is said of
     the whole (the receipt, the ids of a prompt that had holes) is on the last chunk."""
@@ -120,13 +151,16 @@ async def _stream(
     ids: dict[str, Any] = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
     for index in range(len(tasks)):
         yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
+    readers = None if use is None else [use.reader() for _ in tasks]
     usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
         drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if tokenizer is not None:
             drawn["logprobs"] = chat_logprobs(tokenizer, piece.logprobs)
-        if piece.text or (drawn and piece.tokens):
-            yield chunk({}, index, {"content": piece.text}, **drawn)
+        reader = None if readers is None else readers[index]
+        delta = _delta(reader, piece.text, is_end=piece.finish is not None)
+        if delta.get("content") or delta.get("tool_calls") or (drawn and piece.tokens):
+            yield chunk({}, index, delta, **drawn)
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
             last: dict[str, Any] = {}
@@ -134,8 +168,23 @@ async def _stream(
                 late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
                 last = {} if late is None else {"prompt_token_ids": late}
                 last |= {} if with_usage else begun.object(list(usages.values()))
-            yield chunk(last, index, {}, finish_reason=piece.finish.value)
+            yield chunk(last, index, {}, finish_reason=_finish(piece.finish, reader))
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]
         yield event(head | {"choices": [], "usage": usage_of(used, len(tasks))} | begun.object(used))
     yield DONE
+
+
+def _delta(reader: ToolReader | None, text: str, *, is_end: bool) -> dict[str, Any]:
+    """What a stretch of text adds to the message. A call is told when it is whole."""
+    if reader is None:
+        return {"content": text}
+    told = len(reader.calls)
+    said, calls = reader.push(text)
+    if is_end:
+        rest, last = reader.end()
+        said, calls = said + rest, calls + last
+    delta: dict[str, Any] = {"content": said} if said else {}
+    if calls:
+        delta["tool_calls"] = [{"index": told + place, **call.wire()} for place, call in enumerate(calls)]
+    return delta

@@ -1,7 +1,7 @@
 """The body of POST /v1/chat/completions, and the prompt that it stands for.
 
 It knows nothing of tokens: the checkpoint's chat template is core's affair. What a template cannot be told
-(images, audio) and what is not parsed out of a text yet (tool calls) is refused by name.
+(images, audio) is refused by name.
 
 The invariant: the messages of the prompt say what the request said; no part of them is dropped in silence.
 """
@@ -15,12 +15,15 @@ from pydantic import Field
 
 from parrot_compat.core.call import MOST_LOGPROBS
 from parrot_compat.core.errors import BadTemplate
+from parrot_compat.core.output_format import OutputFormat, ToolStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 
+from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
+from .tools import Tool, ToolUse, tool_use
 
 __all__ = [
     "ChatMessage",
@@ -40,7 +43,6 @@ _CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
@@ -103,8 +105,29 @@ class ChatRequest(SamplingRequest):
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+
+    def format_field(self) -> str:
+        if self.structured_outputs is not None:
+            return SamplingRequest.format_field(self)
+        return "tools" if self.response_format is None else "response_format"
+
+    def output_format(self) -> OutputFormat | None:
+        found = [SamplingRequest.output_format(self), self._response_format()]
+        return one_format([format for format in found if format is not None], "response_format")
+
+    def _response_format(self) -> OutputFormat | None:
+        return None if self.response_format is None else self.response_format.format()
+
+    def tool_use(self, style: ToolStyle) -> ToolUse | None:
+        """How the answer uses tools; `None`: not at all. Errors: `ApiError` 400, `BadSchema`."""
+        use = tool_use(self.tools, self.tool_choice, self.parallel_tool_calls is not False, style)
+        if use is not None and use.format is not None and self.output_format() is not None:
+            raise invalid("tool_choice", "a call cannot be required of an answer that has another form")
+        return use
 
     def most_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -119,10 +142,7 @@ class ChatRequest(SamplingRequest):
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
             raise invalid("max_completion_tokens", both)
-        if self.tools:
-            raise not_supported_yet("tools", "tool calls are not parsed out of the answer")
-        if self.tool_choice not in (None, "none", "auto"):
-            raise not_supported_yet("tool_choice")
+        self.tool_use("hermes")  # what is wrong with it is so in every style
 
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
@@ -147,11 +167,16 @@ def _no_references(part: ContentPart, path: str) -> str:
 
 
 def chat_prompt(
-    messages: list[ChatMessage], resolve: Resolve = _no_references, *, developer_role: str = "system"
+    messages: list[ChatMessage],
+    resolve: Resolve = _no_references,
+    *,
+    tools: list[Tool] | None = None,
+    developer_role: str = "system",
 ) -> ChatPrompt:
     """The prompt of these messages; `developer_role` is what the model calls a developer. Errors: `ApiError`."""
     return ChatPrompt(
-        tuple(_message(message, index, resolve, developer_role) for index, message in enumerate(messages))
+        tuple(_message(message, index, resolve, developer_role) for index, message in enumerate(messages)),
+        tuple(tool.model_dump(exclude_none=True) for tool in tools or ()),
     )
 
 

@@ -16,9 +16,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Usage
+from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.task import TaskResult
 from parrot_compat.core.tokenizer import Tokenizer
+from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import read_body
 from parrot_compat.server.parrot.asking import read_ask
@@ -52,7 +54,10 @@ def router(serving: Serving) -> APIRouter:
         async with AsyncExitStack() as stack:
             answer = serving.answer("cmpl", "text_completion", card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-            begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+            try:
+                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+            except BadSchema as error:
+                raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if body.stream:
                 events = _stream(answer, begun, body, known, tokenizer)
                 headers = begun.headers()

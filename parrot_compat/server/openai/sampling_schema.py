@@ -14,15 +14,17 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
+from parrot_compat.core.output_format import OutputFormat
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits, Schema
 from parrot_compat.server.parrot.object_schema import ParrotObject
+
+from .format_schema import StructuredOutputs
 
 __all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
 
 NOT_YET: Mapping[str, tuple[Any, ...]] = {
     # field: the values that ask for nothing
-    "structured_outputs": ({},),
     "guided_json": (),
     "guided_regex": (),
     "guided_choice": (),
@@ -94,6 +96,7 @@ class SamplingRequest(Schema):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
     parrot: ParrotObject | None = None
     # hints of other servers; whatever is in them, they fail no call (`asking` reads them)
     priority: Any = None
@@ -145,7 +148,16 @@ class SamplingRequest(Schema):
             stop=self.stop_strings(),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
+            format=self.output_format(),
         )
+
+    def format_field(self) -> str:
+        """Where a form was asked for."""
+        return "structured_outputs"
+
+    def output_format(self) -> OutputFormat | None:
+        """Errors: `ApiError` 400, `BadSchema`."""
+        return None if self.structured_outputs is None else self.structured_outputs.format()
 
 
 def ignored_fields(request: Schema, refused: Mapping[str, tuple[Any, ...]] = NOT_YET, path: str = "") -> list[str]:

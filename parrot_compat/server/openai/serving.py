@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -21,11 +21,14 @@ from starlette.responses import Response
 from parrot_compat.core.call import Sampling, Usage
 from parrot_compat.core.errors import BadPrompt, NoEngineForModel
 from parrot_compat.core.manager import Manager, ModelCard
+from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.core.tokenizer import Tokenizer
-from parrot_compat.server.errors import ApiError, invalid
+from parrot_compat.core.tokenizer import Tokenizer, ToolStyled
+from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
 from parrot_compat.server.limits import Limits
 from parrot_compat.server.parrot.directory import Directory
+
+from .tools import ToolUse
 
 __all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
 
@@ -59,6 +62,8 @@ class Serving:
     limits: Limits
     fingerprint: str
     keep_alive_s: float
+    tool_style: ToolStyle | None = None
+    """`None`: what the checkpoint's chat template shows."""
 
     def card(self, model: str | None) -> ModelCard:
         """The model asked for. Errors: `NoEngineForModel`."""
@@ -79,6 +84,18 @@ class Serving:
                 param="model",
             )
         return tokenizer
+
+    def tool_style_of(self, model: str) -> ToolStyle:
+        tokenizer = self.manager.tokenizer(model)
+        return self.tool_style or (tokenizer.tool_style if isinstance(tokenizer, ToolStyled) else "hermes")
+
+    def formed(self, model: str, sampling: Sampling, use: ToolUse | None) -> Sampling:
+        """The sampling, held to calls where `use` requires them. Errors: `ApiError` 400."""
+        if use is None:
+            return sampling
+        if self.manager.tokenizer(model) is None:
+            raise not_supported_yet("tools", f"model {model!r} is served by another server")
+        return sampling if use.format is None else replace(sampling, format=use.format)
 
     def check_tokens(self, model: str, sampling: Sampling) -> None:
         """Errors: `ApiError` 400 for a bias on a token that the model does not have."""

@@ -24,6 +24,7 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import completion
 from parrot_compat.server.openai.chat_schema import REF, chat_prompt, message_texts
 from parrot_compat.server.openai.serving import Serving
+from parrot_compat.server.openai.tools import ToolUse
 
 from .asking import read_ask
 from .deferred import call_exists
@@ -71,7 +72,7 @@ def _planned(
     try:
         body.ignored()  # what a plain request would be refused for
         ask = read_ask(body, Headers({}), "", message_texts(body.messages), Hints())
-        prompt = chat_prompt(body.messages, references)
+        prompt = chat_prompt(body.messages, references, tools=body.tools)
     except ParrotError as error:
         raise within(error, f"{path}.request") from None
     try:
@@ -79,7 +80,9 @@ def _planned(
     except NoEngineForModel as error:
         raise within(error, f"{path}.request.model") from None
     try:
-        serving.check_tokens(card.name, body.sampling())
+        use = body.tool_use(serving.tool_style_of(card.name))
+        sampling = serving.formed(card.name, body.sampling(), use)
+        serving.check_tokens(card.name, sampling)
         if body.logprobs:
             serving.tokenizer(card.name)
     except ParrotError as error:
@@ -89,7 +92,7 @@ def _planned(
         id=CallId(planned.id),
         prompt=prompt,
         output=output,
-        sampling=body.sampling(),
+        sampling=sampling,
         model=card.name,
         function=planned.function or ask.said.function,
         objective=ask.objective,
@@ -106,13 +109,15 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
         assert task.failure is not None
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
     answer = serving.answer("chatcmpl", "chat.completion", task.model)
+    says_tools = settled.body.get("tools") and settled.body.get("tool_choice") != "none"
+    use = ToolUse(serving.tool_style_of(task.model), None) if says_tools else None
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
     tokenizer = serving.tokenizer(task.model) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,
         "request": resolved(settled.body, settled.content),
-        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer),
+        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer, use),
     }
 
 

@@ -54,7 +54,7 @@ BAD_GRAPHS: dict[str, tuple[dict[str, Any], int, str]] = {
     "a claim in a plan": (request(parrot={"claim": "y"}), 400, "calls[0].request.parrot.claim"),
     "a parrot object of another kind": (request(parrot="hi"), 400, "calls[0].request.parrot"),
     "top_logprobs without logprobs": (request(top_logprobs=2), 400, "calls[0].request.top_logprobs"),
-    "a tool": (request(tools=[{"type": "function"}]), 400, "calls[0].request.tools"),
+    "a tool": (request(tools=[{"type": "function"}]), 400, "calls[0].request.tools[0].function"),
     "a penalty": (request(presence_penalty=3), 400, "calls[0].request.presence_penalty"),
     "a bias on no token": (request(logit_bias={"1999999999": 1}), 400, "calls[0].request.logit_bias"),
     "a temperature beyond all": (request(temperature=1e9), 400, "calls[0].request.temperature"),
@@ -163,7 +163,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "an objective of no kind": ({"template": "{{output:y}}", "objective": "soon"}, 400, "objective"),
     "a function with a slash": ({"template": "{{output:y}}", "function": "a/b"}, 400, "function"),
     "a parrot object": ({"template": "{{output:y}}", "parrot": {"call": "x"}}, 400, "parrot"),
-    "a schema": ({"template": "{{output:y}}", "structured_outputs": {"regex": "x"}}, 400, "structured_outputs"),
+    "a schema": ({"template": "{{output:y}}", "structured_outputs": {"regex": "x"}}, 400, None),
     "a prompt too long": ({"template": "x" * 5000 + "{{output:y}}"}, 400, None),
 }
 

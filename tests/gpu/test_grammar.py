@@ -1,0 +1,187 @@
+"""Answers held to forms: always valid, whole within their tokens, whatever the weights say."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parrot_compat.core.errors import BadSchema
+from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
+from parrot_compat.gpu.models.weights import locate
+from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+
+if TYPE_CHECKING:
+    from parrot_compat.gpu.grammar import Grammars
+
+pytest.importorskip("llguidance")
+jsonschema = pytest.importorskip("jsonschema")
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+NESTED = {
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {"v": {"type": "number"}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+            "required": ["v", "next"],
+            "additionalProperties": False,
+        }
+    },
+    "$ref": "#/$defs/node",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> HuggingFaceTokenizer:
+    return HuggingFaceTokenizer(locate("builtin:tiny"))
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: HuggingFaceTokenizer) -> Grammars:
+    from parrot_compat.gpu.grammar import Grammars
+
+    return Grammars(tokenizer._hf.backend_tokenizer.to_str(), tokenizer.vocabulary, (2, 0))
+
+
+_shared: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _for_hypothesis(tokenizer: HuggingFaceTokenizer, grammars: Grammars) -> None:
+    _shared.update(tokenizer=tokenizer, grammars=grammars)
+
+
+def drawn_at_random(format: OutputFormat, most: int, seed: int) -> tuple[str, bool]:
+    """What a model without any sense says in this form, and whether nothing could follow."""
+    form, draw, tokens = _shared["grammars"].form(format), np.random.default_rng(seed), []
+    for left in range(most - 1, -1, -1):
+        token = int(draw.choice(np.flatnonzero(form.allowed(may_end=True))))
+        tokens.append(form.take(token, left))
+        if form.is_complete:
+            break
+    return _shared["tokenizer"].decode(tokens), form.is_complete
+
+
+@pytest.mark.parametrize("schema", [PERSON, NESTED, {"type": "object"}])
+@pytest.mark.parametrize("most", [32, 100, 300])
+def test_json_is_valid_and_whole_within_its_tokens(schema: dict[str, Any], most: int) -> None:
+    for seed in range(8):
+        text, is_complete = drawn_at_random(JsonSchema.of(schema), most, seed)
+        jsonschema.validate(json.loads(text), schema)
+        assert is_complete
+
+
+def test_any_json_is_an_object() -> None:
+    assert all(isinstance(json.loads(drawn_at_random(AnyJson(), 24, seed)[0]), dict) for seed in range(8))
+
+
+def test_a_text_matches_its_regex_also_where_it_is_cut() -> None:
+    for seed in range(8):
+        assert re.fullmatch(r"[0-9]{3}-[a-z]+!", drawn_at_random(Regex("[0-9]{3}-[a-z]+!"), 12, seed)[0])
+
+
+def test_a_choice_is_one_of_the_texts() -> None:
+    texts = ("yes", "no", 'may"be\n')
+    assert {drawn_at_random(Choice(texts), 20, seed)[0] for seed in range(40)} == set(texts)
+
+
+@pytest.mark.parametrize("text", ['start: "(" start ")" | "x"', 'root ::= "(" root ")" | "x"'])
+def test_a_grammar_holds_in_both_notations(text: str) -> None:
+    for seed in range(8):
+        said = drawn_at_random(Grammar(text), 15, seed)[0]
+        assert re.fullmatch(r"\(*x\)*", said) and said.count("(") == said.count(")")
+
+
+def test_required_calls_have_arguments_that_are_valid() -> None:
+    calls = ToolCalls.of([("add", PERSON), ("now", {"type": "object", "properties": {}})], "hermes", True)
+    names = set()
+    for seed in range(12):
+        text, _ = drawn_at_random(calls, 120, seed)
+        found = re.findall(r"<tool_call>\n(.*?)\n</tool_call>", text, re.DOTALL)
+        assert found and "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in found) == text
+        for call in map(json.loads, found):
+            names.add(call["name"])
+            jsonschema.validate(call["arguments"], PERSON if call["name"] == "add" else {"maxProperties": 0})
+    assert names == {"add", "now"}
+
+
+LEAVES = st.sampled_from(
+    [{"type": "integer"}, {"type": "string", "maxLength": 12}, {"type": "boolean"}, {"enum": ["é", 1, None]}]
+)
+SCHEMAS = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.builds(lambda item, least: {"type": "array", "items": item, "minItems": least}, inner, st.integers(0, 2)),
+        st.dictionaries(st.sampled_from(["a", "b c", 'd"', "é"]), inner, min_size=1, max_size=3).map(
+            lambda members: {
+                "type": "object",
+                "properties": members,
+                "required": sorted(members)[:1],
+                "additionalProperties": False,
+            }
+        ),
+        st.lists(inner, min_size=1, max_size=2).map(lambda branches: {"anyOf": branches}),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(schema=SCHEMAS, most=st.integers(96, 160), seed=st.integers(0, 2**31))
+def test_random_schemas_hold_at_random_weights(schema: dict[str, Any], most: int, seed: int) -> None:
+    _shared["grammars"].check(JsonSchema.of(schema))
+    jsonschema.validate(json.loads(drawn_at_random(JsonSchema.of(schema), most, seed)[0]), schema)
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        JsonSchema('{"type":"nope"}'),
+        JsonSchema('{"$ref":"#"}'),
+        JsonSchema('{"$ref":"#/nowhere"}'),
+        JsonSchema('{"not":{}}'),
+        JsonSchema("false"),
+        JsonSchema("[1]"),
+        JsonSchema('{"type":"string","minLength":10000000}'),
+        JsonSchema('{"type":"string","pattern":"^(a{1000}){1000}$"}'),
+        Regex("(a{1000}){1000}"),
+        Regex("("),
+        Regex("(?=a)b"),
+        Regex("\ud800"),
+        Regex("a" * 100_000),
+        Choice(()),
+        Choice(("",)),
+        Grammar("start: nowhere"),
+        Grammar("root ::= ("),
+        ToolCalls((), "hermes"),
+    ],
+    ids=lambda format: repr(format)[:40],
+)
+def test_what_cannot_be_held_to_is_refused_before_anything_runs(format: OutputFormat) -> None:
+    with pytest.raises(BadSchema):
+        _shared["grammars"].check(format)
+
+
+def test_repetitions_side_by_side_are_no_bomb() -> None:
+    _shared["grammars"].check(Regex("([0-9a-f]{4}:){7}[0-9a-f]{4}"))
+
+
+def test_what_is_not_strict_passes_over_what_it_cannot_hold_to() -> None:
+    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    _shared["grammars"].check(JsonSchema.of(schema, strict=False))
+    with pytest.raises(BadSchema, match="uniqueItems"):
+        _shared["grammars"].check(JsonSchema.of(schema))
