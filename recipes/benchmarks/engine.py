@@ -33,7 +33,7 @@ from .engine_cases import CASES, Case, Ceilings, Measured
 from .processor_time import MOST_FOREIGN, Stopwatch
 from .results import Row, merge, spread
 from .runs import RESULTS, RUNS, commit, hardware, today, versions
-from .servers import ROOT, ServerFailed, Setting, parrot_server, vllm_server
+from .servers import ROOT, ServerFailed, Setting, parrot_server, stop_on_sigterm, vllm_server
 from .token_streams import EngineStreams, HttpStreams, Streams
 
 __all__ = ["main", "measure"]
@@ -48,6 +48,15 @@ class Lane:
     streams: Streams
     pid: int
     version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    cases: Sequence[Case]
+    rounds: int
+    vocabulary: int
+    any_load: bool
+    """Rounds in which others used the machine count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +104,25 @@ async def _own_engine(setting: Setting) -> AsyncIterator[Lane]:
 # ---- measuring ---------------------------------------------------------------------------------------------
 
 
-async def measure(
-    lanes: Sequence[Lane], cases: Sequence[Case], rounds: int, vocabulary: int, progress: Progress
-) -> list[Sample]:
+async def measure(lanes: Sequence[Lane], wanted: Wanted, progress: Progress) -> list[Sample]:
     samples: list[Sample] = []
     pids = [lane.pid for lane in lanes]
-    for case in cases:
-        bar = progress.add_task(case.name, total=rounds)
+    for case in wanted.cases:
+        bar = progress.add_task(case.name, total=wanted.rounds)
         for lane in lanes:
-            await case.run(lane.streams, "warm-up", vocabulary)
+            await case.run(lane.streams, "warm-up", wanted.vocabulary)
         quiet = 0
-        for number in range(MOST_ATTEMPTS * rounds):
+        for number in range(MOST_ATTEMPTS * wanted.rounds):
             turn = number % len(lanes)
             watch = Stopwatch(pids)
             taken = []
             for lane in [*lanes[turn:], *lanes[:turn]]:
-                taken.append((lane.name, await case.run(lane.streams, f"round {number}", vocabulary)))
-            is_quiet = watch.read().foreign_share <= MOST_FOREIGN
+                taken.append((lane.name, await case.run(lane.streams, f"round {number}", wanted.vocabulary)))
+            is_quiet = wanted.any_load or watch.read().foreign_share <= MOST_FOREIGN
             samples += [Sample(case.name, number, lane, measured, is_quiet) for lane, measured in taken]
             quiet += is_quiet
             progress.update(bar, completed=quiet)
-            if quiet >= rounds:
+            if quiet >= wanted.rounds:
                 break
     return samples
 
@@ -213,19 +220,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = facts(checkpoint)
     context = known["max_position_embeddings"]
     setting = Setting(checkpoint=checkpoint, context_tokens=context, kv_gib=options.kv_gib, threads=options.threads)
-    wanted = set(options.cases.split(","))
-    cases = [case for case in CASES if case.name in wanted and case.context <= context]
+    chosen = set(options.cases.split(","))
+    cases = [case for case in CASES if case.name in chosen and case.context <= context]
     names = options.lanes.split(",")
-    if unknown := [*(wanted - {case.name for case in CASES}), *(set(names) - set(LANES))]:
+    if unknown := [*(chosen - {case.name for case in CASES}), *(set(names) - set(LANES))]:
         console.print(f"no such case or lane: {', '.join(sorted(unknown))}", style="red")
         return 2
     try:
         best = ceilings(setting)
-        samples, memory, vllm = asyncio.run(_run(names, setting, cases, options.rounds, known["vocab_size"], console))
+        asked = Wanted(cases=cases, rounds=options.rounds, vocabulary=known["vocab_size"], any_load=options.any_load)
+        samples, memory, vllm = asyncio.run(_run(names, setting, asked, console))
     except ServerFailed as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         return 1
-    counted = samples if options.any_load else [sample for sample in samples if sample.is_quiet]
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    counted = [sample for sample in samples if sample.is_quiet]
     shared = {"model": options.model, "scale": f"{setting.threads} threads", "hardware": hardware()}
     shared |= {"versions": versions([vllm]), "commit": commit(), "date": today()}
     made = rows(counted, best, known, shared)
@@ -239,13 +249,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(
-    names: Sequence[str], setting: Setting, cases: Sequence[Case], rounds: int, vocabulary: int, console: Console
+    names: Sequence[str], setting: Setting, wanted: Wanted, console: Console
 ) -> tuple[list[Sample], dict[str, int], str | None]:
+    stop_on_sigterm()
     async with AsyncExitStack() as stack:
         with console.status(f"starting {', '.join(names)}"):
             lanes = await stack.enter_async_context(running(names, setting, RUNS / "engine"))
         with Progress(console=console, refresh_per_second=2) as progress:
-            samples = await measure(lanes, cases, rounds, vocabulary, progress)
+            samples = await measure(lanes, wanted, progress)
         memory = {lane.name: memory_bytes(lane.pid) for lane in lanes}
         return samples, memory, next((lane.version for lane in lanes if lane.version), None)
 

@@ -39,6 +39,7 @@ __all__ = [
     "free_port",
     "launched",
     "parrot_server",
+    "stop_on_sigterm",
     "vllm_server",
 ]
 
@@ -252,6 +253,14 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends the running task as Ctrl-C does, so that its servers are stopped."""
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def free_port() -> int:

@@ -11,8 +11,6 @@ The invariant: stopped at any moment it has lost at most one round, leaves no se
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -32,7 +30,7 @@ from .plan import Asked, Planned, parse, planned
 from .recordings import Prose, Recordings, Replay
 from .results import RESULTS_FILE, RowKey, good_rounds, merge, read_rows, summarise
 from .runs import RESULTS, OtherRun, Run, versions
-from .servers import ServerFailed, Setting
+from .servers import ServerFailed, Setting, stop_on_sigterm
 from .tables import markdown, table, write_readme
 from .workloads import Round
 
@@ -42,6 +40,7 @@ README = Path(__file__).parents[2] / "README.md"
 MOST_ATTEMPTS = 2
 """Rounds begun for each that is wanted, before a row is given up."""
 WARM_UP_CALLS = 0.1
+LEAST_SCALE = 0.25
 Places = Mapping[str, tuple[Endpoint, tuple[int, ...]]]
 
 
@@ -194,15 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print(f"stopped; --resume goes on with {name}")
         return 130
-    _show(suite, keep=not (options.no_results or options.any_load))
+    if asked.scale < LEAST_SCALE:
+        console.print(f"below {LEAST_SCALE} of the paper's tokens overheads decide: a trial, no result", style="yellow")
+    _show(suite, keep=not (options.no_results or options.any_load or asked.scale < LEAST_SCALE))
     return 0
 
 
 async def _measure(suite: Suite, rows: Sequence[Planned]) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    stop_on_sigterm()
     asked = suite.asked
     setting = Setting(
         checkpoint=suite.checkpoint,

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from .lanes import ABSENT
 from .results import MAIN, Row
 from .workloads import WORKLOADS
 
@@ -23,27 +25,36 @@ __all__ = ["MARKER", "geometric_mean", "markdown", "table", "write_readme"]
 MARKER = "bench:suite"
 MOST_RATIO = 4.0
 
-Case = tuple[str, str, str, float]
+
+@dataclass(frozen=True, order=True, slots=True)
+class Case:
+    """One line of a table."""
+
+    workload: str
+    variant: str
+    load: str
+    scale: str
+    rtt_ms: float
+
+    @property
+    def title(self) -> str:
+        known = WORKLOADS.get(self.workload)
+        title = f"{self.workload.upper()} {known.title if known else ''}".strip()
+        calls = self.scale.partition("calls ")[2]
+        more = (f", load {self.load}" if self.load else "") + (f", {calls} of the calls" if calls not in "1" else "")
+        return f"{title} ({self.variant}{more})"
+
+    @property
+    def short(self) -> str:
+        return f"{self.workload} {self.variant}{f' at {self.load}' if self.load else ''}"
 
 
 def _cases(rows: Iterable[Row]) -> dict[Case, dict[str, dict[str, Row]]]:
     """Rows by case, system and metric, in the order of workload, load and distance."""
     cases: dict[Case, dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        cases[row.workload, row.variant, row.load, row.rtt_ms][row.system][row.metric] = row
+        cases[Case(row.workload, row.variant, row.load, row.scale, row.rtt_ms)][row.system][row.metric] = row
     return {case: cases[case] for case in sorted(cases)}
-
-
-def _title(case: Case) -> str:
-    workload, variant, load, _ = case
-    known = WORKLOADS.get(workload)
-    title = f"{workload.upper()} {known.title if known else ''}".strip()
-    return f"{title} ({variant}{f', load {load}' if load else ''})"
-
-
-def _short(case: Case) -> str:
-    workload, variant, load, _ = case
-    return f"{workload} {variant}{f' at {load}' if load else ''}"
 
 
 def table(rows: Sequence[Row], lanes: Sequence[str]) -> Table:
@@ -58,7 +69,7 @@ def table(rows: Sequence[Row], lanes: Sequence[str]) -> Table:
         cells = [_cell(systems.get(lane, {})) for lane in lanes]
         rounds = next((str(found[MAIN].rounds) for found in systems.values() if MAIN in found), "-")
         equal = ", ".join(f"{lane} {_percent(systems.get(lane, {}))}" for lane in lanes[1:])
-        shown.add_row(_short(case), f"{case[3]:g}", rounds, *cells, equal)
+        shown.add_row(case.short, f"{case.rtt_ms:g}", rounds, *cells, equal)
     for lane in lanes[1:]:
         mean = geometric_mean(rows, lane)
         if mean is not None:
@@ -93,16 +104,25 @@ def geometric_mean(rows: Iterable[Row], lane: str, rtt_ms: float | None = None) 
 
 
 def markdown(rows: Sequence[Row], lanes: Sequence[str]) -> str:
-    """One table for each model and scale; below each, where, when and with what it was measured."""
+    """One table for each model and scale of tokens; below each, where, when and with what it was measured."""
     parts = []
-    for model, scale in sorted({(row.model, row.scale) for row in rows}):
-        chosen = [row for row in rows if (row.model, row.scale) == (model, scale)]
+    for model, scale in sorted({(row.model, _tokens(row)) for row in rows}):
+        chosen = [row for row in rows if (row.model, _tokens(row)) == (model, scale)]
         parts.append(_markdown_table(chosen, [lane for lane in lanes if any(row.system == lane for row in chosen)]))
         parts.append(_markdown_means(chosen, lanes))
         hardware, versions = sorted({row.hardware for row in chosen}), sorted({row.versions for row in chosen})
         when = sorted({f"{row.commit} ({row.date})" for row in chosen})
-        parts.append(f"{model}, {scale}. {'; '.join(hardware)}. {'; '.join(versions)}. Commit {', '.join(when)}.")
+        parts.append(
+            f"{model}, {scale} of the paper's tokens; mean completion of an app in s, median (least) of the rounds. "
+            "Caches begin empty in every lane: the text of each round is fresh from its first token on. "
+            f"{'; '.join(hardware)}. {'; '.join(versions)}. Commit {', '.join(when)}."
+        )
+    parts += [f"Lane {name} is absent: {why}." for name, why in ABSENT.items()]
     return "\n\n".join(part for part in parts if part)
+
+
+def _tokens(row: Row) -> str:
+    return row.scale.partition(",")[0].removeprefix("tokens ")
 
 
 def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:
@@ -111,7 +131,7 @@ def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:
     for case, systems in _cases(rows).items():
         cells = [_cell(systems.get(lane, {})) for lane in lanes]
         equal = ", ".join(f"{lane} {_percent(systems.get(lane, {}))}" for lane in lanes[1:])
-        lines.append(f"| {_title(case)} | {case[3]:g} | {' | '.join(cells)} | {equal} |")
+        lines.append(f"| {case.title} | {case.rtt_ms:g} | {' | '.join(cells)} | {equal} |")
     return "\n".join(lines)
 
 
