@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from parrot_compat.gpu.batch import BatchRow
+from parrot_compat.gpu.batch import BatchRow, Drawn
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve
@@ -27,13 +27,13 @@ class ReplayingRunner:
         self.config = runner.config
         self._runner, self._recordings = runner, recordings
 
-    def run(self, rows: Sequence[BatchRow], /) -> list[int | None]:
+    def run(self, rows: Sequence[BatchRow], /) -> list[Drawn | None]:
         return [self._said(row, token) for row, token in zip(rows, self._runner.run(rows), strict=True)]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]], /) -> None:
         self._runner.copy_pages(pairs)
 
-    def _said(self, row: BatchRow, token: int | None) -> int | None:
+    def _said(self, row: BatchRow, token: Drawn | None) -> Drawn | None:
         if row.draw is None:
             return token
         recorded = self._recordings.token(row.draw.sampling.seed, row.draw.index)
