@@ -24,3 +24,15 @@ def ours() -> Iterator[Served]:
 
     with served() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[Served]:
+    """Our own engine, whose weights are random and whose grammar is not."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("torch")
+    pytest.importorskip("llguidance")
+    from .served import builtin_fleet, served
+
+    with served(builtin_fleet) as server:
+        yield server

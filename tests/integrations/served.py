@@ -1,4 +1,4 @@
-"""Our own server in a thread of its own: the real application, manager and socket, over scripted engines.
+"""Our own server in a thread of its own: the real application, manager and socket, over scripted or real engines.
 
 A thread, because LangChain's synchronous calls block the loop of the test that makes them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,20 +48,49 @@ class Served:
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(60)
 
 
+async def scripted_fleet() -> Fleet:
+    fleet = Fleet()
+    for number, model in enumerate(MODELS):
+        info = EngineInfo(name=f"engine-{number}", model=model, context_tokens=CONTEXT_TOKENS)
+        engine = ScriptedEngine(script, info)
+        fleet.add(engine, engine.tokenizer)
+    return fleet
+
+
+async def builtin_fleet() -> Fleet:
+    """Both models are builtin:tiny, each in an engine of its own in this process."""
+    from parrot_compat.gpu.config import EngineConfig
+    from parrot_compat.gpu.engine import TorchEngine
+    from parrot_compat.gpu.models.weights import locate
+    from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+
+    fleet = Fleet()
+    tokenizer = HuggingFaceTokenizer(locate("builtin:tiny"))
+    for number, model in enumerate(MODELS):
+        engine = TorchEngine(
+            EngineConfig(
+                model="builtin:tiny",
+                name=f"engine-{number}",
+                served_model_name=model,
+                device="cpu",
+                max_model_len=CONTEXT_TOKENS,
+                kv_tokens=2 * CONTEXT_TOKENS,
+            )
+        )
+        await engine.start()
+        fleet.add(engine, tokenizer)
+    return fleet
+
+
 @contextmanager
-def served() -> Iterator[Served]:
+def served(make_fleet: Callable[[], Awaitable[Fleet]] = scripted_fleet) -> Iterator[Served]:
     started: list[Served] = []
     is_up = threading.Event()
     stops: list[Listener] = []
 
     async def run() -> None:
-        fleet = Fleet()
-        engines = []
-        for number, model in enumerate(MODELS):
-            info = EngineInfo(name=f"engine-{number}", model=model, context_tokens=CONTEXT_TOKENS)
-            engine = ScriptedEngine(script, info)
-            fleet.add(engine, engine.tokenizer)
-            engines.append(engine)
+        fleet = await make_fleet()
+        engines = [member.engine for member in fleet if isinstance(member.engine, ScriptedEngine)]
         async with Manager(fleet) as manager:
             with Listener("127.0.0.1", 0) as listener:
                 stops.append(listener)
