@@ -10,11 +10,11 @@ or wants more than the device has.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "0"  # an interpreted kernel has nothing to compile
@@ -23,7 +23,7 @@ import triton
 
 from parrot_compat.gpu.kernels.triton.catalogue import CAPABILITIES, ELEMENTS, Compiled, compiled, variants
 
-from .runs import RESULTS, commit, today
+from .gpu_rows import RESULTS, commit, merge_csv
 
 __all__ = ["SHARED_BYTES", "main"]
 
@@ -37,31 +37,13 @@ class Line(Compiled):
     commit: str
     date: str
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.name, str(self.capability), self.triton
-
 
 def lines(elements: Sequence[str], capabilities: Sequence[int], *, thorough: bool) -> Iterator[Line]:
-    here = {"triton": triton.__version__, "commit": commit(), "date": today()}
+    here = {"triton": triton.__version__, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
     for element in elements:
         for variant in variants(element, thorough=thorough):
             for capability in capabilities:
                 yield Line(**asdict(compiled(variant, capability)), **here)
-
-
-def merge(found: Sequence[Line], path: Path) -> None:
-    """Lines of other kernels and other versions of Triton stay."""
-    kept: dict[tuple[str, str, str], dict[str, object]] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = {(row["name"], row["capability"], row["triton"]): dict(row) for row in csv.DictReader(file)}
-    kept |= {line.key: asdict(line) for line in found}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [item.name for item in fields(Line)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept[key] for key in sorted(kept))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{line.name:58} sm_{line.capability:<4} {line.shared_bytes:7} shared {line.registers:4} registers "
             f"{line.spilled_bytes:5} spilled", flush=True,
         )  # fmt: skip
-    merge(found, asked.csv)
+    merge_csv(found, ("name", "capability", "triton"), asked.csv)
     for line in too_large:
         print(f"{line.name} wants {line.shared_bytes} bytes of shared memory on sm_{line.capability}", file=sys.stderr)
     print(f"{len(found)} kernels compiled with triton {triton.__version__}")

@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 
-__all__ = ["COLUMNS", "HeadShape", "RowShape", "StripPlan", "Tiling", "padded", "plan_strips"]
+__all__ = ["COLUMNS", "HeadShape", "RowShape", "StripPlan", "Tiling", "padded", "plan_strips", "row_shapes"]
 
 Table = np.ndarray[tuple[int, int], np.dtype[np.int32]]
 Column = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -103,6 +104,16 @@ class StripPlan:
     @property
     def slots(self) -> int:
         return int(self.slot_starts[-1])
+
+
+def row_shapes(inputs: AttentionInputs) -> list[RowShape]:
+    """The page lists of the rows are packed one after another."""
+    first_page, rows = 0, []
+    for number, keys in enumerate(inputs.kv_lengths):
+        first, end = inputs.query_starts[number], inputs.query_starts[number + 1]
+        rows.append(RowShape(first_query=first, queries=end - first, keys=keys, first_page=first_page))
+        first_page += len(inputs.pages[number])
+    return rows
 
 
 def plan_strips(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import SharedPrefix
-from parrot_compat.gpu.kernels.strips import COLUMNS, HeadShape, RowShape, StripPlan, padded, plan_strips
+from parrot_compat.gpu.kernels.strips import COLUMNS, HeadShape, StripPlan, padded, plan_strips, row_shapes
 from parrot_compat.gpu.kernels.triton import attention as kernels
 from parrot_compat.gpu.kernels.triton.tiles import MAX_DIM, Kind, tile, tiling
 
@@ -129,12 +129,8 @@ class TritonStep:
         self._tables: dict[HeadShape, StripTables] = {}
 
     def plan(self, shape: HeadShape) -> StripPlan:
-        inputs, first_page, rows = self.inputs, 0, []
-        for number, keys in enumerate(inputs.kv_lengths):
-            first, end = inputs.query_starts[number], inputs.query_starts[number + 1]
-            rows.append(RowShape(first_query=first, queries=end - first, keys=keys, first_page=first_page))
-            first_page += len(inputs.pages[number])
-        return plan_strips(rows, inputs.page_size, tiling(shape, _processors(inputs.slots.device)), self.shared)
+        cut = tiling(shape, _processors(self.inputs.slots.device))
+        return plan_strips(row_shapes(self.inputs), self.inputs.page_size, cut, self.shared)
 
     def tables(self, shape: HeadShape) -> StripTables:
         if shape not in self._tables:

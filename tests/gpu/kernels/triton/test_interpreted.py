@@ -16,7 +16,7 @@ HERE = Path(__file__).parent / "interpreted"
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("test_*.py")))
 def test_kernels_compute_in_the_interpreter_what_the_reference_computes(file: str) -> None:
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu", str(HERE / file)]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-m", "not gpu", str(HERE / file)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]

@@ -12,24 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_compat.gpu.kernels.reference.forest import merge_pair, strip_attention
-from parrot_compat.gpu.kernels.strips import RowShape, StripPlan, Tiling, plan_strips
+from parrot_compat.gpu.kernels.strips import StripPlan, Tiling, plan_strips, row_shapes
 
 from .cases import Case, RowSpec, forest_rows, make_case
 
 TILING = Tiling(direct_queries=3, private_queries=2, shared_queries=4, split_keys=8, shared_strips=3)
 
 
-def shapes(case: Case) -> list[RowShape]:
-    first_page, rows = 0, []
-    for number, keys in enumerate(case.inputs.kv_lengths):
-        first, end = case.inputs.query_starts[number], case.inputs.query_starts[number + 1]
-        rows.append(RowShape(first_query=first, queries=end - first, keys=keys, first_page=first_page))
-        first_page += len(case.inputs.pages[number])
-    return rows
-
-
 def plan_of(case: Case, tiling: Tiling = TILING, is_shared: bool = True) -> StripPlan:
-    return plan_strips(shapes(case), case.inputs.page_size, tiling, case.shared if is_shared else ())
+    return plan_strips(row_shapes(case.inputs), case.inputs.page_size, tiling, case.shared if is_shared else ())
 
 
 def met(case: Case, plan: StripPlan) -> Counter[tuple[int, int, int]]:
@@ -48,7 +39,7 @@ def met(case: Case, plan: StripPlan) -> Counter[tuple[int, int, int]]:
 
 def due(case: Case) -> Counter[tuple[int, int, int]]:
     page, found = case.inputs.page_size, Counter[tuple[int, int, int]]()
-    for shape, pages in zip(shapes(case), case.inputs.pages, strict=True):
+    for shape, pages in zip(row_shapes(case.inputs), case.inputs.pages, strict=True):
         for query in range(shape.queries):
             for position in range(shape.keys - shape.queries + query + 1):
                 slot = int(pages[position // page]) * page + position % page

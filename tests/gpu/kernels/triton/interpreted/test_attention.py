@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.kernels.reference.forest import merge_pair, strip_attention
-from parrot_compat.gpu.kernels.strips import HeadShape, RowShape, StripPlan, Tiling, plan_strips
+from parrot_compat.gpu.kernels.strips import HeadShape, StripPlan, Tiling, plan_strips, row_shapes
 from parrot_compat.gpu.kernels.triton.step import Capacity, StripTables, TritonStep, attend, merge, run_strips
 
 from ..cases import Case, RowSpec, fresh_generator, make_case
@@ -25,12 +25,7 @@ def close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
 
 
 def plan_of(case: Case, tiling: Tiling = SMALL, *, is_shared: bool = True) -> StripPlan:
-    first_page, rows = 0, []
-    for number, keys in enumerate(case.inputs.kv_lengths):
-        first, end = case.inputs.query_starts[number], case.inputs.query_starts[number + 1]
-        rows.append(RowShape(first_query=first, queries=end - first, keys=keys, first_page=first_page))
-        first_page += len(case.inputs.pages[number])
-    return plan_strips(rows, case.inputs.page_size, tiling, case.shared if is_shared else ())
+    return plan_strips(row_shapes(case.inputs), case.inputs.page_size, tiling, case.shared if is_shared else ())
 
 
 def run(

@@ -1,0 +1,111 @@
+"""What the engine does on a GPU: right first, then how fast, then beside vLLM.
+
+    python -m recipes.benchmarks.gpu_suite --part exactness        kernels beside float64, texts beside transformers
+    python -m recipes.benchmarks.gpu_suite --part kernels          attention alone; shared prefixes read together, apart
+    python -m recipes.benchmarks.gpu_suite --part engine           steps of whole models, beside the device's limits
+    python -m recipes.benchmarks.gpu_suite --part vllm             the same sequences through vLLM, if it is installed
+    python -m recipes.benchmarks.gpu_suite --part all --tiny       every line of it on a CPU, with nothing worth noting
+
+Each part takes minutes. Results are merged into a CSV file and the table is printed last. `--part kernels --costs FILE`
+also notes the device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from . import gpu_kernels, gpu_models
+from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, table, times_s
+
+__all__ = ["main"]
+
+PARTS = ("exactness", "kernels", "engine", "vllm")
+FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
+FULL = gpu_models.Load(
+    rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=10
+)
+TINY = gpu_models.Load(rows=(1, 3), context=40, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
+
+
+def measured(
+    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, *, is_tiny: bool
+) -> Iterator[GpuRow]:
+    sizes = gpu_kernels.TINY if is_tiny else gpu_kernels.FULL
+    load = TINY if is_tiny else FULL
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if part == "exactness":
+        yield from gpu_kernels.exactness(sizes, device, where)
+        families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
+        yield from gpu_models.texts_against_transformers(families, tokens, under, device, where)
+    elif part == "kernels":
+        yield from gpu_kernels.kernels(sizes, device, where)
+    elif part == "engine":
+        yield from gpu_models.engine(models, load, gpu_kernels.ceilings(device, dtype), under, device, where)
+    else:
+        yield from gpu_models.vllm(models, load, under, device, where)
+
+
+def launch_s(device: torch.device) -> float:
+    """Of one more small kernel in a row of them."""
+    x = torch.zeros(1, device=device)
+
+    def many() -> None:
+        for _ in range(100):
+            x.add_(1)
+
+    return min(times_s(many, device, 10)) / 100
+
+
+def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_tiny: bool) -> None:
+    """Into the engine's file, in place of what it says of this device."""
+    is_cuda = device.type == "cuda"
+    cache = torch.cuda.get_device_properties(device).L2_cache_size if is_cuda else 0
+    dtype = "bfloat16" if is_cuda else "float32"
+    sizes = gpu_kernels.TINY if is_tiny else gpu_kernels.FULL
+    found = gpu_kernels.costs_of(rows, sizes, dtype, cache, launch_s(device))
+    stored = json.loads(place.read_text(encoding="utf-8")) if place.exists() else []
+    others = [line for line in stored if (line["device"], line["dtype"]) != (found.device, found.dtype)]
+    place.write_text(json.dumps([*others, asdict(found)], indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=(*PARTS, "all"), required=True)
+    parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(gpu_models.SHAPES))
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
+    parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")
+    parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")
+    parser.add_argument("--costs", type=Path, help="after --part kernels: the file to note the device's numbers in")
+    parser.add_argument("--commit", help="of the code, where its history is not at hand")
+    options = parser.parse_args(argv)
+    if not torch.cuda.is_available() and not options.tiny:
+        print("no CUDA device here; --tiny tries the suite on a CPU", file=sys.stderr)
+        return 2
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = Where.here(device, options.commit)
+    models = ["tiny-qwen3"] if options.tiny else options.models.split(",")
+    rows: list[GpuRow] = []
+    with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as under:
+        for part in PARTS if options.part == "all" else (options.part,):
+            with torch.inference_mode():
+                for row in measured(part, device, where, models, Path(under), is_tiny=options.tiny):
+                    rows.append(row)
+                    print(f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}", flush=True)
+            merge_csv(rows, KEY, options.csv)  # a part that is done stays, whatever the next one does
+    if options.costs is not None:
+        note_costs(rows, device, options.costs, is_tiny=options.tiny)
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
