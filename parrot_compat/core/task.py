@@ -61,7 +61,6 @@ class TaskResult:
     first_token_s: float
     finished_s: float
     logprobs: tuple[TokenLogprobs, ...] = ()
-    """One for each of `tokens` where they were asked for, else empty."""
 
 
 class Task:
@@ -151,9 +150,7 @@ class Task:
     @property
     def drawn_tokens(self) -> int:
         """So far. Of a text engine, known when it has finished."""
-        if self.result is not None:
-            return self.result.usage.output_tokens
-        return sum(len(chunk.tokens) for chunk in self._chunks)
+        return sum(len(chunk.tokens) for chunk in self._chunks) if self.result is None else self.result.usage.output_tokens
 
     # ---- for readers -------------------------------------------------------------------------------
 

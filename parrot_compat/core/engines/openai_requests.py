@@ -37,8 +37,6 @@ def completion_request(
 
 def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
     """`context_tokens` as `max_tokens` is the rest of the context: what a server does that is not told."""
-    if sampling.logprobs is not None:
-        raise BadPrompt("logprobs are told by token ids, which another server does not give", param="logprobs")
     request: dict[str, Any] = {
         "model": model,
         "seed": sampling.seed,

@@ -23,7 +23,7 @@ import openai
 
 from ..call import Finish, Usage
 from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
-from ..errors import EngineError, EngineLost, NoEngineForModel
+from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel
 from ..prompt import Chat
 from .openai_requests import chat_request, completion_request, finish_of, our_error, usage_of
 
@@ -118,6 +118,8 @@ class OpenAIServerEngine:
 
     async def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
         self._must_be_open()
+        if generate.sampling.logprobs is not None:
+            raise BadPrompt("logprobs are told by token ids, which another server does not give", param="logprobs")
         self._running += 1
         stream: Any = None
         try:
