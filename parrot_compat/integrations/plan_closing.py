@@ -31,7 +31,11 @@ _process: int | None = None
 
 def close_later(endpoint: Endpoint, graph: str, taken: Sequence[str]) -> None:
     """Tell the server that nothing more will be taken from this plan."""
-    _start()
+    try:
+        _start()
+    except RuntimeError as error:  # the interpreter is on its way out and begins no threads
+        log.debug("plan %s expires by itself: %s", graph, error)
+        return
     _queue.put((endpoint, graph, tuple(taken)))
 
 
@@ -51,8 +55,8 @@ def _start() -> None:
             atexit.register(closes_sent, EXIT_WAIT_S)
         else:
             _queue = queue.Queue()  # what a forked child inherits is its parent's to send
-        _process = os.getpid()
         threading.Thread(target=_send_all, args=(_queue,), name="parrot-plan-closing", daemon=True).start()
+        _process = os.getpid()
 
 
 def _send_all(closes: queue.Queue[tuple[Endpoint, str, tuple[str, ...]]]) -> None:

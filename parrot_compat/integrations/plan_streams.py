@@ -23,7 +23,6 @@ from openai.types.chat import ChatCompletionChunk
 from . import remote
 from .asked import Asked
 from .plan_client import Match
-from .plan_ledger import Outcome
 from .remote import Endpoint
 from .replay import Heard, chunks_of
 
@@ -80,7 +79,7 @@ def streamed(
 
     def claim() -> None:
         try:
-            if _pushed_first(match):
+            if _pushed_first(match, endpoint.timeout_s):
                 return
             with match.plan.claiming():
                 if left.is_set():  # looked at when the plan's end waits for this claim, not before
@@ -112,10 +111,11 @@ def streamed(
         left.set()
 
 
-def _pushed_first(match: Match) -> bool:
+def _pushed_first(match: Match, patience_s: float | None) -> bool:
     """Wait until there is a plan to claim from. Where the server is likely to be ahead, wait one round trip more:
     a push that is on its way makes the claim needless."""
-    match.graph.result()
+    with suppress(TimeoutError):
+        match.graph.result(patience_s)
     if match.is_read and (round_trip := match.plan.round_trip_s) is not None:
         with suppress(TimeoutError):
             match.outcome.result(round_trip)
@@ -134,7 +134,7 @@ async def astreamed(
 
     async def claim() -> None:
         try:
-            if await _apushed_first(match):
+            if await _apushed_first(match, endpoint.timeout_s):
                 return
             client = await remote.async_client(endpoint)
             with match.plan.claiming():
@@ -168,14 +168,14 @@ async def astreamed(
             await claimant
 
 
-async def _apushed_first(match: Match) -> bool:
-    await asyncio.wrap_future(match.graph)
+async def _apushed_first(match: Match, patience_s: float | None) -> bool:
+    await _wait(match.graph, patience_s)
     if match.is_read and (round_trip := match.plan.round_trip_s) is not None:
         await _wait(match.outcome, round_trip)
     return match.pushed() is not None
 
 
-async def _wait(outcome: Future[Outcome], seconds: float) -> None:
+async def _wait(future: Future[Any], seconds: float | None) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await asyncio.wrap_future(outcome)
+            await asyncio.wrap_future(future)

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -48,6 +48,12 @@ class Endpoint:
     def root_url(self) -> str:
         """Where the paths outside OpenAI's API begin (`/tokenize`, `/health`)."""
         return self.base_url.rstrip("/").removesuffix("/v1")
+
+    @property
+    def server(self) -> Endpoint:
+        """The server, and who asks it, whatever the patience of who asks. Texts of one call can go into another
+        where this is equal."""
+        return replace(self, timeout_s=None, max_retries=0)
 
     @property
     def is_local(self) -> bool:

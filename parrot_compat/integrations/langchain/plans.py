@@ -87,7 +87,7 @@ class RunPlan:
         self._failed = False
 
     def send(self, *, streamed: bool) -> None:
-        for endpoint, drafts in _by_endpoint(self._walk.drafts).items():
+        for server, drafts in _by_server(self._walk.drafts).items():
             calls = [draft.call for draft in drafts]
             read = {call for draft in drafts for call in draft.call.reads}
             if streamed:
@@ -96,20 +96,20 @@ class RunPlan:
                 calls = [call for call in calls if call.reads or call.id in read]
             if len(calls) < 2:
                 continue
-            plan = PlanClient(endpoint).submit(calls, [call.id for call in calls if call.id not in read])
+            plan = PlanClient(drafts[0].endpoint).submit(calls, [call.id for call in calls if call.id not in read])
             if plan is not None:
-                self._open[endpoint] = plan
+                self._open[server] = plan
                 self._book.count(plans=1, planned=len(calls))
 
     def covers(self, runnable: Any, step: int = 0) -> bool:
         return self._walk.covers(runnable, step)
 
     def find(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Match | None:
-        plan = self._open.get(endpoint)
+        plan = self._open.get(endpoint.server)
         return plan.find(body) if plan is not None else None
 
     def is_for(self, endpoint: Endpoint) -> bool:
-        return endpoint in self._open
+        return endpoint.server in self._open
 
     def run_ended(self, *, failed: bool) -> None:
         """One of the runs that use it is over. Never blocks."""
@@ -187,11 +187,11 @@ class PlanBook:
             self._misses.popitem(last=False)
 
 
-def _by_endpoint(drafts: Iterable[Draft]) -> dict[Endpoint, list[Draft]]:
+def _by_server(drafts: Iterable[Draft]) -> dict[Endpoint, list[Draft]]:
     grouped: dict[Endpoint, list[Draft]] = {}
     for draft in drafts:
         if not plans_refused(draft.endpoint):
-            grouped.setdefault(draft.endpoint, []).append(draft)
+            grouped.setdefault(draft.endpoint.server, []).append(draft)
     return grouped
 
 

@@ -69,7 +69,7 @@ class Walk:
         self._identities: dict[int, tuple[PromptValue, str]] = {}
         self._stage: list[tuple[str, int, int]] = []
         self._in_element = 0
-        self._endpoints: dict[str, Endpoint] = {}
+        self._servers: dict[str, Endpoint] = {}
         self._steps: dict[type, Callable[[Any, Any, Arguments], Any]] = {
             RunnableSequence: self._sequence,
             RunnableBinding: self._binding,
@@ -229,7 +229,7 @@ class Walk:
             return UNKNOWN
         body, reads = drafted
         endpoint = model._endpoint
-        if any(self._endpoints[read] != endpoint for read in reads):
+        if any(self._servers[read] != endpoint.server for read in reads):
             return UNKNOWN  # a server cannot read what another one writes
         call = PlannedCall(
             id=f"{self.name}-{len(self.drafts)}",
@@ -238,7 +238,7 @@ class Walk:
             function=identity,
             stage=self._stage_of_next(),
         )
-        self._endpoints[call.id] = endpoint
+        self._servers[call.id] = endpoint.server
         self.drafts.append(Draft(endpoint, call))
         self._characters += sum(len(str(message.get("content"))) for message in body["messages"])
         if len(self.drafts) > MAX_CALLS or self._characters > MAX_CHARACTERS:

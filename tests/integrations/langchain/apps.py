@@ -220,5 +220,9 @@ APPS: dict[str, App] = {
     "format spec": App(lambda llm: P("A {x}") | llm | S | P("B {y:>30}") | llm | S, ONE, 2),
     "message into text": App(lambda llm: P("A {x}") | llm | S | P("B {y!r}") | llm | S, ONE, 2),
     "one call": App(lambda llm: P("A {x}") | llm | S, ONE, 1),
+    "two models of one server": App(
+        lambda llm: P("A {x}") | llm | S | P("B {y}") | llm.model_copy(update={"timeout": 60.0, "temperature": 1}) | S,
+        ONE,
+    ),
     "messages out": App(lambda llm: P("A {x}") | llm | S | P("B {y}") | llm, ONE),
 }

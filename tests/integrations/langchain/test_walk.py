@@ -208,3 +208,11 @@ def test_markers_of_one_run_mean_nothing_to_another() -> None:
     assert not other.within(one.text(3))
     assert one.split(f"a{one.text(3)}{one.text(4)}") == ["a", 3, 4]
     assert one.are_whole(one.text(3)) and not one.are_whole(one.text(3)[:-1])
+
+
+def test_one_server_is_one_server_whatever_the_patience_of_its_models() -> None:
+    hasty = ChatParrot(base_url="http://127.0.0.1:1/v1", timeout=3, max_retries=0)
+    app = P("A {x}") | LLM | S | P("B {y}") | hasty | S | P("C {z}") | LLM
+    assert planned(app, {"x": "q"}) == ["A q", ["B ", 0], ["C ", 1]]
+    stranger = ChatParrot(base_url="http://127.0.0.1:1/v1", api_key="another")
+    assert planned(P("A {x}") | LLM | S | P("B {y}") | stranger, {"x": "q"}) == ["A q"]
