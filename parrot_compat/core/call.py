@@ -13,14 +13,14 @@ from .output_format import OutputFormat
 from .prompt import Prompt
 
 __all__ = [
+    "LOGIT_BIASES",
+    "MOST_LOGPROBS",
+    "PENALTIES",
+    "REPETITION_PENALTIES",
     "Call",
     "CallId",
     "Finish",
-    "LOGIT_BIASES",
-    "MOST_LOGPROBS",
     "ObjectiveKind",
-    "PENALTIES",
-    "REPETITION_PENALTIES",
     "ResolvedSampling",
     "Sampling",
     "Stage",
