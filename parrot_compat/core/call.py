@@ -13,10 +13,6 @@ from .output_format import OutputFormat
 from .prompt import Prompt
 
 __all__ = [
-    "LOGIT_BIASES",
-    "MOST_LOGPROBS",
-    "PENALTIES",
-    "REPETITION_PENALTIES",
     "Call",
     "CallId",
     "Finish",

@@ -150,7 +150,7 @@ class Task:
     @property
     def drawn_tokens(self) -> int:
         """So far. Of a text engine, known when it has finished."""
-        return sum(len(chunk.tokens) for chunk in self._chunks) if self.result is None else self.result.usage.output_tokens
+        return self.result.usage.output_tokens if self.result else sum(len(chunk.tokens) for chunk in self._chunks)
 
     # ---- for readers -------------------------------------------------------------------------------
 
