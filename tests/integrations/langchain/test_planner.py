@@ -72,3 +72,24 @@ def test_what_can_be_planned_is_planned(server: PlanServer, name: str, compiled:
     stats = planner.book.stats()
     assert (stats.direct, stats.claimed, stats.wasted) == (app.direct, 0, 0)
     assert stats.pushed == stats.planned == len(server.generated()) - app.direct
+
+
+@pytest.mark.parametrize("name", ["chain", "map-reduce, declared join", "resumed", "retry"])
+async def test_events_are_those_of_the_app_without_planner(server: PlanServer, name: str) -> None:
+    app = APPS[name]
+    made = app.make(ChatParrot(base_url=server.url, temperature=0))
+
+    async def events() -> list[tuple[str, str, str]]:
+        seen: list[tuple[str, str, str]] = []
+        async for event in made.astream_events(app.input, version="v2"):
+            one = (event["event"], event["name"], str(sorted(event["tags"])))
+            if one not in seen or not one[0].endswith("_stream"):  # how often a stream speaks is a matter of timing
+                seen.append(one)
+        return sorted(seen)
+
+    with planning(False):
+        expected = await events()
+    assert await events() == expected
+    assert planner.book.stats().plans > 0
+    assert server.all_closed()
+    assert not server.wasted
