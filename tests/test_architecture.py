@@ -22,7 +22,7 @@ MAX_FUNCTION_LINES = 60
 # Reviewed exceptions, each with its reason. These lists may only shrink.
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {
-    "parrot_compat/gpu/kernels/triton/attention.py:attend_strips": "a kernel's signature and contract take 22 lines of it",
+    "parrot_compat/gpu/kernels/triton/attention.py:attend_strips": "22 lines of it are signature and contract",
 }
 
 GPU_MAY_SEE = {"call", "prompt", "engine", "engine_front", "tokenizer", "errors", "output_format"}
