@@ -179,6 +179,20 @@ def test_tables_with_room_hold_one_step_after_another(device: str) -> None:
         close(out, case.expected(), torch.float32)
 
 
+def test_what_pads_a_table_is_a_token_that_has_no_partials(device: str) -> None:
+    rows = [RowSpec(keys=keys, queries=queries) for keys, queries in ((20, 1), (9, 1), (1, 1), (2, 1), (5, 1), (9, 7))]
+    case = make_case(rows).on(device, torch.float32)
+    plan = plan_of(case)
+    capacity = Capacity.of(plan, sum(len(pages) for pages in case.inputs.pages)).with_room()
+    assert capacity.tokens == len(plan.lengths) and capacity.split_tokens > len(plan.split_tokens)
+    tables = StripTables(capacity, device)
+    tables.load(plan, case.inputs.pages)
+    padding = int(tables.split_tokens[-1])
+    assert padding == capacity.tokens
+    assert tables.slot_starts[padding] == tables.slot_starts[padding + 1]
+    close(run(case, plan, capacity)[0], case.expected(), torch.float32)
+
+
 @pytest.mark.parametrize("cut", [1, 13, 39])
 def test_a_prefix_merged_with_what_follows_is_one_pass_over_both(cut: int, device: str) -> None:
     case = make_case([RowSpec(keys=40), RowSpec(keys=40)], page=1).on(device, torch.float32)

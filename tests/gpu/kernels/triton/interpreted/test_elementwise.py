@@ -51,7 +51,8 @@ def test_a_norm_of_many_heads_is_one_of_each(device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_gates(activation: Activation, dtype: torch.dtype, device: str) -> None:
-    gate_up = torch.randn(3, 2 * 1100, generator=fresh_generator()).to(device, dtype) * 4
+    # 1 + erf(x) keeps few digits far below zero: about 1e-7 of x are lost there, in both.
+    gate_up = torch.randn(3, 2 * 1100, generator=fresh_generator()).to(device, dtype)
     close(TRITON.gated(gate_up, activation), reference.gated(gate_up, activation))
 
 
