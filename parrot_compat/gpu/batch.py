@@ -18,6 +18,8 @@ from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
+from parrot_compat.gpu.kernels.forest import ForestRow
+from parrot_compat.gpu.kernels.sharing import Sharing
 
 __all__ = ["Batch", "BatchRow", "Draw", "Drawn"]
 
@@ -50,6 +52,8 @@ class BatchRow:
     """Page ids of the sequence in order; they cover at least start + len(tokens) slots."""
     draw: Draw | None
     """None: the prompt is not complete after this step (or it is a Fill), so nothing is drawn."""
+    group: str | None = None
+    """Rows of one group may have a long prefix in common, which is then looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,14 @@ class Batch:
     """[drawn rows] int64: the packed index of each drawing row's last token."""
 
     @classmethod
-    def build(cls, rows: Sequence[BatchRow], page_size: int, device: torch.device | str = "cpu") -> Batch:
+    def build(
+        cls,
+        rows: Sequence[BatchRow],
+        page_size: int,
+        device: torch.device | str = "cpu",
+        sharing: Sharing | None = None,
+    ) -> Batch:
+        """`sharing`: whether prefixes are read together; `None`: never."""
         tokens: list[int] = []
         query_starts = [0]
         positions, slots, pages = [], [], []
@@ -102,8 +113,16 @@ class Batch:
                 query_starts=tuple(query_starts),
                 kv_lengths=tuple(row.start + len(row.tokens) for row in rows),
                 pages=tuple(tables),
+                shared=() if sharing is None else sharing.prefixes(_forest(rows, pages)),
             ),
             drawn=drawn,
             draws=tuple(row.draw for row in rows if row.draw is not None),
             last_tokens=torch.tensor([query_starts[number + 1] - 1 for number in drawn], device=device),
         )
+
+
+def _forest(rows: Sequence[BatchRow], tables: Sequence[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> list[ForestRow]:
+    # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
+    return [
+        ForestRow(pages=table, shareable=row.start, group=row.group) for row, table in zip(rows, tables, strict=True)
+    ]

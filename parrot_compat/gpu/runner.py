@@ -13,6 +13,8 @@ import torch
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Batch, BatchRow, Drawn
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.kernels.sharing import Sharing
+from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.machine import choose_device, measure
@@ -39,6 +41,7 @@ class ModelRunner:
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
+        self._sharing = self._choose_sharing(dtype)
         self._storage = KvStorage(
             facts.layers,
             self.config.pages,
@@ -55,7 +58,7 @@ class ModelRunner:
             return []
         self._check_tokens(rows)
         with torch.inference_mode():
-            batch = Batch.build(rows, self.config.page_size, self.device)
+            batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
             logits = self._decoder.logits(batch, self._storage)
             drawn: Sequence[Drawn] = ()
             if logits is not None:
@@ -71,6 +74,16 @@ class ModelRunner:
         if pairs:
             with torch.inference_mode():
                 self._storage.copy_pages(pairs)
+
+    def _choose_sharing(self, dtype: torch.dtype) -> Sharing | None:
+        """Only the Triton kernels read a prefix once for several rows."""
+        if not isinstance(self._decoder, FastDecoder) or self._decoder.kernels.name != "triton":
+            return None
+        config = self.config
+        shape = HeadShape(
+            heads=config.heads, kv_heads=config.kv_heads, dim=config.head_dim, element_bytes=dtype.itemsize
+        )
+        return Sharing.on(self.device, dtype, shape, config.page_size)
 
     def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
         """A bad id would be a silent wrong row on some devices and the end of the context on others."""

@@ -170,7 +170,11 @@ class Stepper:
             sequence.is_started = True
             sequence.found_cached()
         row = BatchRow(
-            tokens=context.tokens[start:end], start=start, pages=context.pages, draw=sequence.draw_after(end)
+            tokens=context.tokens[start:end],
+            start=start,
+            pages=context.pages,
+            draw=sequence.draw_after(end),
+            group=sequence.verb.scope.group,
         )
         return sequence, row
 

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -110,7 +110,7 @@ def attention(step: Step, *, is_shared: bool, **options: float) -> Callable[[], 
     if query.device.type == "cuda":
         from parrot_compat.gpu.kernels.triton.step import TritonStep, attend
 
-        prepared = TritonStep(step.inputs, step.shared if is_shared else ())
+        prepared = TritonStep(replace(step.inputs, shared=step.shared if is_shared else ()))
         return lambda: attend(query, keys, values, prepared, scale=scale, **options)
     if is_shared:
         return lambda: _by_strips(step, scale, **options)

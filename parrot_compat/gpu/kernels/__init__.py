@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+
 __all__ = ["Activation", "AttentionInputs", "Kernels", "NormWeight", "Positions"]
 
 Activation = Literal["silu", "gelu_tanh", "gelu"]
@@ -33,6 +35,8 @@ class AttentionInputs:
     """rows: keys that row r attends to, the step's own tokens included."""
     pages: tuple[Tensor, ...]
     """rows x [pages of the row] int64, covering at least kv_lengths[r] slots."""
+    shared: tuple[SharedPrefix, ...] = ()
+    """Pages that a kernel may read once for several rows. Whoever does not know how leaves it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs
-from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.strips import COLUMNS, HeadShape, StripPlan, padded, plan_strips, row_shapes
 from parrot_compat.gpu.kernels.triton import attention as kernels
 from parrot_compat.gpu.kernels.triton.tiles import MAX_DIM, Kind, tile, tiling
@@ -123,14 +122,13 @@ class StripTables:
 class TritonStep:
     """A step as the attention of this table wants to know it; its strips are cut when the first layer asks."""
 
-    def __init__(self, inputs: AttentionInputs, shared: Sequence[SharedPrefix] = ()) -> None:
+    def __init__(self, inputs: AttentionInputs) -> None:
         self.inputs = inputs
-        self.shared = tuple(shared)
         self._tables: dict[HeadShape, StripTables] = {}
 
     def plan(self, shape: HeadShape) -> StripPlan:
         cut = tiling(shape, _processors(self.inputs.slots.device))
-        return plan_strips(row_shapes(self.inputs), self.inputs.page_size, cut, self.shared)
+        return plan_strips(row_shapes(self.inputs), self.inputs.page_size, cut, self.inputs.shared)
 
     def tables(self, shape: HeadShape) -> StripTables:
         if shape not in self._tables:

@@ -1,0 +1,44 @@
+"""Which prefixes the rows of a step read together: what is there, less what does not pay on this device.
+
+It joins `forest` (true prefixes) and `costs` (what they are worth) for one model on one device, and knows nothing of
+sequences. The invariant: what it answers changes how keys are read, never which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from parrot_compat.gpu.kernels.costs import DeviceCosts, device_costs, worth_sharing
+from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
+from parrot_compat.gpu.kernels.strips import HeadShape
+from parrot_compat.gpu.kernels.triton.tiles import tiling
+
+__all__ = ["Sharing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    page_size: int
+    shape: HeadShape
+    costs: DeviceCosts | None
+    """`None`: nobody has measured this device."""
+    strips: int
+    """Shared strips of a step, as `Tiling` has them."""
+
+    @classmethod
+    def on(cls, device: torch.device, dtype: torch.dtype, shape: HeadShape, page_size: int) -> Sharing:
+        """For a CUDA device."""
+        properties = torch.cuda.get_device_properties(device)
+        return cls(
+            page_size=page_size,
+            shape=shape,
+            costs=device_costs(properties.name, str(dtype).removeprefix("torch.")),
+            strips=tiling(shape, properties.multi_processor_count).shared_strips,
+        )
+
+    def prefixes(self, rows: Sequence[ForestRow]) -> tuple[SharedPrefix, ...]:
+        found = find_shared(rows, self.page_size)
+        return worth_sharing(found, self.page_size, self.shape, self.costs, self.strips)

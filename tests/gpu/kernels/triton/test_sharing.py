@@ -1,0 +1,74 @@
+"""From what an app declares to what a kernel may read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parrot_compat.core.engine import ContextId, Scope
+from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.kernels.costs import UNMEASURED_KEYS
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+from parrot_compat.gpu.kernels.sharing import Sharing
+from parrot_compat.gpu.kernels.strips import HeadShape
+from tests.gpu.paged_runner import PagedEngine, PagedRunner, answer, prompt
+
+PAGE = 16
+UNMEASURED = Sharing(
+    page_size=PAGE, shape=HeadShape(heads=4, kv_heads=2, dim=16, element_bytes=2), costs=None, strips=8
+)
+
+
+class GroupsSeen(PagedRunner):
+    def run(self, rows: Sequence[BatchRow]) -> list[int | None]:
+        self.groups = [*getattr(self, "groups", []), *(row.group for row in rows)]
+        return super().run(rows)
+
+
+def decoding(rows: int, shared: int, group: str | None) -> list[BatchRow]:
+    front = list(range(shared // PAGE))
+    return [
+        BatchRow(tokens=[1], start=shared, pages=[*front, len(front) + number], draw=None, group=group)
+        for number in range(rows)
+    ]
+
+
+async def test_the_declared_group_of_a_call_reaches_its_rows() -> None:
+    class Engine(PagedEngine):
+        def __init__(self, **config: Any) -> None:
+            super().__init__(**config)
+            self.runner.__class__ = GroupsSeen
+
+    engine = Engine()
+    await engine.start()
+    try:
+        await answer(engine, 1, prompt(20), max_tokens=2, scope=Scope(group="session/stage"))
+        await answer(engine, 2, prompt(20, salt=1), max_tokens=2)
+        assert engine.runner.groups[:2] == ["session/stage"] * 2  # type: ignore[attr-defined]
+        assert set(engine.runner.groups[2:]) == {None}  # type: ignore[attr-defined]
+    finally:
+        await engine.free(ContextId(1))
+        await engine.free(ContextId(2))
+        await engine.close()
+
+
+def test_a_batch_shares_what_is_worth_it_and_leaves_the_rest() -> None:
+    long = UNMEASURED_KEYS // 8
+    assert Batch.build(decoding(9, long, "a"), PAGE, "cpu", UNMEASURED).attention.shared == (
+        SharedPrefix(rows=tuple(range(9)), first_page=0, end_page=long // PAGE),
+    )
+    assert not Batch.build(decoding(8, long, "a"), PAGE, "cpu", UNMEASURED).attention.shared
+    assert not Batch.build(decoding(9, long, None), PAGE, "cpu", UNMEASURED).attention.shared
+    assert not Batch.build(decoding(9, long, "a"), PAGE).attention.shared
+
+
+def test_a_page_that_a_row_is_writing_is_never_shared() -> None:
+    def shareable(start: int) -> tuple[SharedPrefix, ...]:
+        last = start // PAGE
+        pages = list(range(last + 1))
+        rows = [BatchRow(tokens=[1], start=start, pages=pages, draw=None, group="a") for _ in range(2)]
+        return Batch.build(rows, PAGE, "cpu", UNMEASURED).attention.shared
+
+    most = UNMEASURED_KEYS
+    assert not shareable(most - 1), "the last page is not full before this step"
+    assert shareable(most) == (SharedPrefix(rows=(0, 1), first_page=0, end_page=most // PAGE),)
