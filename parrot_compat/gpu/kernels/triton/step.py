@@ -87,6 +87,7 @@ class StripTables:
             end += -(-size // ALIGNED) * ALIGNED
         self._host = torch.zeros(end, dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
         self._device = torch.zeros(end, dtype=torch.int32, device=device)
+        self._copied = torch.cuda.Event() if torch.device(device).type == "cuda" else None
         self._partials: tuple[Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Tensor:
@@ -98,6 +99,8 @@ class StripTables:
     def load(self, plan: StripPlan, pages: Sequence[Tensor]) -> None:
         """Put a step in place of the last one. The launches that read the last one are on the same stream."""
         tokens = len(plan.lengths)
+        if self._copied is not None:
+            self._copied.synchronize()  # the last step may still be on its way out of the host's buffer
         flat = self._host.numpy()
         flat[:] = 0
         for name in ("direct", "private", "shared", "members", "lengths", "slot_starts", "split_tokens"):
@@ -108,6 +111,8 @@ class StripTables:
         flat[starts.start + tokens + 1 : starts.stop] = plan.slots
         flat[split.start + len(plan.split_tokens) : split.stop] = self.capacity.tokens
         self._device.copy_(self._host, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
         packed = torch.cat([*pages])
         self.pages[: len(packed)].copy_(packed)
 
