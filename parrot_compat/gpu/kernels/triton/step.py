@@ -87,7 +87,7 @@ class StripTables:
             end += -(-size // ALIGNED) * ALIGNED
         self._host = torch.zeros(end, dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
         self._device = torch.zeros(end, dtype=torch.int32, device=device)
-        self._copied = torch.cuda.Event() if torch.device(device).type == "cuda" else None
+        self._copied = torch.Event(device) if torch.device(device).type == "cuda" else None
         self._partials: tuple[Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Tensor:
