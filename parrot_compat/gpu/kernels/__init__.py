@@ -95,7 +95,8 @@ class Rotate(Protocol):
 class Kernels:
     """What a decoder needs beside products of matrices: one table of functions for each kind of device.
 
-    All compute row by row: a token's numbers are the same bits whatever other tokens are in the step.
+    All compute row by row: a token's numbers are the same bits whatever other tokens are in the step. The one exception
+    is `triton` where rows share a prefix: their numbers are summed in another order than alone.
     """
 
     name: str
