@@ -208,13 +208,14 @@ def test_a_server_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str])
 
 def test_an_interrupted_recipe_leaves_no_server_behind() -> None:
     program = """
-import os, signal, sys
+import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from serving import server
 with server(None) as url:
     print(url, flush=True)
     os.kill(os.getpid(), signal.SIGINT)
-    signal.pause()
+    while True:  # not signal.pause(): another thread may have got the signal, and nothing would wake this one
+        time.sleep(0.05)
 """
     folder = str(Path(openai_sdk.__file__).parent)
     command = [sys.executable, "-c", program, folder]
