@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .plan_server import PlanServer
+if TYPE_CHECKING:
+    from .plan_server import PlanServer
 
 
 @pytest.fixture(scope="package")
 def plan_server() -> Iterator[PlanServer]:
+    pytest.importorskip("fastapi")
+    from .plan_server import PlanServer
+
     with PlanServer().running() as server:
         yield server
 
