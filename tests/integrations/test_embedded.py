@@ -141,6 +141,7 @@ def test_after_a_fork_it_says_that_it_belongs_to_the_parent() -> None:
 
 
 def test_the_public_name_takes_the_settings_of_a_server() -> None:
+    pytest.importorskip("torch")
     with pytest.raises(ModelRefused, match="huge"), parrot_compat.embedded("builtin:huge", device="cpu"):
         pytest.fail("it runs")
     with pytest.raises(TypeError, match="speed"):
