@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from parrot_compat.core.call import Finish, ResolvedSampling, Usage
-from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Generate, Scope
+from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Filled, Generate, Scope
 from parrot_compat.core.errors import ContextLost, EngineLost, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
@@ -209,6 +209,7 @@ class EngineContract:
         await engine.free(context)
         await engine.free(context)
         await engine.free(new_context())
+        assert await self.ask(engine, self.content(5)) == await self.ask(engine, self.content(5))
 
     async def test_namespaces_share_answers_but_no_cache(self, engine: Engine) -> None:
         self.needs_contexts()
@@ -255,8 +256,10 @@ class EngineContract:
         fill = asyncio.create_task(engine.fill(Fill(context=context, content=self.content(60))))
         await asyncio.sleep(0)
         fill.cancel()
-        await asyncio.gather(fill, return_exceptions=True)
+        (outcome,) = await asyncio.gather(fill, return_exceptions=True)
         await settle(engine)
+        assert isinstance(outcome, asyncio.CancelledError | Filled)  # text engines are done at once
+        assert (engine.load().running, engine.load().waiting) == (0, 0)
         await engine.free(context)
 
     async def test_close_ends_the_work_inside_and_refuses_what_comes_later(self) -> None:
