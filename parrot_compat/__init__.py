@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parrot_compat.compose import embedded as embedded
-    from parrot_compat.integrations.functions import semantic_function as semantic_function
+    from parrot_compat.integrations.application.functions import semantic_function as semantic_function
+    from parrot_compat.integrations.application.output import Output as Output
+    from parrot_compat.integrations.application.outputs import Outputs as Outputs
+    from parrot_compat.integrations.application.remote_host import connect as connect
+    from parrot_compat.integrations.application.variable import Variable as Variable
     from parrot_compat.integrations.langchain.compile import compile as compile
     from parrot_compat.integrations.langchain.copying import copy_only as copy_only
-    from parrot_compat.integrations.output import Output as Output
-    from parrot_compat.integrations.outputs import Outputs as Outputs
-    from parrot_compat.integrations.remote_host import connect as connect
-    from parrot_compat.integrations.variable import Variable as Variable
 
 __all__ = [
     "Output",
@@ -34,14 +34,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Output": "integrations.output",
-    "Outputs": "integrations.outputs",
-    "Variable": "integrations.variable",
+    "Output": "integrations.application.output",
+    "Outputs": "integrations.application.outputs",
+    "Variable": "integrations.application.variable",
     "compile": "integrations.langchain.compile",
-    "connect": "integrations.remote_host",
+    "connect": "integrations.application.remote_host",
     "copy_only": "integrations.langchain.copying",
     "embedded": "compose",
-    "semantic_function": "integrations.functions",
+    "semantic_function": "integrations.application.functions",
 }
 
 

@@ -22,8 +22,8 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.tokenizer import Tokenizer
-from parrot_compat.integrations.application import Application
-from parrot_compat.integrations.embedded import EmbeddedHost
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.embedded import EmbeddedHost
 
 from .settings import BUILTIN_MODEL, Settings
 

@@ -19,7 +19,7 @@ from serving import add_server_options, server
 from session_view import show_session
 
 from parrot_compat import Output, Variable, connect
-from parrot_compat.integrations.session import Session
+from parrot_compat.integrations.application.session import Session
 
 MOTION = "A language should check types before a program runs."
 OPENING = "A debate is held on this motion: {{input:motion}}\n\nThe brief:\n\n{{input:brief}}\n\n"

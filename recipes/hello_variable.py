@@ -22,8 +22,8 @@ from session_view import show_session
 
 from parrot_compat import Outputs, Variable, connect, embedded, semantic_function
 from parrot_compat.core.errors import ParrotError
-from parrot_compat.integrations.application import Application
-from parrot_compat.integrations.session import Session
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.session import Session
 
 
 class Code(Outputs):

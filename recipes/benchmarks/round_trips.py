@@ -35,7 +35,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from parrot_compat.integrations.langchain import ChatParrot, planning, stats
-from parrot_compat.integrations.plan_closing import CLOSE_TIMEOUT_S, closes_sent
+from parrot_compat.integrations.plans.closing import CLOSE_TIMEOUT_S, closes_sent
 from recipes.serving import far_away, script, server
 
 from .measured import Measured, write

@@ -15,10 +15,10 @@ from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, ScriptedEngine, Speed
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
-from parrot_compat.integrations.application import Application
-from parrot_compat.integrations.embedded import EmbeddedHost
-from parrot_compat.integrations.loop_thread import LoopThread
-from parrot_compat.integrations.remote_host import connect
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.embedded import EmbeddedHost
+from parrot_compat.integrations.application.loop_thread import LoopThread
+from parrot_compat.integrations.application.remote_host import connect
 
 Kind = Literal["remote", "embedded"]
 T = TypeVar("T")

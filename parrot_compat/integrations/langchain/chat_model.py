@@ -1,7 +1,7 @@
 """`ChatParrot`: the LangChain chat model of a parrot_compat server, or of any OpenAI-compatible one.
 
 It knows LangChain's interface. Its settings are in `settings`, messages are translated in `wire`, tools and
-schemas in `structured`, errors in `errors`; requests go through `integrations.plan_calls`, where a call that the
+schemas in `structured`, errors in `errors`; requests go through `integrations.plans.calls`, where a call that the
 `planner` has sent ahead is answered by what came of it.
 
 The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
@@ -23,7 +23,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
-from parrot_compat.integrations import plan_calls, remote
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.plans import calls
 
 from .errors import sdk_errors
 from .groups import run_together, whole_batch
@@ -57,7 +58,7 @@ class ChatParrot(ParrotSettings):
         request = self._request(messages, stop, kwargs)
         asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            return chat_result(plan_calls.complete(self._endpoint, request, asked))
+            return chat_result(calls.complete(self._endpoint, request, asked))
 
     async def _agenerate(
         self,
@@ -69,7 +70,7 @@ class ChatParrot(ParrotSettings):
         request = self._request(messages, stop, kwargs)
         asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            return chat_result(await plan_calls.acomplete(self._endpoint, request, asked))
+            return chat_result(await calls.acomplete(self._endpoint, request, asked))
 
     def _stream(
         self,
@@ -81,7 +82,7 @@ class ChatParrot(ParrotSettings):
         request = self._request(messages, stop, kwargs, stream=True)
         asked = planner.asked(self._endpoint, request, run_manager)
         # Leaving the block closes the connection, and the server stops the work.
-        with sdk_errors(), closing(plan_calls.stream(self._endpoint, request, asked)) as events:
+        with sdk_errors(), closing(calls.stream(self._endpoint, request, asked)) as events:
             for event in events:
                 if (chunk := chat_chunk(event)) is None:
                     continue
@@ -99,7 +100,7 @@ class ChatParrot(ParrotSettings):
         request = self._request(messages, stop, kwargs, stream=True)
         asked = planner.asked(self._endpoint, request, run_manager)
         with sdk_errors():
-            async with aclosing(plan_calls.astream(self._endpoint, request, asked)) as events:
+            async with aclosing(calls.astream(self._endpoint, request, asked)) as events:
                 async for event in events:
                     if (chunk := chat_chunk(event)) is None:
                         continue

@@ -16,8 +16,8 @@ from typing import Any
 from langchain_core.globals import get_llm_cache
 from langchain_core.messages import BaseMessage
 
-from parrot_compat.integrations.plan_calls import body_of
-from parrot_compat.integrations.plan_ledger import PlannedCall, reference
+from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.ledger import PlannedCall, reference
 from parrot_compat.integrations.remote import Endpoint
 
 from .settings import ParrotSettings

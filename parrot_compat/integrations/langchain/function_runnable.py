@@ -18,12 +18,12 @@ from langchain_core.utils.pydantic import create_model_v2
 from pydantic import BaseModel
 
 from parrot_compat.core.errors import BadTemplate
-from parrot_compat.integrations.application import current_application
-from parrot_compat.integrations.functions import SemanticFunction
-from parrot_compat.integrations.outputs import Outputs
-from parrot_compat.integrations.request import Request
-from parrot_compat.integrations.session import Session, entered_session
-from parrot_compat.integrations.variable import Variable
+from parrot_compat.integrations.application.application import current_application
+from parrot_compat.integrations.application.functions import SemanticFunction
+from parrot_compat.integrations.application.outputs import Outputs
+from parrot_compat.integrations.application.request import Request
+from parrot_compat.integrations.application.session import Session, entered_session
+from parrot_compat.integrations.application.variable import Variable
 
 __all__ = ["RunnableFunction"]
 

@@ -24,8 +24,8 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableSequence
 from langchain_core.tracers.context import register_configure_hook
 
-from parrot_compat.integrations.asked import ALONE, Asked
-from parrot_compat.integrations.plan_calls import body_of
+from parrot_compat.integrations.plans.asked import ALONE, Asked
+from parrot_compat.integrations.plans.calls import body_of
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from parrot_compat.integrations.plan_client import Match, OpenPlan, PlanClient
+from parrot_compat.integrations.plans.client import Match, OpenPlan, PlanClient
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import plans_refused
 

@@ -32,7 +32,7 @@ from langchain_core.runnables.base import RunnableBinding, RunnableEach
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
-from parrot_compat.integrations.plan_ledger import PlannedCall
+from parrot_compat.integrations.plans.ledger import PlannedCall
 from parrot_compat.integrations.remote import Endpoint
 
 from .copying import is_copy_only

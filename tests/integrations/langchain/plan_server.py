@@ -21,8 +21,8 @@ from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import Event, PlanEnded
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.integrations.application.loop_thread import LoopThread
 from parrot_compat.integrations.langchain.planner import planner
-from parrot_compat.integrations.loop_thread import LoopThread
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener
 

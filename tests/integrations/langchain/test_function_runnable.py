@@ -18,9 +18,9 @@ from langchain_core.output_parsers import CommaSeparatedListOutputParser, StrOut
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 
 from parrot_compat.core.errors import BadTemplate, EngineError
-from parrot_compat.integrations.functions import semantic_function
-from parrot_compat.integrations.outputs import Outputs
-from parrot_compat.integrations.variable import Variable
+from parrot_compat.integrations.application.functions import semantic_function
+from parrot_compat.integrations.application.outputs import Outputs
+from parrot_compat.integrations.application.variable import Variable
 from tests.integrations.worlds import World, world
 
 

@@ -207,6 +207,6 @@ def _kind() -> type[SemanticFunction[Any, Any]]:
     needs none."""
     if importlib.util.find_spec("langchain_core") is None:
         return SemanticFunction
-    from .langchain.function_runnable import RunnableFunction
+    from parrot_compat.integrations.langchain.function_runnable import RunnableFunction
 
     return RunnableFunction

@@ -15,8 +15,8 @@ from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import Cancelled, ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
-from parrot_compat.integrations.application import Application
-from parrot_compat.integrations.embedded import EmbeddedHost
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.embedded import EmbeddedHost
 
 
 class Starts:

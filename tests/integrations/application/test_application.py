@@ -23,13 +23,13 @@ from parrot_compat.core.errors import (
     UnknownSession,
     UpstreamFailed,
 )
-from parrot_compat.integrations.output import Output
-from parrot_compat.integrations.session import Session
-from parrot_compat.integrations.variable import Variable
+from parrot_compat.integrations.application.output import Output
+from parrot_compat.integrations.application.session import Session
+from parrot_compat.integrations.application.variable import Variable
 
 pytest.importorskip("fastapi")
 
-from .worlds import World, world
+from tests.integrations.worlds import World, world
 
 ECHO = "{{input:word}} {{output:echo}}"
 
@@ -114,7 +114,7 @@ def test_a_text_is_a_variable_too(there: World) -> None:
 
 
 def test_a_function_over_many_bindings_is_one_group(there: World) -> None:
-    from parrot_compat.integrations.request import Request
+    from parrot_compat.integrations.application.request import Request
 
     there.stall()
     with there.application.open_session() as session:
@@ -357,9 +357,9 @@ def test_both_describe_the_same_run_in_the_same_words() -> None:
 def test_both_have_the_same_methods_and_signatures() -> None:
     import inspect
 
-    from parrot_compat.integrations.embedded import EmbeddedHost
-    from parrot_compat.integrations.host import Host
-    from parrot_compat.integrations.remote_host import RemoteHost
+    from parrot_compat.integrations.application.embedded import EmbeddedHost
+    from parrot_compat.integrations.application.host import Host
+    from parrot_compat.integrations.application.remote_host import RemoteHost
 
     verbs = {name for name, value in vars(Host).items() if inspect.isfunction(value) and not name.startswith("_")}
     assert len(verbs) == 11

@@ -14,8 +14,8 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from . import remote
-from .remote import Endpoint
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
 
 __all__ = ["close_later", "closes_sent"]
 

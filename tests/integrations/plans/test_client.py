@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from parrot_compat.integrations import plan_calls
-from parrot_compat.integrations.asked import Asked
-from parrot_compat.integrations.plan_client import PlanClient
-from parrot_compat.integrations.plan_ledger import PlannedCall, Settled
+from parrot_compat.integrations.plans import calls
+from parrot_compat.integrations.plans.asked import Asked
+from parrot_compat.integrations.plans.client import PlanClient
+from parrot_compat.integrations.plans.ledger import PlannedCall, Settled
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import is_ours, plans_refused
-
-from .other_server import OtherServer
+from tests.integrations.other_server import OtherServer
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 CALLS = [PlannedCall(id="a", request=BODY), PlannedCall(id="b", request=BODY)]
@@ -54,7 +53,7 @@ def test_a_server_without_plans_is_remembered(other: OtherServer) -> None:
     assert plan is not None
     match = plan.find(BODY)
     assert match is not None
-    answer = plan_calls.complete(endpoint, {**BODY, "model": "m"}, Asked(match))
+    answer = calls.complete(endpoint, {**BODY, "model": "m"}, Asked(match))
     assert answer.choices[0].message.content == "you said hello"
     assert plans_refused(endpoint) and not is_ours(endpoint)
     assert PlanClient(endpoint).submit(CALLS) is None
@@ -81,7 +80,7 @@ def test_a_plan_does_not_follow_its_process_into_a_fork(monkeypatch: pytest.Monk
 def test_the_body_of_a_request_is_what_decides_its_answer(
     request_: dict[str, Any], body: dict[str, Any] | None
 ) -> None:
-    assert plan_calls.body_of(request_) == body
+    assert calls.body_of(request_) == body
 
 
 def test_plans_leave_no_threads_behind(other: OtherServer) -> None:

@@ -24,11 +24,12 @@ from typing import Any, cast
 
 import openai
 
-from . import remote
-from .plan_closing import close_later
-from .plan_ledger import Entry, Ledger, PlannedCall, Settled, canonical
-from .remote import Endpoint
-from .servers import plans_refused, remember_ours, remember_refusal
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.servers import plans_refused, remember_ours, remember_refusal
+
+from .closing import close_later
+from .ledger import Entry, Ledger, PlannedCall, Settled, canonical
 
 __all__ = ["Match", "OpenPlan", "PlanClient"]
 

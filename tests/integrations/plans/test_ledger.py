@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_compat.integrations.plan_ledger import Ledger, PlannedCall, Settled, canonical, reference
+from parrot_compat.integrations.plans.ledger import Ledger, PlannedCall, Settled, canonical, reference
 
 
 def body(*parts: str | dict[str, Any], **params: Any) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from parrot_compat.integrations.replay import Heard, chunks_of, completion_of
-
-from .other_server import completion
+from parrot_compat.integrations.plans.replay import Heard, chunks_of, completion_of
+from tests.integrations.other_server import completion
 
 
 def text_of(chunks: list[Any]) -> str:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from .plan_client import Match
-from .remote import Endpoint
-from .servers import is_ours, learn_whether_ours
+from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.servers import is_ours, learn_whether_ours
+
+from .client import Match
 
 __all__ = ["ALONE", "Asked", "Hints", "claim_of"]
 

@@ -18,13 +18,14 @@ from typing import Any, cast
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from . import remote
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
+
 from .asked import ALONE, Asked
-from .plan_client import Match
-from .plan_ledger import Outcome
-from .plan_streams import astreamed, streamed
-from .remote import Endpoint
+from .client import Match
+from .ledger import Outcome
 from .replay import completion_of
+from .streams import astreamed, streamed
 
 __all__ = ["acomplete", "astream", "body_of", "complete", "stream"]
 

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from parrot_compat.core.errors import BadTemplate, CallerError, Cancelled
-from parrot_compat.integrations import application as applications
-from parrot_compat.integrations.application import current_application
-from parrot_compat.integrations.functions import SemanticFunction, semantic_function
-from parrot_compat.integrations.output import Output
-from parrot_compat.integrations.outputs import Outputs
-from parrot_compat.integrations.session import Session
-from parrot_compat.integrations.variable import Variable
+from parrot_compat.integrations.application import application as applications
+from parrot_compat.integrations.application.application import current_application
+from parrot_compat.integrations.application.functions import SemanticFunction, semantic_function
+from parrot_compat.integrations.application.output import Output
+from parrot_compat.integrations.application.outputs import Outputs
+from parrot_compat.integrations.application.session import Session
+from parrot_compat.integrations.application.variable import Variable
 
 pytest.importorskip("fastapi")
 
-from .worlds import World, world
+from tests.integrations.worlds import World, world
 
 
 class Code(Outputs):
@@ -325,7 +325,7 @@ assert not hasattr(say, "invoke")
 application = parrot_compat.connect("http://127.0.0.1:9/v1")
 try:
     say.within(application.open_session())("x").said.get()
-except parrot_compat.integrations.host.ServerUnreachable as error:
+except parrot_compat.integrations.application.host.ServerUnreachable as error:
     print(error)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -339,8 +339,8 @@ import parrot_compat
 from contextlib import asynccontextmanager
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
-from parrot_compat.integrations.application import Application
-from parrot_compat.integrations.embedded import EmbeddedHost
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.embedded import EmbeddedHost
 @asynccontextmanager
 async def start():
     async with Manager(Fleet()) as manager:

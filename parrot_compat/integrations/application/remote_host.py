@@ -19,10 +19,10 @@ from urllib.parse import quote
 import openai
 
 from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.integrations.remote import Endpoint, async_client
 
 from .application import Application
 from .host import NotAParrotServer, ServerUnreachable
-from .remote import Endpoint, async_client
 from .remote_errors import error_of, tree_errors
 from .request import Bound, Request
 

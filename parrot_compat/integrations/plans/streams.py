@@ -20,10 +20,11 @@ from typing import Any, cast
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from . import remote
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
+
 from .asked import Asked
-from .plan_client import Match
-from .remote import Endpoint
+from .client import Match
 from .replay import Heard, chunks_of
 
 __all__ = ["astreamed", "streamed"]

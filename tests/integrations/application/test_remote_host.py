@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from parrot_compat.core import errors
-from parrot_compat.integrations import remote_host
-from parrot_compat.integrations.host import NotAParrotServer, ServerUnreachable
-from parrot_compat.integrations.output import Output
-from parrot_compat.integrations.remote_errors import error_of
-from parrot_compat.integrations.remote_host import connect
+from parrot_compat.integrations.application import remote_host
+from parrot_compat.integrations.application.host import NotAParrotServer, ServerUnreachable
+from parrot_compat.integrations.application.output import Output
+from parrot_compat.integrations.application.remote_errors import error_of
+from parrot_compat.integrations.application.remote_host import connect
 
 TEMPLATE = "{{input:word}} {{output:echo}}"
 

@@ -1,0 +1,1 @@
+"""Apps written for us: semantic functions, sessions and variables, over HTTP or in this process."""
