@@ -9,6 +9,7 @@ The invariant: what an engine keeps, shares, evicts or recomputes never changes 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal, NewType, Protocol
@@ -16,7 +17,20 @@ from typing import Literal, NewType, Protocol
 from .call import Finish, ResolvedSampling, Sampling, TokenLogprobs, Usage
 from .prompt import Content
 
-__all__ = ["Chunk", "ContextId", "Engine", "EngineInfo", "EngineLoad", "Fill", "Filled", "Generate", "Scope"]
+__all__ = [
+    "Chunk",
+    "ContextId",
+    "Embed",
+    "Embedded",
+    "Engine",
+    "EngineInfo",
+    "EngineLoad",
+    "Fill",
+    "Filled",
+    "Generate",
+    "Pooling",
+    "Scope",
+]
 
 ContextId = NewType("ContextId", int)
 """Text already inside an engine. Ids are drawn by the fleet and never used twice."""
@@ -118,8 +132,33 @@ class Chunk:
     """One for each of `tokens` where the sampling asked for them, else empty."""
 
 
+Pooling = Literal["mean", "last"]
+"""How the states of a text's tokens become one vector: their mean, or the last token's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """One vector for each of `inputs`, each read alone and in no context: the model's last states (after its last norm)
+    are pooled, cut to the first `dimensions` numbers and scaled to length 1."""
+
+    inputs: tuple[Content, ...]
+    pooling: Pooling | None = None
+    """`None`: what the checkpoint states (sentence-transformers' `1_Pooling/config.json`), else the mean."""
+    dimensions: int | None = None
+    """`None`: all that the model has."""
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    vectors: tuple[array[float], ...]
+    """Of 32-bit floats ("f"), in the order of the inputs."""
+    prompt_tokens: int
+    """Of all inputs together."""
+
+
 class Engine(Protocol):
-    """Fill, Generate, truncate, free. Every implementation passes the contract in `tests/core/engine_contract.py`."""
+    """Fill, Generate, Embed, truncate, free. Every implementation passes `tests/core/engine_contract.py`."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -130,6 +169,10 @@ class Engine(Protocol):
 
     def generate(self, generate: Generate) -> AsyncIterator[Chunk]:
         """Errors as `fill`, raised from the iterator. Closing the iterator stops the work and frees its rows."""
+        ...
+
+    async def embed(self, embed: Embed) -> Embedded:
+        """All inputs or none. Errors: `PromptTooLong`, `BadPrompt`, `EngineLost`. Cancelling stops the work."""
         ...
 
     async def truncate(self, context: ContextId, tokens: int) -> None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from .engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
+from .engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from .errors import EngineLost, ParrotError
 from .prompt import Content, Tokens
 
@@ -44,7 +44,8 @@ class Cancel:
     command: int
 
 
-Verb = Fill | Generate | Truncate | Free | Cancel
+Verb = Fill | Generate | Embed | Truncate | Free | Cancel
+"""An `Embed` on its way has one input: each is a command of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Command:
     verb: Verb
 
 
-Answer = Filled | Chunk | ParrotError | None
+Answer = Filled | Chunk | Embedded | ParrotError | None
 """`None`: done. Chunks go on until one has `finish`; every other answer is the last one of its command."""
 
 
@@ -123,6 +124,15 @@ class EngineFront:
                 if chunk.finish is not None:
                     return
 
+    async def embed(self, embed: Embed) -> Embedded:
+        with ExitStack() as opened:  # the first that fails takes the others along
+            inputs = [opened.enter_context(self._open(replace(embed, inputs=(one,)))) for one in embed.inputs]
+            answers = [_checked(await answer.get()) for answer in inputs]
+        done = [answer for answer in answers if isinstance(answer, Embedded)]
+        assert len(done) == len(answers), answers
+        vectors = tuple(vector for one in done for vector in one.vectors)
+        return Embedded(vectors=vectors, prompt_tokens=sum(one.prompt_tokens for one in done))
+
     async def truncate(self, context: ContextId, tokens: int) -> None:
         await self._ask(Truncate(context, tokens))
 
@@ -173,8 +183,9 @@ class EngineFront:
             raise EngineLost(self._lost)
         command = Command(next(self._ids), verb)
         answers = self._answers[command.id] = _Answers()
-        if isinstance(verb, Fill | Generate):
-            self._on_the_way[command.id] = _tokens(verb.content)
+        if isinstance(verb, Fill | Generate | Embed):
+            contents = verb.inputs if isinstance(verb, Embed) else (verb.content,)
+            self._on_the_way[command.id] = sum(map(_tokens, contents))
         try:
             self._send(command)
             yield answers

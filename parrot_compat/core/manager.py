@@ -24,6 +24,8 @@ from types import TracebackType
 from .admission import Admission, Limits
 from .background import Background
 from .clock import Clock
+from .embedding import Embedder
+from .engine import Embedded, Pooling
 from .errors import QueueFull, UnknownSession
 from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
@@ -31,6 +33,7 @@ from .intake import Machinery
 from .lengths import Lengths
 from .planning import Planning
 from .plans import Plan, PlannedCall
+from .prompt import Content
 from .rendering import Renderer
 from .scheduler import Scheduler
 from .session import Session
@@ -38,6 +41,8 @@ from .task import Flow
 from .tokenizer import Tokenizer
 
 __all__ = ["Limits", "Manager", "ModelCard"]
+
+CLOSING = "the server is shutting down and takes no new work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class Manager:
             background=self._background,
             lengths=Lengths(),
         )
+        self._embedder = Embedder(fleet, self._machinery.renderer, self._machinery.admission)
         self._planning = Planning(self._machinery.admission, self._background, fleet.events, fleet.clock)
         self._sessions: dict[str, Session] = {}
         self._order = itertools.count()
@@ -111,13 +117,30 @@ class Manager:
         """`None` where only a text engine knows how it tokenises. Errors: `NoEngineForModel`."""
         return self.fleet.tokenizer(self.fleet.model(model))
 
+    async def embed(
+        self,
+        inputs: Sequence[Content],
+        *,
+        model: str | None = None,
+        tenant: str = "",
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+    ) -> Embedded:
+        """One vector of length 1 for each of `inputs`, in their order; each counts as an open call.
+
+        Errors: `NoEngineForModel`, `PromptTooLong`, `BadPrompt`, `TooManyCalls`, `QueueFull`, `EngineLost`.
+        """
+        if self._is_closed:
+            raise QueueFull(CLOSING)
+        return await self._embedder.embed(inputs, model, tenant, pooling, dimensions)
+
     # ---- sessions --------------------------------------------------------------------------------------
 
     def open_session(self, tenant: str = "", name: str | None = None, ttl_s: float | None = None) -> Session:
         """`name` is a label for people; the id is drawn and cannot be guessed. With `ttl_s` the session closes by
         itself so long after its last sign of life. Errors: `QueueFull` when closing."""
         if self._is_closed:
-            raise QueueFull("the server is shutting down and takes no new work")
+            raise QueueFull(CLOSING)
         self._machinery.admission.check_name("tenant", tenant, least=0)
         self._machinery.admission.check_name("session", name or "", least=0)
         session_id = secrets.token_hex(16)
@@ -206,6 +229,7 @@ class Manager:
         for session in self._sessions.values():
             session.check()
         open_calls = sum(not task.is_over for session in self.sessions() for task in session.tasks())
+        open_calls += self._embedder.open
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
 
     # ---- inside ----------------------------------------------------------------------------------------

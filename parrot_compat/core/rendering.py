@@ -68,6 +68,21 @@ class Renderer:
         tokenizer = self._fleet.tokenizer(model)
         return self._fitting(await asyncio.to_thread(_rendered, content, tokenizer, namespace), model)
 
+    async def render_input(self, content: Content, model: str, namespace: str) -> Rendered:
+        """What is to be embedded: it may fill the whole context. Errors: `BadPrompt`, `PromptTooLong`."""
+        tokenizer = self._fleet.tokenizer(model)
+        if self.is_large(content):
+            rendered = await asyncio.to_thread(_rendered, content, tokenizer, namespace)
+        else:
+            rendered = _rendered(content, tokenizer, namespace)
+        limit = self._fleet.context_tokens(model)
+        if rendered.ids is not None and limit is not None and rendered.prompt_tokens > limit:
+            raise PromptTooLong(
+                f"prompt is too long: {rendered.prompt_tokens} tokens to embed;"
+                f" the context of model {model!r} is {limit} tokens"
+            )
+        return rendered
+
     def _fitting(self, rendered: Rendered, model: str) -> Rendered:
         if rendered.ids is not None:
             refuse_too_long(rendered.prompt_tokens, model, self._fleet.context_tokens(model))

@@ -20,6 +20,7 @@ from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow
 from parrot_compat.gpu.kernels.sharing import Sharing
+from parrot_compat.gpu.reading import Reading
 
 __all__ = ["Batch", "BatchRow", "Draw", "Drawn"]
 
@@ -54,6 +55,8 @@ class BatchRow:
     """None: the prompt is not complete after this step (or it is a Fill), so nothing is drawn."""
     group: str | None = None
     """Rows of one group may have a long prefix in common, which is then looked for."""
+    reading: Reading | None = None
+    """What somebody wants to know of this row's tokens, beside what is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from parrot_compat.core.call import Sampling
+from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import EngineError, ModelRefused
 
 __all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "choose_dtype", "resolve"]
@@ -88,6 +89,10 @@ class CheckpointFacts:
     head_dim: int
     vocab_size: int
     max_position_embeddings: int
+    hidden_size: int
+    """Numbers of a token's state, so also of an embedding."""
+    pooling: Pooling = "mean"
+    """How an embedding is made unless its caller says so."""
     dtype: str | None = None
     """As config.json states it; `None` if it does not."""
     eos_token_ids: tuple[int, ...] = ()
@@ -130,6 +135,8 @@ class ResolvedConfig:
     kv_heads: int
     head_dim: int
     vocab_size: int
+    hidden_size: int
+    pooling: Pooling
     eos_token_ids: tuple[int, ...]
     defaults: Sampling
     notes: tuple[str, ...] = ()
@@ -148,6 +155,7 @@ class ResolvedConfig:
             f"  context {self.context_tokens} tokens; KV {self.kv_tokens} tokens in {self.pages} pages of "
             f"{self.page_size}; prefix cache {'on' if self.enable_prefix_caching else 'off'}",
             f"  steps of at most {self.max_rows} rows and {self.step_tokens} tokens; sampling defaults {asked}",
+            f"  embeddings of {self.hidden_size} numbers, {self.pooling} pooling",
         ]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
@@ -204,6 +212,8 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         kv_heads=checkpoint.kv_heads,
         head_dim=checkpoint.head_dim,
         vocab_size=checkpoint.vocab_size,
+        hidden_size=checkpoint.hidden_size,
+        pooling=checkpoint.pooling,
         eos_token_ids=checkpoint.eos_token_ids,
         defaults=checkpoint.defaults,
         notes=checkpoint.notes,

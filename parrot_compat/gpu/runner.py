@@ -21,7 +21,9 @@ from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
+from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.sampler import sample
+from parrot_compat.gpu.states import read_states
 
 __all__ = ["ModelRunner"]
 
@@ -52,11 +54,28 @@ class ModelRunner:
             self.device,
         )
 
-    def run(self, rows: Sequence[BatchRow]) -> list[Drawn | None]:
-        """Compute every row's tokens into its pages; the token drawn for each row, `None` where none was asked."""
+    def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
+        """Compute every row's tokens into its pages; the token drawn for each row, `None` where none was asked. A row
+        with a `reading` gets a `Read`, which has both."""
         if not rows:
             return []
         self._check_tokens(rows)
+        if any(row.reading is not None for row in rows):
+            return self._run_with_readings(rows)
+        return self._run(rows)
+
+    def _run_with_readings(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
+        """Rows that are read are a forward pass of their own, so that decoding has the shapes it always has."""
+        asked = [row for row in rows if row.reading is not None]
+        with torch.inference_mode():
+            batch = Batch.build(asked, self.config.page_size, self.device, self._sharing)
+            reads = iter(read_states(self._decoder.states(batch, self._storage), asked))
+        others = iter(self._run([row for row in rows if row.reading is None]))
+        return [next(others if row.reading is None else reads) for row in rows]
+
+    def _run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
+        if not rows:
+            return []
         with torch.inference_mode():
             batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
             logits = self._decoder.logits(batch, self._storage)
@@ -64,7 +83,7 @@ class ModelRunner:
             if logits is not None:
                 tokens = sample(logits, batch.draws, self.config.eos_token_ids)
                 drawn = with_logprobs(tokens, logits, batch.draws)
-        answers: list[Drawn | None] = [None] * len(rows)
+        answers: list[Drawn | Read | None] = [None] * len(rows)
         for row, token in zip(batch.drawn, drawn, strict=True):
             answers[row] = token
         return answers

@@ -1,4 +1,4 @@
-"""A sequence: one Fill or Generate at work on a context, from its begin to its last answer.
+"""A sequence: one Fill, Generate or Embed at work on a context, from its begin to its last answer.
 
 It knows its tokens, what was drawn and when that ends; nothing of scheduling, pages or asyncio.
 
@@ -10,6 +10,7 @@ If the verb fails or is cancelled the context goes back to `base`; a context tha
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import Protocol
@@ -18,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from parrot_compat.core.call import Finish, ResolvedSampling, TokenLogprobs, Usage
-from parrot_compat.core.engine import Chunk, Fill, Filled, Generate
+from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Generate, Pooling
 
 from .batch import Draw, Drawn
 from .history import History
 from .kv.contexts import Context
+from .reading import Read, Reading
 from .step import SequenceView
 
-__all__ = ["Form", "Sequence", "TextStream", "TextStreams"]
+__all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
 
 
 class TextStream(Protocol):
@@ -58,7 +60,7 @@ class Sequence:
     """One verb at work on a context whose tokens are the whole prompt; `base` of them were there before."""
 
     def __init__(
-        self, id: int, verb: Fill | Generate, context: Context, *, base: int, made_context: bool, due_s: float
+        self, id: int, verb: Fill | Generate | Embed, context: Context, *, base: int, made_context: bool, due_s: float
     ) -> None:
         self.id = id
         self.verb = verb
@@ -75,6 +77,13 @@ class Sequence:
         self._ends: frozenset[int] = frozenset()
         self._history: History | None = None
         self._form: Form | None = None
+        self._pooling: Pooling | None = None
+        self._states: npt.NDArray[np.float64] | None = None
+
+    def will_pool(self, pooling: Pooling) -> None:
+        """Make one vector of the text. Only an Embed does."""
+        assert isinstance(self.verb, Embed)
+        self._pooling = pooling
 
     def will_draw(self, max_tokens: int, text: TextStream, eos_token_ids: Items[int], form: Form | None = None) -> None:
         """Draw at most `max_tokens` after the prompt, in this form. Only a Generate does."""
@@ -123,6 +132,12 @@ class Sequence:
         allowed = None if self._form is None else self._form.allowed(may_end=index >= sampling.min_tokens)
         return Draw(sampling=sampling, index=index, history=self._history, allowed=allowed)
 
+    def reading_after(self, computed: int) -> Reading | None:
+        """What is to be known of the tokens up to `computed`, those that are computed next."""
+        if self._pooling is None or (self._pooling == "last" and computed < len(self.context.tokens)):
+            return None
+        return Reading(pooling=self._pooling)
+
     # ---- answers -----------------------------------------------------------------------------------
 
     def found_cached(self) -> None:
@@ -132,13 +147,23 @@ class Sequence:
         """
         found = min(self.context.computed, self.prompt_tokens)
         self._found_tokens = found if self._found_tokens is None else min(self._found_tokens, found)
+        self._states = None
 
-    def ended(self) -> Filled | Chunk | None:
+    def take_read(self, read: Read) -> None:
+        """What was read of the tokens just computed."""
+        assert read.states is not None
+        self._states = read.states if self._states is None else self._states + read.states
+
+    def ended(self) -> Filled | Chunk | Embedded | None:
         """The last answer of a verb that has nothing to draw, once all is computed."""
         if self._max_tokens or not self.is_computed:
             return None
         if isinstance(self.verb, Generate):  # max_tokens = 0: the prompt was all
             return Chunk(finish=Finish.LENGTH, usage=self._usage())
+        if isinstance(self.verb, Embed):
+            assert self._states is not None
+            vector = as_vector(self._states, self.verb.dimensions)
+            return Embedded(vectors=(vector,), prompt_tokens=self.prompt_tokens)
         return Filled(tokens=len(self.context.tokens), cached_tokens=max(0, self._cached_tokens - self.base))
 
     def accept(self, drawn: Drawn) -> Chunk:
@@ -172,3 +197,10 @@ class Sequence:
     def _cached_tokens(self) -> int:
         assert self._found_tokens is not None, f"sequence {self.id} ended before it began"
         return self._found_tokens
+
+
+def as_vector(states: npt.NDArray[np.float64], dimensions: int | None) -> array[float]:
+    """The direction of `states` in its first `dimensions`: a mean points where its sum points."""
+    kept = states[:dimensions]
+    length = float(np.linalg.norm(kept))
+    return array("f", (kept / length if length > 0.0 else kept).astype(np.float32).tobytes())

@@ -24,6 +24,7 @@ from .config import ResolvedConfig
 from .kv.contexts import Contexts
 from .kv.pages import OutOfPages, PagePool
 from .kv.radix import RadixTree
+from .reading import Read
 from .scheduler import plan_step, victims
 from .sequence import Forms, Sequence, TextStreams
 from .step import PlannedRow, Room, StepPlan
@@ -41,7 +42,7 @@ class Runner(Protocol):
 
     config: ResolvedConfig
 
-    def run(self, rows: Items[BatchRow], /) -> Items[Drawn | None]: ...
+    def run(self, rows: Items[BatchRow], /) -> Items[Drawn | Read | None]: ...
 
     def copy_pages(self, pairs: Items[tuple[int, int]], /) -> None: ...
 
@@ -175,10 +176,11 @@ class Stepper:
             pages=context.pages,
             draw=sequence.draw_after(end),
             group=sequence.verb.scope.group,
+            reading=sequence.reading_after(end),
         )
         return sequence, row
 
-    def _run(self, rows: list[Row]) -> Items[Drawn | None] | None:
+    def _run(self, rows: list[Row]) -> Items[Drawn | Read | None] | None:
         """The drawn tokens, or `None` if the step failed: then its rows have failed, and all others go on."""
         if not rows:
             return None
@@ -199,13 +201,16 @@ class Stepper:
         self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
         return drawn
 
-    def _advance(self, rows: list[Row], drawn: Items[Drawn | None] | None) -> None:
+    def _advance(self, rows: list[Row], drawn: Items[Drawn | Read | None] | None) -> None:
         """What was computed is in the pages; what was drawn goes on or ends."""
         if drawn is None:
             return
         for (sequence, row), token in zip(rows, drawn, strict=True):
             self._contexts.commit(sequence.context, row.start + len(row.tokens))
             self._work.flows.serve(sequence.flow, len(row.tokens))
+            if isinstance(token, Read):
+                sequence.take_read(token)
+                token = token.drawn
             if row.draw is not None:
                 assert token is not None, f"sequence {sequence.id} was to draw"
                 self._work.extend(sequence, token)

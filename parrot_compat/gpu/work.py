@@ -14,16 +14,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from parrot_compat.core.engine import ContextId, Fill, Generate
+from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
 from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update
-from parrot_compat.core.errors import BadPrompt, BadSchema, ContextLost, ParrotError, PromptTooLong
-from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.errors import BadSchema, ContextLost, ParrotError
 
+from .asked import checked_ids
 from .batch import Drawn
 from .config import ResolvedConfig
 from .flows import Flows
 from .kv.contexts import Context, Contexts
-from .penalties import check_sampling
 from .scheduler import due_s
 from .sequence import Form, Forms, Sequence, TextStreams
 
@@ -113,16 +112,17 @@ class Work:
 
     def _queue(self, command: Command) -> None:
         verb = command.verb
-        assert isinstance(verb, Fill | Generate | Truncate)
-        lines = [verb.context]
-        parent = None if isinstance(verb, Truncate) or self._is_known(verb.context) else verb.parent
+        assert isinstance(verb, Fill | Generate | Embed | Truncate)
+        place = _place(command)
+        lines = [place]
+        parent = verb.parent if isinstance(verb, Fill | Generate) and not self._is_known(place) else None
         if parent is not None and any(id in self.queued for id in self._lines.get(parent, ())):
             lines.append(parent)
         self.queued[command.id] = command
         self._stands_in[command.id] = tuple(lines)
         for context in lines:
             self._lines.setdefault(context, deque()).append(command.id)
-        self._moved.append(verb.context)
+        self._moved.append(place)
 
     def _is_known(self, context: ContextId) -> bool:
         return context in self._lines or self._holds(context)
@@ -150,8 +150,11 @@ class Work:
                 self._answer(command.id, None)
                 self._leave_lines(command.id)
                 return
-            assert isinstance(verb, Fill | Generate)
-            sequence = self._open(command.id, verb)
+            if isinstance(verb, Embed):
+                sequence = self._open_to_embed(command.id, verb)
+            else:
+                assert isinstance(verb, Fill | Generate)
+                sequence = self._open(command.id, verb)
         except ParrotError as error:
             self._answer(command.id, error)
             self._fail_behind(command.id)
@@ -160,7 +163,7 @@ class Work:
         self.flows.enter(sequence.flow)
         for other in self._stands_in[command.id][1:]:  # forked: the parent's line goes on
             self._leave_line(command.id, other)
-        self._stands_in[command.id] = (verb.context,)
+        self._stands_in[command.id] = (_place(command),)
 
     def _open(self, id: int, verb: Fill | Generate) -> Sequence:
         """The context with the content in it, forked or made if need be. Errors leave everything as it was."""
@@ -172,9 +175,7 @@ class Work:
             if holder.namespace != verb.scope.namespace:
                 raise ContextLost(f"context {source} is of another namespace than {verb.scope.namespace!r}")
             held = len(holder.tokens)
-        ids = self._ids(verb, held)
-        if isinstance(verb, Generate):
-            check_sampling(verb.sampling, self._config.vocab_size)
+        ids = checked_ids(self._config, verb, held)
         form = self._form(verb) if isinstance(verb, Generate) else None
         keep_last = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
         if not made:
@@ -192,6 +193,18 @@ class Work:
             sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids, form)
         return sequence
 
+    def _open_to_embed(self, id: int, embed: Embed) -> Sequence:
+        """In a context of its own, which goes when the vector is there."""
+        ids = checked_ids(self._config, embed, 0)
+        pooling = embed.pooling or self._config.pooling
+        context = self.contexts.open(
+            _own_context(id), embed.scope.namespace, ids, keep_last=True, is_read=pooling == "mean"
+        )
+        due = due_s(self._clock(), embed.scope.slack_s, is_fill=False)
+        sequence = Sequence(id, embed, context, base=0, made_context=True, due_s=due)
+        sequence.will_pool(pooling)
+        return sequence
+
     def _form(self, verb: Generate) -> Form | None:
         """Errors: `BadSchema`."""
         if verb.sampling.format is None:
@@ -199,24 +212,6 @@ class Work:
         if self._forms is None:
             raise BadSchema(f"engine {self._config.name!r} cannot hold an answer to a form: {NO_LIBRARY}")
         return self._forms(verb.sampling)
-
-    def _ids(self, verb: Fill | Generate, held: int) -> tuple[int, ...]:
-        """The token ids of a verb's content. Errors: `BadPrompt`, `PromptTooLong`."""
-        config, content = self._config, verb.content
-        if not isinstance(content, Tokens):
-            raise BadPrompt(f"engine {config.name!r} takes token ids, not {type(content).__name__}")
-        tokens = held + len(content.ids)
-        if not tokens and isinstance(verb, Generate):
-            raise BadPrompt("the prompt is empty: there is no token to go on from")
-        if tokens + 1 > config.context_tokens:
-            raise PromptTooLong(
-                f"prompt is too long: {tokens} tokens leave no room for an answer in the context of "
-                f"{config.context_tokens} tokens of engine {config.name!r}"
-            )
-        for id in (min(content.ids), max(content.ids)) if content.ids else ():
-            if not 0 <= id < config.vocab_size:
-                raise BadPrompt(f"token id {id} is not in the vocabulary of {config.vocab_size} tokens")
-        return content.ids
 
     def _free(self, context: ContextId) -> None:
         if line := self._lines.get(context):
@@ -250,6 +245,8 @@ class Work:
         self._fail_behind(sequence.id)
 
     def _leave(self, sequence: Sequence) -> None:
+        if isinstance(sequence.verb, Embed):
+            self.contexts.free(sequence.context.id)
         self._forget(sequence)
         self._leave_lines(sequence.id)
 
@@ -284,7 +281,20 @@ class Work:
         standing = {id for line in self._lines.values() for id in line}
         assert standing == set(self._stands_in) == set(self.sequences) | set(self.queued), "a verb stands nowhere"
         for id, sequence in self.sequences.items():
-            assert self._lines[sequence.verb.context][0] == id, f"verb {id} runs and is not the first in its line"
-            assert self.contexts.get(sequence.verb.context) is sequence.context
+            place = ContextId(sequence.context.id)
+            assert self._lines[place][0] == id, f"verb {id} runs and is not the first in its line"
+            assert self.contexts.get(place) is sequence.context
         self.flows.check()
         self.contexts.check()
+
+
+def _own_context(command: int) -> ContextId:
+    """Of a verb that names none. The fleet's ids are positive."""
+    return ContextId(-command)
+
+
+def _place(command: Command) -> ContextId:
+    """The context in whose line a verb stands."""
+    verb = command.verb
+    assert isinstance(verb, Fill | Generate | Embed | Truncate)
+    return _own_context(command.id) if isinstance(verb, Embed) else verb.context

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from parrot_compat.core.call import Finish, ResolvedSampling, Usage
-from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Filled, Generate, Scope
+from parrot_compat.core.engine import Chunk, ContextId, Embed, Engine, Fill, Filled, Generate, Scope
 from parrot_compat.core.errors import ContextLost, EngineLost, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
@@ -220,6 +221,38 @@ class EngineContract:
         text, chunks = await collect(engine.generate(generate))
         assert text == first
         assert chunks[-1].usage is not None and chunks[-1].usage.cached_tokens == 0
+
+    # ---- embeddings --------------------------------------------------------------------------------
+
+    async def test_every_input_has_a_vector_of_length_one_that_depends_on_it_alone(self, engine: Engine) -> None:
+        inputs = tuple(self.content(4 + 3 * salt, salt) for salt in range(5))
+        together = await engine.embed(Embed(inputs=inputs))
+        alone = [(await engine.embed(Embed(inputs=(one,)))).vectors[0] for one in inputs]
+        assert list(together.vectors) == alone
+        assert len({tuple(vector) for vector in alone}) == 5 and len({len(vector) for vector in alone}) == 1
+        assert all(math.isclose(math.hypot(*vector), 1.0, abs_tol=1e-5) for vector in alone)
+        assert together.prompt_tokens == sum(4 + 3 * salt for salt in range(5)) or not self.counts_tokens
+
+    async def test_fewer_dimensions_are_the_first_ones_at_length_one(self, engine: Engine) -> None:
+        inputs = (self.content(9),)
+        whole = (await engine.embed(Embed(inputs=inputs))).vectors[0]
+        short = (await engine.embed(Embed(inputs=inputs, dimensions=3))).vectors[0]
+        size = math.hypot(*whole[:3])
+        assert list(short) == pytest.approx([number / size for number in whole[:3]], abs=1e-5)
+
+    async def test_nothing_to_embed_gives_nothing(self, engine: Engine) -> None:
+        nothing = await engine.embed(Embed(inputs=()))
+        assert nothing.vectors == () and nothing.prompt_tokens == 0
+
+    async def test_an_input_to_embed_may_fill_the_context_and_not_more(self, engine: Engine) -> None:
+        if not self.counts_tokens:
+            pytest.skip("this engine counts tokens in its own way")
+        limit = engine.info.context_tokens
+        assert len((await engine.embed(Embed(inputs=(self.content(limit),)))).vectors) == 1
+        with pytest.raises(PromptTooLong, match="prompt is too long") as refusal:
+            await engine.embed(Embed(inputs=(self.content(5), self.content(limit + 1))))
+        assert str(limit) in str(refusal.value)
+        await settle(engine)
 
     # ---- limits ------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.engines.script import Script, answer
+from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.prompt import Chat, Content, Text, Tokens
 
 
@@ -50,6 +51,7 @@ class ScriptedServer:
                 Route("/v1/models", self.models),
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
                 Route("/v1/completions", self.completion, methods=["POST"]),
+                Route("/v1/embeddings", self.embeddings, methods=["POST"]),
             ]
         )
 
@@ -67,6 +69,20 @@ class ScriptedServer:
         prompt = body["prompt"]
         content = Text(prompt) if isinstance(prompt, str) else Tokens(tuple(prompt))
         return self._answer(body, content, lambda text: {"text": text})
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append(body)
+        if self.refusal is not None:
+            return self.refusal
+        texts = [one if isinstance(one, str) else self.tokenizer.decode(one) for one in body["input"]]
+        data = [
+            {"object": "embedding", "index": index, "embedding": list(text_vector(text, body.get("dimensions")))}
+            for index, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": sum(map(len, texts)), "total_tokens": sum(map(len, texts))}
+        # in any order: the index says which is whose
+        return JSONResponse({"object": "list", "data": data[::-1], "model": body["model"], "usage": usage})
 
     def _answer(self, body: dict[str, Any], content: Content, choice: Any) -> Response:
         self.asked.append(body)

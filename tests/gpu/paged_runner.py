@@ -13,18 +13,23 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from parrot_compat.core.call import ResolvedSampling, Sampling
 from parrot_compat.core.engine import ContextId, Engine, Generate
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.gpu.batch import BatchRow
+from parrot_compat.gpu.batch import BatchRow, Drawn
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
+from parrot_compat.gpu.reading import Read, Reading
 from parrot_compat.gpu.stepper import Stepper
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
 from tests.core.engine_contract import collect, settle
 
 VOCABULARY = 4096
+HIDDEN = 8
 EOS = 2
 
 
@@ -44,12 +49,18 @@ def expected(prompt: Sequence[int], tokens: int, **sampling: Any) -> tuple[int, 
     return tuple(text[len(prompt) :])
 
 
+def state(text: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Of the last token of `text`."""
+    digest = blake2b(repr(list(text)).encode(), digest_size=HIDDEN).digest()
+    return np.frombuffer(digest, np.uint8).astype(np.float64) - 127.5
+
+
 def resolved(**fields: Any) -> ResolvedConfig:
     facts: dict[str, Any] = dict(
         name="paged", model="paged", path="", served_model_name="paged", model_type="paged", device="cpu",
         dtype="float32", context_tokens=128, page_size=4, pages=256, max_rows=8, step_tokens=32, threads=1,
         enable_prefix_caching=True, layers=1, heads=1, kv_heads=1, head_dim=1, vocab_size=VOCABULARY,
-        eos_token_ids=(EOS,), defaults=Sampling(),
+        hidden_size=HIDDEN, pooling="mean", eos_token_ids=(EOS,), defaults=Sampling(),
     )  # fmt: skip
     return ResolvedConfig(**(facts | fields))
 
@@ -74,9 +85,12 @@ class PagedRunner:
         self.gate.set()
         self.slots = [-1] * (self.config.pages * self.config.page_size)
 
-    def run(self, rows: Sequence[BatchRow]) -> list[int | None]:
+    def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
         self.steps.append(
-            tuple(BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw) for r in rows)
+            tuple(
+                BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw, reading=r.reading)
+                for r in rows
+            )
         )
         if len(self.steps) == self.hold_from:
             self.gate.clear()
@@ -92,7 +106,7 @@ class PagedRunner:
         for row in rows:
             for slot, token in zip(self._slots(row)[row.start :], row.tokens, strict=True):
                 self.slots[slot] = token
-        return [self._draw(row) for row in rows]
+        return [self._draw(row) if row.reading is None else self._read(row, row.reading) for row in rows]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         size = self.config.page_size
@@ -103,6 +117,11 @@ class PagedRunner:
         size = self.config.page_size
         end = row.start + len(row.tokens)
         return [row.pages[position // size] * size + position % size for position in range(end)]
+
+    def _read(self, row: BatchRow, reading: Reading) -> Read:
+        text = [self.slots[slot] for slot in self._slots(row)]
+        states = [state(text[: end + 1]) for end in range(row.start, len(text))]
+        return Read(states=states[-1] if reading.pooling == "last" else np.sum(states, axis=0))
 
     def _draw(self, row: BatchRow) -> int | None:
         if row.draw is None:

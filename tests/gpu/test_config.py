@@ -21,6 +21,7 @@ FACTS = CheckpointFacts(
     head_dim=64,
     vocab_size=8192,
     max_position_embeddings=4096,
+    hidden_size=384,
     dtype="float32",
     eos_token_ids=(2, 5),
     defaults=Sampling(temperature=0.6),

@@ -13,10 +13,11 @@ from typing import Any
 import openai
 
 from ..call import Finish, ResolvedSampling, Usage
+from ..engine import Embed
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel, ParrotError, PromptTooLong, QueueFull
 from ..prompt import Chat, Text, Tokens
 
-__all__ = ["chat_request", "completion_request", "finish_of", "our_error", "usage_of"]
+__all__ = ["chat_request", "completion_request", "embedding_request", "finish_of", "our_error", "usage_of"]
 
 # what sampling without the field would do
 _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -33,6 +34,18 @@ def completion_request(
 ) -> dict[str, Any]:
     prompt = content.text if isinstance(content, Text) else list(content.ids)
     return _request(model, sampling, context_tokens) | {"prompt": prompt}
+
+
+def embedding_request(model: str, embed: Embed) -> dict[str, Any]:
+    """Errors: `BadPrompt` where OpenAI's API has no words for what is asked."""
+    if embed.pooling is not None:
+        raise BadPrompt("how states are pooled is that server's own affair", param="pooling")
+    texts = [content.text for content in embed.inputs if isinstance(content, Text)]
+    ids = [list(content.ids) for content in embed.inputs if isinstance(content, Tokens)]
+    if len(embed.inputs) not in (len(texts), len(ids)):
+        raise BadPrompt("inputs to embed are texts, or token ids, not both", param="input")
+    request: dict[str, Any] = {"model": model, "input": texts or ids, "encoding_format": "float"}
+    return request if embed.dimensions is None else request | {"dimensions": embed.dimensions}
 
 
 def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:

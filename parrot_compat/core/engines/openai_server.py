@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import sys
+from array import array
 from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,10 +23,10 @@ from urllib.parse import urlsplit
 import openai
 
 from ..call import Finish, Usage
-from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
+from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel
 from ..prompt import Chat
-from .openai_requests import chat_request, completion_request, finish_of, our_error, usage_of
+from .openai_requests import chat_request, completion_request, embedding_request, finish_of, our_error, usage_of
 
 __all__ = ["OpenAIServerEngine", "Upstream"]
 
@@ -141,6 +142,23 @@ class OpenAIServerEngine:
             self._running -= 1
             if stream is not None:
                 await stream.close()
+
+    async def embed(self, embed: Embed) -> Embedded:
+        """What the server's own `/v1/embeddings` gives, pooled and scaled as it does it."""
+        self._must_be_open()
+        if not embed.inputs:
+            return Embedded(vectors=(), prompt_tokens=0)
+        request = embedding_request(self._info.model, embed)
+        self._running += 1
+        try:
+            answer = await self._or_closed(self._client.embeddings.create(**request))
+        finally:
+            self._running -= 1
+        vectors = {one.index: array("f", one.embedding) for one in answer.data}
+        if sorted(vectors) != list(range(len(embed.inputs))):
+            raise EngineError(f"the server behind engine {self._info.name!r} did not give one vector for each input")
+        ordered = tuple(vectors[index] for index in sorted(vectors))
+        return Embedded(vectors=ordered, prompt_tokens=usage_of(answer.usage).prompt_tokens)
 
     async def truncate(self, context: ContextId, tokens: int) -> None:
         self._must_be_open()

@@ -13,20 +13,20 @@ The invariant: a prompt's answer depends on the prompt alone; rows, speed and wh
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..call import Finish, TokenLogprobs, Usage
 from ..clock import Clock, RealClock
-from ..engine import Chunk, ContextId, EngineInfo, EngineLoad, Fill, Filled, Generate
+from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import ContextLost, EngineLost, PromptTooLong
-from ..prefix import BLOCK_TOKENS, token_blocks
+from ..prefix import token_blocks
+from .block_cache import BlockCache
 from .char_tokenizer import CharTokenizer
 from .script import Script, answer
+from .word_vectors import text_vector
 
 __all__ = ["INSTANT", "Script", "ScriptedEngine", "Speed"]
 
@@ -76,7 +76,7 @@ class ScriptedEngine:
         self._speed = speed
         self._clock: Clock = clock or RealClock()
         self._contexts: dict[ContextId, list[int]] = {}
-        self._cache: OrderedDict[int, None] = OrderedDict()  # block hashes, the least recently used first
+        self._cache = BlockCache(info.capacity_tokens)
         self._running = 0
         self._waiting = 0
         self._waiting_tokens = 0
@@ -120,6 +120,19 @@ class ScriptedEngine:
                     yield self._chunk(piece, top)
             if failure is not None:
                 raise failure.error
+
+    async def embed(self, embed: Embed) -> Embedded:
+        """Vectors of the words: texts with the same words are near each other, and pooling makes no difference."""
+        self._must_live()
+        inputs = [self._fitting(self.tokenizer.encode(content), room=0) for content in embed.inputs]
+        vectors = tuple(text_vector(self.tokenizer.decode(ids), embed.dimensions) for ids in inputs)
+        tokens = sum(map(len, inputs))
+        self._waiting_tokens += tokens
+        try:
+            await self._prefill(tokens)
+        finally:
+            self._waiting_tokens -= tokens
+        return Embedded(vectors=vectors, prompt_tokens=tokens)
 
     async def truncate(self, context: ContextId, tokens: int) -> None:
         self._must_live()
@@ -181,7 +194,7 @@ class ScriptedEngine:
         self._must_live()
         row = self._extended(verb)
         blocks = token_blocks(verb.scope.namespace, row.ids)
-        row.cached = max(row.held, self._cached_tokens(blocks, len(row.ids)))
+        row.cached = max(row.held, self._cache.cached_tokens(blocks, len(row.ids)))
         new_tokens = len(row.ids) - row.cached
         self._waiting_tokens += new_tokens
         try:
@@ -194,7 +207,7 @@ class ScriptedEngine:
                 await self._prefill(new_tokens)
             finally:
                 self._waiting_tokens -= new_tokens
-            self._remember(blocks)
+            self._cache.remember(blocks)
             yield row
         finally:
             self._running -= 1
@@ -206,10 +219,14 @@ class ScriptedEngine:
         else:
             before = [] if verb.parent is None else self._context(verb.parent)
         ids = [*before, *self.tokenizer.encode(verb.content)]
+        return _Row(ids=self._fitting(ids), held=len(before))
+
+    def _fitting(self, ids: Sequence[int], room: int = 1) -> list[int]:
+        """Errors: `PromptTooLong` where no `room` is left."""
         limit = self._info.context_tokens
-        if len(ids) >= limit:
+        if len(ids) + room > limit:
             raise PromptTooLong(f"prompt is too long: {len(ids)} tokens; {self._info.name!r} has a context of {limit}")
-        return _Row(ids=ids, held=len(before))
+        return list(ids)
 
     async def _take_row(self) -> None:
         self._waiting += 1
@@ -273,19 +290,6 @@ class ScriptedEngine:
         if context not in self._contexts:
             raise ContextLost(f"engine {self._info.name!r} holds no context {context}")
         return self._contexts[context]
-
-    def _cached_tokens(self, blocks: tuple[int, ...], tokens: int) -> int:
-        """Of a prompt's tokens; the last one is always computed, to draw from it."""
-        known = sum(1 for _ in itertools.takewhile(self._cache.__contains__, blocks))
-        return min(known * BLOCK_TOKENS, tokens - 1) if known else 0
-
-    def _remember(self, blocks: tuple[int, ...]) -> None:
-        for block in reversed(blocks):  # a prefix is used no later than what goes on after it
-            self._cache[block] = None
-            self._cache.move_to_end(block)
-        if self._info.capacity_tokens is not None:
-            while len(self._cache) > self._info.capacity_tokens // BLOCK_TOKENS:
-                self._cache.popitem(last=False)
 
 
 def _usage(row: _Row, drawn: int) -> Usage:

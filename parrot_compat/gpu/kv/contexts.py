@@ -49,6 +49,8 @@ class Context:
     """Tokens whose KV is in `pages`."""
     keep_last: bool = False
     """Whether the last token is always left to be computed, so that there are logits to draw the next one from."""
+    is_read: bool = False
+    """Somebody reads the states of its tokens: none of them is taken over from the tree, all are computed."""
 
 
 class Contexts:
@@ -71,9 +73,17 @@ class Contexts:
         """Pages that can be had without taking any from a context."""
         return self._pool.free + self._pool.idle
 
-    def open(self, id: int, namespace: str, tokens: Sequence[int] = (), *, keep_last: bool = False) -> Context:
+    def open(
+        self,
+        id: int,
+        namespace: str,
+        tokens: Sequence[int] = (),
+        *,
+        keep_last: bool = False,
+        is_read: bool = False,
+    ) -> Context:
         """A new context. What the tree knows of `tokens` is computed at once."""
-        return self._add(Context(id=id, namespace=namespace, tokens=list(tokens), keep_last=keep_last))
+        return self._add(Context(id=id, namespace=namespace, tokens=list(tokens), keep_last=keep_last, is_read=is_read))
 
     def fork(self, id: int, parent_id: int) -> Context:
         """A new context that holds what its parent holds now. Either may be freed first. Errors: `ContextLost`."""
@@ -109,7 +119,7 @@ class Contexts:
         A page that we had begun gives way to the tree's full one.
         """
         full, computable = context.computed // self._pool.page_size, self._computable(context)
-        if self._tree is None or computable <= context.computed:
+        if self._tree is None or context.is_read or computable <= context.computed:
             return context.computed
         # The last page may be cut short by keep_last: it is found whole, and copied when its last token is computed.
         size = self._pool.page_size

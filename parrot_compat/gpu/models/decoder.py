@@ -87,6 +87,24 @@ class FastDecoder:
 
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
+        x, mixed = self._through_layers(batch, storage)
+        if not batch.drawn:
+            return None  # only the keys and values matter
+        logits = self._head(self._last_normed(x, mixed, batch.last_tokens))
+        cap = self.plan.final_soft_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def states(self, batch: Batch, storage: KvStorage) -> Tensor:
+        """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm."""
+        x, mixed = self._through_layers(batch, storage)
+        return self._last_normed(x, mixed, torch.arange(len(x), device=x.device))
+
+    def _last_normed(self, x: Tensor, mixed: Tensor, tokens: Tensor) -> Tensor:
+        _, normed = self.kernels.add_norm(x.index_select(0, tokens), mixed.index_select(0, tokens), self._last_norm)
+        return normed
+
+    def _through_layers(self, batch: Batch, storage: KvStorage) -> tuple[Tensor, Tensor]:
+        """What enters the last layer's MLP, and what that adds to it."""
         kernels = self.kernels
         step = kernels.prepare(batch.attention)
         places = self._places(batch)
@@ -104,13 +122,7 @@ class FastDecoder:
                 mixed = kernels.norm(mixed, layer.after_mlp)
             if number + 1 < len(self.layers):
                 x, normed = kernels.add_norm(x, mixed, self.layers[number + 1].before_attention)
-        if not batch.drawn:
-            return None  # only the keys and values matter
-        last = batch.last_tokens
-        _, normed = kernels.add_norm(x.index_select(0, last), mixed.index_select(0, last), self._last_norm)
-        logits = self._head(normed)
-        cap = self.plan.final_soft_cap
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return x, mixed
 
     def _attend(
         self, layer: Layer, number: int, normed: Tensor, at: Positions, step: Any, storage: KvStorage

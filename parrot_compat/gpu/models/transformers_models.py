@@ -110,18 +110,26 @@ class TransformersDecoder:
 
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
-        step = {
-            "input_ids": batch.token_ids[None],
-            "position_ids": batch.positions[None],
-            "use_cache": False,
-            "parrot_storage": storage,
-            "parrot_inputs": batch.attention,
-        }
         if not batch.drawn:
-            self._model.base_model(**step)  # only the keys and values matter
+            self.states(batch, storage)  # only the keys and values matter
             return None
-        logits: Tensor = self._model(**step, logits_to_keep=batch.last_tokens).logits[0]
+        logits: Tensor = self._model(**_step(batch, storage), logits_to_keep=batch.last_tokens).logits[0]
         return logits
+
+    def states(self, batch: Batch, storage: KvStorage) -> Tensor:
+        """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm."""
+        states: Tensor = self._model.base_model(**_step(batch, storage)).last_hidden_state[0]
+        return states
+
+
+def _step(batch: Batch, storage: KvStorage) -> dict[str, Any]:
+    return {
+        "input_ids": batch.token_ids[None],
+        "position_ids": batch.positions[None],
+        "use_cache": False,
+        "parrot_storage": storage,
+        "parrot_inputs": batch.attention,
+    }
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from parrot_compat.core.call import REPETITION_PENALTIES, Sampling
+from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.models.builtin import checkpoint
@@ -138,6 +139,8 @@ def read_facts(path: Path) -> CheckpointFacts:
         head_dim=number("head_dim") if values.get("head_dim") is not None else number("hidden_size") // heads,
         vocab_size=number("vocab_size"),
         max_position_embeddings=number("max_position_embeddings"),
+        hidden_size=number("hidden_size"),
+        pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         eos_token_ids=_ids(ends),
         defaults=_sampling_defaults(generation_file, generation),
@@ -147,6 +150,12 @@ def read_facts(path: Path) -> CheckpointFacts:
             if generation.get(key) not in NEUTRAL
         ),
     )
+
+
+def _pooling(file: Path) -> Pooling:
+    """As sentence-transformers states it; other checkpoints were not trained for one and get the mean."""
+    stated = _read_json(file) if file.exists() else {}
+    return "last" if stated.get("pooling_mode_lasttoken") is True else "mean"
 
 
 def _sampling_defaults(file: Path, generation: Mapping[str, Any]) -> Sampling:

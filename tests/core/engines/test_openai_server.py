@@ -11,8 +11,9 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName
-from parrot_compat.core.engine import Chunk, Engine, Generate
+from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
+from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.errors import (
     BadPrompt,
     EngineError,
@@ -227,3 +228,14 @@ async def test_behind_the_manager_it_serves_chats_without_a_tokenizer(server: Sc
         assert result.usage.output_tokens == len(result.text)
         assert server.asked[0]["seed"] == task.seed
         manager.check()
+
+
+async def test_embeddings_are_the_servers_own(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
+    embedded = await engine.embed(Embed(inputs=(Text("a red parrot"), Text("the sea")), dimensions=8))
+    assert embedded.vectors == (text_vector("a red parrot", 8), text_vector("the sea", 8))
+    assert embedded.prompt_tokens == len("a red parrot") + len("the sea")
+    asked = server.asked[-1]
+    assert (asked["input"], asked["dimensions"]) == (["a red parrot", "the sea"], 8)
+    for inputs, pooling in (((Text("a"), Tokens((65,))), None), ((Text("a"),), "mean"), ((CHAT,), None)):
+        with pytest.raises(BadPrompt):
+            await engine.embed(Embed(inputs=inputs, pooling=pooling))  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""Checks what a verb asks for before it begins: its tokens, its sampling, its vector.
+
+It knows the engine's config and nothing of contexts or sequences. Whatever passes here can be computed.
+"""
+
+from __future__ import annotations
+
+from parrot_compat.core.engine import Embed, Fill, Generate
+from parrot_compat.core.errors import BadPrompt, PromptTooLong
+from parrot_compat.core.prompt import Content, Tokens
+
+from .config import ResolvedConfig
+from .penalties import check_sampling
+
+__all__ = ["checked_ids"]
+
+
+def checked_ids(config: ResolvedConfig, verb: Fill | Generate | Embed, held: int) -> tuple[int, ...]:
+    """The token ids of a verb's content, `held` tokens before them. Errors: `BadPrompt`, `PromptTooLong`."""
+    if isinstance(verb, Embed):
+        return _to_embed(config, verb)
+    ids = _known_ids(config, verb.content)
+    tokens = held + len(ids)
+    if not tokens and isinstance(verb, Generate):
+        raise BadPrompt("the prompt is empty: there is no token to go on from")
+    if tokens + 1 > config.context_tokens:
+        raise PromptTooLong(
+            f"prompt is too long: {tokens} tokens leave no room for an answer in the context of "
+            f"{config.context_tokens} tokens of engine {config.name!r}"
+        )
+    if isinstance(verb, Generate):
+        check_sampling(verb.sampling, config.vocab_size)
+    return ids
+
+
+def _to_embed(config: ResolvedConfig, embed: Embed) -> tuple[int, ...]:
+    [content] = embed.inputs
+    ids = _known_ids(config, content)
+    if not ids:
+        raise BadPrompt("an input to embed is empty", param="input")
+    if len(ids) > config.context_tokens:
+        raise PromptTooLong(
+            f"prompt is too long: {len(ids)} tokens to embed; the context of engine {config.name!r} is "
+            f"{config.context_tokens} tokens"
+        )
+    if embed.dimensions is not None and not 1 <= embed.dimensions <= config.hidden_size:
+        raise BadPrompt(f"dimensions must be from 1 to {config.hidden_size}, not {embed.dimensions}", "dimensions")
+    return ids
+
+
+def _known_ids(config: ResolvedConfig, content: Content) -> tuple[int, ...]:
+    if not isinstance(content, Tokens):
+        raise BadPrompt(f"engine {config.name!r} takes token ids, not {type(content).__name__}")
+    for id in (min(content.ids), max(content.ids)) if content.ids else ():
+        if not 0 <= id < config.vocab_size:
+            raise BadPrompt(f"token id {id} is not in the vocabulary of {config.vocab_size} tokens")
+    return content.ids

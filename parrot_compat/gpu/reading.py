@@ -1,0 +1,33 @@
+"""What somebody wants to know of the tokens that a row computes, and the answer.
+
+They know nothing of tensors, sequences or scheduling. A text computed in several chunks is read in as many parts, whose
+sums add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from parrot_compat.core.call import TokenLogprobs
+from parrot_compat.core.engine import Pooling
+
+__all__ = ["Read", "Reading"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Asked of one row of one step."""
+
+    pooling: Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What a row with a `Reading` gives: what was drawn, as any row does, and what was read."""
+
+    drawn: int | TokenLogprobs | None = None
+    states: npt.NDArray[np.float64] | None = None
+    """[hidden]: the sum of the states of the row's tokens ("mean"), or the last token's state ("last")."""
