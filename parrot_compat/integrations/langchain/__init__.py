@@ -1,11 +1,12 @@
 """LangChain: replace the class of the model, and nothing else."""
 
+from parrot_compat.integrations.plans.book import CallRecord, PlanRecord, Stats
+from parrot_compat.integrations.plans.switches import planning
+
 from .chat_model import ChatParrot
 from .compile import CompiledRunnable, compile
 from .copying import copy_only
 from .planner import listen, records, stats
-from .plans import CallRecord, PlanRecord, Stats
-from .switches import planning
 
 __all__ = [
     "CallRecord",

@@ -10,30 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.messages import BaseMessage
 
 from parrot_compat.integrations.plans.calls import body_of
-from parrot_compat.integrations.plans.ledger import PlannedCall, reference
-from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.plans.ledger import reference
 
 from .settings import ParrotSettings
 from .values import Markers
 
-__all__ = ["Draft", "can_be_planned", "draft_body"]
+__all__ = ["can_be_planned", "draft_body"]
 
 NOT_OF_THE_REQUEST = ("ls_structured_output_format", "structured_output_format")
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """One call of a symbolic run, and where it goes."""
-
-    endpoint: Endpoint
-    call: PlannedCall
 
 
 def can_be_planned(model: ParrotSettings) -> bool:

@@ -6,8 +6,7 @@ catches either family goes on working, and `is_retryable` (langchain-core) is ri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import openai
 from langchain_core.exceptions import (
@@ -21,6 +20,8 @@ from langchain_core.exceptions import (
     ModelRateLimitError,
     ModelTimeoutError,
 )
+
+from parrot_compat.integrations.sdk_errors import ErrorKinds, raised_as
 
 __all__ = [
     "ParrotAuthenticationError",
@@ -92,61 +93,25 @@ class ParrotStreamError(openai.APIError, ModelAPIError):
     """The server reported a failure inside a stream that had begun well."""
 
 
-_BY_STATUS: dict[int, type[openai.APIStatusError]] = {
-    400: ParrotBadRequestError,
-    401: ParrotAuthenticationError,
-    403: ParrotPermissionDeniedError,
-    404: ParrotNotFoundError,
-    409: ParrotConflictError,
-    422: ParrotUnprocessableError,
-    429: ParrotRateLimitError,
-}
-_OVERFLOW_CODE = "context_length_exceeded"
-_OVERFLOW_WORDS = (
-    "prompt is too long",
-    "context_length_exceeded",
-    "maximum context length",
-    "exceeds the context window",
+_KINDS = ErrorKinds(
+    by_status={
+        400: ParrotBadRequestError,
+        401: ParrotAuthenticationError,
+        403: ParrotPermissionDeniedError,
+        404: ParrotNotFoundError,
+        409: ParrotConflictError,
+        422: ParrotUnprocessableError,
+        429: ParrotRateLimitError,
+    },
+    overflow=ParrotContextOverflowError,
+    request=ParrotRequestError,
+    server=ParrotServerError,
+    connection=ParrotConnectionError,
+    timeout=ParrotTimeoutError,
+    stream=ParrotStreamError,
 )
 
 
-@contextmanager
-def sdk_errors() -> Iterator[None]:
+def sdk_errors() -> AbstractContextManager[None]:
     """Raise what the SDK raises inside as this module's classes."""
-    try:
-        yield
-    except openai.APIError as error:
-        translated = _translated(error)
-        for note in getattr(error, "__notes__", ()):
-            translated.add_note(note)
-        raise translated from error
-    except Exception as error:
-        # openai 2 lets its transport's own errors out while a stream is read.
-        request = getattr(error, "request", None)
-        if request is None or not type(error).__module__.startswith("http"):
-            raise
-        raise ParrotConnectionError(message=f"the connection broke: {error}", request=request) from error
-
-
-def _translated(error: openai.APIError) -> openai.APIError:
-    if isinstance(error, openai.APIStatusError):
-        kind = _BY_STATUS.get(error.status_code, ParrotServerError if error.status_code >= 500 else ParrotRequestError)
-        if error.status_code == 400 and _is_overflow(error):
-            kind = ParrotContextOverflowError
-        return kind(error.message, response=error.response, body=error.body)
-    if isinstance(error, openai.APITimeoutError):
-        return ParrotTimeoutError(request=error.request)
-    if isinstance(error, openai.APIConnectionError):
-        return ParrotConnectionError(message=_unreachable(error), request=error.request)
-    if isinstance(error, openai.APIResponseValidationError):
-        return error
-    return ParrotStreamError(error.message, error.request, body=error.body)
-
-
-def _is_overflow(error: openai.APIStatusError) -> bool:
-    return error.code == _OVERFLOW_CODE or any(words in error.message for words in _OVERFLOW_WORDS)
-
-
-def _unreachable(error: openai.APIConnectionError) -> str:
-    reason = f": {error.__cause__}" if error.__cause__ else ""
-    return f"no answer from {error.request.url}{reason}"
+    return raised_as(_KINDS)

@@ -25,15 +25,17 @@ from langchain_core.runnables import RunnableSequence
 from langchain_core.tracers.context import register_configure_hook
 
 from parrot_compat.integrations.plans.asked import ALONE, Asked
+from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
 from .kinds import kind_of
-from .plans import PlanBook, RunPlan
+from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
 from .runs import Call, Run, Runs, calling_frames, child_of, step_number, surrounding_run, unbound
-from .switches import is_on, is_switched_off
+from .switches import is_switched_off
 from .values import UNKNOWN
 from .walk import PlanTooLarge, Walk
 
@@ -201,7 +203,7 @@ class Planner(BaseCallbackHandler):
         except PlanTooLarge as reason:
             log.debug("%s is not planned: %s", name, reason)
         else:
-            plan.send(streamed=streamed)
+            plan.send(walk.drafts, streamed=streamed)
         return plan
 
     # ---- answering -------------------------------------------------------------------------------

@@ -32,11 +32,12 @@ from langchain_core.runnables.base import RunnableBinding, RunnableEach
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
+from parrot_compat.integrations.plans.book import Draft
 from parrot_compat.integrations.plans.ledger import PlannedCall
 from parrot_compat.integrations.remote import Endpoint
 
 from .copying import is_copy_only
-from .drafts import Draft, can_be_planned, draft_body
+from .drafts import can_be_planned, draft_body
 from .kinds import kind_of
 from .settings import ParrotSettings
 from .switches import is_switched_off

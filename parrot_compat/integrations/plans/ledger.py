@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from parrot_compat.core.errors import TransformFailed
+from parrot_compat.core.transform import parse_transforms
+
 __all__ = ["Entry", "Ledger", "Outcome", "PlannedCall", "Settled", "canonical", "reference"]
 
 
@@ -26,9 +29,10 @@ def canonical(body: Mapping[str, Any]) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
-def reference(call: str) -> dict[str, Any]:
-    """The part of a message that stands for the text of another planned call."""
-    return {"type": "parrot:ref", "call": call}
+def reference(call: str, transform: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The part of a message that stands for the text of another planned call, after a transform if one is given."""
+    part: dict[str, Any] = {"type": "parrot:ref", "call": call}
+    return part if transform is None else {**part, "transform": transform}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class PlannedCall:
     stage: Mapping[str, Any] | None = None
 
     def filled(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """The request with the references replaced by the texts they stand for."""
+        """The request with the references replaced by the texts they stand for. Errors: `TransformFailed`."""
         if not self.reads:
             return dict(self.request)
         messages = [_filled(message, texts) for message in self.request["messages"]]
@@ -64,8 +68,15 @@ def _filled(message: Mapping[str, Any], texts: Mapping[str, str]) -> Mapping[str
     parts = message.get("content")
     if not isinstance(parts, list) or not any(part.get("type") == "parrot:ref" for part in parts):
         return message
-    pieces = [texts[part["call"]] if part["type"] == "parrot:ref" else part["text"] for part in parts]
+    pieces = [_read(part, texts) if part["type"] == "parrot:ref" else part["text"] for part in parts]
     return {**message, "content": "".join(pieces)}
+
+
+def _read(part: Mapping[str, Any], texts: Mapping[str, str]) -> str:
+    text = texts[part["call"]]
+    for transform in parse_transforms(part.get("transform")):
+        text = transform.apply(text)
+    return text
 
 
 class Settled(Enum):
@@ -177,7 +188,10 @@ class Ledger:
 
     def _resolve(self, entry: Entry) -> None:
         if entry.key is None and all(read in self._texts for read in entry.call.reads):
-            entry.key = canonical(entry.call.filled(self._texts))
+            try:
+                entry.key = canonical(entry.call.filled(self._texts))
+            except TransformFailed:  # there as well: no request of the app is this call
+                return
             self._free.setdefault(entry.key, deque()).append(entry)
 
     def check(self) -> None:

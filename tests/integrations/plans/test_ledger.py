@@ -122,3 +122,21 @@ def test_whatever_order_pushes_and_calls_come_in_nothing_is_mislaid(data: st.Dat
     for entry in ledger.entries:
         if entry.outcome.done() and entry.outcome.result().completion is not None:
             assert entry.outcome.result().completion == completion(texts[entry.call.id])
+
+
+def test_a_call_may_read_another_through_a_transform() -> None:
+    reader = PlannedCall(id="b", request=body("say ", reference("a", "strip"), "!"), reads=("a",))
+    ledger = Ledger([PlannedCall(id="a", request=body("hello")), reader])
+    ledger.learn("a", "  hi \n")
+    entry = ledger.take(canonical(body("say hi!")))
+    assert entry is not None and entry.call is reader
+
+
+def test_a_call_whose_transform_does_not_apply_is_no_request_of_the_app() -> None:
+    reader = PlannedCall(id="b", request=body(reference("a", {"json_pointer": "/name"})), reads=("a",))
+    ledger = Ledger([PlannedCall(id="a", request=body("hello")), reader])
+    ledger.learn("a", "not JSON")
+    assert ledger.take(canonical(body("not JSON"))) is None
+    ledger.push("b", body("not JSON"), completion("x"))
+    outcomes = [entry.outcome.result().settled for entry in ledger.entries if entry.call is reader]
+    assert outcomes == [Settled.FAILED]
