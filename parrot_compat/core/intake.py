@@ -3,7 +3,8 @@
 It knows nothing of engines, placement or who asks.
 
 The invariant: of the calls of one submit all are accepted or none; an accepted call whose inputs are there is in the
-queue, or being rendered, or over; a call is charged to its tenant from its acceptance until it is over.
+queue (or waits until the width of its submit lets it), or being rendered, or over; a call is charged to its tenant
+from its acceptance until it is over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .prompt import Content
 from .rendering import Rendered, Renderer
 from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
+from .width import Width
 
 __all__ = ["Intake", "Machinery"]
 
@@ -52,8 +54,9 @@ class Intake:
         self._machinery = machinery
         self._life = life
         self._must_be_open = must_be_open
+        self._widths: dict[CallId, Width] = {}
 
-    async def submit_all(self, calls: Sequence[Call], is_delivered: bool) -> tuple[Task, ...]:
+    async def submit_all(self, calls: Sequence[Call], is_delivered: bool, width: int | None) -> tuple[Task, ...]:
         """Errors, and then nothing was accepted: see `Session.submit`."""
         admission, fleet = self._machinery.admission, self._machinery.fleet
         admission.admit(self._flow.tenant, len(calls))
@@ -75,6 +78,8 @@ class Intake:
         except BaseException:
             admission.release(self._flow.tenant, len(calls))
             raise
+        if width is not None:
+            self._widths |= dict.fromkeys([call.id for call in calls], Width(width, self._machinery.scheduler.put))
         near = self.dataflow.graph.alike([call.id for call in calls]) if len(calls) > 1 else {}
         tasks = tuple(self._accept(call, model, near.get(call.id)) for call, model in zip(calls, models, strict=True))
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
@@ -101,11 +106,13 @@ class Intake:
             elif task.state is TaskState.READY:
                 self._machinery.scheduler.forget(task)
                 task.objective = self._objective(call, slack_s=self.deduction.slack_s(call))
-                self._machinery.scheduler.put(task)
+                self._queue(task)
 
     def check(self) -> None:
         self.dataflow.check()
         self.deduction.check()
+        for width in self._widths.values():
+            width.check()
         for task in self.dataflow.tasks.values():
             if not task.is_over:
                 assert task.objective.kind == self.deduction.kind(task.call.id) or task.state is TaskState.RUNNING
@@ -155,7 +162,12 @@ class Intake:
             task.objective = replace(task.objective, slack_s=self.deduction.slack_s(task.call.id))
             task.make_ready(rendered)
             self._life.hold()
-            self._machinery.scheduler.put(task)
+            self._queue(task)
+
+    def _queue(self, task: Task) -> None:
+        width = self._widths.get(task.call.id)
+        put = self._machinery.scheduler.put if width is None else width.put
+        put(task)
 
     def _objective(self, call: CallId, slack_s: float) -> Objective:
         group = self.deduction.group(call)
@@ -168,6 +180,8 @@ class Intake:
     def _ended(self, task: Task) -> None:
         """A task of ours is over."""
         self._machinery.scheduler.forget(task)
+        if (width := self._widths.pop(task.call.id, None)) is not None:
+            width.ended(task)
         self._machinery.admission.release(self._flow.tenant)
         self._machinery.fleet.events.emit(_ending(task))
         if task.rendered is not None:

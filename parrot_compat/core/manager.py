@@ -179,19 +179,21 @@ class Manager:
         awaited: Collection[str] = (),
         nonce: str | None = None,
         ttl_s: float = 30.0,
+        width: int | None = None,
     ) -> Plan:
         """Submit calls ahead of the app that will make them. Without a session the plan gets one of its own; `awaited`
-        are the calls whose answers the app is after; the same `nonce` again gives the same plan while it lives.
+        are the calls whose answers the app is after; the same `nonce` again gives the same plan while it lives; at most
+        `width` of its calls run at once.
 
         Errors: those of `Session.submit_all`, `TooManyCalls`, `UnknownVariable`.
         """
 
         async def opening() -> Plan:
             if session is not None:
-                return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s)
+                return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s, width=width)
             own = self.open_session(tenant, ttl_s=ttl_s)
             try:
-                plan = await self._planning.open(own, planned, awaited=awaited, ttl_s=ttl_s)
+                plan = await self._planning.open(own, planned, awaited=awaited, ttl_s=ttl_s, width=width)
             except BaseException:
                 await own.close()
                 raise

@@ -58,6 +58,7 @@ class Planning:
         planned: Sequence[PlannedCall],
         awaited: Collection[str],
         ttl_s: float,
+        width: int | None = None,
     ) -> Plan:
         """Errors: `TooManyCalls`, `UnknownVariable` (awaited, and not a call of the plan), those of `submit_all`."""
         tenant = session.tenant
@@ -67,7 +68,7 @@ class Planning:
         self._admission.admit_plan(tenant, len(planned))
         awaits = ExitStack()
         try:
-            tasks = await session.submit_all([item.call for item in planned], is_delivered=False)
+            tasks = await session.submit_all([item.call for item in planned], is_delivered=False, width=width)
             for call, output in outputs.items():
                 if call in awaited:
                     awaits.enter_context(session.expecting(output))

@@ -58,13 +58,15 @@ class Session:
         """
         return (await self.submit_all((call,)))[0]
 
-    async def submit_all(self, calls: Sequence[Call], *, is_delivered: bool = True) -> tuple[Task, ...]:
+    async def submit_all(
+        self, calls: Sequence[Call], *, is_delivered: bool = True, width: int | None = None
+    ) -> tuple[Task, ...]:
         """Accept all of the calls or none. They may read each other's outputs, in any order, and what belongs
         together among them (one consumer, or one prefix) is placed together. `is_delivered`: somebody takes each
-        answer that nothing reads as it comes (see `objective`). Errors: as `submit`."""
+        answer that nothing reads as it comes (see `objective`). `width`: so many run at once. Errors: as `submit`."""
         self._must_be_open()
         with self.life.held():
-            return await self._intake.submit_all(calls, is_delivered)
+            return await self._intake.submit_all(calls, is_delivered, width)
 
     async def call(
         self,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableSequence
 
+from .groups import width_of
+
 if TYPE_CHECKING:
     from .plans import RunPlan
 
@@ -36,8 +38,10 @@ class Announced:
         *,
         streamed: bool = False,
         compiled: bool = False,
+        width: int | None = None,
     ) -> None:
         self.runnable = runnable
+        self.width = width
         self.inputs = inputs
         self.arguments = arguments
         self.streamed = streamed
@@ -80,13 +84,13 @@ def announced(roots: Announced) -> Iterator[None]:
 
 
 @contextmanager
-def _batch(sequence: Any, inputs: Sequence[Any], arguments: Mapping[str, Any]) -> Iterator[None]:
+def _batch(sequence: Any, inputs: Sequence[Any], config: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
     around = announcement()
     if around is not None and around.inputs is inputs:
         yield  # a compiled chain has announced it already
         return
     given = {name: value for name, value in arguments.items() if name != "return_exceptions"}
-    with announced(Announced(sequence, inputs, given)):
+    with announced(Announced(sequence, inputs, given, width=width_of(config))):
         yield
 
 
@@ -102,7 +106,7 @@ def wrap_batches() -> None:
 def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def batch(self: Any, inputs: Any, config: Any = None, **kwargs: Any) -> Any:
-        with _batch(self, inputs, kwargs):
+        with _batch(self, inputs, config, kwargs):
             return method(self, inputs, config, **kwargs)
 
     return batch
@@ -111,7 +115,7 @@ def _wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
 def _awrapped(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def abatch(self: Any, inputs: Any, config: Any = None, **kwargs: Any) -> Any:
-        with _batch(self, inputs, kwargs):
+        with _batch(self, inputs, config, kwargs):
             return await method(self, inputs, config, **kwargs)
 
     return abatch

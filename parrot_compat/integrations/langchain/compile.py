@@ -14,9 +14,11 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import var_child_runnable_config
 
 from . import planner as _planner  # the handler must be there before a run begins
 from .announce import Announced, announced
+from .groups import width_of
 
 __all__ = ["CompiledRunnable", "compile"]
 
@@ -44,15 +46,19 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
 
     __parrot_compiled__: ClassVar[bool] = True
 
-    def _announced(self, inputs: list[Any], arguments: dict[str, Any], *, streamed: bool = False) -> Announced:
-        return Announced(self.bound, inputs, {**self.kwargs, **arguments}, streamed=streamed, compiled=True)
+    def _announced(
+        self, inputs: list[Any], config: Any, arguments: dict[str, Any], *, streamed: bool = False
+    ) -> Announced:
+        width = width_of(config or var_child_runnable_config.get())
+        given = {**self.kwargs, **arguments}
+        return Announced(self.bound, inputs, given, streamed=streamed, compiled=True, width=width)
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with announced(self._announced([input], kwargs)):
+        with announced(self._announced([input], config, kwargs)):
             return super().invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
-        with announced(self._announced([input], kwargs)):
+        with announced(self._announced([input], config, kwargs)):
             return await super().ainvoke(input, config, **kwargs)
 
     def batch(
@@ -63,7 +69,7 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Output]:
-        with announced(self._announced(inputs, kwargs)):
+        with announced(self._announced(inputs, config, kwargs)):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -74,14 +80,14 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Output]:
-        with announced(self._announced(inputs, kwargs)):
+        with announced(self._announced(inputs, config, kwargs)):
             return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
         chunks = super().stream(input, config, **kwargs)
         with closing(cast("Any", chunks)):
             # The run begins with the first chunk; what the app does between chunks is not announced.
-            with announced(self._announced([input], kwargs, streamed=True)):
+            with announced(self._announced([input], config, kwargs, streamed=True)):
                 first = next(chunks, _NOTHING)
             if first is not _NOTHING:
                 yield cast("Output", first)
@@ -89,7 +95,7 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
 
     async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
         async with aclosing(cast("Any", super().astream(input, config, **kwargs))) as chunks:
-            with announced(self._announced([input], kwargs, streamed=True)):
+            with announced(self._announced([input], config, kwargs, streamed=True)):
                 first = await anext(chunks, _NOTHING)
             if first is not _NOTHING:
                 yield cast("Output", first)

@@ -5,14 +5,14 @@ It knows threads and LangChain's configs, and nothing of requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
-__all__ = ["MAX_THREADS", "run_together", "whole_batch"]
+__all__ = ["MAX_THREADS", "narrower", "run_together", "whole_batch", "width_of"]
 
 MAX_THREADS = 64
 """Threads that wait for one group's answers; a waiting thread costs a stack and nothing else."""
@@ -47,3 +47,15 @@ def whole_batch(
     if configs[0].get("max_concurrency") is None:
         configs = [RunnableConfig(**{**one, "max_concurrency": min(count, MAX_THREADS)}) for one in configs]
     return configs
+
+
+def width_of(config: RunnableConfig | Sequence[RunnableConfig] | Mapping[str, Any] | None) -> int | None:
+    """`max_concurrency`, where the app has set it. Of a batch's configs the first decides, as it does in LangChain."""
+    first = config[0] if isinstance(config, Sequence) and config else config
+    width = first.get("max_concurrency") if isinstance(first, Mapping) else None
+    return width if isinstance(width, int) and width > 0 else None
+
+
+def narrower(one: int | None, other: int | None) -> int | None:
+    widths = [width for width in (one, other) if width is not None]
+    return min(widths, default=None)

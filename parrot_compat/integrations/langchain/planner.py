@@ -31,6 +31,7 @@ from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
+from .groups import narrower
 from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
@@ -105,12 +106,14 @@ class Planner(BaseCallbackHandler):
         roots = announcement()
         if roots is not None and roots.begin(inputs):
             run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled)
+            run.width = roots.width or run.width
             self._runs.begin(run)
             if not is_switched_off(metadata):
                 self._plan_roots(run, roots, name)
             return
         call = _call(parent, inputs, tags)
         run = Run(run_id, parent, call.runnable, call.streamed)
+        run.width = call.width or run.width
         run.inputs = inputs if kwargs.get("run_type") == "prompt" else None
         self._runs.begin(run)
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
@@ -163,7 +166,7 @@ class Planner(BaseCallbackHandler):
             if not roots.is_planned and is_on(compiled=run.is_compiled):
                 walk = Walk(self.book.is_refused)
                 walks = [partial(walk.walk, roots.runnable, item, roots.arguments) for item in roots.inputs]
-                roots.plan = self._sent(walk, walks, name, run.is_streamed)
+                roots.plan = self._sent(walk, walks, name, run)
             roots.is_planned = True
         if roots.plan is not None:
             run.plans.append(roots.plan)
@@ -178,7 +181,7 @@ class Planner(BaseCallbackHandler):
             return
         walk = Walk(self.book.is_refused)
         walks = [partial(walk.walk, call.runnable, call.input, call.arguments)]
-        run.plans.append(self._sent(walk, walks, name, run.is_streamed))
+        run.plans.append(self._sent(walk, walks, name, run))
 
     def _resume(self, parent: Run, value: Any, tags: Sequence[str], name: str) -> bool:
         """A step of a sequence begins that no symbolic run has come to: plan the rest from the step's real input."""
@@ -190,10 +193,10 @@ class Planner(BaseCallbackHandler):
             return False
         walk = Walk(self.book.is_refused)
         walks = [partial(walk.sequence_from, sequence, number, value)]
-        parent.plans.append(self._sent(walk, walks, name, parent.is_streamed))
+        parent.plans.append(self._sent(walk, walks, name, parent))
         return True
 
-    def _sent(self, walk: Walk, walks: Sequence[Callable[[], Any]], name: str, streamed: bool) -> RunPlan:
+    def _sent(self, walk: Walk, walks: Sequence[Callable[[], Any]], name: str, run: Run) -> RunPlan:
         plan = RunPlan(self.book, name, walk, users=len(walks))
         try:
             if len(walks) == 1:
@@ -203,7 +206,7 @@ class Planner(BaseCallbackHandler):
         except PlanTooLarge as reason:
             log.debug("%s is not planned: %s", name, reason)
         else:
-            plan.send(walk.drafts, streamed=streamed)
+            plan.send(walk.drafts, streamed=run.is_streamed, width=narrower(run.width, walk.width))
         return plan
 
     # ---- answering -------------------------------------------------------------------------------

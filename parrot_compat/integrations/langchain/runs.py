@@ -2,7 +2,7 @@
 
 A callback says a run's id, its parent's and its tags, but not what runs. That is found in the parent (its
 steps have numbers and keys) or, where the parent is someone's own code, in the calling frames: read only, and
-only for the names `self`, `input` and `kwargs`.
+only for the names `self`, `input`, `config` and `kwargs`.
 
 It knows runnables and frames and nothing of plans. The invariant: a run that has ended is not kept.
 """
@@ -26,6 +26,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
+from .groups import width_of
 from .kinds import kind_of
 from .values import UNKNOWN
 
@@ -44,7 +45,7 @@ STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 class Run:
     """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
 
-    __slots__ = ("formatted", "id", "inputs", "is_compiled", "is_streamed", "parent", "plans", "runnable")
+    __slots__ = ("formatted", "id", "inputs", "is_compiled", "is_streamed", "parent", "plans", "runnable", "width")
 
     def __init__(
         self, id: UUID, parent: Run | None, runnable: Any, is_streamed: bool = False, is_compiled: bool = False
@@ -54,6 +55,8 @@ class Run:
         self.runnable = runnable
         self.is_streamed: bool = is_streamed or (parent is not None and parent.is_streamed)
         self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
+        self.width: int | None = parent.width if parent is not None else None
+        """How many calls the app makes at once, where it has said so."""
         self.plans: list[RunPlan] = []
         self.inputs: Any = None
         """Of prompts only."""
@@ -156,6 +159,7 @@ class Call:
     input: Any = UNKNOWN
     arguments: Mapping[str, Any] = field(default_factory=dict)
     streamed: bool = False
+    width: int | None = None
 
 
 def calling_frames(inputs: Any) -> Call:
@@ -164,6 +168,7 @@ def calling_frames(inputs: Any) -> Call:
     streamed = False
     value = UNKNOWN if inputs == STREAMED_INPUT else inputs
     arguments: Mapping[str, Any] = {}
+    width: int | None = None
     frame: FrameType | None = sys._getframe(2)
     for _ in range(FRAMES_SEARCHED):
         if frame is None:
@@ -180,11 +185,12 @@ def calling_frames(inputs: Any) -> Call:
             else:
                 local = frame.f_locals
                 arguments = local.get("kwargs") or arguments
+                width = width_of(local.get("config")) or width
                 if streamed and frame.f_code.co_name in ("stream", "astream"):
                     value = local.get("input", UNKNOWN)
                     break
         frame = frame.f_back
-    return Call(found, value, arguments, streamed)
+    return Call(found, value, arguments, streamed, width)
 
 
 def _self_of(frame: FrameType) -> Any:

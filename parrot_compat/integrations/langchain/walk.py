@@ -38,6 +38,7 @@ from parrot_compat.integrations.remote import Endpoint
 
 from .copying import is_copy_only
 from .drafts import can_be_planned, draft_body
+from .groups import narrower, width_of
 from .kinds import kind_of
 from .settings import ParrotSettings
 from .switches import is_switched_off
@@ -64,6 +65,8 @@ class Walk:
         self.drafts: list[Draft] = []
         self.markers = Markers()
         self.name = uuid.uuid4().hex[:12]
+        self.width: int | None = None
+        """The least `max_concurrency` that a part of the chain was given."""
         self._refused = refused
         self._characters = 0
         self._walked: dict[int, tuple[Runnable[Any, Any], float]] = {}
@@ -135,6 +138,7 @@ class Walk:
     def _binding(self, binding: Any, value: Any, given: Arguments) -> Any:
         if is_switched_off(binding.config.get("metadata")):
             return UNKNOWN
+        self.width = narrower(self.width, width_of(binding.config))
         return self.walk(binding.bound, value, {**binding.kwargs, **given})
 
     def _parallel(self, parallel: Any, value: Any, _: Arguments) -> Any:

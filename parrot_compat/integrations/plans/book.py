@@ -92,7 +92,8 @@ class SentPlan:
         self._open: dict[Endpoint, OpenPlan] = {}
         self._failed = False
 
-    def send(self, found: Iterable[Draft], *, streamed: bool) -> None:
+    def send(self, found: Iterable[Draft], *, streamed: bool, width: int | None = None) -> None:
+        """`width`: so many of them run at once."""
         for server, drafts in _by_server(found).items():
             calls = [draft.call for draft in drafts]
             read = {call for draft in drafts for call in draft.call.reads}
@@ -102,7 +103,8 @@ class SentPlan:
                 calls = [call for call in calls if call.reads or call.id in read]
             if len(calls) < 2:
                 continue
-            plan = PlanClient(drafts[0].endpoint).submit(calls, [call.id for call in calls if call.id not in read])
+            awaited = [call.id for call in calls if call.id not in read]
+            plan = PlanClient(drafts[0].endpoint).submit(calls, awaited, width)
             if plan is not None:
                 self._open[server] = plan
                 self._book.count(plans=1, planned=len(calls))

@@ -45,12 +45,15 @@ class PlanClient:
 
     endpoint: Endpoint
 
-    def submit(self, calls: Sequence[PlannedCall], await_: Sequence[str] = ()) -> OpenPlan | None:
-        """Send a plan in the background. `await_` names the calls whose text the app itself wants.
+    def submit(
+        self, calls: Sequence[PlannedCall], await_: Sequence[str] = (), width: int | None = None
+    ) -> OpenPlan | None:
+        """Send a plan in the background. `await_` names the calls whose text the app itself wants; at most `width` of
+        them run at once.
         `None` if this server is known to have no plans."""
         if plans_refused(self.endpoint):
             return None
-        return OpenPlan(self.endpoint, calls, await_)
+        return OpenPlan(self.endpoint, calls, await_, width)
 
 
 @dataclass(slots=True)
@@ -66,8 +69,11 @@ class _Times:
 class OpenPlan:
     """One plan on its way. The app's thread finds and closes; the plan's own thread settles."""
 
-    def __init__(self, endpoint: Endpoint, calls: Sequence[PlannedCall], await_: Sequence[str]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, calls: Sequence[PlannedCall], await_: Sequence[str], width: int | None = None
+    ) -> None:
         self.endpoint = endpoint
+        self.width = width
         self.calls = tuple(calls)
         self.nonce = uuid.uuid4().hex
         self.times = _Times()
@@ -171,6 +177,7 @@ class OpenPlan:
             "await": list(self._await),
             "stream": True,
             "ttl_s": TTL_S,
+            **({"max_concurrency": self.width} if self.width is not None else {}),
         }
         # A long silence is no failure here: whoever waits for a push has a limit of their own.
         patience = openai.Timeout(None, connect=remote.CONNECT_TIMEOUT_S)

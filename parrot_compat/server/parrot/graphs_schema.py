@@ -60,6 +60,8 @@ class GraphRequest(Schema):
     await_: list[Name] = Field(alias="await", default_factory=list)
     stream: bool | None = None
     ttl_s: Seconds = 30.0
+    max_concurrency: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    """Of its calls, as many at once as the app would make."""
 
     def check(self, limits: Limits) -> None:
         """What no single field can know. Errors: `ApiError` 400."""

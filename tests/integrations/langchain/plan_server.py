@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, ScriptedEngine, Speed
 from parrot_compat.core.errors import EngineError
-from parrot_compat.core.events import Event, PlanEnded
+from parrot_compat.core.events import CallFailed, CallFinished, CallPlaced, Event, PlanEnded
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.integrations.application.loop_thread import LoopThread
@@ -109,6 +109,9 @@ class PlanServer:
         self._speed = speed
         self._generated: list[str] = []
         self._ended: list[PlanEnded] = []
+        self._running: set[tuple[str, str]] = set()
+        self.most_at_once = 0
+        """Calls that were with the engine at one time."""
 
     def _script(self, prompt: str) -> str:
         self._generated.append(prompt)
@@ -117,6 +120,11 @@ class PlanServer:
     def _hear(self, event: Event) -> None:
         if isinstance(event, PlanEnded):
             self._ended.append(event)
+        if isinstance(event, CallPlaced):
+            self._running.add((event.session, event.call))
+            self.most_at_once = max(self.most_at_once, len(self._running))
+        if isinstance(event, CallFinished | CallFailed):
+            self._running.discard((event.session, event.call))
 
     @contextmanager
     def running(self) -> Iterator[PlanServer]:
@@ -162,6 +170,7 @@ class PlanServer:
         self.line = Line()
         self._generated.clear()
         self._ended.clear()
+        self.most_at_once = 0
 
     def stall(self) -> None:
         """Nothing is generated until `resume`."""
