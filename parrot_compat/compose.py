@@ -21,6 +21,7 @@ from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.core.output_format import ReasoningStyle
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
@@ -53,7 +54,10 @@ async def running(settings: Settings, progress: Progress = lambda line: None) ->
     from parrot_compat.server.auth import Keys
 
     async with managing(settings, progress) as manager:
-        yield Served(create_app(manager, keys=Keys(settings.api_keys), tool_style=settings.tool_style), manager)
+        app = create_app(
+            manager, keys=Keys(settings.api_keys), tool_style=settings.tool_style, aliases=settings.aliases
+        )
+        yield Served(app, manager)
 
 
 @asynccontextmanager
@@ -81,18 +85,23 @@ def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
 
 
 async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) -> None:
-    progress(f"finding {settings.model}")
-    path, tokenizer = await asyncio.to_thread(_checkpoint, settings.model)
+    tokenizers: list[Tokenizer] = []
+    configs: list[dict[str, Any]] = []
+    for model in settings.models:
+        progress(f"finding {model}")
+        path, tokenizer = await asyncio.to_thread(_checkpoint, model, settings.reasoning_style)
+        for _ in range(settings.engines):
+            tokenizers.append(tokenizer)
+            configs.append(_engine_config(settings, model, path, len(configs)))
     many = f"{settings.engines} engines" if settings.engines > 1 else "the engine"
-    progress(f"loading {settings.model} into {many}")
-    configs = [_engine_config(settings, path, number) for number in range(settings.engines)]
+    progress(f"loading {', '.join(settings.models)} into {many}" + (" of each" if settings.more_models else ""))
     started = await asyncio.gather(*(_start(config) for config in configs), return_exceptions=True)
     failed = [engine for engine in started if isinstance(engine, BaseException)]
     engines = [engine for engine in started if not isinstance(engine, BaseException)]
     if failed:
         await asyncio.gather(*(engine.close() for engine in engines))
         raise failed[0]
-    for config, engine in zip(configs, engines, strict=True):
+    for config, tokenizer, engine in zip(configs, tokenizers, engines, strict=True):
 
         async def restart(config: dict[str, Any] = config) -> Engine:
             return await _start(config)
@@ -100,7 +109,7 @@ async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) ->
         fleet.add(engine, tokenizer, restart=restart)
 
 
-def _checkpoint(model: str) -> tuple[str, Tokenizer]:
+def _checkpoint(model: str, reasoning: ReasoningStyle | None) -> tuple[str, Tokenizer]:
     """Folder and tokenizer of a model. Errors: `ModelRefused`."""
     try:
         # here, not at the top: a server in front of --upstream runs without the `gpu` extra
@@ -112,7 +121,7 @@ def _checkpoint(model: str) -> tuple[str, Tokenizer]:
             "pip install 'parrot-compat[server,gpu]'. With --upstream URL it is not needed."
         ) from error
     path = locate(model)
-    return str(path), HuggingFaceTokenizer(path)
+    return str(path), HuggingFaceTokenizer(path, reasoning=reasoning)
 
 
 async def _start(config: dict[str, Any]) -> Engine:
@@ -121,15 +130,15 @@ async def _start(config: dict[str, Any]) -> Engine:
     return engine
 
 
-def _engine_config(settings: Settings, path: str, number: int) -> dict[str, Any]:
+def _engine_config(settings: Settings, model: str, path: str, number: int) -> dict[str, Any]:
     """`gpu.config.EngineConfig` as a mapping: the engine's process makes it, so that this one loads no torch."""
-    threads = settings.threads
-    if threads is None and settings.engines > 1:
-        threads = max(1, (os.cpu_count() or 1) // settings.engines)
+    threads, engines = settings.threads, settings.engines * len(settings.models)
+    if threads is None and engines > 1:
+        threads = max(1, (os.cpu_count() or 1) // engines)
     return {
         "model": path,
         "name": f"engine-{number}",
-        "served_model_name": settings.served_model_name or settings.model,
+        "served_model_name": settings.served_model_name[0] if settings.served_model_name else model,
         "device": settings.device,
         "dtype": settings.dtype,
         "max_model_len": settings.max_model_len,
@@ -140,17 +149,19 @@ def _engine_config(settings: Settings, path: str, number: int) -> dict[str, Any]
         "threads": threads,
         "enable_prefix_caching": settings.enable_prefix_caching,
         # engines of one machine share one device
-        "gpu_memory_utilization": settings.gpu_memory_utilization / settings.engines,
+        "gpu_memory_utilization": settings.gpu_memory_utilization / engines,
     }
 
 
 async def _join_upstream(fleet: Fleet, settings: Settings, progress: Progress) -> None:
     assert settings.upstream is not None
     upstream = Upstream(base_url=settings.upstream, api_key=settings.upstream_api_key)
-    model = None if settings.model == BUILTIN_MODEL else settings.model  # not asked: the first one it lists
+    # not asked: the first one it lists
+    models = [None] if settings.models == (BUILTIN_MODEL,) else list(settings.models)
     progress(f"asking {settings.upstream} what it serves")
+    for number, model in enumerate(models):
 
-    async def connect() -> Engine:
-        return await OpenAIServerEngine.connect(upstream, model=model, name="engine-0")
+        async def connect(model: str | None = model, number: int = number) -> Engine:
+            return await OpenAIServerEngine.connect(upstream, model=model, name=f"engine-{number}")
 
-    fleet.add(await connect(), restart=connect)
+        fleet.add(await connect(), restart=connect)

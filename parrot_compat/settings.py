@@ -16,13 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from parrot_compat.core.errors import ParrotError
-from parrot_compat.core.output_format import ToolStyle
+from parrot_compat.core.output_format import ReasoningStyle, ToolStyle
 
 __all__ = ["BadSettings", "Settings"]
 
 
 BUILTIN_MODEL = "builtin:tiny"
 TOOL_STYLES: Mapping[str, ToolStyle] = {"hermes": "hermes", "llama3_json": "llama3_json", "mistral": "mistral"}
+REASONING_STYLES: Mapping[str, ReasoningStyle] = {"qwen3": "think", "deepseek_r1": "think_open", "none": "none"}
 
 
 class BadSettings(ParrotError):
@@ -33,10 +34,14 @@ class BadSettings(ParrotError):
 class Settings:
     model: str = BUILTIN_MODEL
     """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`; with `upstream` that server's name for a model."""
-    served_model_name: str | None = None
-    """What clients call the model; not asked: what `model` says."""
+    more_models: tuple[str, ...] = ()
+    """Served beside it, each by engines of its own."""
+    served_model_name: tuple[str, ...] = ()
+    """What clients call the model, by any of these names; not asked: what `model` says."""
     tool_call_parser: str | None = None
     """How the model writes that it calls a tool; not asked: what its chat template shows."""
+    reasoning_parser: str | None = None
+    """How the model writes what it thinks before it answers; not asked: what its chat template shows."""
     host: str = "127.0.0.1"
     port: int = 8000
     """0 takes any free port."""
@@ -64,12 +69,33 @@ class Settings:
     upstream_api_key: str | None = field(default=None, repr=False)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        return (self.model, *self.more_models)
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Other names of the model, and its first."""
+        return {name: self.served_model_name[0] for name in self.served_model_name[1:]}
+
+    @property
+    def reasoning_style(self) -> ReasoningStyle | None:
+        return None if self.reasoning_parser is None else REASONING_STYLES[self.reasoning_parser]
+
+    @property
     def tool_style(self) -> ToolStyle | None:
         return None if self.tool_call_parser is None else TOOL_STYLES[self.tool_call_parser]
 
     def __post_init__(self) -> None:
         if self.tool_call_parser is not None and self.tool_call_parser not in TOOL_STYLES:
             raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_STYLES)}")
+        if self.reasoning_parser is not None and self.reasoning_parser not in REASONING_STYLES:
+            raise BadSettings(f"--reasoning-parser {self.reasoning_parser}: there is {', '.join(REASONING_STYLES)}")
+        if self.more_models and self.served_model_name:
+            raise BadSettings("--served-model-name names one model, and there are several: leave it out")
+        if len(set(self.models)) < len(self.models):
+            raise BadSettings("--model: the same model is named twice; --engines serves one several times")
+        if any(not name for name in (*self.models, *self.served_model_name)):
+            raise BadSettings("--model and --served-model-name: a name is not empty")
         if not 0 <= self.port <= 65535:
             raise BadSettings(f"--port {self.port} is not a port (0 to 65535)")
         if self.engines < 1:
@@ -83,7 +109,7 @@ class Settings:
                 f"--host {self.host} can be reached from other machines, and there is no --api-key: anybody could use "
                 "the server. Give it a key (--api-key KEY, or PARROT_API_KEYS), or leave --host at 127.0.0.1."
             )
-        if self.upstream is not None and self.served_model_name is not None:
+        if self.upstream is not None and self.served_model_name:
             raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
         if self.upstream is not None and urlsplit(self.upstream).scheme not in ("http", "https"):
             raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")

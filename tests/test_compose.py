@@ -78,7 +78,7 @@ async def test_a_client_that_leaves_gives_its_pages_back_and_a_killed_engine_com
 
 
 async def test_several_engines_serve_one_model_under_the_name_asked_for() -> None:
-    settings = Settings(device="cpu", max_model_len=256, kv_tokens=1024, engines=2, served_model_name="little")
+    settings = Settings(device="cpu", max_model_len=256, kv_tokens=1024, engines=2, served_model_name=("little",))
     async with running(settings) as served:
         (card,) = served.manager.models()
     assert (card.name, card.engines, card.context_tokens) == ("little", ("engine-0", "engine-1"), 256)

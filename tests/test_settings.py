@@ -50,7 +50,11 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"drain_s": -1.0}, "--drain"),
         ({"api_keys": (" ",)}, "--api-key"),
         ({"upstream": "localhost:8001"}, "--upstream"),
-        ({"upstream": "http://x/v1", "served_model_name": "m"}, "--served-model-name"),
+        ({"upstream": "http://x/v1", "served_model_name": ("m",)}, "--served-model-name"),
+        ({"more_models": ("b",), "served_model_name": ("m",)}, "--served-model-name"),
+        ({"model": "a", "more_models": ("a",)}, "--model"),
+        ({"reasoning_parser": "loud"}, "--reasoning-parser"),
+        ({"tool_call_parser": "loud"}, "--tool-call-parser"),
     ],
 )
 def test_what_contradicts_itself_names_the_option(asked: dict[str, Any], named: str) -> None:

@@ -56,6 +56,7 @@ def serve(
     model: options.Model = None,
     served_model_name: options.ServedModelName = None,
     tool_call_parser: options.ToolCallParser = None,
+    reasoning_parser: options.ReasoningParser = None,
     max_model_len: options.MaxModelLen = None,
     dtype: options.Dtype = None,
     host: options.Host = None,
@@ -84,7 +85,16 @@ def serve(
     """
     asked = dict(locals())
     keys, drain_s = asked.pop("api_key"), asked.pop("drain")
-    _serve(api_keys=tuple(keys) if keys else None, drain_s=drain_s, **asked)
+    first, *more = asked.pop("model") or [None]
+    names = asked.pop("served_model_name")
+    _serve(
+        model=first,
+        more_models=tuple(more) or None,
+        served_model_name=tuple(names) if names else None,
+        api_keys=tuple(keys) if keys else None,
+        drain_s=drain_s,
+        **asked,
+    )
 
 
 # ---- running ---------------------------------------------------------------------------------------
@@ -124,8 +134,8 @@ async def _serve_until_stopped(settings: Settings) -> None:
 
             def on_ready() -> None:
                 status.stop()
-                model = served.manager.models()[0].name
-                typer.echo(f"parrot_compat serves {model} at {listener.url}/v1")
+                names = [card.name for card in served.manager.models()] + list(settings.aliases)
+                typer.echo(f"parrot_compat serves {', '.join(names)} at {listener.url}/v1")
                 if settings.upstream is None and settings.model.startswith("builtin:"):
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
                 if settings.ready_file is not None:

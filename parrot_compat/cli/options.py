@@ -15,22 +15,35 @@ import typer
 _MODEL, _ENGINE, _NETWORK = "Model", "Engine", "Network"
 
 Model = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         help="A checkpoint folder, a Hugging Face hub id, or builtin:tiny (a small model with random weights, "
-        "made on first use: it downloads nothing and says nothing sensible).",
+        "made on first use: it downloads nothing and says nothing sensible). Given several times, each is served.",
         show_default="builtin:tiny",
         rich_help_panel=_MODEL,
     ),
 ]
 ServedModelName = Annotated[
-    str | None,
-    typer.Option(help="What clients call the model.", show_default="the value of --model", rich_help_panel=_MODEL),
+    list[str] | None,
+    typer.Option(
+        help="What clients call the model; given several times, by any of the names.",
+        show_default="the value of --model",
+        rich_help_panel=_MODEL,
+    ),
 ]
 ToolCallParser = Annotated[
     str | None,
     typer.Option(
         help="How the model writes that it calls a tool: hermes, llama3_json or mistral.",
+        show_default="what the checkpoint's chat template shows",
+        rich_help_panel=_MODEL,
+    ),
+]
+ReasoningParser = Annotated[
+    str | None,
+    typer.Option(
+        help="How the model writes what it thinks before it answers: qwen3 (<think>…</think>), deepseek_r1 (the "
+        "prompt has opened it already) or none.",
         show_default="what the checkpoint's chat template shows",
         rich_help_panel=_MODEL,
     ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NewType
 
-from .output_format import OutputFormat
+from .output_format import OutputFormat, ReasoningStyle, ToolStyle
 from .prompt import Prompt
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "CallId",
     "Finish",
     "ObjectiveKind",
+    "Reading",
     "ResolvedSampling",
     "Sampling",
     "Stage",
@@ -39,6 +40,8 @@ class Finish(StrEnum):
     """The model ended its turn, or a stop string or stop token came."""
     LENGTH = "length"
     """`max_tokens` were drawn, or the context is full."""
+    TOOL_CALLS = "tool_calls"
+    """It called tools, and waits for what they say."""
 
 
 REPETITION_PENALTIES = (0.01, 100.0)
@@ -163,6 +166,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What is read out of a model's text that is no part of the answer itself."""
+
+    tools: ToolStyle | None = None
+    """How it writes calls of tools; `None`: what looks like one is text."""
+    reasoning: ReasoningStyle | None = None
+    """`None`: as the model's chat template shows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What an app says of calls that it makes in parallel and whose answers it needs together."""
 
@@ -186,3 +199,4 @@ class Call:
     objective: ObjectiveKind | None = None
     """What the app says of this call; `None`: deduced from the graph."""
     stage: Stage | None = None
+    reading: Reading = field(default_factory=Reading)

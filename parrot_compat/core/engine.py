@@ -16,6 +16,7 @@ from typing import Literal, NewType, Protocol
 
 from .call import Finish, ResolvedSampling, Sampling, TokenLogprobs, Usage
 from .prompt import Content
+from .tool_calls import ToolCall
 
 __all__ = [
     "Chunk",
@@ -130,6 +131,10 @@ class Chunk:
     usage: Usage | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each of `tokens` where the sampling asked for them, else empty."""
+    reasoning: str = ""
+    """What comes before the answer, where it is told apart: by a text engine, else by `reading.Reader`."""
+    calls: tuple[ToolCall, ...] = ()
+    """Calls of tools that are whole now, told apart likewise."""
 
 
 Pooling = Literal["mean", "last"]

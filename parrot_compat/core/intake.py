@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from .admission import Admission
 from .background import Background
-from .call import Call, CallId
+from .call import Call, CallId, Reading
 from .dataflow import Dataflow
 from .errors import ParrotError
 from .events import CallFailed, CallFinished, CallSubmitted
@@ -23,10 +23,11 @@ from .fleet import Fleet
 from .lengths import Lengths
 from .life import Life
 from .objective import Deduction, Objective
-from .prompt import Content
+from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer
 from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
+from .tokenizer import Reasoned
 from .width import Width
 
 __all__ = ["Intake", "Machinery"]
@@ -132,8 +133,16 @@ class Intake:
             clock=self._machinery.fleet.clock,
             expected_tokens=self._machinery.lengths.expected(name, call.sampling.max_tokens),
             on_end=self._ended,
+            reading=self._reading(call, model),
         )
         return task
+
+    def _reading(self, call: Call, model: str) -> Reading:
+        """A raw text has no reasoning before it, nor has an answer that is held to a form from its first token on."""
+        reading, tokenizer = call.reading, self._machinery.fleet.tokenizer(model)
+        if reading.reasoning is not None or call.sampling.format is not None or not isinstance(call.prompt, ChatPrompt):
+            return reading
+        return replace(reading, reasoning=tokenizer.reasoning_style) if isinstance(tokenizer, Reasoned) else reading
 
     def _run(self, task: Task) -> None:
         """Render and queue a task whose inputs have just become complete."""

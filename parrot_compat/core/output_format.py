@@ -13,13 +13,27 @@ from typing import Any, Literal
 
 from .errors import BadSchema
 
-__all__ = ["AnyJson", "Choice", "Grammar", "JsonSchema", "OutputFormat", "Regex", "ToolCalls", "ToolStyle", "size_of"]
+__all__ = [
+    "AnyJson",
+    "Choice",
+    "Grammar",
+    "JsonSchema",
+    "OutputFormat",
+    "ReasoningStyle",
+    "Regex",
+    "ToolCalls",
+    "ToolStyle",
+    "size_of",
+]
 
 MAX_CHARACTERS = 65_536
 """Of a schema, a regular expression, a grammar or all choices together. Longer ones are refused unread."""
 
 ToolStyle = Literal["hermes", "llama3_json", "mistral"]
 """How a family of models writes that it calls a tool."""
+
+ReasoningStyle = Literal["think", "think_open", "none"]
+"""How a family of models writes what it thinks before it answers; `none`: all that it writes is its answer."""
 
 
 @dataclass(frozen=True, slots=True)

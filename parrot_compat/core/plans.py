@@ -219,7 +219,8 @@ class Plan:
     async def _asked(self, claimant: Call, content: Content) -> Asked:
         machinery = self.session.machinery
         model = machinery.fleet.model(claimant.model)
-        return Asked(model, await machinery.renderer.render_any(content, model, self.tenant), claimant.sampling)
+        rendered = await machinery.renderer.render_any(content, model, self.tenant)
+        return Asked(model, rendered, claimant.sampling, claimant.reading)
 
     def _why_not(self, entry: _Entry, asked: Asked, nonce: str) -> str | None:
         """Why this planned call cannot stand in for what is asked; `None` where it can."""

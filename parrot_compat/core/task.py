@@ -13,16 +13,21 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .call import Call, Finish, TokenLogprobs, Usage
+from .call import Call, Finish, Reading, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
 from .lengths import USUAL_TOKENS
 from .objective import BASE_SLACK_S, Objective
+from .reading import Reader
 from .rendering import Rendered
+from .result import TaskResult
 from .variable import Variable
 
-__all__ = ["Flow", "Task", "TaskResult", "TaskState"]
+__all__ = ["Flow", "Task", "TaskState"]
+
+
+_SILENCE = Chunk()
 
 
 class TaskState(StrEnum):
@@ -46,23 +51,6 @@ class Flow:
     began_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult:
-    """What a call came to. Times are seconds of the manager's clock."""
-
-    text: str
-    tokens: tuple[int, ...]
-    """Drawn ids; empty from text engines."""
-    finish: Finish
-    usage: Usage
-    engine: str
-    submitted_s: float
-    started_s: float
-    first_token_s: float
-    finished_s: float
-    logprobs: tuple[TokenLogprobs, ...] = ()
-
-
 class Task:
     """`waiting → ready → running → finished | failed | cancelled`; from running back to ready on a lost engine."""
 
@@ -78,6 +66,7 @@ class Task:
         clock: Clock,
         on_end: Callable[[Task], None],
         expected_tokens: int | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.call = call
         self.model = model
@@ -108,6 +97,7 @@ class Task:
         """What runs it, while it runs; cancelling a running task cancels this."""
         self._clock = clock
         self._chunks: list[Chunk] = []
+        self._reader = Reader(reading or call.reading)
         self._news: asyncio.Event | None = None
         self._near = group  # calls that are alike, where it feeds no stage
         self._on_end: Callable[[Task], None] | None = on_end
@@ -225,8 +215,9 @@ class Task:
         """Take the next chunk. The one with `finish` ends the task."""
         if self.is_over:
             return  # cancelled while the chunk was on its way
-        if not chunk.text and not chunk.tokens and chunk.finish is None:
+        if chunk == _SILENCE:
             return  # says nothing: the call may still be run anew
+        chunk = self._reader.read(chunk)
         if self.first_token_s is None:
             self.first_token_s = self._clock.now()
         self._chunks.append(chunk)
@@ -264,9 +255,8 @@ class Task:
         self.finished_s = self._clock.now()
         self.state = TaskState.FINISHED
         self.work = None
-        self.result = TaskResult(
-            text=self.output.text_so_far,
-            tokens=tuple(token for chunk in self._chunks for token in chunk.tokens),
+        self.result = TaskResult.of(
+            self._chunks,
             finish=finish,
             usage=usage,
             engine=self.engine,
@@ -274,7 +264,6 @@ class Task:
             started_s=self.started_s,
             first_token_s=self.first_token_s,
             finished_s=self.finished_s,
-            logprobs=tuple(item for chunk in self._chunks for item in chunk.logprobs),
         )
         self.output.close()
         self._leave()

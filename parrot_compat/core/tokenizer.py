@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from .output_format import OutputFormat, ToolStyle
+from .output_format import OutputFormat, ReasoningStyle, ToolStyle
 from .prompt import Content
 
-__all__ = ["FormatChecker", "Tokenizer", "ToolStyled"]
+__all__ = ["FormatChecker", "Reasoned", "Tokenizer", "ToolStyled"]
 
 
 class Tokenizer(Protocol):
@@ -45,3 +45,11 @@ class ToolStyled(Protocol):
 
     @property
     def tool_style(self) -> ToolStyle: ...
+
+
+@runtime_checkable
+class Reasoned(Protocol):
+    """A tokenizer whose chat template shows how the model writes what it thinks."""
+
+    @property
+    def reasoning_style(self) -> ReasoningStyle: ...

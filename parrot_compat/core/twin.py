@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .call import ResolvedSampling, Sampling
+from .call import Reading, ResolvedSampling, Sampling
 from .engine import EngineInfo
 from .rendering import Rendered
 from .task import Task
@@ -28,6 +28,7 @@ class Asked:
     model: str
     rendered: Rendered
     sampling: Sampling
+    reading: Reading
 
 
 def difference(planned: Task, asked: Asked, infos: Sequence[EngineInfo]) -> str | None:
@@ -39,6 +40,8 @@ def difference(planned: Task, asked: Asked, infos: Sequence[EngineInfo]) -> str 
         return "the prompt differs from the planned one"
     if _decided(planned.call.sampling, asked, infos) != _decided(asked.sampling, asked, infos):
         return "the sampling parameters differ from the planned ones"
+    if planned.call.reading != asked.reading:
+        return "the tools differ from the planned ones"
     return None
 
 

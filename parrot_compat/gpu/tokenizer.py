@@ -13,6 +13,7 @@ import importlib.util
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ..core.errors import BadPrompt, BadSchema, ModelRefused
-from ..core.output_format import OutputFormat, ToolStyle
+from ..core.output_format import OutputFormat, ReasoningStyle, ToolStyle
 from ..core.prompt import Chat, Content, Text
 from .control_tokens import ControlTokens, encodable
 from .text_stream import TextDecoder, TextStream
@@ -41,8 +42,9 @@ _TEMPLATE_FAILURES = (jinja2.TemplateError, ValueError, TypeError, LookupError, 
 class HuggingFaceTokenizer:
     """Implements `core.tokenizer.Tokenizer`. Errors: `ModelRefused` where the folder has no usable fast tokenizer."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, reasoning: ReasoningStyle | None = None) -> None:
         self._path = Path(path)
+        self._reasoning = reasoning
         self._hf = _load(self._path)
         self._vocabulary = _vocabulary_size(self._path, self._hf)
         self._decoder = TextDecoder(self._hf.backend_tokenizer)
@@ -83,6 +85,16 @@ class HuggingFaceTokenizer:
             return "mistral"
         is_llama = "<tool_call>" not in template and "ipython" in template and "parameters" in template
         return "llama3_json" if is_llama else "hermes"
+
+    @cached_property
+    def reasoning_style(self) -> ReasoningStyle:
+        """What was asked for, else what the chat template shows: some end the prompt inside of the model's thoughts."""
+        if self._reasoning is not None:
+            return self._reasoning
+        if "</think>" not in str(self._hf.chat_template or ""):
+            return "none"
+        prompt = self.decode(self.encode(Chat(({"role": "user", "content": "?"},))), skip_special_tokens=False)
+        return "think_open" if prompt.rstrip().endswith("<think>") else "think"
 
     def forms(self, eos_token_ids: Sequence[int]) -> Forms | None:
         """How answers in this vocabulary are held to forms; `None` where the library for it is not installed."""

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -54,9 +55,10 @@ def create_app(
     fingerprint: str = f"fp_parrot_{__version__}",
     keep_alive_s: float = 15.0,
     tool_style: ToolStyle | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """The HTTP face of a running `manager`. Without `keys` it answers local requests only; without `tool_style` calls
-    of tools are read as each model's chat template shows them."""
+    of tools are read as each model's chat template shows them; `aliases` are other names of served models."""
     app = FastAPI(
         title="parrot_compat",
         version=__version__,
@@ -71,6 +73,7 @@ def create_app(
         fingerprint=fingerprint,
         keep_alive_s=keep_alive_s,
         tool_style=tool_style,
+        aliases=dict(aliases or {}),
     )
     app.include_router(chat.router(serving))
     app.include_router(completions.router(serving))

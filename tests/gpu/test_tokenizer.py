@@ -374,6 +374,27 @@ def test_a_refusal_never_shows_the_alias_of_a_control_string(
         tokenizer.encode(of("x"))
 
 
+@pytest.mark.parametrize(
+    ("ending", "style"),
+    [
+        ("<|im_start|>assistant\n", "think"),
+        ("<|im_start|>assistant\n<think>\n", "think_open"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", "think"),
+    ],
+)
+def test_the_chat_template_shows_how_a_model_thinks(tmp_path: Path, ending: str, style: str) -> None:
+    folder = save_vocabulary("qwen25", tmp_path / "m")
+    assert HuggingFaceTokenizer(folder).reasoning_style == "none"
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    plain = "<|im_start|>assistant\\n' }}{%- endif"
+    assert config["chat_template"].count(plain) == 1
+    shown = plain.replace("<|im_start|>assistant\\n", ending.replace("\n", "\\n"))
+    config["chat_template"] = "{# </think> #}" + config["chat_template"].replace(plain, shown)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert HuggingFaceTokenizer(folder).reasoning_style == style
+    assert HuggingFaceTokenizer(folder, reasoning="none").reasoning_style == "none"
+
+
 def test_a_chat_without_a_chat_template_is_refused_by_name(
     tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path: Path
 ) -> None:

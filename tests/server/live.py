@@ -13,6 +13,7 @@ from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, Script, ScriptedEngine, Speed
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.app import create_app
 from parrot_compat.server.auth import Keys
 from parrot_compat.server.limits import Limits
@@ -43,17 +44,24 @@ async def live(
     keep_alive_s: float = 15.0,
     speed: Speed = INSTANT,
     context_tokens: int = 4096,
+    tokenizer: Tokenizer | None = None,
+    aliases: Mapping[str, str] | None = None,
+    more_models: Sequence[str] = (),
 ) -> AsyncIterator[Live]:
+    """`more_models` answer with their own names."""
     engine = ScriptedEngine(
         script,
         EngineInfo(name="scripted-0", model="org/scripted", context_tokens=context_tokens, capacity_tokens=CAPACITY),
         speed=speed,
     )
     fleet = Fleet()
-    fleet.add(engine, engine.tokenizer)
+    fleet.add(engine, tokenizer or engine.tokenizer)
+    for model in more_models:
+        other = ScriptedEngine(lambda _, said=model: said, EngineInfo(name=model, model=model, context_tokens=512))  # type: ignore[misc]
+        fleet.add(other, other.tokenizer)
     ready = asyncio.Event()
     async with Manager(fleet) as manager:
-        app = create_app(manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s)
+        app = create_app(manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s, aliases=aliases)
         with Listener("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
             try:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from parrot_compat.core.output_format import ToolStyle
-from parrot_compat.server.openai.tools import ToolReader
+from parrot_compat.core.tool_calls import ToolReader
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": "é"}}'
 TEXTS: list[tuple[ToolStyle, str, str, int]] = [

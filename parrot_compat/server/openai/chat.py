@@ -15,10 +15,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import Finish, Usage
+from parrot_compat.core.call import Reading, Usage
+from parrot_compat.core.engine import Chunk
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import ChatPrompt
-from parrot_compat.core.task import Task, TaskResult
+from parrot_compat.core.result import TaskResult
+from parrot_compat.core.task import Task
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
@@ -30,7 +32,7 @@ from parrot_compat.server.sse import DONE, EventStream, event, merge, while_conn
 from .chat_schema import ChatRequest, chat_prompt, message_texts
 from .logprobs import chat_logprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
-from .tools import ToolReader, ToolUse
+from .tools import wire_call
 
 __all__ = ["completion", "router"]
 
@@ -47,6 +49,7 @@ def router(serving: Serving) -> APIRouter:
         ask = read_ask(body, request.headers, tenant_of(request), message_texts(body.messages), hints)
         card = serving.card(body.model)
         use = body.tool_use(serving.tool_style_of(card.name))
+        reading = Reading(tools=None if use is None else use.style)
         first = serving.formed(card.name, body.sampling(), use)
         serving.check_tokens(card.name, first)
         tokenizer = serving.tokenizer(card.name) if body.logprobs else None
@@ -57,18 +60,18 @@ def router(serving: Serving) -> APIRouter:
             wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
             prompt_ids = await _prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
             kind = "chat.completion.chunk" if body.stream else "chat.completion"
-            answer = serving.answer("chatcmpl", kind, card.name)
+            answer = serving.answer("chatcmpl", kind, body.model or card.name)
             try:
-                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, reading))
             except BadSchema as error:
                 raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if body.stream:
-                events = _stream(answer, begun, body, prompt_ids, tokenizer, use)
+                events = _stream(answer, begun, body, prompt_ids, tokenizer)
                 headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, _results(begun.tasks))
             usages = [result.usage for result in results]
-            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body), tokenizer, use)
+            data = completion(answer, results, prompt_ids or _rendered_ids(begun.tasks[0], body), tokenizer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
@@ -94,14 +97,13 @@ def completion(
     results: Sequence[TaskResult],
     prompt_ids: list[int] | None = None,
     tokenizer: Tokenizer | None = None,
-    use: ToolUse | None = None,
 ) -> dict[str, Any]:
-    """The answer, whole. With `prompt_ids` all token ids are in it, with `tokenizer` the log probabilities, with
-    `use` calls of tools are no text."""
+    """The answer, whole. With `prompt_ids` all token ids are in it, with `tokenizer` the log probabilities."""
     choices: list[dict[str, Any]] = [
         {
             "index": index,
-            **_message(result, use),
+            "message": _message(result),
+            "finish_reason": result.finish.value,
             "logprobs": None if tokenizer is None else chat_logprobs(tokenizer, result.logprobs),
         }
         for index, result in enumerate(results)
@@ -114,20 +116,14 @@ def completion(
     return data | {"usage": usage_of([result.usage for result in results], len(results))}
 
 
-def _message(result: TaskResult, use: ToolUse | None) -> dict[str, Any]:
-    """What was said, and why it ended."""
-    message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
-    if use is None:
-        return {"message": message, "finish_reason": result.finish.value}
-    reader = use.reader()
-    said = reader.push(result.text)[0] + reader.end()[0]
-    if reader.calls:
-        message |= {"content": said or None, "tool_calls": [call.wire() for call in reader.calls]}
-    return {"message": message, "finish_reason": _finish(result.finish, reader)}
-
-
-def _finish(finish: Finish, reader: ToolReader | None) -> str:
-    return "tool_calls" if reader is not None and reader.calls and not reader.is_broken else finish.value
+def _message(result: TaskResult) -> dict[str, Any]:
+    content = result.text if result.text or not result.calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if result.reasoning:
+        message["reasoning_content"] = result.reasoning
+    if result.calls:
+        message["tool_calls"] = [wire_call(call) for call in result.calls]
+    return message
 
 
 async def _stream(
@@ -136,7 +132,6 @@ async def _stream(
     body: ChatRequest,
     prompt_ids: list[int] | None,
     tokenizer: Tokenizer | None,
-    use: ToolUse | None,
 ) -> AsyncGenerator[bytes, None]:
     """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for. What is said of
     the whole (the receipt, the ids of a prompt that had holes) is on the last chunk."""
@@ -151,15 +146,15 @@ async def _stream(
     ids: dict[str, Any] = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
     for index in range(len(tasks)):
         yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
-    readers = None if use is None else [use.reader() for _ in tasks]
+    told = [0] * len(tasks)  # calls of tools, of each choice
     usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
         drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if tokenizer is not None:
             drawn["logprobs"] = chat_logprobs(tokenizer, piece.logprobs)
-        reader = None if readers is None else readers[index]
-        delta = _delta(reader, piece.text, is_end=piece.finish is not None)
-        if delta.get("content") or delta.get("tool_calls") or (drawn and piece.tokens):
+        delta = _delta(piece, told[index])
+        told[index] += len(piece.calls)
+        if delta or (drawn and piece.tokens):
             yield chunk({}, index, delta, **drawn)
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
@@ -168,23 +163,20 @@ async def _stream(
                 late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
                 last = {} if late is None else {"prompt_token_ids": late}
                 last |= {} if with_usage else begun.object(list(usages.values()))
-            yield chunk(last, index, {}, finish_reason=_finish(piece.finish, reader))
+            yield chunk(last, index, {}, finish_reason=piece.finish.value)
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]
         yield event(head | {"choices": [], "usage": usage_of(used, len(tasks))} | begun.object(used))
     yield DONE
 
 
-def _delta(reader: ToolReader | None, text: str, *, is_end: bool) -> dict[str, Any]:
-    """What a stretch of text adds to the message. A call is told when it is whole."""
-    if reader is None:
-        return {"content": text}
-    told = len(reader.calls)
-    said, calls = reader.push(text)
-    if is_end:
-        rest, last = reader.end()
-        said, calls = said + rest, calls + last
-    delta: dict[str, Any] = {"content": said} if said else {}
-    if calls:
-        delta["tool_calls"] = [{"index": told + place, **call.wire()} for place, call in enumerate(calls)]
+def _delta(piece: Chunk, told: int) -> dict[str, Any]:
+    """What a stretch of output adds to the message, after `told` calls of tools. A call is told when it is whole."""
+    delta: dict[str, Any] = {}
+    if piece.reasoning:
+        delta["reasoning_content"] = piece.reasoning
+    if piece.text:
+        delta["content"] = piece.text
+    if piece.calls:
+        delta["tool_calls"] = [{"index": told + place, **wire_call(call)} for place, call in enumerate(piece.calls)]
     return delta

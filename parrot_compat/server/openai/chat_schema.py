@@ -96,6 +96,8 @@ class ChatMessage(Schema):
     content: Annotated[str | list[ContentPart] | None, one_of("a string or a list of content parts")] = None
     name: str | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    """As an answer told it. What becomes of it is the chat template's affair: most leave all but the last out."""
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -195,6 +197,8 @@ def _message(message: ChatMessage, index: int, resolve: Resolve, developer_role:
     fields: dict[str, Any] = {}
     if message.name is not None:
         fields["name"] = message.name
+    if message.reasoning_content is not None:
+        fields["reasoning_content"] = message.reasoning_content
     if message.tool_call_id is not None:
         fields["tool_call_id"] = message.tool_call_id
     if message.tool_calls:

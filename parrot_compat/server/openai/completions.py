@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 from parrot_compat.core.call import Usage
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
-from parrot_compat.core.task import TaskResult
+from parrot_compat.core.result import TaskResult
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
@@ -52,7 +52,7 @@ def router(serving: Serving) -> APIRouter:
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
 
         async with AsyncExitStack() as stack:
-            answer = serving.answer("cmpl", "text_completion", card.name)
+            answer = serving.answer("cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
             try:
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))

@@ -23,18 +23,20 @@ def router(serving: Serving, created: int) -> APIRouter:
 
     @routes.get("/v1/models", summary="List the models", tags=["OpenAI"])
     async def list_models() -> Response:
-        return send_json({"object": "list", "data": [_model(card, created) for card in serving.manager.models()]})
+        return send_json(
+            {"object": "list", "data": [_model(name, card, created) for name, card in serving.cards().items()]}
+        )
 
     @routes.get("/v1/models/{model:path}", summary="Describe one model", tags=["OpenAI"])
     async def retrieve_model(model: str) -> Response:
-        return send_json(_model(serving.card(model), created))
+        return send_json(_model(model, serving.card(model), created))
 
     return routes
 
 
-def _model(card: ModelCard, created: int) -> dict[str, Any]:
+def _model(name: str, card: ModelCard, created: int) -> dict[str, Any]:
     return {
-        "id": card.name,
+        "id": name,
         "object": "model",
         "created": created,
         "owned_by": "parrot_compat",

@@ -64,15 +64,22 @@ class Serving:
     keep_alive_s: float
     tool_style: ToolStyle | None = None
     """`None`: what the checkpoint's chat template shows."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of served models."""
 
     def card(self, model: str | None) -> ModelCard:
-        """The model asked for. Errors: `NoEngineForModel`."""
+        """The model asked for, by any of its names. Errors: `NoEngineForModel`."""
         cards = self.manager.models()
         for card in cards:
-            if model is None or card.name == model:
+            if model is None or self.aliases.get(model, model) == card.name:
                 return card
-        served = ", ".join(repr(card.name) for card in cards) or "none"
+        served = ", ".join(map(repr, self.cards())) or "none"
         raise NoEngineForModel(f"model {model!r} is not served here; served: {served}")
+
+    def cards(self) -> dict[str, ModelCard]:
+        """Every name that can be asked for."""
+        cards = {card.name: card for card in self.manager.models()}
+        return cards | {alias: cards[name] for alias, name in self.aliases.items() if name in cards}
 
     def tokenizer(self, model: str) -> Tokenizer:
         """Errors: `ApiError` 400 where the model is served by a text engine, which tokenises by itself."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from parrot_compat.core.call import Call, CallId, VariableName
+from parrot_compat.core.call import Call, CallId, Reading, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
 from parrot_compat.core.plans import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
@@ -24,7 +24,6 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import completion
 from parrot_compat.server.openai.chat_schema import REF, chat_prompt, message_texts
 from parrot_compat.server.openai.serving import Serving
-from parrot_compat.server.openai.tools import ToolUse
 
 from .asking import read_ask
 from .deferred import call_exists
@@ -97,6 +96,7 @@ def _planned(
         function=planned.function or ask.said.function,
         objective=ask.objective,
         stage=None if stage is None else stage.stage(),
+        reading=Reading(tools=None if use is None else use.style),
     )
     notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
     return Planned(PlannedCall(call=call, body=planned.request), notes)
@@ -108,16 +108,14 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
     if task.result is None:
         assert task.failure is not None
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
-    answer = serving.answer("chatcmpl", "chat.completion", task.model)
-    says_tools = settled.body.get("tools") and settled.body.get("tool_choice") != "none"
-    use = ToolUse(serving.tool_style_of(task.model), None) if says_tools else None
+    answer = serving.answer("chatcmpl", "chat.completion", settled.body.get("model") or task.model)
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
     tokenizer = serving.tokenizer(task.model) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,
         "request": resolved(settled.body, settled.content),
-        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer, use),
+        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer),
     }
 
 

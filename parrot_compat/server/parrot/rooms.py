@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from parrot_compat.core.call import Call, CallId, Sampling, Usage, VariableName
+from parrot_compat.core.call import Call, CallId, Reading, Sampling, Usage, VariableName
 from parrot_compat.core.errors import UnknownPlan, UnknownVariable
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.plans import Plan
@@ -27,6 +27,8 @@ from .directory import Directory, Known
 from .references import References
 
 __all__ = ["Begun", "Room", "entered"]
+
+_PLAIN = Reading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,11 @@ class Room:
         self._reason = reason
 
     @asynccontextmanager
-    async def begun(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]]) -> AsyncIterator[Begun]:
+    async def begun(
+        self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]], reading: Reading = _PLAIN
+    ) -> AsyncIterator[Begun]:
         """One task per choice, or the planned one that stands in for it. Errors: those of `Session.submit_all`."""
-        calls = self._calls(id, model, wanted)
+        calls = self._calls(id, model, wanted, reading)
         claim, reason = self._ask.said.claim, self._reason
         if claim is not None and self._plan is not None and calls[0].prompt.inputs():
             reason = "a request with references claims nothing"
@@ -105,7 +109,7 @@ class Room:
     def _begun(self, tasks: tuple[Task, ...], *, is_claimed: bool | None, reason: str | None = None) -> Begun:
         return Begun(tasks=tasks, ask=self._ask, session=self._known.name, is_claimed=is_claimed, reason=reason)
 
-    def _calls(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]]) -> list[Call]:
+    def _calls(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]], reading: Reading) -> list[Call]:
         said = self._ask.said
         first = self._free_call(said.call, len(wanted)) or id
         output = self._free_variable(said.output.name) if said.output is not None else None
@@ -119,6 +123,7 @@ class Room:
                 function=said.function,
                 objective=self._ask.objective,
                 stage=None if said.stage is None else said.stage.stage(),
+                reading=reading,
             )
             for index, (prompt, sampling) in enumerate(wanted)
         ]

@@ -1,0 +1,112 @@
+"""Reading: what of a model's text is its answer, what is reasoning before it, and what are calls of tools.
+
+    reader = Reader(Reading(tools="hermes", reasoning="think"))
+    chunk = reader.read(chunk)          # text → text, reasoning and calls
+
+It knows the families' ways to write these (`output_format`), nothing of prompts or of clients. What an engine has told
+apart by itself (another server does) passes through.
+
+The invariant: how a text is cut into chunks changes nothing of what is read out of it, and nothing of it is lost but
+the marks and the white space around them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .call import Finish, Reading
+from .engine import Chunk
+from .output_format import ReasoningStyle
+from .tool_calls import ToolReader
+
+__all__ = ["Reader", "ReasoningReader"]
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+class Reader:
+    """For one answer."""
+
+    def __init__(self, reading: Reading) -> None:
+        style = reading.reasoning
+        self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
+        self._tools = None if reading.tools is None else ToolReader(reading.tools)
+
+    def read(self, chunk: Chunk) -> Chunk:
+        """The same stretch of output, told apart. What may yet become a mark is held back for the next."""
+        if self._reasoning is None and self._tools is None:
+            return chunk
+        is_end = chunk.finish is not None
+        text, reasoning, calls, finish = chunk.text, chunk.reasoning, chunk.calls, chunk.finish
+        if self._reasoning is not None:
+            thought, text = self._reasoning.push(text, is_end=is_end)
+            reasoning += thought
+        if self._tools is not None:
+            text, found = self._tools.push(text)
+            if is_end:
+                rest, last = self._tools.end()
+                text, found = text + rest, found + last
+            calls = (*calls, *found)
+            if is_end and self._tools.calls and not self._tools.is_broken:
+                finish = Finish.TOOL_CALLS
+        return replace(chunk, text=text, reasoning=reasoning, calls=calls, finish=finish)
+
+
+@dataclass(slots=True)
+class ReasoningReader:
+    """`think`: reasoning stands between <think> and </think>, if the text begins with it. `think_open`: the prompt has
+    opened it already, so the text begins inside."""
+
+    style: ReasoningStyle
+    _held: str = ""
+    _is_inside: bool | None = None
+    """`None`: not known yet."""
+    _may_be_space: bool = True
+    """Nothing but white space has come since the last mark: it belongs to the mark."""
+
+    def push(self, text: str, *, is_end: bool) -> tuple[str, str]:
+        """The reasoning and the answer that are certain now."""
+        self._held += text
+        if self._is_inside is None and not self._begin(is_end):
+            return "", ""
+        reasoning = self._reason(is_end) if self._is_inside else ""
+        return reasoning, "" if self._is_inside else self._answer()
+
+    def _begin(self, is_end: bool) -> bool:
+        """True once it is known where the text begins."""
+        begun = self._held.lstrip()
+        if not is_end and len(begun) < len(_OPEN) and _OPEN.startswith(begun):
+            return False
+        if begun.startswith(_OPEN):
+            self._is_inside, self._held = True, begun.removeprefix(_OPEN)
+        else:
+            self._is_inside = self.style == "think_open"
+            self._may_be_space = self._is_inside
+        return True
+
+    def _reason(self, is_end: bool) -> str:
+        thought, mark, after = self._held.partition(_CLOSE)
+        if self._may_be_space:
+            thought = thought.lstrip()
+        if mark:
+            self._is_inside, self._held, self._may_be_space = False, after, True
+            return thought.rstrip()
+        # a mark may have begun, and white space before it is the mark's
+        safe = len(thought) if is_end else _before_mark(thought)
+        told = thought[:safe].rstrip() if is_end else thought[:safe]
+        self._held = "" if is_end else thought[safe:]
+        self._may_be_space = self._may_be_space and not told
+        return told
+
+    def _answer(self) -> str:
+        text, self._held = self._held, ""
+        if self._may_be_space:
+            text = text.lstrip()
+            self._may_be_space = not text
+        return text
+
+
+def _before_mark(text: str) -> int:
+    """How much of the text is certainly none of the closing mark, nor white space in front of it."""
+    begun = next((size for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1) if text.endswith(_CLOSE[:size])), 0)
+    return len(text[: len(text) - begun].rstrip())

@@ -1,0 +1,48 @@
+"""A result: what a call came to, once it is over and went well.
+
+It is a plain fact, put together from the chunks of the answer; it knows nothing of who reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .call import Finish, TokenLogprobs, Usage
+from .engine import Chunk
+from .tool_calls import ToolCall
+
+__all__ = ["TaskResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What a call came to. Times are seconds of the manager's clock."""
+
+    text: str
+    """The answer itself: the value of the call's output."""
+    tokens: tuple[int, ...]
+    """Drawn ids; empty from text engines."""
+    finish: Finish
+    usage: Usage
+    engine: str
+    submitted_s: float
+    started_s: float
+    first_token_s: float
+    finished_s: float
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], **facts: Any) -> TaskResult:
+        """What the chunks say together; `facts` are the other fields."""
+        return cls(
+            text="".join(chunk.text for chunk in chunks),
+            tokens=tuple(token for chunk in chunks for token in chunk.tokens),
+            logprobs=tuple(item for chunk in chunks for item in chunk.logprobs),
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+            calls=tuple(call for chunk in chunks for call in chunk.calls),
+            **facts,
+        )

@@ -1,0 +1,105 @@
+"""Reasoning and calls of tools are told from the answer, however the text is cut; a variable holds the answer alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrot_compat.core.call import Call, CallId, Finish, Reading, Usage, VariableName
+from parrot_compat.core.engine import Chunk
+from parrot_compat.core.engines.char_tokenizer import CharTokenizer
+from parrot_compat.core.engines.scripted import ScriptedEngine
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Manager
+from parrot_compat.core.output_format import ReasoningStyle
+from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, TextPrompt
+from parrot_compat.core.reading import Reader
+
+ADD = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+CASES: list[tuple[Reading, str, str, str, int]] = [
+    # reading, text, reasoning, answer, calls
+    (Reading(reasoning="think"), "<think>\nHm.\n</think>\n\nYes.", "Hm.", "Yes.", 0),
+    (Reading(reasoning="think"), "<think>\n\n</think>\n\nYes.", "", "Yes.", 0),
+    (Reading(reasoning="think"), " Yes, <think>no</think>.", "", " Yes, <think>no</think>.", 0),
+    (Reading(reasoning="think"), "<thin ice", "", "<thin ice", 0),
+    (Reading(reasoning="think"), "<think>a < b </thin", "a < b </thin", "", 0),
+    (Reading(reasoning="think_open"), "Hm.\nSo.\n</think>\nYes. ", "Hm.\nSo.", "Yes. ", 0),
+    (Reading(reasoning="think_open"), "<think>\nHm.</think>Yes.", "Hm.", "Yes.", 0),
+    (Reading(reasoning="think_open"), "Never closed", "Never closed", "", 0),
+    (Reading(reasoning="none"), "<think>a</think>b", "", "<think>a</think>b", 0),
+    (Reading(), "<think>a</think>b", "", "<think>a</think>b", 0),
+    (Reading(tools="hermes"), f"I add.\n{ADD}", "", "I add.", 1),
+    (Reading(tools="hermes", reasoning="think"), f"<think>\n{ADD}\n</think>\n{ADD}\n{ADD}", ADD, "", 2),
+    (Reading(tools="hermes", reasoning="think_open"), f"Add?</think>\n\nI add. {ADD}", "Add?", "I add.", 1),
+]
+
+
+def read(reading: Reading, pieces: list[str]) -> list[Chunk]:
+    reader = Reader(reading)
+    last = Chunk(finish=Finish.STOP, usage=Usage())
+    return [reader.read(chunk) for chunk in [*(Chunk(text=piece) for piece in pieces), last]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reasoning_and_calls_are_told_from_the_answer(case: tuple[Reading, str, str, str, int]) -> None:
+    check(case, [case[1]])
+
+
+@given(case=st.sampled_from(CASES), cuts=st.lists(st.integers(0, 160), max_size=20))
+def test_how_a_text_is_cut_changes_nothing(case: tuple[Reading, str, str, str, int], cuts: list[int]) -> None:
+    text = case[1]
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    check(case, [text[start:end] for start, end in itertools.pairwise(places)])
+
+
+def check(case: tuple[Reading, str, str, str, int], pieces: list[str]) -> None:
+    reading, _, reasoning, answer, calls = case
+    chunks = read(reading, pieces)
+    assert "".join(chunk.reasoning for chunk in chunks) == reasoning
+    assert "".join(chunk.text for chunk in chunks) == answer
+    assert sum(len(chunk.calls) for chunk in chunks) == calls
+    assert chunks[-1].finish is (Finish.TOOL_CALLS if calls else Finish.STOP)
+
+
+def test_what_an_engine_has_told_apart_passes_through() -> None:
+    told = Chunk(text="Yes.", reasoning="Hm.", finish=Finish.STOP, usage=Usage())
+    assert Reader(Reading(tools="hermes", reasoning="think")).read(told) == told
+
+
+class Thinking(CharTokenizer):
+    """Of a model whose chat template shows that it thinks first."""
+
+    reasoning_style: ReasoningStyle = "think"
+
+
+async def test_a_variable_holds_the_answer_and_its_reader_is_told_nothing_else() -> None:
+    said = {"Question": f"<think>\nEasy.\n</think>\n\nForty-two. {ADD}", "Echo": "ok"}
+    engine = ScriptedEngine(said)
+    fleet = Fleet()
+    fleet.add(engine, Thinking())
+    async with Manager(fleet) as manager:
+        session = manager.open_session()
+        first = Call(
+            id=CallId("first"),
+            prompt=ChatPrompt((Message.of("user", "Question"),)),
+            output=VariableName("answer"),
+            reading=Reading(tools="hermes"),
+        )
+        echo = ChatPrompt((Message("user", (Constant("Echo "), Input("answer"))),))
+        second = Call(id=CallId("second"), prompt=echo, output=VariableName("echo"))
+        raw = Call(id=CallId("raw"), prompt=TextPrompt((Constant("Question"),)), output=VariableName("raw"))
+        asked, echoed, unread = await session.submit_all((first, second, raw))
+        result = await asked.finished()
+        assert (result.text, result.reasoning, result.finish) == ("Forty-two.", "Easy.", Finish.TOOL_CALLS)
+        assert [(call.name, call.arguments) for call in result.calls] == [("add", '{"a": 1}')]
+        assert await session.read("answer") == "Forty-two."
+        await echoed.finished()
+        assert echoed.rendered is not None and echoed.rendered.ids is not None
+        assert "".join(map(chr, filter(lambda id: id < 0x110000, echoed.rendered.ids))).startswith(
+            "user\nEcho Forty-two.assistant"
+        )
+        # a raw text is no chat: what the model writes is the answer
+        assert (await unread.finished()).text == said["Question"]
