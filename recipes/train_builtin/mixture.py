@@ -1,0 +1,77 @@
+"""The mixture: how often each task is drawn, and how long its texts are, by how far the training has come.
+
+First short copies, from which the rest grows; then all tasks; long texts come in slowly. It knows tasks; nothing of
+tokens. The same seed, part of the corpus and progress give the same examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from recipes.train_builtin.corpus import Document
+from recipes.train_builtin.example import Example
+from recipes.train_builtin.source import Source
+
+from .tasks import coding, copying, editing, extraction, reading, talking, tools
+
+Task = Callable[[Source, int], Example]
+
+TASKS: dict[str, tuple[Task, float]] = {
+    "copy": (copying.repeat, 16.0),
+    "quote": (copying.quote_part, 5.0),
+    "recall": (copying.said_before, 1.5),
+    "raw": (copying.raw_repeat, 1.5),
+    "continue": (copying.going_on, 2.5),
+    "summary": (reading.summary, 5.0),
+    "docstring": (reading.first_line, 3.0),
+    "merge": (reading.merge, 3.0),
+    "refine": (reading.refine, 3.5),
+    "question": (reading.question, 6.0),
+    "lookup": (reading.lookup, 5.0),
+    "edit": (editing.edit, 9.0),
+    "extract": (extraction.extraction, 12.0),
+    "nested": (extraction.nested, 2.0),
+    "made": (extraction.made, 2.0),
+    "tool": (tools.call, 15.0),
+    "tool result": (tools.answered, 2.5),
+    "no tool": (tools.no_call, 1.0),
+    "talk": (talking.talk, 1.2),
+    "debate": (talking.speech, 1.2),
+    "title": (talking.notes, 0.8),
+    "code": (coding.write, 1.0),
+    "code test": (coding.test, 1.0),
+    "team": (coding.team, 1.8),
+}
+"""Name, maker, and how often it is drawn among the others."""
+_BEGINNING = frozenset({"copy", "quote", "recall", "raw"})
+_FIRST = 0.08
+"""The share of the training in which nearly all is copying."""
+
+
+def weights(progress: float) -> list[float]:
+    """Of each task, at this share of the training."""
+    elsewhere = min(1.0, 0.1 + 0.9 * progress / _FIRST)
+    return [weight if name in _BEGINNING else weight * elsewhere for name, (_, weight) in TASKS.items()]
+
+
+def characters(rng: Random, progress: float) -> int:
+    """How long a text is, log-uniformly; a few in a hundred are long once half of the way is done."""
+    if progress > 0.35 and rng.random() < 0.035:
+        return int(math.exp(rng.uniform(math.log(2000), math.log(9000))))
+    most = 300 + 2200 * min(1.0, progress / 0.3)
+    return int(math.exp(rng.uniform(math.log(30), math.log(most))))
+
+
+def examples(
+    documents: Sequence[Document], seed: int, progress: Callable[[], float], noise: float = 0.35
+) -> Iterator[Example]:
+    """Without end."""
+    rng = Random(seed)
+    source = Source(documents, rng, noise)
+    names = list(TASKS)
+    while True:
+        done = progress()
+        (name,) = rng.choices(names, weights(done))
+        yield TASKS[name][0](source, characters(rng, done))

@@ -1,0 +1,101 @@
+"""Copying: a text comes back as it is, or one named part of it. The skill that all other tasks rest on."""
+
+from __future__ import annotations
+
+from recipes.train_builtin import words
+from recipes.train_builtin.example import Example, asked
+from recipes.train_builtin.source import Source
+
+_WHOLE = (
+    "Repeat the following text exactly:\n\n{}", "Copy this text:\n\n{}", "Repeat after me:\n\n{}", "Echo:\n{}",
+    "Write this text again, without any change:\n\n{}", "Say exactly this:\n\n{}", "{}\n\nRepeat the text above.",
+    "{}\n\nCopy this, word for word.", "Give me back the text between the lines.\n---\n{}\n---",
+    "Return the text in the tags unchanged.\n<text>\n{}\n</text>", "Text:\n{}\n\nAnswer with the text and nothing else.",
+    'Repeat: "{}"', "Please repeat this word for word: {}", "Quote the whole text.\n\n```\n{}\n```",
+)  # fmt: skip
+_ECHO = ("You repeat what the user says.", "You are an echo.", "Answer with the user's own words, unchanged.")
+
+
+def text(source: Source, characters: int) -> str:
+    """Something to copy."""
+    rng = source.rng
+    kind = rng.random()
+    if kind < 0.5:
+        return source.passage(characters)
+    if kind < 0.62:
+        return source.function(max(characters, 200))
+    if kind < 0.9:
+        return source.soup(max(1, characters // 7))
+    return " ".join(words.word(rng) for _ in range(max(1, characters // 6)))
+
+
+def repeat(source: Source, characters: int) -> Example:
+    rng = source.rng
+    wanted = text(source, characters)
+    if rng.random() < 0.12:
+        return asked("copy", wanted, wanted, system=rng.choice(_ECHO))
+    question = rng.choice(_WHOLE if "\n" in wanted else _WHOLE + _WHOLE[-3:-1] * 2).format(wanted)
+    system = "You are a helpful assistant." if rng.random() < 0.2 else None
+    return asked("copy", question, wanted, system=system)
+
+
+_PLACES = {0: ("first",), 1: ("second",), 2: ("third",), -1: ("last",), 3: ("fourth",)}
+
+
+def quote_part(source: Source, characters: int) -> Example:
+    """One line, paragraph, sentence or item, named by its place or its beginning."""
+    rng = source.rng
+    unit = rng.choice(("line", "paragraph", "sentence", "item"))
+    if unit == "line":
+        parts = [line for line in source.passage(max(characters, 200)).splitlines() if line.strip()]
+        whole = "\n".join(parts)
+    elif unit == "paragraph":
+        parts = [part.strip("\n") for part in source.passage(max(characters, 400)).split("\n\n") if part.strip()]
+        whole = "\n\n".join(parts)
+    elif unit == "sentence":
+        parts = source.sentences(3, max(characters, 400))
+        whole = " ".join(parts)
+    else:
+        parts = [source.soup(rng.randrange(1, 5)).replace("\n", " ") for _ in range(rng.randrange(3, 9))]
+        whole = "\n".join(f"- {part}" for part in parts)
+    place = rng.choice([place for place in _PLACES if -1 <= place < len(parts)])
+    wanted = parts[place]
+    if rng.random() < 0.4 and sum(part.split()[:3] == wanted.split()[:3] for part in parts) == 1:
+        named = f"the {unit} that begins with {' '.join(wanted.split()[:3])!r}"
+    else:
+        named = f"the {_PLACES[place][0]} {unit}"
+    ask = rng.choice(("Quote {}.", "Repeat {} and nothing else.", "Copy {} of the text.", "What is {}?")).format(named)
+    question = f"{ask}\n\n{whole}" if rng.random() < 0.5 else f"{whole}\n\n{ask}"
+    return asked("quote", question, wanted)
+
+
+def said_before(source: Source, characters: int) -> Example:
+    """In a conversation: what was said in an earlier turn."""
+    rng = source.rng
+    said = [source.soup(rng.randrange(2, 9)).replace("\n", " ") for _ in range(rng.randrange(2, 5))]
+    messages = []
+    for one in said:
+        messages += [
+            {"role": "user", "content": f"Remember: {one}" if rng.random() < 0.4 else one},
+            {"role": "assistant", "content": rng.choice(("I will remember it.", "Noted.", "OK."))},
+        ]
+    wanted = rng.choice((0, len(said) - 1))
+    order = "first" if wanted == 0 else "last"
+    ask = rng.choice(("What did I say {}?", "Repeat my {} message.", "What was the {} thing that I told you?"))
+    messages.append({"role": "user", "content": ask.format(order)})
+    return Example(task="recall", messages=messages, answer=messages[2 * wanted]["content"].removeprefix("Remember: "))
+
+
+def raw_repeat(source: Source, characters: int) -> Example:
+    """No chat: a text, and the same text again."""
+    wanted = text(source, characters)
+    return Example(task="raw", text=f"{wanted}\n\n", answer=wanted, is_scored=False)
+
+
+def going_on(source: Source, characters: int) -> Example:
+    """No chat: a text of the library goes on."""
+    passage = source.passage(max(characters, 200))
+    at = source.rng.randrange(1, max(2, len(passage) // 2))
+    cut = passage.find(" ", at)
+    at = at if cut < 0 else cut
+    return Example(task="continue", text=passage[:at], answer=passage[at:], is_scored=False)
