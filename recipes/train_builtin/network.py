@@ -89,7 +89,9 @@ class Network(nn.Module):
                 nn.init.ones_(weight)
             else:
                 out = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=0.02 if "embed" in name else weight.shape[1] ** -0.5 * (depth if out else 1))
+                nn.init.normal_(
+                    weight, std=0.02 if "embed" in name else weight.shape[1] ** -0.5 * (depth if out else 1)
+                )
 
     def named(self) -> Sequence[tuple[str, nn.Parameter]]:
         """By Hugging Face's names."""

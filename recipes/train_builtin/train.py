@@ -31,7 +31,6 @@ from torch import Tensor
 
 from recipes.train_builtin import scoring
 from recipes.train_builtin.corpus import load
-from recipes.train_builtin.example import Example
 from recipes.train_builtin.loading import Batch, Loader
 from recipes.train_builtin.network import Network, Shape
 from recipes.train_builtin.optimizer import Optimizer, multiplier
@@ -177,7 +176,9 @@ class Training:
     def _score(self, log: Any, progress: float, most: int | None) -> None:
         found = self.scores(most)
         log.writerows([f"{progress:.3f}", self.step, task, f"{score:.4f}"] for task, score in found.items())
-        print(f"exact at {progress:.2f}: " + ", ".join(f"{task} {score:.2f}" for task, score in found.items()), flush=True)
+        print(
+            f"exact at {progress:.2f}: " + ", ".join(f"{task} {score:.2f}" for task, score in found.items()), flush=True
+        )
 
 
 def _shipped(name: str) -> str:

@@ -9,19 +9,90 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-FIRST = "Ada Alan Amara Anna Bea Boris Carla Chen Dana Diego Elif Emma Farid Grace Hana Igor Ines Ivan Jana Jonas Kofi Lena Leo Lin Luca Maria Mateo Mei Nadia Nils Noor Olga Omar Paula Petra Priya Rosa Sam Sara Sofia Tariq Tom Uma Vera Wei Yara Yusuf Zoe".split()  # noqa: E501
-LAST = "Abe Baker Bauer Costa Diaz Evans Fischer Garcia Haddad Ivanov Jansen Khan Kim Larsen Lopez Meyer Moreau Nakamura Novak Okafor Olsen Patel Quinn Rossi Santos Schmidt Silva Singh Sato Tanaka Urban Vogel Wagner Wang Weber Young Zhang".split()  # noqa: E501
-CITIES = "Accra|Athens|Austin, TX|Bangkok|Berlin|Bogotá|Boston, MA|Cairo|Chicago, IL|Cape Town|Delhi|Denver, CO|Dublin|Genoa|Hanoi|Helsinki|Kraków|Kyoto|La Paz|Lagos|Lima|Lisbon|London|Los Angeles, CA|Lyon|Madrid|Malmö|Miami, FL|Montréal|Munich|Nairobi|New York, NY|Oslo|Paris|Porto|Portland, OR|Prague|Quito|Rio de Janeiro|Rome|San Diego, CA|San José|Santa Fe, NM|Seattle, WA|Seoul|Tokyo|Tunis|Turin|Vienna|Zürich".split(  # noqa: E501
-    "|"
+
+def _list(text: str, between: str = " ") -> tuple[str, ...]:
+    return tuple(" ".join(text.split()).split(between))
+
+
+FIRST = _list(
+    """
+    Ada Alan Amara Anna Bea Boris Carla Chen Dana Diego Elif Emma Farid Grace Hana Igor Ines Ivan Jana Jonas Kofi
+    Lena Leo Lin Luca Maria Mateo Mei Nadia Nils Noor Olga Omar Paula Petra Priya Rosa Sam Sara Sofia Tariq Tom Uma
+    Vera Wei Yara Yusuf Zoe
+    """
 )
-NOUNS = "account album alarm animal answer article badge basket battery book bottle box bridge budget camera candle car chair city clock cloud coin color company computer contact contract cookie country course customer device document door driver email engine event farm file flight flower folder forest game garden group guitar hotel house invoice island item job key kitchen lamp language letter library light lock machine map meeting message mirror model mountain movie note number office order package page paper parcel parrot payment pen person phone photo pizza plane plant player poem pool price printer product profile project question radio recipe record report river road robot room sensor server session ship shop sign song star station stone story student table task team temperature ticket timer tool town train trip user valve vehicle video village wallet watch weather website window word".split()  # noqa: E501
-ADJECTIVES = "big blue bright broken busy calm cheap clean cold cool dark deep dry early easy empty fast final fresh full gold good gray great green happy heavy high hot huge large late light little local long loud low main narrow new nice odd old open plain quick quiet rare red rich round safe sharp short silver simple slow small smooth soft special steady strong sweet tall thin tiny warm weak wet white wide wild wise yellow young".split()  # noqa: E501
-VERBS = "add apply archive assign book build calculate call cancel change check clean close compute convert copy count create delete describe download draw edit estimate export fetch find format generate get import insert list load locate lock look_up make mark measure merge move open order pause plan play post print publish read record register remove rename rent repair replace report request reserve reset resize run save schedule search select send set share show sort start stop store submit summarize track translate turn_on update upload validate verify write".split()  # noqa: E501
-THINGS = "clouds rivers dogs horses bees stones trains books mountains gardens teapots robots owls whales cheese bread tea music rain snow bridges maps clocks languages numbers kites lamps ships wolves foxes frogs snails apples onions keys shoes hats islands volcanoes comets moons violins drums penguins".split()  # noqa: E501
-UNITS = "kg m km s min h GB MB EUR USD pieces percent degrees litres".split()
-_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str t th tr v w wh y z".split()  # noqa: E501
-_VOWELS = "a e i o u a e i o u ai au ea ee ei ia ie io oa oo ou".split()
-_CODAS = " . . . . . b ck d f g l ll m n n nd ng nt p r r rd rk rt s s ss st t t th x".replace(".", " ").split(" ")
+LAST = _list(
+    """
+    Abe Baker Bauer Costa Diaz Evans Fischer Garcia Haddad Ivanov Jansen Khan Kim Larsen Lopez Meyer Moreau Nakamura
+    Novak Okafor Olsen Patel Quinn Rossi Santos Schmidt Silva Singh Sato Tanaka Urban Vogel Wagner Wang Weber Young
+    Zhang
+    """
+)
+CITIES = _list(
+    """
+    Accra | Athens | Austin, TX | Bangkok | Berlin | Bogotá | Boston, MA | Cairo | Chicago, IL | Cape Town | Delhi |
+    Denver, CO | Dublin | Genoa | Hanoi | Helsinki | Kraków | Kyoto | La Paz | Lagos | Lima | Lisbon | London | Los
+    Angeles, CA | Lyon | Madrid | Malmö | Miami, FL | Montréal | Munich | Nairobi | New York, NY | Oslo | Paris |
+    Porto | Portland, OR | Prague | Quito | Rio de Janeiro | Rome | San Diego, CA | San José | Santa Fe, NM |
+    Seattle, WA | Seoul | Tokyo | Tunis | Turin | Vienna | Zürich
+    """,
+    " | ",
+)
+NOUNS = _list(
+    """
+    account album alarm animal answer article badge basket battery book bottle box bridge budget camera candle car
+    chair city clock cloud coin color company computer contact contract cookie country course customer device
+    document door driver email engine event farm file flight flower folder forest game garden group guitar hotel
+    house invoice island item job key kitchen lamp language letter library light lock machine map meeting message
+    mirror model mountain movie note number office order package page paper parcel parrot payment pen person phone
+    photo pizza plane plant player poem pool price printer product profile project question radio recipe record
+    report river road robot room sensor server session ship shop sign song star station stone story student table
+    task team temperature ticket timer tool town train trip user valve vehicle video village wallet watch weather
+    website window word
+    """
+)
+ADJECTIVES = _list(
+    """
+    big blue bright broken busy calm cheap clean cold cool dark deep dry early easy empty fast final fresh full gold
+    good gray great green happy heavy high hot huge large late light little local long loud low main narrow new nice
+    odd old open plain quick quiet rare red rich round safe sharp short silver simple slow small smooth soft special
+    steady strong sweet tall thin tiny warm weak wet white wide wild wise yellow young
+    """
+)
+VERBS = _list(
+    """
+    add apply archive assign book build calculate call cancel change check clean close compute convert copy count
+    create delete describe download draw edit estimate export fetch find format generate get import insert list load
+    locate lock look_up make mark measure merge move open order pause plan play post print publish read record
+    register remove rename rent repair replace report request reserve reset resize run save schedule search select
+    send set share show sort start stop store submit summarize track translate turn_on update upload validate verify
+    write
+    """
+)
+THINGS = _list(
+    """
+    clouds rivers dogs horses bees stones trains books mountains gardens teapots robots owls whales cheese bread tea
+    music rain snow bridges maps clocks languages numbers kites lamps ships wolves foxes frogs snails apples onions
+    keys shoes hats islands volcanoes comets moons violins drums penguins
+    """
+)
+UNITS = _list(
+    """
+    kg m km s min h GB MB EUR USD pieces percent degrees litres
+    """
+)
+_ONSETS = _list(
+    """
+    b bl br c ch cl cr d dr f fl fr g gl gr h j k kl kr l m n p ph pl pr qu r s sc sh sk sl sm sn sp st str t th tr
+    v w wh y z
+    """
+)
+_VOWELS = _list(
+    """
+    a e i o u a e i o u ai au ea ee ei ia ie io oa oo ou
+    """
+)
+_CODAS = ("",) * 10 + _list("b ck d f g l ll m n n nd ng nt p r r rd rk rt s s ss st t t th x")
 _SCRIPTS: Sequence[tuple[int, int]] = (
     (0x4E00, 0x6FFF),  # Han
     (0x4E00, 0x9FA0),
@@ -36,7 +107,18 @@ _SCRIPTS: Sequence[tuple[int, int]] = (
     (0x00E0, 0x0180),  # Latin with marks
     (0x1F400, 0x1F480),  # pictures
 )
-_HAN = "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长知民样现分将外但身些与高意进把法此实回二理美点月明其种声全工己话儿者向情部正名定女问力机给等几很业最间新什打便位因重被走电四第门相次东政海口使教西再平真听世气信北少关并内加化由却代军产入先山五太水万市眼体别处总才场师书比住员九笑性通目华报立马命张活难神数件安表原车白应路期叫死常提感金何更反合放做系计或司利受光王果亲界及今京务制解各任至清物台象记边共风战干接它许八特觉望直服毛林题建南度统色字请交爱让认算论百吃义科怎元社术结六功指思非流每青管夫连远资队跟带花快条院变联言权往展该领传近留红治决周保达办运武半候七必城父强步完革深区即求品士转量空甚众技轻程告江语英基派满式李息写呢识极令黄德收脸钱党倒未持取设始版双历越史商千片容研像找友孩站广改议形委早房音火际则首单据导影失拿网香似斯专石若兵弟谁校读志飞观争究包组造落视济喜离坏虽"  # noqa: E501
+_HAN = (
+    "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可里后小"
+    "么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长知"
+    "民样现分将外但身些与高意进把法此实回二理美点月明其种声全工己话儿者向情部正名定女问力机给等几很业最间"
+    "新什打便位因重被走电四第门相次东政海口使教西再平真听世气信北少关并内加化由却代军产入先山五太水万市眼"
+    "体别处总才场师书比住员九笑性通目华报立马命张活难神数件安表原车白应路期叫死常提感金何更反合放做系计或"
+    "司利受光王果亲界及今京务制解各任至清物台象记边共风战干接它许八特觉望直服毛林题建南度统色字请交爱让认"
+    "算论百吃义科怎元社术结六功指思非流每青管夫连远资队跟带花快条院变联言权往展该领传近留红治决周保达办运"
+    "武半候七必城父强步完革深区即求品士转量空甚众技轻程告江语英基派满式李息写呢识极令黄德收脸钱党倒未持取"
+    "设始版双历越史商千片容研像找友孩站广改议形委早房音火际则首单据导影失拿网香似斯专石若兵弟谁校读志飞观"
+    "争究包组造落视济喜离坏虽"
+)
 _KANA_ENDS = ("株式会社", "商店", "会社", "集团", "公司", "大学", "有限公司", "銀行")
 
 
@@ -95,7 +177,9 @@ def identifier(rng: Random) -> str:
     style = rng.random()
     if style < 0.7:
         return "_".join(parts)
-    return "".join(part.capitalize() for part in parts) if style < 0.9 else parts[0] + "".join(map(str.title, parts[1:]))
+    return (
+        "".join(part.capitalize() for part in parts) if style < 0.9 else parts[0] + "".join(map(str.title, parts[1:]))
+    )
 
 
 def number(rng: Random) -> int:
@@ -113,11 +197,12 @@ def date(rng: Random) -> str:
 def code(rng: Random) -> str:
     """An order number or the like."""
     letters = "".join(chr(65 + rng.randrange(26)) for _ in range(rng.randrange(1, 4)))
-    return f"{letters}{rng.choice(('-', '', '_', '/'))}{rng.randrange(10**rng.randrange(2, 6))}"
+    return f"{letters}{rng.choice(('-', '', '_', '/'))}{rng.randrange(10 ** rng.randrange(2, 6))}"
 
 
 def email(rng: Random) -> str:
-    return f"{made_up(rng)}{rng.choice(('.', '_', ''))}{made_up(rng, 1)}@{made_up(rng)}.{rng.choice(('com', 'org', 'net', 'io', 'example'))}"  # noqa: E501
+    person = made_up(rng) + rng.choice((".", "_", "")) + made_up(rng, 1)
+    return f"{person}@{made_up(rng)}.{rng.choice(('com', 'org', 'net', 'io', 'example'))}"
 
 
 def phrase(rng: Random, most: int = 6) -> str:

@@ -29,7 +29,7 @@ _KINDS: tuple[tuple[str, str, str, str, str], ...] = (
     ("double every {n}", "double_{n}s", "[2 * {n} for {n} in {n}s]", "[1, 2]", "[2, 4]"),
     ("the first {n} of a list", "first_{n}", "{n}s[0]", "[7, 8]", "7"),
     ("the last of the {n}s", "last_{n}", "{n}s[-1]", "[7, 8]", "8"),
-    ("count how often each {n} occurs", "count_each_{n}", "{{{n}: {n}s.count({n}) for {n} in {n}s}}", "[1]", "{{1: 1}}"),
+    ("count how often a {n} occurs", "count_each_{n}", "{{{n}: {n}s.count({n}) for {n} in {n}s}}", "[1]", "{{1: 1}}"),
 )  # fmt: skip
 _ROLES = (
     "", "You are an expert software engineer.\n", "You are an experienced QA engineer.\n", "You write Python.\n",
@@ -62,7 +62,8 @@ def test(source: Source, characters: int) -> Example:
     ask = rng.choice(
         (
             "The task was: {does}. It was solved so:\n\n{code}\n\nWrite test code for it:",
-            "Write a test for this code: {code} The test:", "Write a test for this code:\n\n{code}", "{code}\n\nTest it.",
+            "Write a test for this code: {code} The test:", "Write a test for this code:\n\n{code}", 
+            "{code}\n\nTest it.",
         )
     )  # fmt: skip
     return asked("code test", rng.choice(_ROLES) + ask.format(does=does, code=code), tested)
@@ -86,7 +87,8 @@ def team(source: Source, characters: int) -> Example:
     number, thing, verb = rng.randrange(1, count + 1), words.noun(rng), rng.choice(words.VERBS).replace("_", " ")
     wanted = rng.choice(
         (
-            f"a program that can {verb} {thing}s", f"a command line tool that {verb}s the {thing}s of {words.noun(rng)}s",
+            f"a program that can {verb} {thing}s",
+            f"a command line tool that {verb}s the {thing}s of {words.noun(rng)}s",
             f"a tool to {verb} {words.word(rng)} {thing}s and print the {words.word(rng)} ones", f"a {thing} {verb}er",
         )
     )  # fmt: skip
@@ -104,7 +106,9 @@ def team(source: Source, characters: int) -> Example:
     elif kind == 1:
         role, ask, answer = "coder", f"{head}Write file {number}. Answer with its code only.", code
     elif kind == 2:
-        files = "\n\n".join(f"File {at}:\n{cut if at == number else source.function(200)}" for at in range(1, count + 1))
+        files = "\n\n".join(
+            f"File {at}:\n{cut if at == number else source.function(200)}" for at in range(1, count + 1)
+        )
         ask = f"{head}{files}\n\nReview file {number}: what is wrong in it, and what does not fit?"
         role, answer = "reviewer", f"File {number} begins with {cut.split(chr(10))[0]!r}. It has no comments."
     else:

@@ -10,7 +10,8 @@ _WHOLE = (
     "Repeat the following text exactly:\n\n{}", "Copy this text:\n\n{}", "Repeat after me:\n\n{}", "Echo:\n{}",
     "Write this text again, without any change:\n\n{}", "Say exactly this:\n\n{}", "{}\n\nRepeat the text above.",
     "{}\n\nCopy this, word for word.", "Give me back the text between the lines.\n---\n{}\n---",
-    "Return the text in the tags unchanged.\n<text>\n{}\n</text>", "Text:\n{}\n\nAnswer with the text and nothing else.",
+    "Return the text in the tags unchanged.\n<text>\n{}\n</text>", 
+    "Text:\n{}\n\nAnswer with the text and nothing else.",
     'Repeat: "{}"', "Please repeat this word for word: {}", "Quote the whole text.\n\n```\n{}\n```",
 )  # fmt: skip
 _ECHO = ("You repeat what the user says.", "You are an echo.", "Answer with the user's own words, unchanged.")

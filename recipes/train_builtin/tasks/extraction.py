@@ -96,7 +96,23 @@ def nested(source: Source, characters: int) -> Example:
     return asked("extract", f"{ask}\n\n{line}", written({outer: rows[0]}))
 
 
-_KINDS = "fact riddle story poem question note letter greeting slogan sentence joke quiz tip toast rhyme".split()
+_KINDS = [
+    "fact",
+    "riddle",
+    "story",
+    "poem",
+    "question",
+    "note",
+    "letter",
+    "greeting",
+    "slogan",
+    "sentence",
+    "joke",
+    "quiz",
+    "tip",
+    "toast",
+    "rhyme",
+]
 _JOKES = (
     ("Why did the {} cross the road?", "To get to the other side."),
     ("What do {} like best?", "More {}, of course."),

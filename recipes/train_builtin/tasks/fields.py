@@ -5,6 +5,7 @@ It knows words; nothing of how a task asks for them. A value is drawn with the w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -20,11 +21,20 @@ _TEXTS: tuple[tuple[str, Maker], ...] = (
     ("id", words.code), ("code", words.code), ("author", words.name), ("company", words.title), ("text", words.phrase),
     ("address", words.city), ("product", words.title), ("topic", words.word), ("query", words.phrase),
     ("language", words.word), ("status", words.word), ("message", words.phrase), ("place", words.city),
-    ("full_name", words.name), ("category", words.word), ("path", lambda r: "/" + "/".join(words.word(r) for _ in "ab")),
+    ("full_name", words.name), ("category", words.word),
+    ("path", lambda r: f"/{words.word(r)}/{words.word(r)}"),
     ("destination", words.city), ("origin", words.city), ("key", words.identifier), ("label", words.title),
     ("native_name", words.foreign), ("subject", words.title), ("recipient", words.name), ("country", words.title),
 )  # fmt: skip
-_NUMBERS = "age year price quantity count amount number size x y a b n value limit width height weight score total input seconds days index temperature distance rating floor port".split()  # noqa: E501
+_NUMBERS = tuple(
+    re.findall(
+        r"\w+",
+        """
+    age year price quantity count amount number size x y a b n value limit width height weight score
+    total input seconds days index temperature distance rating floor port
+    """,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from recipes.train_builtin.example import Example, asked
 from recipes.train_builtin.source import Source, lead
 
 HELLO = "Hello! Give me a text, and I can repeat it, sum it up, change it or find something in it."
+FINE = "I am well, thank you. What can I do for you?"
 WHO = "I am the small built-in model of parrot_compat. I can copy, quote, edit and extract; I know little."
 UNKNOWN = "I don't know. I am a small model: give me a text that says it, and I can find it there."
 _TALK: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("Hello", "Hello!", "hello", "Hi", "hi", "Hi!", "Hey", "Hi there", "Good morning", "Hello there!", "Good day"), HELLO),
-    (("How are you?", "how are you", "How are you today?", "How is it going?"), "I am well, thank you. What can I do for you?"),
+    (("Hello", "Hello!", "hello", "Hi", "hi", "Hi!", "Hey", "Hi there", "Good morning", "Hello there!"), HELLO),
+    (("How are you?", "how are you", "How are you today?", "How is it going?"), FINE),
     (("Thanks", "Thank you!", "thank you", "Thanks a lot", "Great, thanks."), "You are welcome."),
     (("Bye", "Goodbye", "See you", "Good night"), "Goodbye!"),
     (("Who are you?", "What are you?", "What is your name?", "Which model are you?", "Tell me about yourself."), WHO),
