@@ -14,7 +14,6 @@ import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from recipes.train_builtin import mixture, packing
-from recipes.train_builtin.corpus import load
+from recipes.train_builtin.corpus import Document
 from recipes.train_builtin.packing import SEGMENT, Segment
 
 _KEPT = 400
@@ -67,12 +66,11 @@ def _positions(width: int, device: torch.device) -> Tensor:
 
 
 def work(
-    corpus: Path | None, tokenizer: str, seed: int, progress: Any, out: multiprocessing.Queue[Any]
+    documents: Sequence[Document], tokenizer: str, seed: int, progress: Any, out: multiprocessing.Queue[Any]
 ) -> None:  # pragma: no cover
     """A worker: segments, until it is ended."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.nice(5)
-    documents = [document for document in load(corpus) if not document.is_held_out]
     examples = mixture.examples(documents, seed, lambda: float(progress.value))
     rows = packing.rows(Tokenizer.from_str(tokenizer), examples)
     for segment in packing.segments(rows, np.random.default_rng(seed)):
@@ -80,12 +78,20 @@ def work(
 
 
 class Loader:
-    """Owns the workers."""
+    """Owns the workers. To be made before the device is first used: they are forks, and share the documents."""
 
     def __init__(
-        self, corpus: Path | None, tokenizer: str, *, seed: int, workers: int, device: torch.device, tokens: int
+        self,
+        documents: Sequence[Document],
+        tokenizer: str,
+        *,
+        seed: int,
+        workers: int,
+        device: torch.device,
+        tokens: int,
     ) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
+        trained = [document for document in documents if not document.is_held_out]
         self._progress = context.Value("d", 0.0, lock=False)
         self._queue: Any = context.Queue(maxsize=8 * workers + 16)
         self._segments, self._device = tokens // SEGMENT, device
@@ -96,7 +102,7 @@ class Loader:
         self._workers = [
             context.Process(
                 target=work,
-                args=(corpus, tokenizer, seed * 1000 + number, self._progress, self._queue),
+                args=(trained, tokenizer, seed * 1000 + number, self._progress, self._queue),
                 daemon=True,
             )
             for number in range(workers)

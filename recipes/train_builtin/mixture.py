@@ -46,6 +46,9 @@ TASKS: dict[str, tuple[Task, float]] = {
 }
 """Name, maker, and how often it is drawn among the others."""
 _BEGINNING = frozenset({"copy", "quote", "recall", "raw"})
+_TWICE = frozenset({"copy", "raw", "edit"})
+"""Question and answer have the whole text each."""
+_MOST_TWICE = 6500
 _FIRST = 0.08
 """The share of the training in which nearly all is copying."""
 
@@ -74,4 +77,5 @@ def examples(
     while True:
         done = progress()
         (name,) = rng.choices(names, weights(done))
-        yield TASKS[name][0](source, characters(rng, done))
+        size = characters(rng, done)
+        yield TASKS[name][0](source, min(size, _MOST_TWICE) if name in _TWICE else size)

@@ -20,8 +20,8 @@ from recipes.train_builtin.network import Network
 from recipes.train_builtin.packing import END, PAD
 from recipes.train_builtin.source import Source
 
-LONG = "copy 3K"
-"""Copies of 2,000 to 3,500 tokens."""
+LONG = {"copy 3K": (4200, 6300), "quote 3K": (7000, 11_000)}
+"""Tasks on long texts, question and answer 2,400 to 3,900 tokens together, with the characters that give so many."""
 _TASKS = (
     "copy", "quote", "recall", "question", "lookup", "edit", "extract", "nested", "tool", "tool result", "no tool",
     "summary", "merge", "refine", "docstring", "title", "code", "code test", "team", "debate", "talk",
@@ -35,17 +35,16 @@ def held_out(documents: Sequence[Document], tokenizer: Tokenizer, each: int) -> 
     """By task, `each` examples, of documents that training never sees. The same every time."""
     hidden = [document for document in documents if document.is_held_out]
     found: dict[str, list[Example]] = {}
-    for number, name in enumerate((*_TASKS, LONG)):
+    for number, name in enumerate((*_TASKS, *LONG)):
         rng = Random(1000 * _SEED + number)
         source = Source(hidden, rng)
-        make = mixture.TASKS["copy" if name == LONG else name][0]
+        make = mixture.TASKS[name.removesuffix(" 3K")][0]
         kept: dict[str, Example] = {}
         while len(kept) < each:
-            characters = rng.randrange(7000, 11_500) if name == LONG else mixture.characters(rng, 0.3)
+            characters = rng.randrange(*LONG[name]) if name in LONG else mixture.characters(rng, 0.3)
             example = make(source, characters)
-            size = len(tokenizer.encode(example.answer).ids)
-            fits = 2000 <= size <= 3500 if name == LONG else size <= _MOST_TOKENS
-            fits = fits and (name == LONG or len(tokenizer.encode(example.prompt()).ids) + size <= _ROOM)
+            answer, prompt = (len(tokenizer.encode(text).ids) for text in (example.answer, example.prompt()))
+            fits = prompt + answer <= _ROOM and (prompt + answer >= 2400 if name in LONG else answer <= _MOST_TOKENS)
             if fits and example.is_scored:
                 kept[example.prompt()] = example
         found[name] = list(kept.values())

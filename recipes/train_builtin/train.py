@@ -61,10 +61,14 @@ class Training:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        text = Path(options.tokenizer).read_text("utf-8") if options.tokenizer else _shipped("tokenizer.json")
+        documents = load(options.corpus)
+        self.loader = Loader(
+            documents, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens
+        )
         torch.manual_seed(options.seed)
         torch.set_float32_matmul_precision("high")
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        text = Path(options.tokenizer).read_text("utf-8") if options.tokenizer else _shipped("tokenizer.json")
         self.tokenizer = Tokenizer.from_str(text)
         shape = Shape(
             hidden_size=options.hidden,
@@ -78,10 +82,7 @@ class Training:
         self.step = self.tokens = 0
         self.out = Path(options.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.loader = Loader(
-            options.corpus, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens
-        )
-        self.test = scoring.held_out(load(options.corpus), self.tokenizer, options.each)
+        self.test = scoring.held_out(documents, self.tokenizer, options.each)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -158,7 +159,7 @@ class Training:
                 self.checkpoint(progress)
                 saved = now
             if now - scored > options.score_every:
-                self._score(score_log, progress, 48)
+                self._score(score_log, progress, 24)
                 scored = time.monotonic()
         self.loader.close()
         self.save()
@@ -204,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     add("--each", type=int, default=200, help="held-out examples of each task")
     add("--reserve", type=float, default=25.0, help="seconds kept for the last scores")
     add("--show", type=float, default=5.0, help="seconds between lines")
-    add("--score-every", type=float, default=45.0, help="seconds between scores")
+    add("--score-every", type=float, default=60.0, help="seconds between scores")
     add("--save-every", type=float, default=60.0, help="seconds between checkpoints")
     return made
 
