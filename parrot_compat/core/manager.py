@@ -53,6 +53,8 @@ class ModelCard:
     context_tokens: int
     engines: tuple[str, ...]
     """Empty while its engines are being started again."""
+    obeys_formats: bool
+    """Every engine of it holds answers to the form that is asked for: JSON of a schema, calls of tools."""
 
 
 class Manager:
@@ -110,7 +112,9 @@ class Manager:
             infos = self.fleet.infos(model)
             engines = tuple(member.info.name for member in self.fleet.serving(model))
             context_tokens = max(info.context_tokens for info in infos)
-            cards.append(ModelCard(name=model, context_tokens=context_tokens, engines=engines))
+            obeys = all(info.obeys_formats for info in infos)
+            card = ModelCard(name=model, context_tokens=context_tokens, engines=engines, obeys_formats=obeys)
+            cards.append(card)
         return tuple(cards)
 
     def tokenizer(self, model: str | None = None) -> Tokenizer | None:

@@ -5,13 +5,17 @@ from parrot_compat.integrations.plans.switches import planning
 
 from .chat_model import ChatParrot
 from .compile import CompiledRunnable, compile
+from .completion import ParrotCompletion
 from .copying import copy_only
+from .embeddings import ParrotEmbeddings
 from .planner import listen, records, stats
 
 __all__ = [
     "CallRecord",
     "ChatParrot",
     "CompiledRunnable",
+    "ParrotCompletion",
+    "ParrotEmbeddings",
     "PlanRecord",
     "Stats",
     "compile",

@@ -1,4 +1,4 @@
-"""What `ChatOpenAI(...)` is constructed with, as the fields of `ChatParrot`.
+"""What LangChain's OpenAI classes are constructed with, as the fields of ours.
 
 It knows names only. The invariant: an argument is used, sent to the server, warned about or refused; none is
 dropped in silence.
@@ -38,6 +38,12 @@ REQUEST_PARAMETERS = {
 }
 
 NO_EFFECT = {
+    "batch_size": "all prompts of a batch go to the server together",
+    "check_embedding_ctx_length": "texts are sent as they are, and one that is too long is an error",
+    "embedding_ctx_length": "texts are sent as they are, and one that is too long is an error",
+    "show_progress_bar": "there is none",
+    "skip_empty": "texts are sent as they are",
+    "tiktoken_enabled": "texts are sent as they are",
     "disabled_params": "every parameter that is set is sent",
     "include_response_headers": "response metadata has no headers",
     "tiktoken_model_name": "tokens are counted by the server, with the model's own tokenizer",
@@ -46,13 +52,13 @@ NO_EFFECT = {
 }
 
 REFUSED = {
-    "http_async_client": "connections are made by ChatParrot; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
-    "http_client": "connections are made by ChatParrot; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
+    "http_async_client": "connections are made here; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
+    "http_client": "connections are made here; HTTPS_PROXY and SSL_CERT_FILE are obeyed",
     "openai_proxy": "set HTTPS_PROXY instead",
 }
 
 
-def field_arguments(given: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
+def field_arguments(given: Mapping[str, Any], fields: set[str], owner: str) -> dict[str, Any]:
     """Arguments under the names of `fields`; what is none of them goes into `model_kwargs`, and so into the request."""
     arguments: dict[str, Any] = {}
     request = dict(given.get("model_kwargs") or {})
@@ -65,13 +71,13 @@ def field_arguments(given: Mapping[str, Any], fields: set[str]) -> dict[str, Any
         elif value is None:
             continue
         elif name in REFUSED:
-            raise ValueError(f"ChatParrot does not take {name!r}: {REFUSED[name]}")
+            raise ValueError(f"{owner} does not take {name!r}: {REFUSED[name]}")
         elif name in NO_EFFECT:
-            warnings.warn(f"{name!r} has no effect on ChatParrot: {NO_EFFECT[name]}", stacklevel=2)
+            warnings.warn(f"{name!r} has no effect on {owner}: {NO_EFFECT[name]}", stacklevel=2)
         else:
             if name not in REQUEST_PARAMETERS:
                 warnings.warn(
-                    f"{name!r} is not an argument of ChatParrot and is sent with every request; "
+                    f"{name!r} is not an argument of {owner} and is sent with every request; "
                     f"put it into model_kwargs if that is meant",
                     stacklevel=2,
                 )

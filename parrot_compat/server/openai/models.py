@@ -42,4 +42,5 @@ def _model(name: str, card: ModelCard, created: int) -> dict[str, Any]:
         "owned_by": "parrot_compat",
         # an upstream need not say
         "max_model_len": card.context_tokens if card.context_tokens < sys.maxsize else None,
+        "capabilities": {"structured_output": card.obeys_formats, "tool_calling": card.obeys_formats},
     }

@@ -273,6 +273,15 @@ def test_the_profile_is_asked_of_the_server_when_it_is_read_and_once(other: Othe
     assert llm.profile["max_input_tokens"] == 4096 and len(other.requests) == asked
 
 
+def test_the_profile_says_what_agents_choose_by_where_the_server_tells(other: OtherServer) -> None:
+    card = {"id": "m", "object": "model", "created": 0, "owned_by": "x", "max_model_len": 4096}
+    can = {"structured_output": True, "tool_calling": False}
+    other.answer = lambda request: Reply({"object": "list", "data": [{**card, "capabilities": can}]})
+    profile = ChatParrot(base_url=other.url).profile
+    assert profile is not None
+    assert (profile["structured_output"], profile["tool_calling"], profile["tool_choice"]) == (True, False, False)
+
+
 def test_a_profile_that_is_given_is_kept(other: OtherServer) -> None:
     assert ChatParrot(base_url=other.url, profile={"max_input_tokens": 9}).profile == {"max_input_tokens": 9}
     assert other.requests == []
