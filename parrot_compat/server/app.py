@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parrot_compat import __version__
@@ -28,19 +27,15 @@ from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import ToolStyle
 
 from .auth import Auth, Keys
+from .describing import describe
 from .errors import Problem, problem_of
-from .limits import Limits, Schema
-from .openai import chat, completions, models, tokenize
-from .openai.chat_schema import ChatRequest
-from .openai.completions_schema import CompletionRequest
+from .limits import Limits
+from .metrics import Metrics
+from .metrics import router as metrics_router
+from .openai import chat, completions, embeddings, models, tokenize
 from .openai.serving import Serving, send_json
-from .openai.tokenize_schema import DetokenizeRequest, TokenizeRequest
 from .parrot import calls, capabilities, graphs, sessions, variables
-from .parrot.calls_schema import CallsRequest
 from .parrot.directory import Directory
-from .parrot.graphs_schema import CloseRequest, GraphRequest
-from .parrot.sessions import CancelRequest, SessionRequest
-from .parrot.variables import TextRequest, VariableRequest
 
 __all__ = ["Edge", "create_app"]
 
@@ -77,17 +72,27 @@ def create_app(
     )
     app.include_router(chat.router(serving))
     app.include_router(completions.router(serving))
+    app.include_router(embeddings.router(serving))
     app.include_router(models.router(serving, created=int(time.time())))
     app.include_router(tokenize.router(serving))
     app.include_router(capabilities.router())
     for endpoints in (sessions, calls, variables, graphs):
         app.include_router(endpoints.router(serving))
+    metrics = Metrics(manager)
+    app.include_router(metrics_router(metrics))
     _add_probes(app, manager)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ParrotError, _on_error)
     app.add_middleware(Auth, keys=keys or Keys())
-    app.add_middleware(Edge)  # added last, so outermost: refusals have a request id too
-    _describe_bodies(app)
+    app.add_middleware(Edge, metrics=metrics)  # added last, so outermost: refusals have a request id too
+    has_keys = bool(keys)
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app, has_keys=has_keys)
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
     return app
 
 
@@ -124,8 +129,17 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         message, code = f"there is no {request.method} {request.url.path[:200]} here", "unknown_url"
     elif error.status_code == 405:
         message, code = f"{request.url.path[:200]} does not take {request.method}", "method_not_allowed"
-    headers = {name: value for name, value in (error.headers or {}).items()}
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (allowed := _allowed(request)):
+        headers = {"allow": allowed}
     return _response(Problem(status=error.status_code, message=message, code=code, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """Methods that are described for this path; starlette itself names those of the first route that has it."""
+    paths: dict[str, Any] = request.app.openapi()["paths"]
+    here = [methods for path, methods in paths.items() if compile_path(path)[0].fullmatch(request.url.path)]
+    return ", ".join(sorted({method.upper() for methods in here for method in methods}))
 
 
 def _response(problem: Problem) -> Response:
@@ -141,8 +155,9 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 class Edge:
     """ASGI middleware: request id, time taken, and the answer to errors that nobody else has answered."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -161,6 +176,8 @@ class Edge:
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - begun) * 1000))
                 headers["openai-version"] = "2020-10-01"
                 headers["x-parrot-version"] = __version__
+                if self._metrics is not None:
+                    self._metrics.answered(getattr(scope.get("route"), "path", "none"), message["status"])
             await send(message)
 
         try:
@@ -170,40 +187,3 @@ class Edge:
                 raise  # uvicorn logs it and cuts the connection, which is all that can still be said
             log.exception("%s %s failed inside (request %s)", scope["method"], scope["path"], request_id)
             await _response(problem_of(error))(scope, receive, send_marked)
-
-
-# ---- /openapi.json -----------------------------------------------------------------------------------
-
-_SESSION = "/v1/parrot/sessions/{session}"
-_BODIES: dict[tuple[str, str], type[Schema]] = {
-    ("post", "/v1/chat/completions"): ChatRequest,
-    ("post", "/v1/completions"): CompletionRequest,
-    ("post", "/tokenize"): TokenizeRequest,
-    ("post", "/detokenize"): DetokenizeRequest,
-    ("post", "/v1/parrot/sessions"): SessionRequest,
-    ("post", f"{_SESSION}/cancel"): CancelRequest,
-    ("post", f"{_SESSION}/calls"): CallsRequest,
-    ("post", f"{_SESSION}/variables"): VariableRequest,
-    ("put", f"{_SESSION}/variables/{{variable}}"): TextRequest,
-    ("post", "/v1/parrot/graphs"): GraphRequest,
-    ("post", "/v1/parrot/graphs/{graph}/close"): CloseRequest,
-}
-
-
-def _describe_bodies(app: FastAPI) -> None:
-    """Bodies are read by `read_body`, within limits, so FastAPI has to be told what is in them."""
-
-    def describe() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            template = "#/components/schemas/{model}"
-            inputs = [(model, "validation") for model in _BODIES.values()]
-            _, definitions = models_json_schema(inputs, ref_template=template)  # type: ignore[arg-type]
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-            for (method, path), model in _BODIES.items():
-                content = {"application/json": {"schema": {"$ref": template.format(model=model.__name__)}}}
-                schema["paths"][path][method]["requestBody"] = {"required": True, "content": content}
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = describe  # type: ignore[method-assign]

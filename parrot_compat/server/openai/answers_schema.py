@@ -1,0 +1,271 @@
+"""What OpenAI's endpoints and the probes answer, for /openapi.json and for tests: the endpoints write these by hand.
+
+They know nothing of how answers come about. The invariant: an answer has no field that is not described here, and a
+field that has no default is always there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "AlternativeToken",
+    "Answered",
+    "CachedTokens",
+    "CallDelta",
+    "CalledFunction",
+    "ChatChoice",
+    "ChatChunkChoice",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatDelta",
+    "ChatLogprobs",
+    "ChatMessageAnswer",
+    "ChatToken",
+    "CompletionUsage",
+    "Detokenized",
+    "Embedding",
+    "EmbeddingList",
+    "EmbeddingUsage",
+    "ErrorAnswer",
+    "ErrorObject",
+    "Health",
+    "MadeCall",
+    "ModelDescription",
+    "ModelList",
+    "Receipt",
+    "TextChoice",
+    "TextCompletion",
+    "TokenLogprobLists",
+    "Tokenized",
+    "Version",
+]
+
+
+class Answered(BaseModel):
+    """Root of every answer."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+
+
+class ErrorObject(Answered):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(Answered):
+    """Of every answer that is no success."""
+
+    error: ErrorObject
+
+
+# ---- what completions share ----------------------------------------------------------------------------
+
+
+class CachedTokens(Answered):
+    cached_tokens: int
+
+
+class CompletionUsage(Answered):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Receipt(Answered):
+    """What became of the request's `parrot` object."""
+
+    session: str
+    call: str
+    claimed: bool | None = Field(default=None)
+    reason: str | None = None
+    hints: dict[str, Literal["applied", "clipped", "ignored"]]
+    cached_tokens: int
+    queue_ms: float
+    objective: str
+
+
+# ---- chat ----------------------------------------------------------------------------------------------
+
+
+class AlternativeToken(Answered):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatToken(AlternativeToken):
+    top_logprobs: list[AlternativeToken]
+
+
+class ChatLogprobs(Answered):
+    content: list[ChatToken]
+    refusal: None
+
+
+class CalledFunction(Answered):
+    name: str
+    arguments: str
+
+
+class MadeCall(Answered):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ChatMessageAnswer(Answered):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    reasoning_content: str | None = None
+    tool_calls: list[MadeCall] | None = None
+
+
+class ChatChoice(Answered):
+    index: int
+    message: ChatMessageAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    token_ids: list[int] | None = None
+
+
+class ChatCompletion(Answered):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    prompt_token_ids: list[int] | None = None
+    usage: CompletionUsage
+    service_tier: Literal["default", "flex", "priority"] | None = None
+    parrot: Receipt | None = None
+
+
+class CallDelta(MadeCall):
+    index: int
+
+
+class ChatDelta(Answered):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+
+
+class ChatChunkChoice(Answered):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    token_ids: list[int] | None = None
+
+
+class ChatCompletionChunk(Answered):
+    """Each event of a stream, but for the last, which is `[DONE]`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    prompt_token_ids: list[int] | None = None
+    usage: CompletionUsage | None = None
+    service_tier: Literal["default", "flex", "priority"] | None = None
+    parrot: Receipt | None = None
+
+
+# ---- texts -----------------------------------------------------------------------------------------------
+
+
+class TokenLogprobLists(Answered):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(Answered):
+    index: int
+    text: str
+    logprobs: TokenLogprobLists | None
+    finish_reason: Literal["stop", "length"] | None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] | None = None
+
+
+class TextCompletion(Answered):
+    """Whole, or each event of a stream but for the last, which is `[DONE]`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | None = None
+    parrot: Receipt | None = None
+
+
+# ---- the others ------------------------------------------------------------------------------------------
+
+
+class Embedding(Answered):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Answered):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Answered):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ModelDescription(Answered):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int | None
+
+
+class ModelList(Answered):
+    object: Literal["list"]
+    data: list[ModelDescription]
+
+
+class Tokenized(Answered):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class Detokenized(Answered):
+    prompt: str
+
+
+class Health(Answered):
+    status: Literal["ok", "no engine"]
+    models: list[str]
+
+
+class Version(Answered):
+    version: str

@@ -1,0 +1,55 @@
+"""POST /v1/embeddings: texts in, a vector of length 1 for each of them out.
+
+It knows nothing of how a text becomes a vector. The invariant: vector `i` is that of input `i`.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import read_body
+from parrot_compat.server.sse import while_connected
+
+from .embeddings_schema import EmbeddingRequest
+from .serving import Serving, send_json, tenant_of
+
+__all__ = ["router"]
+
+
+def router(serving: Serving) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post("/v1/embeddings", summary="Turn texts into vectors", tags=["OpenAI"])
+    async def create_embedding(request: Request) -> Response:
+        body = await read_body(request, EmbeddingRequest, serving.limits)
+        hints = Hints()
+        hints.ignored(*body.ignored())
+        contents, card = body.contents(), serving.card(body.model)
+        work = serving.manager.embed(
+            contents, model=card.name, tenant=tenant_of(request), pooling=body.pooling, dimensions=body.dimensions
+        )
+        embedded = await while_connected(request.receive, work)
+        written = _base64 if body.encoding_format == "base64" else list
+        vectors = [
+            {"object": "embedding", "index": index, "embedding": written(vector)}
+            for index, vector in enumerate(embedded.vectors)
+        ]
+        usage = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
+        data: dict[str, Any] = {"object": "list", "data": vectors, "model": body.model or card.name, "usage": usage}
+        return send_json(data, hints.headers())
+
+    return routes
+
+
+def _base64(vector: array[float]) -> str:
+    """Little-endian float32, as OpenAI writes it."""
+    if sys.byteorder == "big":
+        vector = array("f", vector)
+        vector.byteswap()
+    return base64.b64encode(vector.tobytes()).decode()
