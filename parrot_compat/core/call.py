@@ -79,6 +79,8 @@ class Sampling:
     """(token, what is added to its logit), each token once, in ascending order."""
     logprobs: int | None = None
     """Tell the log probability of each drawn token, and of this many of the likeliest ones; `None`: tell nothing."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt but the first; then all of it is computed, whatever is in a cache."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are not part of it."""
@@ -107,6 +109,7 @@ class Sampling:
             frequency_penalty=float(self.frequency_penalty),
             logit_bias=self.logit_bias,
             logprobs=self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
             seed=self.seed if self.seed is not None else seed,
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
@@ -131,6 +134,7 @@ class ResolvedSampling:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -147,8 +151,8 @@ class ResolvedSampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """A drawn token's natural log probability, by the model's logits as they are: before bias, penalties, temperature
-    and filters. -inf is possible."""
+    """A token's natural log probability where it stands, by the model's logits as they are: before bias, penalties,
+    temperature and filters. -inf is possible."""
 
     token: int
     logprob: float

@@ -135,6 +135,8 @@ class Chunk:
     """What comes before the answer, where it is told apart: by a text engine, else by `reading.Reader`."""
     calls: tuple[ToolCall, ...] = ()
     """Calls of tools that are whole now, told apart likewise."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """On the first chunk, where the sampling asked for them: one for each token of the prompt but the first."""
 
 
 Pooling = Literal["mean", "last"]

@@ -32,6 +32,7 @@ class TaskResult:
     first_token_s: float
     finished_s: float
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
 
@@ -42,6 +43,7 @@ class TaskResult:
             text="".join(chunk.text for chunk in chunks),
             tokens=tuple(token for chunk in chunks for token in chunk.tokens),
             logprobs=tuple(item for chunk in chunks for item in chunk.logprobs),
+            prompt_logprobs=tuple(item for chunk in chunks for item in chunk.prompt_logprobs),
             reasoning="".join(chunk.reasoning for chunk in chunks),
             calls=tuple(call for chunk in chunks for call in chunk.calls),
             **facts,

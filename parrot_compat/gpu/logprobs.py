@@ -1,6 +1,6 @@
-"""Log probabilities of drawn tokens, from the logits as the model gave them (vLLM's default, `raw_logprobs`).
+"""Log probabilities of tokens, from the logits as the model gave them (vLLM's default, `raw_logprobs`).
 
-It knows nothing of how the tokens were drawn.
+It knows nothing of how tokens are drawn.
 
 The invariant: what a row is told depends on its own logits only, and rows that did not ask cost nothing.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from parrot_compat.core.call import MOST_LOGPROBS, TokenLogprobs
 from parrot_compat.gpu.batch import Draw, Drawn
 
-__all__ = ["with_logprobs"]
+__all__ = ["told_logprobs", "with_logprobs"]
 
 
 def with_logprobs(tokens: Sequence[int], logits: Tensor, draws: Sequence[Draw]) -> Sequence[Drawn]:
@@ -24,15 +24,22 @@ def with_logprobs(tokens: Sequence[int], logits: Tensor, draws: Sequence[Draw]) 
     if not asking:
         return tokens
     rows = logits if len(asking) == len(draws) else logits[torch.tensor(asking, device=logits.device)]
-    logprobs = rows.float().log_softmax(dim=-1)
-    drawn = torch.tensor([[tokens[row]] for row in asking], device=logits.device)
-    own = logprobs.gather(-1, drawn).squeeze(-1).tolist()
+    tops = [draws[row].sampling.logprobs or 0 for row in asking]
+    told: list[Drawn] = list(tokens)
+    for row, item in zip(asking, told_logprobs([tokens[row] for row in asking], rows, tops), strict=True):
+        told[row] = item
+    return told
+
+
+def told_logprobs(tokens: Sequence[int], logits: Tensor, tops: Sequence[int]) -> list[TokenLogprobs]:
+    """Of each row of `logits` its token's, and as many of the likeliest as `tops` says."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    which = torch.tensor(tokens, device=logits.device)[:, None]
+    own = logprobs.gather(-1, which).squeeze(-1).tolist()
     # Always as many as anybody may ask for: which of equals come first must not depend on the other rows.
     largest = logprobs.topk(min(MOST_LOGPROBS, logprobs.shape[-1]), dim=-1)
     values, ids = largest.values.tolist(), largest.indices.tolist()
-    told: list[Drawn] = list(tokens)
-    for place, row in enumerate(asking):
-        most = draws[row].sampling.logprobs
-        top = tuple(zip(ids[place][:most], values[place][:most], strict=True))
-        told[row] = TokenLogprobs(tokens[row], own[place], top)
-    return told
+    return [
+        TokenLogprobs(token, own[row], tuple(zip(ids[row][:most], values[row][:most], strict=True)))
+        for row, (token, most) in enumerate(zip(tokens, tops, strict=True))
+    ]

@@ -28,6 +28,7 @@ def check_sampling(sampling: ResolvedSampling, vocabulary: int) -> None:
     _within("presence_penalty", sampling.presence_penalty, *PENALTIES)
     _within("frequency_penalty", sampling.frequency_penalty, *PENALTIES)
     _within("logprobs", sampling.logprobs or 0, 0, MOST_LOGPROBS)
+    _within("prompt_logprobs", sampling.prompt_logprobs or 0, 0, MOST_LOGPROBS)
     for token, bias in sampling.logit_bias:
         _within("logit_bias", bias, *LOGIT_BIASES)
         if not 0 <= token < vocabulary:

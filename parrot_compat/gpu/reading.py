@@ -1,7 +1,7 @@
 """What somebody wants to know of the tokens that a row computes, and the answer.
 
 They know nothing of tensors, sequences or scheduling. A text computed in several chunks is read in as many parts, whose
-sums add up.
+sums add up and whose lists follow each other.
 """
 
 from __future__ import annotations
@@ -14,14 +14,27 @@ import numpy.typing as npt
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.core.engine import Pooling
 
-__all__ = ["Read", "Reading"]
+__all__ = ["Pool", "Read", "Reading", "Score"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """Asked of one row of one step."""
+class Pool:
+    """The states of the row's tokens, for a vector."""
 
     pooling: Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How likely the tokens were that follow in the prompt."""
+
+    targets: tuple[int, ...]
+    """What follows the row's tokens, in order; one less where nothing follows the last."""
+    top: int
+    """How many of the likeliest tokens are told with each."""
+
+
+Reading = Pool | Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +44,5 @@ class Read:
     drawn: int | TokenLogprobs | None = None
     states: npt.NDArray[np.float64] | None = None
     """[hidden]: the sum of the states of the row's tokens ("mean"), or the last token's state ("last")."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One for each target."""

@@ -7,6 +7,7 @@ The invariant: what a row draws depends on its tokens, its draw and nothing else
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 
 import torch
 
@@ -21,9 +22,9 @@ from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
-from parrot_compat.gpu.reading import Read
+from parrot_compat.gpu.reading import Pool, Read, Score
 from parrot_compat.gpu.sampler import sample
-from parrot_compat.gpu.states import read_states
+from parrot_compat.gpu.states import read_scores, read_states
 
 __all__ = ["ModelRunner"]
 
@@ -60,20 +61,34 @@ class ModelRunner:
         if not rows:
             return []
         self._check_tokens(rows)
-        if any(row.reading is not None for row in rows):
-            return self._run_with_readings(rows)
-        return self._run(rows)
+        # Rows that are read are forward passes of their own, so that decoding has the shapes it always has.
+        answers: list[Drawn | Read | None] = [None] * len(rows)
+        for kind, compute in ((NoneType, self._run), (Pool, self._pool), (Score, self._score)):
+            chosen = [number for number, row in enumerate(rows) if isinstance(row.reading, kind)]
+            for number, answer in zip(chosen, compute([rows[number] for number in chosen]), strict=True):
+                answers[number] = answer
+        return answers
 
-    def _run_with_readings(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
-        """Rows that are read are a forward pass of their own, so that decoding has the shapes it always has."""
-        asked = [row for row in rows if row.reading is not None]
-        with torch.inference_mode():
-            batch = Batch.build(asked, self.config.page_size, self.device, self._sharing)
-            reads = iter(read_states(self._decoder.states(batch, self._storage), asked))
-        others = iter(self._run([row for row in rows if row.reading is None]))
-        return [next(others if row.reading is None else reads) for row in rows]
+    @torch.inference_mode()
+    def _pool(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
+        if not rows:
+            return []
+        batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
+        return read_states(self._decoder.states(batch, self._storage), rows)
 
-    def _run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
+    @torch.inference_mode()
+    def _score(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
+        if not rows:
+            return []
+        batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
+        scores, behind = read_scores(self._decoder.all_logits(batch, self._storage), rows)
+        drawn: list[Drawn | None] = [None] * len(rows)
+        for row, draw in zip(batch.drawn, batch.draws, strict=True):
+            logits = behind[row][None]
+            [drawn[row]] = with_logprobs(sample(logits, [draw], self.config.eos_token_ids), logits, [draw])
+        return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
+
+    def _run(self, rows: Sequence[BatchRow]) -> Sequence[Drawn | None]:
         if not rows:
             return []
         with torch.inference_mode():
@@ -83,7 +98,7 @@ class ModelRunner:
             if logits is not None:
                 tokens = sample(logits, batch.draws, self.config.eos_token_ids)
                 drawn = with_logprobs(tokens, logits, batch.draws)
-        answers: list[Drawn | Read | None] = [None] * len(rows)
+        answers: list[Drawn | None] = [None] * len(rows)
         for row, token in zip(batch.drawn, drawn, strict=True):
             answers[row] = token
         return answers

@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Gene
 from .batch import Draw, Drawn
 from .history import History
 from .kv.contexts import Context
-from .reading import Read, Reading
+from .reading import Pool, Read, Reading, Score
 from .step import SequenceView
 
 __all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
@@ -79,6 +80,7 @@ class Sequence:
         self._form: Form | None = None
         self._pooling: Pooling | None = None
         self._states: npt.NDArray[np.float64] | None = None
+        self._scores: list[TokenLogprobs] = []
 
     def will_pool(self, pooling: Pooling) -> None:
         """Make one vector of the text. Only an Embed does."""
@@ -134,9 +136,12 @@ class Sequence:
 
     def reading_after(self, computed: int) -> Reading | None:
         """What is to be known of the tokens up to `computed`, those that are computed next."""
+        if isinstance(self.verb, Generate) and self.verb.sampling.prompt_logprobs is not None and not self.drawn:
+            following = slice(self.context.computed + 1, min(computed + 1, self.prompt_tokens))
+            return Score(targets=tuple(self.context.tokens[following]), top=self.verb.sampling.prompt_logprobs)
         if self._pooling is None or (self._pooling == "last" and computed < len(self.context.tokens)):
             return None
-        return Reading(pooling=self._pooling)
+        return Pool(pooling=self._pooling)
 
     # ---- answers -----------------------------------------------------------------------------------
 
@@ -148,18 +153,21 @@ class Sequence:
         found = min(self.context.computed, self.prompt_tokens)
         self._found_tokens = found if self._found_tokens is None else min(self._found_tokens, found)
         self._states = None
+        if not self.drawn:  # else they were handed out with the first
+            self._scores = []
 
     def take_read(self, read: Read) -> None:
         """What was read of the tokens just computed."""
-        assert read.states is not None
-        self._states = read.states if self._states is None else self._states + read.states
+        if read.states is not None:
+            self._states = read.states if self._states is None else self._states + read.states
+        self._scores += read.logprobs
 
     def ended(self) -> Filled | Chunk | Embedded | None:
         """The last answer of a verb that has nothing to draw, once all is computed."""
         if self._max_tokens or not self.is_computed:
             return None
         if isinstance(self.verb, Generate):  # max_tokens = 0: the prompt was all
-            return Chunk(finish=Finish.LENGTH, usage=self._usage())
+            return Chunk(finish=Finish.LENGTH, usage=self._usage(), prompt_logprobs=self._take_scores())
         if isinstance(self.verb, Embed):
             assert self._states is not None
             vector = as_vector(self._states, self.verb.dimensions)
@@ -176,11 +184,15 @@ class Sequence:
         self.drawn.append(token)
         text = "" if is_end else self._text.push((token,))
         is_end = is_end or (self._form is not None and self._form.is_complete)
+        chunk = Chunk(text=text, tokens=(token,), logprobs=logprobs, prompt_logprobs=self._take_scores())
         if not (is_end or self._text.stopped or len(self.drawn) == self._max_tokens):
-            return Chunk(text=text, tokens=(token,), logprobs=logprobs)
-        text += self._text.flush()
+            return chunk
         finish = Finish.STOP if is_end or self._text.stopped else Finish.LENGTH
-        return Chunk(text=text, tokens=(token,), finish=finish, usage=self._usage(), logprobs=logprobs)
+        return replace(chunk, text=text + self._text.flush(), finish=finish, usage=self._usage())
+
+    def _take_scores(self) -> tuple[TokenLogprobs, ...]:
+        scores, self._scores = tuple(self._scores), []
+        return scores
 
     def _formed(self, drawn: Drawn, form: Form) -> Drawn:
         """What was drawn, or what has to come in its place for the text to be whole within its tokens."""

@@ -177,14 +177,15 @@ class Work:
             held = len(holder.tokens)
         ids = checked_ids(self._config, verb, held)
         form = self._form(verb) if isinstance(verb, Generate) else None
-        keep_last = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
+        draws = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
+        is_read = isinstance(verb, Generate) and verb.sampling.prompt_logprobs is not None
         if not made:
             context = self.contexts.get(verb.context)
         elif verb.parent is not None:
             context = self.contexts.fork(verb.context, verb.parent)
         else:
             context = self.contexts.open(verb.context, verb.scope.namespace)
-        self.contexts.extend(context, ids, keep_last=keep_last)
+        self.contexts.extend(context, ids, keep_last=draws, is_read=is_read)
         due = due_s(self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
         sequence = Sequence(id, verb, context, base=held, made_context=made, due_s=due)
         if isinstance(verb, Generate):
@@ -197,9 +198,8 @@ class Work:
         """In a context of its own, which goes when the vector is there."""
         ids = checked_ids(self._config, embed, 0)
         pooling = embed.pooling or self._config.pooling
-        context = self.contexts.open(
-            _own_context(id), embed.scope.namespace, ids, keep_last=True, is_read=pooling == "mean"
-        )
+        context = self.contexts.open(_own_context(id), embed.scope.namespace)
+        self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean")
         due = due_s(self._clock(), embed.scope.slack_s, is_fill=False)
         sequence = Sequence(id, embed, context, base=0, made_context=True, due_s=due)
         sequence.will_pool(pooling)

@@ -148,7 +148,8 @@ BAD_TEXT: dict[str, tuple[dict[str, Any], str]] = {
     "a suffix": ({"suffix": "end"}, "suffix"),
     "the best of many": ({"best_of": 3}, "best_of"),
     "more logprobs than there may be": ({"logprobs": 6}, "logprobs"),
-    "logprobs of an echo": ({"logprobs": 0, "echo": True}, "logprobs"),
+    "prompt logprobs in a stream": ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
+    "nothing to draw and nothing to say": ({"max_tokens": 0}, "max_tokens"),
     "a bias below minus 100": ({"logit_bias": {"5": -101}}, "logit_bias.5"),
 }
 

@@ -131,3 +131,46 @@ async def test_a_bias_on_a_token_that_the_model_has_not_is_refused_before_the_fi
     with pytest.raises(openai.BadRequestError) as caught:
         await client.chat.completions.create(model=MODEL, messages=CHAT, stream=stream, logit_bias={"1999999999": 1})
     assert caught.value.param == "logit_bias"
+
+
+async def test_an_echoed_prompt_tells_its_own_tokens_before_what_was_drawn(server: Live) -> None:
+    """The first token has none: null, as OpenAI answers, which its SDK's own types do not foresee."""
+    asked = dict(prompt="snow", logprobs=2, echo=True, max_tokens=3)
+    whole = await send(server, "POST", "/v1/completions", {**asked, "n": 2})
+    for choice in whole.json()["choices"]:
+        assert choice["text"] == "snow" + SNOW
+        assert choice["logprobs"] == {
+            "tokens": list("snow" + SNOW),
+            "token_logprobs": [None, *[0.0] * 6],
+            "top_logprobs": [None, *({character: 0.0} for character in "now" + SNOW)],
+            "text_offset": list(range(7)),
+        }
+    streamed = events_of(await send(server, "POST", "/v1/completions", {**asked, "stream": True}))
+    pieces = [chunk["choices"][0]["logprobs"] for chunk in streamed]
+    together = {name: [item for piece in pieces for item in piece[name]] for name in pieces[0]}
+    assert together == whole.json()["choices"][0]["logprobs"]
+    assert "".join(chunk["choices"][0]["text"] for chunk in streamed) == "snow" + SNOW
+
+
+async def test_with_echo_nothing_need_be_drawn(server: Live, client: openai.AsyncOpenAI) -> None:
+    asked = dict(prompt="snow", logprobs=0, echo=True, max_tokens=0)
+    answer = (await send(server, "POST", "/v1/completions", asked)).json()
+    (choice,) = answer["choices"]
+    assert choice["text"] == "snow" and choice["finish_reason"] == "length"
+    assert choice["logprobs"]["token_logprobs"] == [None, 0.0, 0.0, 0.0]
+    assert answer["usage"]["completion_tokens"] == 0
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.completions.create(model=MODEL, prompt="snow", max_tokens=0)
+    assert caught.value.param == "max_tokens"
+
+
+async def test_prompt_logprobs_are_told_by_token_id_as_vllm_does(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(
+        model=MODEL, prompt="snow", max_tokens=3, extra_body={"prompt_logprobs": 1}
+    )
+    told = answer.choices[0].model_extra["prompt_logprobs"]  # type: ignore[index]
+    assert told[0] is None and answer.choices[0].logprobs is None
+    assert told[1:] == [{str(ord(c)): {"logprob": 0.0, "rank": 1, "decoded_token": c}} for c in "now"]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.completions.create(model=MODEL, prompt="snow", stream=True, extra_body={"prompt_logprobs": 1})
+    assert caught.value.param == "prompt_logprobs"

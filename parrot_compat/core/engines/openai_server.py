@@ -119,7 +119,7 @@ class OpenAIServerEngine:
 
     async def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
         self._must_be_open()
-        if generate.sampling.logprobs is not None:
+        if generate.sampling.logprobs is not None or generate.sampling.prompt_logprobs is not None:
             raise BadPrompt("logprobs are told by token ids, which another server does not give", param="logprobs")
         self._running += 1
         stream: Any = None

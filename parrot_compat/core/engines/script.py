@@ -7,13 +7,13 @@ The invariant: same script, prompt, sampling and room, same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..call import Finish, ResolvedSampling
+from ..call import Finish, ResolvedSampling, TokenLogprobs
 from ..errors import EngineError
 
-__all__ = ["Answer", "Script", "answer"]
+__all__ = ["Answer", "Script", "answer", "certain"]
 
 Script = Callable[[str], str] | Mapping[str, str]
 """From the text of a prompt to the answer. A mapping answers with the value of the longest key found in the prompt."""
@@ -41,6 +41,11 @@ def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -
         if end < drawn or finish is Finish.LENGTH:
             drawn, kept, finish = end, end - length, Finish.STOP
     return Answer(ids=tuple(map(ord, text[:kept])), drawn=drawn, finish=finish)
+
+
+def certain(ids: Sequence[int], top: int | None) -> tuple[TokenLogprobs, ...]:
+    """What a script says, and what was said to it, was never in doubt. `None`: nobody asked."""
+    return () if top is None else tuple(TokenLogprobs(id, 0.0, ((id, 0.0),)[:top]) for id in ids)
 
 
 def _scripted(script: Script, prompt: str) -> str:

@@ -18,14 +18,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..call import Finish, TokenLogprobs, Usage
+from ..call import ResolvedSampling, Usage
 from ..clock import Clock, RealClock
 from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import ContextLost, EngineLost, PromptTooLong
 from ..prefix import token_blocks
 from .block_cache import BlockCache
 from .char_tokenizer import CharTokenizer
-from .script import Script, answer
+from .script import Script, answer, certain
 from .word_vectors import text_vector
 
 __all__ = ["INSTANT", "Script", "ScriptedEngine", "Speed"]
@@ -108,16 +108,19 @@ class ScriptedEngine:
         async with self._row(generate) as row:
             room = self._info.context_tokens - len(row.ids)
             scripted = answer(self._script, self.tokenizer.decode(row.ids), generate.sampling, room)
-            top = generate.sampling.logprobs
+            sampling = generate.sampling
+            prompted = {"prompt_logprobs": certain(row.ids[1:], sampling.prompt_logprobs)}
             said = scripted.ids if failure is None else scripted.ids[: failure.after_tokens]
             pieces = [said[at : at + self._speed.chunk_tokens] for at in range(0, len(said), self._speed.chunk_tokens)]
             for index, piece in enumerate(pieces or [()]):
                 await self._decode(len(piece))
                 if failure is None and index >= len(pieces) - 1:
                     self._contexts[generate.context] = [*row.ids, *scripted.ids]
-                    yield self._chunk(piece, top, scripted.finish, _usage(row, scripted.drawn))
+                    usage = _usage(row, scripted.drawn)
+                    yield self._chunk(piece, sampling, finish=scripted.finish, usage=usage, **prompted)
                 elif piece:
-                    yield self._chunk(piece, top)
+                    yield self._chunk(piece, sampling, **prompted)
+                prompted = {}
             if failure is not None:
                 raise failure.error
 
@@ -278,13 +281,11 @@ class ScriptedEngine:
 
     # ---- inside: contexts, cache, chunks ---------------------------------------------------------------
 
-    def _chunk(
-        self, ids: tuple[int, ...], top: int | None, finish: Finish | None = None, usage: Usage | None = None
-    ) -> Chunk:
+    def _chunk(self, ids: tuple[int, ...], sampling: ResolvedSampling, **more: Any) -> Chunk:
         tokens = ids if self._info.takes == "tokens" else ()
-        # what a script says was never in doubt
-        logprobs = () if top is None else tuple(TokenLogprobs(id, 0.0, ((id, 0.0),)[:top]) for id in tokens)
-        return Chunk(text=self.tokenizer.decode(ids), tokens=tokens, finish=finish, usage=usage, logprobs=logprobs)
+        return Chunk(
+            text=self.tokenizer.decode(ids), tokens=tokens, logprobs=certain(tokens, sampling.logprobs), **more
+        )
 
     def _context(self, context: ContextId) -> list[int]:
         if context not in self._contexts:

@@ -73,17 +73,9 @@ class Contexts:
         """Pages that can be had without taking any from a context."""
         return self._pool.free + self._pool.idle
 
-    def open(
-        self,
-        id: int,
-        namespace: str,
-        tokens: Sequence[int] = (),
-        *,
-        keep_last: bool = False,
-        is_read: bool = False,
-    ) -> Context:
+    def open(self, id: int, namespace: str, tokens: Sequence[int] = (), *, keep_last: bool = False) -> Context:
         """A new context. What the tree knows of `tokens` is computed at once."""
-        return self._add(Context(id=id, namespace=namespace, tokens=list(tokens), keep_last=keep_last, is_read=is_read))
+        return self._add(Context(id=id, namespace=namespace, tokens=list(tokens), keep_last=keep_last))
 
     def fork(self, id: int, parent_id: int) -> Context:
         """A new context that holds what its parent holds now. Either may be freed first. Errors: `ContextLost`."""
@@ -103,11 +95,18 @@ class Contexts:
         except KeyError:
             raise ContextLost(f"context {id} is not in this engine: it was freed, or never was here") from None
 
-    def extend(self, context: Context, tokens: Sequence[int], *, keep_last: bool | None = None) -> None:
-        """Append tokens, not computed yet. `keep_last` holds until it is given again; `None` leaves it as it is."""
+    def extend(
+        self, context: Context, tokens: Sequence[int], *, keep_last: bool | None = None, is_read: bool | None = None
+    ) -> None:
+        """Append tokens, not computed yet. `keep_last` and `is_read` hold until they are given again; `None` leaves
+        them as they are. A context that is read is computed from its first token on."""
         context.tokens += tokens
         if keep_last is not None:
             context.keep_last = keep_last
+        if is_read is not None:
+            context.is_read = is_read
+        if is_read:
+            self._cut(context, 0)
         if context.computed > self._computable(context):
             self._cut(context, self._computable(context))
         self.match(context)

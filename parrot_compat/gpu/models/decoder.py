@@ -9,7 +9,7 @@ its modules round), and the same bits whatever other rows are in the step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from parrot_compat.gpu.layers.rotary import Rotary, frequencies
 from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
 from parrot_compat.gpu.models.tensors import CheckpointTensors
 
-__all__ = ["FastDecoder", "Layer"]
+__all__ = ["LOGITS_AT_ONCE", "FastDecoder", "Layer"]
+
+LOGITS_AT_ONCE = 256
+"""Tokens whose logits are held at one time: of a vocabulary of 150,000 they are 150 MB in float32."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +93,10 @@ class FastDecoder:
         x, mixed = self._through_layers(batch, storage)
         if not batch.drawn:
             return None  # only the keys and values matter
-        logits = self._head(self._last_normed(x, mixed, batch.last_tokens))
+        return self._logits(self._last_normed(x, mixed, batch.last_tokens))
+
+    def _logits(self, states: Tensor) -> Tensor:
+        logits = self._head(states)
         cap = self.plan.final_soft_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -98,6 +104,11 @@ class FastDecoder:
         """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm."""
         x, mixed = self._through_layers(batch, storage)
         return self._last_normed(x, mixed, torch.arange(len(x), device=x.device))
+
+    def all_logits(self, batch: Batch, storage: KvStorage) -> Iterator[Tensor]:
+        """Compute the step: [some tokens, vocabulary] after each other, the logits of all its tokens."""
+        for states in torch.split(self.states(batch, storage), LOGITS_AT_ONCE):
+            yield self._logits(states)
 
     def _last_normed(self, x: Tensor, mixed: Tensor, tokens: Tensor) -> Tensor:
         _, normed = self.kernels.add_norm(x.index_select(0, tokens), mixed.index_select(0, tokens), self._last_norm)

@@ -25,6 +25,7 @@ from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.attention import attend
 from parrot_compat.gpu.layers.linear import pack_linears
+from parrot_compat.gpu.models.decoder import LOGITS_AT_ONCE
 from parrot_compat.gpu.models.weights import check_files
 
 __all__ = ["TransformersDecoder"]
@@ -120,6 +121,10 @@ class TransformersDecoder:
         """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm."""
         states: Tensor = self._model.base_model(**_step(batch, storage)).last_hidden_state[0]
         return states
+
+    def all_logits(self, batch: Batch, storage: KvStorage) -> Iterator[Tensor]:
+        """Compute the step: [some tokens, vocabulary] after each other, the logits of all its tokens."""
+        yield from torch.split(self._model(**_step(batch, storage)).logits[0], LOGITS_AT_ONCE)
 
 
 def _step(batch: Batch, storage: KvStorage) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import Usage
+from parrot_compat.core.call import TokenLogprobs, Usage
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.result import TaskResult
@@ -28,7 +28,7 @@ from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
-from .logprobs import TextLogprobs
+from .logprobs import TextLogprobs, prompt_logprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["router"]
@@ -46,7 +46,8 @@ def router(serving: Serving) -> APIRouter:
         ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
         card = serving.card(body.model)
         serving.check_tokens(card.name, body.sampling())
-        tokenizer = serving.tokenizer(card.name) if body.logprobs is not None else None
+        tells = body.logprobs is not None or body.prompt_logprobs is not None
+        tokenizer = serving.tokenizer(card.name) if tells else None
         prompts, n = body.prompts(), body.n or 1
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
@@ -65,7 +66,7 @@ def router(serving: Serving) -> APIRouter:
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
-            data = _whole(answer, results, n, known, tokenizer)
+            data = _whole(answer, results, body, known, tokenizer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
@@ -77,6 +78,8 @@ class _Known:
 
     echo: str = ""
     ids: list[int] | None = None
+    first: int | None = None
+    """Its first token, where all its tokens are told with their log probabilities."""
 
 
 def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: CompletionRequest) -> list[_Known]:
@@ -84,32 +87,59 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
 
     def of(prompt: Prompt) -> _Known:
         content = prompt.bind({})
-        if not body.return_token_ids and not (body.echo and not isinstance(content, Text)):
+        tells = bool(body.echo) and body.logprobs is not None
+        if not body.return_token_ids and not tells and not (body.echo and not isinstance(content, Text)):
             return _Known(content.text if body.echo and isinstance(content, Text) else "")
         tokenizer = serving.tokenizer(model)
         ids = tokenizer.encode(content)
         text = content.text if isinstance(content, Text) else tokenizer.decode(ids) if body.echo else ""
-        return _Known(text if body.echo else "", list(ids) if body.return_token_ids else None)
+        return _Known(
+            text if body.echo else "",
+            list(ids) if body.return_token_ids else None,
+            ids[0] if tells and ids else None,
+        )
 
     return [of(prompt) for prompt in prompts]
 
 
 def _whole(
-    answer: Answer, results: Sequence[TaskResult], n: int, known: list[_Known], tokenizer: Tokenizer | None
+    answer: Answer,
+    results: Sequence[TaskResult],
+    body: CompletionRequest,
+    known: list[_Known],
+    tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
-    choices = []
+    choices, n = [], body.n or 1
     for index, result in enumerate(results):
-        prompt = known[index // n]
+        prompt, scores = known[index // n], results[index // n * n].prompt_logprobs
         choice: dict[str, Any] = {
             "index": index,
             "text": prompt.echo + result.text,
-            "logprobs": None if tokenizer is None else TextLogprobs(tokenizer).told(result.logprobs),
+            "logprobs": None,
             "finish_reason": result.finish.value,
         }
+        if tokenizer is not None and body.logprobs is not None:
+            choice["logprobs"] = _told(TextLogprobs(tokenizer), prompt.first, scores, result.logprobs, body.logprobs)
+        if tokenizer is not None and body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(tokenizer, scores, body.prompt_logprobs)
         if prompt.ids is not None:
             choice |= {"prompt_token_ids": prompt.ids, "token_ids": list(result.tokens)}
         choices.append(choice)
     return answer.head() | {"choices": choices, "usage": usage_of([result.usage for result in results], n)}
+
+
+def _told(
+    text: TextLogprobs,
+    first: int | None,
+    scores: Sequence[TokenLogprobs],
+    drawn: Sequence[TokenLogprobs],
+    most: int,
+) -> dict[str, Any]:
+    """Of the echoed prompt, if `first` is its first token, and then of what was drawn."""
+    if first is None:
+        return text.told(drawn)
+    prompt = text.told_of_prompt(first, [replace(score, top=score.top[:most]) for score in scores])
+    return {name: prompt[name] + told for name, told in text.told(drawn).items()}
 
 
 async def _stream(
@@ -125,13 +155,22 @@ async def _stream(
 
     for index in range(len(tasks)):
         prompt = known[index // n]
+        if prompt.first is not None:
+            continue  # it comes with its log probabilities, which the engine has to find out first
         if prompt.ids is not None:
             yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
         elif prompt.echo:
             yield chunk(index, prompt.echo)
     logprobs = [] if tokenizer is None else [TextLogprobs(tokenizer) for _ in tasks]
     usages: dict[int, Usage] = {}
+    echoed: set[int] = set()
     async for index, piece in merge([task.chunks() for task in tasks]):
+        prompt = known[index // n]
+        if prompt.first is not None and index not in echoed:
+            echoed.add(index)
+            told = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs)
+            ids: dict[str, Any] = {} if prompt.ids is None else {"prompt_token_ids": prompt.ids, "token_ids": []}
+            yield chunk(index, prompt.echo, logprobs=told, **ids)
         more: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if logprobs:
             more["logprobs"] = logprobs[index].told(piece.logprobs)

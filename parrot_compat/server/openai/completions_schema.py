@@ -8,10 +8,12 @@ The invariant: prompts keep their order, and every one of them becomes exactly o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from parrot_compat.core.call import MOST_LOGPROBS, Sampling
 from parrot_compat.core.prompt import Constant, Prompt, TextPrompt, TokensPrompt
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import Limits
@@ -36,10 +38,20 @@ class CompletionRequest(SamplingRequest):
     suffix: str | None = None
     best_of: Annotated[int, Field(ge=1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    """Of the likeliest tokens, besides the drawn one's own."""
+    """Of the likeliest tokens, besides the drawn one's own; with `echo` of the prompt's tokens too."""
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    """vLLM's: of the prompt's tokens, in a field of their own."""
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """0 with `echo`: what is asked is about the prompt."""
 
     def told_logprobs(self) -> int | None:
         return self.logprobs
+
+    def sampling(self, choice: int = 0) -> Sampling:
+        """The prompt's tokens are told once for all its choices; in a stream each tells them."""
+        asked = [most for most in (self.prompt_logprobs, self.logprobs if self.echo else None) if most is not None]
+        told = max(asked) if asked and (choice == 0 or self.stream) else None
+        return replace(SamplingRequest.sampling(self, choice), prompt_logprobs=told)
 
     def check(self, limits: Limits) -> None:
         SamplingRequest.check(self, limits)
@@ -52,8 +64,10 @@ class CompletionRequest(SamplingRequest):
             raise invalid("prompt", f"{asked}; one request has at most {limits.calls}")
         if self.suffix:
             raise not_supported_yet("suffix", "no model here fills in the middle")
-        if self.echo and self.logprobs is not None:
-            raise not_supported_yet("logprobs", "an echoed prompt's own tokens have none")
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid("max_tokens", "0 draws nothing, which says something only with echo")
+        if self.prompt_logprobs is not None and self.stream:
+            raise invalid("prompt_logprobs", "not told in a stream; echo with logprobs is")
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise not_supported_yet("best_of", "only n answers are drawn, and all of them are given")
 

@@ -15,7 +15,7 @@ from typing import Any
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.core.tokenizer import Tokenizer
 
-__all__ = ["TextLogprobs", "chat_logprobs"]
+__all__ = ["TextLogprobs", "chat_logprobs", "prompt_logprobs"]
 
 _LEAST = -9999.0
 """Stands for minus infinity, which JSON cannot say; OpenAI says so too."""
@@ -33,6 +33,22 @@ def chat_logprobs(tokenizer: Tokenizer, drawn: Sequence[TokenLogprobs]) -> dict[
         for item in drawn
     ]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs(tokenizer: Tokenizer, told: Sequence[TokenLogprobs], most: int) -> list[dict[str, Any] | None]:
+    """`choices[i].prompt_logprobs`, as vLLM has it: by token id, the first token has none. A rank is known of the
+    likeliest only."""
+
+    def entry(token: int, logprob: float, rank: int | None) -> dict[str, Any]:
+        written = _text(tokenizer.token_bytes(token))
+        return {"logprob": max(logprob, _LEAST), "rank": rank, "decoded_token": written}
+
+    def of(item: TokenLogprobs) -> dict[str, Any]:
+        ranks = {token: rank for rank, (token, _) in enumerate(item.top, 1)}
+        own = {str(item.token): entry(item.token, item.logprob, ranks.get(item.token))}
+        return own | {str(token): entry(token, logprob, ranks[token]) for token, logprob in item.top[:most]}
+
+    return [None, *map(of, told)]
 
 
 class TextLogprobs:
@@ -57,6 +73,12 @@ class TextLogprobs:
             "top_logprobs": tops,
             "text_offset": offsets,
         }
+
+    def told_of_prompt(self, first: int, following: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        """Of the prompt's tokens, before anything else is told. Nothing comes before the first, so it has none."""
+        told = self.told([TokenLogprobs(first, 0.0), *following])
+        told["token_logprobs"][0] = told["top_logprobs"][0] = None
+        return told
 
     def _top(self, item: TokenLogprobs) -> dict[str, float]:
         """The likeliest tokens and the drawn one. Of tokens that look alike (parts of characters) the likeliest."""
