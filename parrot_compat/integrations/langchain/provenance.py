@@ -9,7 +9,6 @@ own code is run for it.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +18,12 @@ from typing import Any
 
 from langchain_core.prompt_values import PromptValue
 
+from parrot_compat.integrations.plans.sentinels import marked, places, unmarked
+
 from .templates import Uses, uses_of
 from .values import DICTS, is_plain
 
 __all__ = ["Formatted", "Stage", "grouped", "hints_of", "stage_of_group"]
-
-SENTINEL = re.compile("[\ue010\ue012](\\d+)[\ue011\ue013]")
 
 Stage = Mapping[str, Any]
 
@@ -77,29 +76,14 @@ def _spans(made: Formatted, uses: Uses, texts: Sequence[Any]) -> list[dict[str, 
     names = [name for name in given if uses.only_copies(name)]
     if not names or not all(map(is_plain, given.values())):
         return []
-    marked = {name: f"\ue010{index}\ue011{given[name]}\ue012{index}\ue013" for index, name in enumerate(names)}
+    between = {name: marked(index, given[name]) for index, name in enumerate(names)}
     try:
-        probe = prompt.format_prompt(**{**given, **marked}).to_messages()
+        probe = prompt.format_prompt(**{**given, **between}).to_messages()
     except Exception:  # the value is not a text where the prompt wants one
         return []
     spans: list[dict[str, Any]] = []
     for number, (message, text) in enumerate(zip(probe, texts, strict=True)):
-        if not isinstance(message.content, str) or SENTINEL.sub("", message.content) != text:
+        if not isinstance(message.content, str) or unmarked(message.content) != text:
             continue
-        spans += [{"name": names[index], "message": number, **span} for index, span in _between(message.content)]
+        spans += [{"name": names[index], "message": number, **span} for index, span in places(message.content)]
     return spans
-
-
-def _between(text: str) -> list[tuple[int, dict[str, int]]]:
-    """Number and place of each value, counted in the text without sentinels."""
-    found: list[tuple[int, dict[str, int]]] = []
-    begun: dict[int, int] = {}
-    taken = 0
-    for sentinel in SENTINEL.finditer(text):
-        place, index = sentinel.start() - taken, int(sentinel.group(1))
-        taken += len(sentinel.group())
-        if sentinel.group()[0] == "\ue010":
-            begun[index] = place
-        elif index in begun:
-            found.append((index, {"start": begun.pop(index), "end": place}))
-    return found

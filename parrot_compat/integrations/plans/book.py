@@ -116,6 +116,11 @@ class SentPlan:
     def is_for(self, endpoint: Endpoint) -> bool:
         return endpoint.server in self._open
 
+    @property
+    def is_answered(self) -> bool:
+        """Every call in it has answered the app."""
+        return all(len(plan.sources) == len(plan.calls) for plan in self._open.values())
+
     def run_ended(self, *, failed: bool) -> None:
         """One of the runs that use it is over. Never blocks."""
         with self._book.lock:

@@ -23,6 +23,7 @@ from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.integrations.application.loop_thread import LoopThread
 from parrot_compat.integrations.langchain.planner import planner
+from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener
 
@@ -103,8 +104,10 @@ async def _answer(send: Send, status: int, kind: str, body: bytes) -> None:
 
 
 class PlanServer:
-    def __init__(self, speed: Speed = INSTANT) -> None:
+    def __init__(self, speed: Speed = INSTANT, book: PlanBook = planner.book) -> None:
+        """`book`: of the planner whose plans come here."""
         self.line = Line()
+        self._book = book
         self.url = ""
         self._speed = speed
         self._generated: list[str] = []
@@ -166,7 +169,7 @@ class PlanServer:
     def forget(self) -> None:
         """As it was when it was made, for the next test."""
         self.all_closed()
-        planner.book.reset()
+        self._book.reset()
         self.line = Line()
         self._generated.clear()
         self._ended.clear()
@@ -189,7 +192,7 @@ class PlanServer:
 
     def all_closed(self) -> bool:
         """Wait until the server has heard of the end of every plan that it had accepted when its run ended."""
-        accepted = sum(record.accepted_s is not None for record in planner.book.records())
+        accepted = sum(record.accepted_s is not None for record in self._book.records())
         return self.until(lambda: len(self._ended) >= accepted)
 
     def until(self, condition: Callable[[], bool]) -> bool:

@@ -1,0 +1,36 @@
+"""The session that calls belong to, said by the app: a label that travels with every call made in a block.
+
+    with session("report 17"):
+        agent.run(…)
+
+It knows a context variable and nothing of frameworks. The invariant: a label is never part of what a model is told, nor
+of what a framework's cache looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["current_session_label", "session"]
+
+MAX_CHARACTERS = 256
+
+_label: ContextVar[str | None] = ContextVar("parrot_session_label", default=None)
+
+
+@contextmanager
+def session(label: str) -> Iterator[None]:
+    """Calls made in here are one run of the app. Errors: `ValueError` for a label that a server would refuse."""
+    if not 1 <= len(label) <= MAX_CHARACTERS:
+        raise ValueError(f"a session's label has 1 to {MAX_CHARACTERS} characters, this one has {len(label)}")
+    token = _label.set(label)
+    try:
+        yield
+    finally:
+        _label.reset(token)
+
+
+def current_session_label() -> str | None:
+    return _label.get()

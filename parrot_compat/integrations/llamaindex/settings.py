@@ -1,0 +1,139 @@
+"""The settings of LlamaIndex's Parrot classes, and the requests they make.
+
+It knows names, defaults and one endpoint. What an app leaves open (model, context window) is the server's to say, and
+asked when it is first needed. The invariant: an instance is settings and nothing else, so it can be pickled, copied
+and used from any thread, process or event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import openai
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, SecretStr, model_validator
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+
+from parrot_compat.integrations import remote
+
+from .wire import request_messages
+
+__all__ = ["Connection", "ParrotSettings"]
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
+SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop")
+TRANSPORT = ("timeout", "extra_headers", "extra_query")
+ASK_AGAIN_S = 30.0
+"""A server that did not say what its model is is asked again after this long, not at every call."""
+
+
+class Connection(BaseModel):
+    """Where the server is, as both of LlamaIndex's classes are told."""
+
+    base_url: str = Field(default_factory=lambda: os.environ.get("PARROT_BASE_URL", DEFAULT_BASE_URL))
+    """With the version. `api_base` is understood as well."""
+    api_key: SecretStr = Field(
+        default_factory=lambda: SecretStr(os.environ.get("PARROT_API_KEY", "none")), exclude=True, repr=False
+    )
+    timeout: float | None = None
+    """Seconds without a byte from the server; `None` waits as long as it works."""
+    max_retries: int = 2
+    """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
+    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_openai_arguments(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("api_base") is None:
+            return given
+        if given.get("base_url") not in (None, given["api_base"]):
+            raise ValueError("base_url and api_base name different servers")
+        rest = {name: value for name, value in given.items() if name != "api_base"}
+        return {**rest, "base_url": given["api_base"]}
+
+    @property
+    def _endpoint(self) -> remote.Endpoint:
+        return remote.Endpoint(
+            base_url=self.base_url,
+            api_key=self.api_key.get_secret_value(),
+            timeout_s=self.timeout,
+            max_retries=self.max_retries,
+            headers=tuple((self.default_headers or {}).items()),
+        )
+
+
+class ParrotSettings(Connection, FunctionCallingLLM):
+    """Everything of `ParrotLLM` that is decided before a call is made."""
+
+    model: str | None = None
+    """Served model; not given: the server's first."""
+    temperature: float | None = None
+    """Sampling that is not given is the server's: what the checkpoint's authors recommend."""
+    max_tokens: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: list[str] | str | None = None
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More parameters of every request."""
+    context_window: int | None = None
+    """Tokens; not given: what the server says of the model."""
+    is_function_calling_model: bool = True
+    stream_usage: bool = True
+    _card: Mapping[str, Any] | None = PrivateAttr(default=None)
+    _asked_at: float | None = PrivateAttr(default=None)
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "parrot_llm"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Of the served model. The first look at it asks the server."""
+        card = self._model_card()
+        return LLMMetadata(
+            context_window=self.context_window or card.get("max_model_len") or DEFAULT_CONTEXT_WINDOW,
+            num_output=self.max_tokens or -1,
+            is_chat_model=True,
+            is_function_calling_model=self.is_function_calling_model,
+            model_name=self.model or card.get("id") or "unknown",
+            system_role=MessageRole.SYSTEM,
+        )
+
+    def _model_card(self) -> Mapping[str, Any]:
+        now = time.monotonic()
+        if self._card is None and (self._asked_at is None or now - self._asked_at > ASK_AGAIN_S):
+            self._asked_at = now
+            self._card = remote.model_card(self._endpoint, self.model)
+        return self._card or {}
+
+    def _request(
+        self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any], *, stream: bool = False
+    ) -> dict[str, Any]:
+        """Arguments of the SDK's `create`. Everything but model and messages travels in `extra_body`, so that a
+        parameter which this version of the SDK has no name for is sent like any other."""
+        call = dict(kwargs)
+        transport = {name: call.pop(name) for name in TRANSPORT if name in call}
+        extra = call.pop("extra_body", None) or {}
+        call.pop("stream", None)
+        merged = {**self._sampling(), **call, **extra}
+        body = {name: value for name, value in merged.items() if value is not None}
+        if body.get("n", 1) != 1:
+            raise ValueError(f"n is {body['n']}: LlamaIndex's responses hold one answer")
+        if stream and self.stream_usage:
+            body.setdefault("stream_options", {"include_usage": True})
+        return {
+            "messages": request_messages(messages),
+            "model": body.pop("model", self.model) or openai.omit,
+            "stream": stream,
+            "extra_body": body,
+            **transport,
+        }
+
+    def _sampling(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in SAMPLING}
+        return {**{name: value for name, value in given.items() if value is not None}, **self.additional_kwargs}

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("llama_index.core")
+
+if TYPE_CHECKING:
+    from tests.integrations.langchain.plan_server import PlanServer
+
+
+@pytest.fixture(scope="package")
+def plan_server() -> Iterator[PlanServer]:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("langchain_core")  # the server is shared with its tests
+    from parrot_compat.integrations.llamaindex.planner import planner
+    from tests.integrations.langchain.plan_server import PlanServer
+
+    with PlanServer(book=planner.book).running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(plan_server: PlanServer) -> PlanServer:
+    plan_server.forget()
+    return plan_server
