@@ -55,6 +55,8 @@ class BatchRow:
     """None: the prompt is not complete after this step (or it is a Fill), so nothing is drawn."""
     group: str | None = None
     """Rows of one group may have a long prefix in common, which is then looked for."""
+    prompt_tokens: int = 0
+    """Of the whole sequence; rotary scalings that grow with the text ask for it."""
     reading: Reading | None = None
     """What somebody wants to know of this row's tokens, beside what is drawn."""
 
@@ -74,6 +76,8 @@ class Batch:
     """Theirs."""
     last_tokens: Tensor
     """[drawn rows] int64: the packed index of each drawing row's last token."""
+    prompt_tokens: tuple[int, ...]
+    """By row."""
 
     @classmethod
     def build(
@@ -120,6 +124,7 @@ class Batch:
             ),
             drawn=drawn,
             draws=tuple(row.draw for row in rows if row.draw is not None),
+            prompt_tokens=tuple(row.prompt_tokens for row in rows),
             last_tokens=torch.tensor([query_starts[number + 1] - 1 for number in drawn], device=device),
         )
 

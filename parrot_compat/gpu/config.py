@@ -17,7 +17,7 @@ from parrot_compat.core.call import Sampling
 from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import EngineError, ModelRefused
 
-__all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "choose_dtype", "resolve"]
+__all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "RopeGrowth", "choose_dtype", "resolve"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -77,6 +77,20 @@ class EngineConfig:
         return cls(**value)
 
 
+@dataclass(frozen=True, slots=True)
+class RopeGrowth:
+    """A rotary scaling that depends on the length of the text, once that is beyond `original_tokens`."""
+
+    kind: Literal["dynamic", "longrope"]
+    original_tokens: int
+
+    def salt(self, prompt_tokens: int) -> str:
+        """Prompts with the same tokens and salt have the same keys and values."""
+        if prompt_tokens <= self.original_tokens:
+            return ""
+        return self.kind if self.kind == "longrope" else f"{self.kind} {prompt_tokens}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
     """What a checkpoint's small files say (`models/weights.read_facts`)."""
@@ -93,6 +107,7 @@ class CheckpointFacts:
     """Numbers of a token's state, so also of an embedding."""
     pooling: Pooling = "mean"
     """How an embedding is made unless its caller says so."""
+    rope_growth: RopeGrowth | None = None
     dtype: str | None = None
     """As config.json states it; `None` if it does not."""
     eos_token_ids: tuple[int, ...] = ()
@@ -139,11 +154,16 @@ class ResolvedConfig:
     pooling: Pooling
     eos_token_ids: tuple[int, ...]
     defaults: Sampling
+    rope_growth: RopeGrowth | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def kv_tokens(self) -> int:
         return self.pages * self.page_size
+
+    def salt(self, prompt_tokens: int) -> str:
+        """What the keys and values of a prompt hang on beside its tokens."""
+        return "" if self.rope_growth is None else self.rope_growth.salt(prompt_tokens)
 
     def __str__(self) -> str:
         asked = {key: value for key, value in asdict(self.defaults).items() if value not in (None, (), False, 0)}
@@ -214,6 +234,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         vocab_size=checkpoint.vocab_size,
         hidden_size=checkpoint.hidden_size,
         pooling=checkpoint.pooling,
+        rope_growth=checkpoint.rope_growth,
         eos_token_ids=checkpoint.eos_token_ids,
         defaults=checkpoint.defaults,
         notes=checkpoint.notes,

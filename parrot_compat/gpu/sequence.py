@@ -122,7 +122,7 @@ class Sequence:
             is_fill=isinstance(self.verb, Fill),
             due_s=self.due_s,
             flow=self.flow,
-            namespace=self.context.namespace,
+            namespace=self.context.root,
         )
 
     def draw_after(self, computed: int) -> Draw | None:

@@ -176,6 +176,7 @@ class Stepper:
             pages=context.pages,
             draw=sequence.draw_after(end),
             group=sequence.verb.scope.group,
+            prompt_tokens=sequence.prompt_tokens,
             reading=sequence.reading_after(end),
         )
         return sequence, row

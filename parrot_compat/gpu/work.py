@@ -185,7 +185,7 @@ class Work:
             context = self.contexts.fork(verb.context, verb.parent)
         else:
             context = self.contexts.open(verb.context, verb.scope.namespace)
-        self.contexts.extend(context, ids, keep_last=draws, is_read=is_read)
+        self.contexts.extend(context, ids, keep_last=draws, is_read=is_read, salt=self._config.salt(held + len(ids)))
         due = due_s(self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
         sequence = Sequence(id, verb, context, base=held, made_context=made, due_s=due)
         if isinstance(verb, Generate):
@@ -199,7 +199,7 @@ class Work:
         ids = checked_ids(self._config, embed, 0)
         pooling = embed.pooling or self._config.pooling
         context = self.contexts.open(_own_context(id), embed.scope.namespace)
-        self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean")
+        self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean", salt=self._config.salt(len(ids)))
         due = due_s(self._clock(), embed.scope.slack_s, is_fill=False)
         sequence = Sequence(id, embed, context, base=0, made_context=True, due_s=due)
         sequence.will_pool(pooling)

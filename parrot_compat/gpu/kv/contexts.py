@@ -49,8 +49,15 @@ class Context:
     """Tokens whose KV is in `pages`."""
     keep_last: bool = False
     """Whether the last token is always left to be computed, so that there are logits to draw the next one from."""
+    salt: str = ""
+    """What the keys and values hang on beside the tokens; nothing is shared between two of them."""
     is_read: bool = False
     """Somebody reads the states of its tokens: none of them is taken over from the tree, all are computed."""
+
+    @property
+    def root(self) -> str:
+        """Where in the tree its text begins."""
+        return f"{self.salt}\0{self.namespace}" if self.salt else self.namespace
 
 
 class Contexts:
@@ -84,7 +91,12 @@ class Contexts:
         self._pool.retain(pages)
         return self._add(
             Context(
-                id=id, namespace=parent.namespace, tokens=list(parent.tokens), pages=pages, computed=parent.computed
+                id=id,
+                namespace=parent.namespace,
+                tokens=list(parent.tokens),
+                pages=pages,
+                computed=parent.computed,
+                salt=parent.salt,
             )
         )
 
@@ -96,17 +108,25 @@ class Contexts:
             raise ContextLost(f"context {id} is not in this engine: it was freed, or never was here") from None
 
     def extend(
-        self, context: Context, tokens: Sequence[int], *, keep_last: bool | None = None, is_read: bool | None = None
+        self,
+        context: Context,
+        tokens: Sequence[int],
+        *,
+        keep_last: bool | None = None,
+        is_read: bool | None = None,
+        salt: str | None = None,
     ) -> None:
-        """Append tokens, not computed yet. `keep_last` and `is_read` hold until they are given again; `None` leaves
-        them as they are. A context that is read is computed from its first token on."""
+        """Append tokens, not computed yet. `keep_last`, `is_read` and `salt` hold until they are given again; `None`
+        leaves them as they are. A context that is read, or gets another salt, is computed from its first token on."""
         context.tokens += tokens
         if keep_last is not None:
             context.keep_last = keep_last
         if is_read is not None:
             context.is_read = is_read
-        if is_read:
+        if is_read or salt not in (None, context.salt):
             self._cut(context, 0)
+        if salt is not None:
+            context.salt = salt
         if context.computed > self._computable(context):
             self._cut(context, self._computable(context))
         self.match(context)
@@ -123,7 +143,7 @@ class Contexts:
         # The last page may be cut short by keep_last: it is found whole, and copied when its last token is computed.
         size = self._pool.page_size
         unknown = context.tokens[full * size : self._pool.pages_for(computable) * size]
-        found = self._tree.match(context.namespace, unknown, below=context.pages[full - 1] if full else None)
+        found = self._tree.match(context.root, unknown, below=context.pages[full - 1] if full else None)
         if found:
             self._pool.release(context.pages[full:])
             context.pages[full:] = found
@@ -169,7 +189,7 @@ class Contexts:
         if self._tree is None or known == full:
             return
         context.pages[known:full] = self._tree.insert(
-            context.namespace,
+            context.root,
             context.tokens[known * size : full * size],
             context.pages[known:full],
             below=context.pages[known - 1] if known else None,
@@ -245,6 +265,6 @@ class Contexts:
         for page in context.pages[used:]:
             assert pool.is_writable(page), f"context {context.id}: reserved page {page} is shared"
         if self._tree is not None:
-            known = self._tree.match(context.namespace, context.tokens[: full * size])
+            known = self._tree.match(context.root, context.tokens[: full * size])
             pool.release(known)
             assert known == context.pages[:full], f"context {context.id} holds other pages than the tree's"

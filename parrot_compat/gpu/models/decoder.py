@@ -23,7 +23,7 @@ from parrot_compat.gpu.kernels import Kernels, NormWeight, Positions
 from parrot_compat.gpu.kernels.table import choose
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.linear import Linear, linear
-from parrot_compat.gpu.layers.rotary import Rotary, frequencies
+from parrot_compat.gpu.layers.rotary import GrowingRotary, Rotary, rotary
 from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
 from parrot_compat.gpu.models.tensors import CheckpointTensors
 
@@ -70,8 +70,8 @@ class FastDecoder:
         self._last_norm = last_norm
         self._head = head
         dtype, device = embedding.dtype, embedding.device
-        self.rotary: Mapping[str, Rotary] = {
-            kind: Rotary(*frequencies(plan.config, kind), dtype, device)
+        self.rotary: Mapping[str, Rotary | GrowingRotary] = {
+            kind: rotary(plan.config, kind, dtype, device)
             for kind in dict.fromkeys(layer.rope for layer in plan.layers)
         }
         scale = plan.embedding_scale
@@ -148,13 +148,7 @@ class FastDecoder:
         return layer.output(attended.view(-1, plan.query_width))
 
     def _places(self, batch: Batch) -> dict[str, Positions]:
-        longest = max(batch.attention.kv_lengths) + 1
-        for rotary in self.rotary.values():
-            rotary.cover(longest)
-        return {
-            kind: Positions(positions=batch.positions, cos=rotary.cos, sin=rotary.sin)
-            for kind, rotary in self.rotary.items()
-        }
+        return {kind: rotary.places(batch) for kind, rotary in self.rotary.items()}
 
 
 class _Loader:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from parrot_compat.core.errors import ModelRefused
+from parrot_compat.gpu.config import RopeGrowth
+from parrot_compat.gpu.layers.rotary import GROWING
 
-__all__ = ["FAMILIES", "check_family"]
+__all__ = ["FAMILIES", "check_family", "position_limit", "rope_growth"]
 
 FAMILIES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
@@ -48,18 +50,44 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
         raise ModelRefused(f"{where}: quantized weights ({method}) are not served; use the unquantized checkpoint")
     if config.get("use_bidirectional_attention"):
         raise ModelRefused(f"{where}: use_bidirectional_attention is set; only causal models are served")
-    for rope in _rope_types(config):
-        # "dynamic" and "longrope" compute their frequencies from the longest position of the batch, so a
-        # neighbour would change a text; fixing them at admission needs a rotary layer of our own.
-        if rope not in STATIC_ROPE:
-            raise ModelRefused(
-                f"{where}: rope scaling {rope!r} depends on the length of the text and is not served; "
-                f"served are {', '.join(sorted(STATIC_ROPE))}"
-            )
+    ropes = _ropes(config)
+    for rope in ropes:
+        kind = rope.get("rope_type", "default")
+        if kind not in STATIC_ROPE | GROWING:
+            served = ", ".join(sorted(STATIC_ROPE | GROWING))
+            raise ModelRefused(f"{where}: rope scaling {kind!r} is not served; served are {served}")
+        if kind in GROWING and len(ropes) > 1:
+            raise ModelRefused(f"{where}: rope scaling {kind!r} in one type of layer only is not served")
 
 
-def _rope_types(config: Mapping[str, Any]) -> list[str]:
+def rope_growth(config: Mapping[str, Any]) -> RopeGrowth | None:
+    """How the rotary scaling depends on the length of the text, if it does."""
+    rope = _ropes(config)[0]
+    match rope.get("rope_type"):
+        case "dynamic":
+            return RopeGrowth("dynamic", int(config["max_position_embeddings"]))
+        case "longrope":
+            return RopeGrowth("longrope", int(rope["original_max_position_embeddings"]))
+    return None
+
+
+def position_limit(config: Mapping[str, Any]) -> int:
+    """Most tokens that the positions of a checkpoint stand for, scaled as vLLM does it: `linear` and `dynamic` stretch
+    max_position_embeddings, `yarn` the length it was trained with; the others state the stretched length."""
+    most = int(config["max_position_embeddings"])
+    rope, *others = _ropes(config)
+    if others:  # Gemma 3: only some layers are stretched
+        return most
+    if rope.get("rope_type") in ("linear", "dynamic"):
+        return int(most * float(rope.get("factor", 1.0)))
+    if rope.get("rope_type") == "yarn":
+        trained = int(rope.get("original_max_position_embeddings") or most)
+        return max(most, int(trained * float(rope.get("factor", 1.0))))
+    return most
+
+
+def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The scalings in use: one for the model, or one for each type of layer."""
     rope = config.get("rope_parameters") or {}
     per_layer_type = [value for value in rope.values() if isinstance(value, Mapping)]
-    return [str(item.get("rope_type", "default")) for item in (per_layer_type or [rope])]
+    return per_layer_type or [rope]

@@ -20,7 +20,7 @@ from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.models.families import FAMILIES, check_family
+from parrot_compat.gpu.models.families import FAMILIES, check_family, position_limit, rope_growth
 
 __all__ = ["check_files", "locate", "read_facts"]
 
@@ -138,8 +138,9 @@ def read_facts(path: Path) -> CheckpointFacts:
         kv_heads=number("num_key_value_heads") if values.get("num_key_value_heads") is not None else heads,
         head_dim=number("head_dim") if values.get("head_dim") is not None else number("hidden_size") // heads,
         vocab_size=number("vocab_size"),
-        max_position_embeddings=number("max_position_embeddings"),
+        max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=number("hidden_size"),
+        rope_growth=rope_growth(values),
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         eos_token_ids=_ids(ends),

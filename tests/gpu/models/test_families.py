@@ -8,9 +8,10 @@ import pytest
 from transformers import AutoConfig
 
 from parrot_compat.core.errors import ModelRefused
-from parrot_compat.gpu.models.families import FAMILIES, check_family
+from parrot_compat.gpu.models.families import FAMILIES, check_family, position_limit, rope_growth
 from tests.gpu.models.tiny import BASE, LLAMA3_ROPE, SPECIAL, YARN_ROPE
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -40,27 +41,47 @@ def test_an_unknown_model_type_is_refused_with_those_that_are_served(model_type:
         check_family("/m", {"model_type": model_type})
 
 
-@pytest.mark.parametrize(
-    "rope",
-    [{"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}, LONG],
-    ids=["dynamic", "longrope"],
-)
-def test_rope_scaling_that_depends_on_length_is_refused_by_name(rope: dict[str, Any]) -> None:
-    """transformers computes it from the longest text of the batch: a neighbour would change the answer."""
-    with pytest.raises(ModelRefused, match=f"rope scaling '{rope['rope_type']}' depends on the length"):
-        check_family("/m", config("llama", rope_parameters=rope))
+def test_a_rope_scaling_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(ModelRefused, match="rope scaling 'spiral' is not served"):
+        check_family("/m", {**config("llama"), "rope_parameters": {"rope_type": "spiral"}})
 
 
-def test_such_a_scaling_is_refused_also_where_only_one_type_of_layer_has_it() -> None:
+def test_a_scaling_that_grows_with_the_text_is_refused_where_only_one_type_of_layer_has_it() -> None:
     ropes = {"full_attention": LONG, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
 
     with pytest.raises(ModelRefused, match="'longrope'"):
         check_family("/m", {**config("gemma3_text"), "rope_parameters": ropes})
 
 
-@pytest.mark.parametrize("rope", [LLAMA3_ROPE, YARN_ROPE], ids=["llama3", "yarn"])
-def test_fixed_rope_scalings_are_served(rope: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rope", [LLAMA3_ROPE, YARN_ROPE, LONG, DYNAMIC], ids=lambda rope: rope["rope_type"])
+def test_rope_scalings_are_served(rope: dict[str, Any]) -> None:
     check_family("/m", config("llama", rope_parameters=rope))
+
+
+@pytest.mark.parametrize(
+    ("rope", "most"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e4}, 256),
+        ({"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}, 512),
+        (DYNAMIC, 512),
+        (LLAMA3_ROPE, 256),
+        ({**YARN_ROPE, "factor": 16.0}, 1024),
+        (YARN_ROPE, 256),
+        (LONG, 256),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else str(value),
+)
+def test_a_scaling_that_stretches_positions_gives_a_longer_context(rope: dict[str, Any], most: int) -> None:
+    assert position_limit(config("llama", rope_parameters=rope)) == most
+
+
+def test_what_a_prompts_keys_hang_on_is_its_length_where_the_scaling_grows() -> None:
+    dynamic = rope_growth(config("llama", rope_parameters=DYNAMIC))
+    assert dynamic is not None and dynamic.salt(1) == dynamic.salt(256) == ""
+    assert len({"", dynamic.salt(257), dynamic.salt(258)}) == 3
+    long = rope_growth(config("llama", rope_parameters=LONG))
+    assert long is not None and long.salt(64) == "" != long.salt(65) == long.salt(200)
+    assert rope_growth(config("llama")) is None
 
 
 @pytest.mark.parametrize(
