@@ -19,7 +19,7 @@ from parrot_compat.integrations.plans.calls import body_of
 from parrot_compat.integrations.plans.ledger import reference
 
 from .settings import ParrotSettings
-from .values import Markers
+from .values import Markers, Source
 
 __all__ = ["can_be_planned", "draft_body"]
 
@@ -58,10 +58,10 @@ def _split(message: dict[str, Any], markers: Markers, run: str, reads: dict[str,
         return message
     parts: list[dict[str, Any]] = []
     for piece in markers.split(content):
-        if isinstance(piece, int):
-            call = f"{run}-{piece}"
+        if isinstance(piece, Source):
+            call = f"{run}-{piece.call}"
             reads[call] = None
-            parts.append(reference(call))
+            parts.append(reference(call, None if piece.pointer is None else {"json_pointer": piece.pointer}))
         else:
             parts.append({"type": "text", "text": piece})
     return {**message, "content": parts}

@@ -15,11 +15,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.base import RunManagerMixin
+from langchain_core.outputs import LLMResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableSequence
 from langchain_core.tracers.context import register_configure_hook
@@ -31,11 +32,12 @@ from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
+from .graph_runs import GraphCalls
 from .groups import narrower
 from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
-from .runs import Call, Run, Runs, calling_frames, child_of, step_number, surrounding_run, unbound
+from .runs import Call, Run, Runs, calling_frames, child_of, decided_in, step_number, surrounding_run, unbound
 from .switches import is_switched_off
 from .values import UNKNOWN
 from .walk import PlanTooLarge, Walk
@@ -48,7 +50,15 @@ HELD_ON = "1.8.1"
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 
-_model_run: ContextVar[tuple[UUID | None, UUID | None]] = ContextVar("parrot_model_run", default=(None, None))
+_model_run: ContextVar[_ModelRun | None] = ContextVar("parrot_model_run", default=None)
+
+
+class _ModelRun(NamedTuple):
+    """A call of a model, as its callback told of it."""
+
+    run_id: UUID
+    parent_run_id: UUID | None
+    metadata: Mapping[str, Any]
 
 
 def _softly(method: Callable[P, None]) -> Callable[P, None]:
@@ -72,7 +82,6 @@ class Planner(BaseCallbackHandler):
     """The handler. There is one per process."""
 
     run_inline = True  # in the run's own task: its context and its frames are what is looked at
-    ignore_llm = True
     ignore_retriever = True
     ignore_agent = True
     ignore_retry = True
@@ -81,6 +90,7 @@ class Planner(BaseCallbackHandler):
     def __init__(self) -> None:
         self.book = PlanBook()
         self._runs = Runs()
+        self._in_graphs = GraphCalls()
 
     def __reduce__(self) -> str:
         return "planner"  # copies and pickles of a config hold the process's own
@@ -114,6 +124,7 @@ class Planner(BaseCallbackHandler):
         call = _call(parent, inputs, tags)
         run = Run(run_id, parent, call.runnable, call.streamed)
         run.width = call.width or run.width
+        run.step = step_number(tags)
         run.inputs = inputs if kwargs.get("run_type") == "prompt" else None
         self._runs.begin(run)
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
@@ -133,7 +144,9 @@ class Planner(BaseCallbackHandler):
     ) -> None:
         parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
         # `stream()` does not tell `_stream` which run it is, and in which: it is read from here.
-        _model_run.set((run_id, parent.id if parent is not None else None))
+        _model_run.set(_ModelRun(run_id, parent.id if parent is not None else None, metadata or {}))
+        if parent is not None:
+            self._in_graphs.begin(run_id, metadata, parent.graph_run)
         if parent is None or len(messages) != 1 or is_switched_off(metadata):
             return
         if is_on(compiled=parent.is_compiled):
@@ -151,8 +164,18 @@ class Planner(BaseCallbackHandler):
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id, failed=True)
 
+    @_softly
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self._in_graphs.end(run_id, response)
+
+    @_softly
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._in_graphs.end(run_id)
+
     def _end(self, run_id: UUID, *, failed: bool) -> None:
         run = self._runs.end(run_id)
+        if run is not None and run.parent is None and run.graph is not None:
+            run.graph.close()
         for plan in run.plans if run is not None else ():
             plan.run_ended(failed=failed)
 
@@ -180,8 +203,14 @@ class Planner(BaseCallbackHandler):
         if not again and any(plan.covers(call.runnable) for plan in run.plans_around()):
             return
         walk = Walk(self.book.is_refused)
-        walks = [partial(walk.walk, call.runnable, call.input, call.arguments)]
-        run.plans.append(self._sent(walk, walks, name, run))
+        steps = partial(walk.walk, call.runnable, call.input, call.arguments)
+        if (around := decided_in(run, tags)) is not None:
+            # What comes after the decision is known now: the branch, and the steps behind it.
+            sequence, number = around
+            steps_behind = partial(walk.sequence_from, sequence.runnable, number)
+            sequence.plans.append(self._sent(walk, [lambda: steps_behind(steps())], name, sequence))
+            return
+        run.plans.append(self._sent(walk, [steps], name, run))
 
     def _resume(self, parent: Run, value: Any, tags: Sequence[str], name: str) -> bool:
         """A step of a sequence begins that no symbolic run has come to: plan the rest from the step's real input."""
@@ -223,7 +252,9 @@ class Planner(BaseCallbackHandler):
         return asked
 
     def _asked(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Asked:
-        run_id, parent_id = _model_run.get() if run_manager is None else (run_manager.run_id, run_manager.parent_run_id)
+        model_run: Any = _model_run.get() if run_manager is None else run_manager
+        run_id = model_run.run_id if model_run is not None else None
+        parent_id = model_run.parent_run_id if model_run is not None else None
         run = self._runs.get(parent_id) or self._runs.get(surrounding_run())
         if run is None:
             return Asked(hints=partial(hints_of, (), ())) if stage_of_group.get() is not None else ALONE
@@ -234,7 +265,11 @@ class Planner(BaseCallbackHandler):
             found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
         if found is not None and run_id is not None:
             found.plan.takers[found.call] = run_id
-        return Asked(found, partial(hints_of, run.formatted_around(), request["messages"]))
+        return Asked(found, partial(self._hints, run, model_run, endpoint, request["messages"]))
+
+    def _hints(self, run: Run, model_run: Any, endpoint: Endpoint, messages: Sequence[Mapping[str, Any]]) -> Any:
+        # What a template tells is closer to the call than what its node does.
+        return {**self._in_graphs.hints(model_run, messages, endpoint), **hints_of(run.formatted_around(), messages)}
 
 
 def _call(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:

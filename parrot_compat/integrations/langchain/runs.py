@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableBranch, RunnableParallel, RunnableSequence
 from langchain_core.runnables.base import RunnableBinding, RunnableBindingBase, RunnableEach
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
+from .graph_runs import GraphRun
 from .groups import width_of
 from .kinds import kind_of
 from .values import UNKNOWN
@@ -34,7 +35,17 @@ if TYPE_CHECKING:
     from .plans import RunPlan
     from .provenance import Formatted
 
-__all__ = ["Call", "Run", "Runs", "calling_frames", "child_of", "step_number", "surrounding_run", "unbound"]
+__all__ = [
+    "Call",
+    "Run",
+    "Runs",
+    "calling_frames",
+    "child_of",
+    "decided_in",
+    "step_number",
+    "surrounding_run",
+    "unbound",
+]
 
 FRAMES_SEARCHED = 30
 RUNS_KEPT = 50_000
@@ -45,7 +56,19 @@ STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 class Run:
     """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
 
-    __slots__ = ("formatted", "id", "inputs", "is_compiled", "is_streamed", "parent", "plans", "runnable", "width")
+    __slots__ = (
+        "formatted",
+        "graph",
+        "id",
+        "inputs",
+        "is_compiled",
+        "is_streamed",
+        "parent",
+        "plans",
+        "runnable",
+        "step",
+        "width",
+    )
 
     def __init__(
         self, id: UUID, parent: Run | None, runnable: Any, is_streamed: bool = False, is_compiled: bool = False
@@ -57,11 +80,24 @@ class Run:
         self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
         self.width: int | None = parent.width if parent is not None else None
         """How many calls the app makes at once, where it has said so."""
+        self.graph: GraphRun | None = parent.graph if parent is not None else None
+        self.step: int | None = None
+        """Which step of its parent's sequence it is."""
         self.plans: list[RunPlan] = []
         self.inputs: Any = None
         """Of prompts only."""
         self.formatted: Formatted | None = None
         """The prompt that was formatted last, directly under this run."""
+
+    def graph_run(self) -> GraphRun:
+        """The graph's run that this is part of; it is known by its outermost run."""
+        run = self
+        while run.graph is None and run.parent is not None:
+            run = run.parent
+        if run.graph is None:
+            run.graph = GraphRun()
+        self.graph = run.graph
+        return run.graph
 
     def formatted_around(self) -> list[Formatted]:
         """The latest prompts of this run and of those it is in, inside out."""
@@ -148,7 +184,29 @@ def child_of(parent: Any, tags: Sequence[str] | None) -> Any:
         return unbound(parent.mapper)
     if kind in (RunnableEach, RunnableRetry):
         return unbound(parent.bound)
+    if kind is RunnableBranch:
+        return unbound(_branch_of(parent, tags or ()))
     return None
+
+
+def _branch_of(branch: Any, tags: Sequence[str]) -> Any:
+    for tag in tags:
+        if tag == "branch:default":
+            return branch.default
+        for kind, place in (("condition:", 0), ("branch:", 1)):
+            if tag.startswith(kind):
+                return branch.branches[int(tag.removeprefix(kind)) - 1][place]
+    return None
+
+
+def decided_in(run: Run, tags: Sequence[str]) -> tuple[Run, int] | None:
+    """Where this is the branch that a step of a sequence decided for: that sequence, and the step behind."""
+    decision = run.parent
+    sequence = decision.parent if decision is not None else None
+    if decision is None or sequence is None or decision.step is None:
+        return None
+    is_branch = kind_of(decision.runnable) is RunnableBranch and any(tag.startswith("branch:") for tag in tags)
+    return (sequence, decision.step + 1) if is_branch and kind_of(sequence.runnable) is RunnableSequence else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,19 @@ import datetime
 import decimal
 import re
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.base import TextAccessor
 from langchain_core.runnables.utils import AddableDict
 
-__all__ = ["Markers", "Unknown", "is_known", "is_plain"]
+__all__ = ["UNKNOWN", "Markers", "Source", "Unknown", "is_known", "is_plain"]
 
 SCALARS: frozenset[type] = frozenset(
-    {str, int, float, bool, type(None), bytes, datetime.date, datetime.datetime, decimal.Decimal, uuid.UUID}
+    # what a message's text is, and StrOutputParser's too: a string that can also be called, as it could long ago
+    {TextAccessor}
+    | {str, int, float, bool, type(None), bytes, datetime.date, datetime.datetime, decimal.Decimal, uuid.UUID}
 )
 LISTS: frozenset[type] = frozenset((list, tuple))
 DICTS: frozenset[type] = frozenset((dict, AddableDict))
@@ -46,7 +49,7 @@ def is_known(value: Any) -> bool:
         return all(map(is_known, value.values()))
     if type(value) in LISTS:
         return all(map(is_known, value))
-    return value is not UNKNOWN
+    return not isinstance(value, Unknown)
 
 
 def is_plain(value: Any) -> bool:
@@ -63,15 +66,27 @@ def is_plain(value: Any) -> bool:
     return kind is Document and is_plain(value.metadata)
 
 
+class Source(NamedTuple):
+    """What a marker stands for: the text of a call, or what a JSON pointer names in it."""
+
+    call: int
+    pointer: str | None
+
+
 class Markers:
     """The markers of one symbolic run."""
 
     def __init__(self) -> None:
         self.prefix = f"\ue000{uuid.uuid4().hex}:"
-        self._pattern = re.compile(re.escape(self.prefix) + "(\\d+)\ue001")
+        self._pattern = re.compile(re.escape(self.prefix) + "(\\d+(?:\\.\\d+)?)\ue001")
+        self._pointers: list[str] = []
 
-    def text(self, number: int) -> str:
-        return f"{self.prefix}{number}\ue001"
+    def text(self, number: int, pointer: str | None = None) -> str:
+        """The text that call `number` will write, or what a JSON pointer names in it."""
+        if pointer is None:
+            return f"{self.prefix}{number}\ue001"
+        self._pointers.append(pointer)
+        return f"{self.prefix}{number}.{len(self._pointers) - 1}\ue001"
 
     def message(self, number: int) -> AIMessage:
         return AIMessage(content=self.text(number))
@@ -101,8 +116,21 @@ class Markers:
             return all(map(self.are_whole, value))
         return not isinstance(value, BaseMessage) or self.are_whole(value.content)
 
-    def split(self, text: str) -> list[str | int]:
-        """Text and the numbers of markers, in order, without empty pieces."""
+    def split(self, text: str) -> list[str | Source]:
+        """Text and what markers stand for, in order, without empty pieces."""
         pieces = self._pattern.split(text)
-        mixed: list[str | int] = [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
+        mixed = [self._source(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
         return [piece for piece in mixed if piece != ""]
+
+    def whole(self, value: Any) -> int | None:
+        """The number of the call, where this is its whole answer."""
+        if type(value) is not AIMessage or not isinstance(value.content, str):
+            return None
+        match self.split(value.content):
+            case [Source(call, None)]:
+                return call
+        return None
+
+    def _source(self, marked: str) -> Source:
+        number, _, pointer = marked.partition(".")
+        return Source(int(number), self._pointers[int(pointer)] if pointer else None)

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser, StrOutputParser
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import (
@@ -36,10 +36,12 @@ from parrot_compat.integrations.plans.book import Draft
 from parrot_compat.integrations.plans.ledger import PlannedCall
 from parrot_compat.integrations.remote import Endpoint
 
+from .classic import classic_step
 from .copying import is_copy_only
 from .drafts import can_be_planned, draft_body
 from .groups import narrower, width_of
 from .kinds import kind_of
+from .objects import Parsed, is_getter, parsed, schema_of
 from .settings import ParrotSettings
 from .switches import is_switched_off
 from .templates import Uses, uses_of
@@ -88,6 +90,8 @@ class Walk:
             PromptTemplate: self._prompt,
             ChatPromptTemplate: self._prompt,
             StrOutputParser: self._text,
+            JsonOutputParser: self._parser,
+            PydanticOutputParser: self._parser,
         }
 
     # ---- coverage --------------------------------------------------------------------------------
@@ -113,6 +117,9 @@ class Walk:
         if step is None:
             if isinstance(runnable, ParrotSettings):
                 return self._model(runnable, value, given)
+            if (classic := classic_step(kind_of(runnable))) is not None:
+                self._cover(runnable)
+                return classic(self, runnable, value)
             compiled = getattr(type(runnable), "__parrot_compiled__", False)
             return self._binding(runnable, value, given) if compiled else UNKNOWN
         if kind_of(runnable) is not RunnableSequence:
@@ -175,7 +182,11 @@ class Walk:
 
     def _function(self, function: Any, value: Any, given: Arguments) -> Any:
         called = getattr(function, "func", None)
-        if called is None or hasattr(function, "afunc") or given or not is_copy_only(called) or not is_known(value):
+        if called is None or hasattr(function, "afunc") or given:
+            return UNKNOWN
+        if isinstance(value, Parsed) and is_getter(called):
+            return value.picked(called)
+        if not is_copy_only(called) or (not isinstance(called, itemgetter) and not is_known(value)):
             return UNKNOWN
         if isinstance(called, itemgetter) and type(value) not in DICTS | LISTS:
             return UNKNOWN  # an index into a text looks at it
@@ -190,12 +201,20 @@ class Walk:
             return value.content if isinstance(value.content, str) else UNKNOWN
         return value if isinstance(value, str) else UNKNOWN
 
+    def _parser(self, parser: Any, value: Any, _: Arguments) -> Any:
+        """An object that does not exist yet: of a call that is held to a schema, and of no other."""
+        call = self.markers.whole(value)
+        schema = schema_of(self.drafts[call].call.request) if call is not None else None
+        return UNKNOWN if call is None or schema is None else parsed(parser, self.markers, call, schema)
+
     # ---- prompts and models ----------------------------------------------------------------------
 
     def _prompt(self, prompt: Any, value: Any, _: Arguments) -> Any:
         uses = uses_of(prompt)
         if uses is None:
             return UNKNOWN
+        if isinstance(value, Parsed) and (items := value.items(prompt.input_variables)) is not None:
+            value = items
         if type(value) not in DICTS:
             if len(prompt.input_variables) != 1:
                 return UNKNOWN

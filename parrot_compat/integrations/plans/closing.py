@@ -1,8 +1,8 @@
-"""Saying that plans are over, behind the app's back.
+"""Saying that plans and sessions are over, behind the app's back.
 
 One daemon thread per process sends the closes, one after the other; an app never waits for one, except that an
 interpreter about to exit gives the last ones a moment. A close that does not arrive costs nothing but
-accounting: plans expire by themselves.
+accounting: plans and sessions expire by themselves.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import queue
 import threading
 from collections.abc import Sequence
 
+from openai._types import RequestOptions
+
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.remote import Endpoint
 
-__all__ = ["close_later", "closes_sent"]
+__all__ = ["close_later", "closes_sent", "end_session_later"]
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +27,27 @@ CLOSE_TIMEOUT_S = 5.0
 EXIT_WAIT_S = 1.0
 
 _lock = threading.Lock()
-_queue: queue.Queue[tuple[Endpoint, str, tuple[str, ...]]] = queue.Queue()
+_queue: queue.Queue[tuple[Endpoint, str, tuple[str, ...] | None]] = queue.Queue()
 _process: int | None = None
 
 
 def close_later(endpoint: Endpoint, graph: str, taken: Sequence[str]) -> None:
     """Tell the server that nothing more will be taken from this plan."""
+    _put(endpoint, f"/parrot/graphs/{graph}/close", tuple(taken))
+
+
+def end_session_later(endpoint: Endpoint, session: str) -> None:
+    """Tell the server that nothing more will be asked in this session. Whatever still runs in it is cancelled."""
+    _put(endpoint, f"/parrot/sessions/{session}", None)
+
+
+def _put(endpoint: Endpoint, path: str, taken: tuple[str, ...] | None) -> None:
     try:
         _start()
     except RuntimeError as error:  # the interpreter is on its way out and begins no threads
-        log.debug("plan %s expires by itself: %s", graph, error)
+        log.debug("%s expires by itself: %s", path, error)
         return
-    _queue.put((endpoint, graph, tuple(taken)))
+    _queue.put((endpoint, path, taken))
 
 
 def closes_sent(timeout_s: float) -> bool:
@@ -59,17 +70,17 @@ def _start() -> None:
         _process = os.getpid()
 
 
-def _send_all(closes: queue.Queue[tuple[Endpoint, str, tuple[str, ...]]]) -> None:
+def _send_all(closes: queue.Queue[tuple[Endpoint, str, tuple[str, ...] | None]]) -> None:
+    options: RequestOptions = {"max_retries": 0, "timeout": CLOSE_TIMEOUT_S}
     while True:
-        endpoint, graph, taken = closes.get()
+        endpoint, path, taken = closes.get()
         try:
-            remote.client(endpoint).post(
-                f"/parrot/graphs/{graph}/close",
-                cast_to=object,
-                body={"taken": list(taken)},
-                options={"max_retries": 0, "timeout": CLOSE_TIMEOUT_S},
-            )
+            client = remote.client(endpoint)
+            if taken is None:
+                client.delete(path, cast_to=object, options=options)
+            else:
+                client.post(path, cast_to=object, body={"taken": list(taken)}, options=options)
         except Exception as error:
-            log.debug("plan %s expires by itself, its close failed: %r", graph, error)
+            log.debug("%s expires by itself, its close failed: %r", path, error)
         finally:
             closes.task_done()

@@ -33,11 +33,12 @@ S = StrOutputParser()
 
 @dataclass(frozen=True)
 class App:
-    """`direct`: calls of one invoke that cannot be planned, or not with others."""
+    """`direct`: calls of one invoke that cannot be planned, or not with others. `streams`: its pieces add up."""
 
     make: Callable[[ChatParrot], Runnable[Any, Any]]
     input: Any
     direct: int = 0
+    streams: bool = True
 
 
 @copy_only

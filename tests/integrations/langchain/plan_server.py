@@ -32,10 +32,17 @@ CHAT = "/v1/chat/completions"
 
 
 def say(prompt: str) -> str:
-    """An answer that shows every change of its prompt. A prompt that says FAIL makes the engine fail."""
+    """An answer that shows every change of its prompt. A prompt that says FAIL makes the engine fail, one that begins
+    with JSON gets an object, and one that offers tools a call of one, until it has the tool's answer."""
     if "FAIL" in prompt:
         raise EngineError(f"the engine failed on {prompt[-40:]!r}")
-    return "-".join(["ans", *hashlib.sha1(prompt.encode()).hexdigest()[:12]])
+    digits = hashlib.sha1(prompt.encode()).hexdigest()[:12]
+    if prompt.rpartition("user\n")[2].startswith("JSON"):
+        inner = {"city": f"city-{digits}"}
+        return json.dumps({"name": f"ans-{digits}", "age": int(digits[:3], 16), "home": inner})
+    if "tools\n[" in prompt and "tool\nfound" not in prompt:
+        return '<tool_call>\n{"name": "look_up", "arguments": {"word": "' + digits + '"}}\n</tool_call>'
+    return "-".join(["ans", *digits])
 
 
 @dataclass
@@ -143,7 +150,7 @@ class PlanServer:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
-        info = EngineInfo(name="scripted-0", model="org/scripted", context_tokens=8192, capacity_tokens=1_000_000)
+        info = EngineInfo(name="scripted-0", model="org/scripted", context_tokens=8192, obeys_formats=True)
         self._engine = ScriptedEngine(self._script, info, speed=self._speed)
         fleet, ready = Fleet(), asyncio.Event()
         fleet.add(self._engine, self._engine.tokenizer)
@@ -189,6 +196,14 @@ class PlanServer:
     def asked(self, path: str = CHAT) -> list[dict[str, Any]]:
         """Bodies that were sent to a path, in order."""
         return [body for to, body in self.line.posted if to == path]
+
+    def sessions(self) -> set[str | None]:
+        """The names of those that are open."""
+
+        async def names() -> set[str | None]:
+            return {session.name for session in self._manager.sessions()}
+
+        return self._loop.run(names())
 
     def all_closed(self) -> bool:
         """Wait until the server has heard of the end of every plan that it had accepted when its run ended."""

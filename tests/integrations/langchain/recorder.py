@@ -30,12 +30,18 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in sorted(value.items())}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return repr(value)
+    return _without_ids(value)
 
 
 def _told(facts: dict[str, Any]) -> str:
     """How much of a prompt was in the server's cache depends on what ran before."""
     return re.sub(r"('(?:cached_tokens|cache_read)': )\d+", r"\1…", str(sorted(map(str, facts.items()))))
+
+
+def _without_ids(value: Any) -> str:
+    """LangGraph names its tasks, and our server the calls of tools, anew in every run."""
+    told = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|(call_|chatcmpl-)[0-9A-Za-z]+", "…", repr(value))
+    return re.sub(r"('(?:cached_tokens|cache_read)': )\d+", r"\1…", told)
 
 
 class Recorder(BaseCallbackHandler):
@@ -58,11 +64,12 @@ class Recorder(BaseCallbackHandler):
                 self._events[run_id].append((event, *said))
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kw: Any) -> None:
-        said = (kw.get("name"), kw.get("run_type"), sorted(kw.get("tags") or ()), str(kw.get("metadata")))
+        said = (kw.get("name"), kw.get("run_type"), sorted(kw.get("tags") or ()), _without_ids(kw.get("metadata")))
         self._begin("chain", run_id, kw.get("parent_run_id"), *said, plain(inputs))
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **kw: Any) -> None:
-        said = (kw.get("name"), sorted(kw.get("tags") or ()), str(kw.get("metadata")), str(kw.get("invocation_params")))
+        told = _without_ids(kw.get("metadata"))
+        said = (kw.get("name"), sorted(kw.get("tags") or ()), told, str(kw.get("invocation_params")))
         self._begin("model", run_id, kw.get("parent_run_id"), *said, str(kw.get("options")), plain(messages))
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kw: Any) -> None:

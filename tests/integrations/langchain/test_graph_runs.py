@@ -1,0 +1,144 @@
+"""What the server is told of a graph's calls: session, stage, node, and where their texts come from."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+import pytest
+
+pytest.importorskip("langgraph")
+pytest.importorskip("langchain.agents")
+
+from parrot_compat.integrations.langchain import ChatParrot
+from parrot_compat.integrations.langchain.graph_runs import GraphCalls, GraphRun
+from parrot_compat.integrations.plans.closing import closes_sent
+from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.servers import remember_ours
+
+from ..other_server import OtherServer
+from .apps import ONE, P, S
+from .framework_apps import GRAPHS, HELLO
+from .plan_server import PlanServer
+
+SOMEWHERE = Endpoint(base_url="http://somewhere/v1", api_key="none")
+
+
+def told(server: PlanServer) -> list[dict[str, Any]]:
+    """What each request of the app told, without those that took a planned call."""
+    return [body["parrot"] for body in server.asked() if "parrot" in body and "claim" not in body["parrot"]]
+
+
+def model(server: PlanServer) -> ChatParrot:
+    llm = ChatParrot(base_url=server.url, temperature=0)
+    remember_ours(llm._endpoint)
+    return llm
+
+
+async def test_all_calls_of_one_run_are_one_session_and_those_of_another_run_another(server: PlanServer) -> None:
+    graph = GRAPHS["an agent with a tool"].make(model(server))
+    graph.invoke(HELLO)
+    await graph.ainvoke(HELLO)
+    sessions = [call["session"] for call in told(server)]
+    assert len(sessions) == 4 and sessions[0] == sessions[1] != sessions[2] == sessions[3]
+    assert {call["function"] for call in told(server)} == {"node:model"}
+    assert "stage" not in told(server)[0]
+
+
+def test_the_calls_of_a_fan_out_are_one_stage(server: PlanServer) -> None:
+    GRAPHS["a fan-out"].make(model(server)).invoke(ONE)
+    stages = [call.get("stage") for call in told(server)]
+    assert len(stages) == 4 and stages[0] == stages[1] == stages[2] and stages[0]["kind"] == "map"
+    assert stages[3] is None
+
+
+def test_a_text_of_an_earlier_answer_that_stands_in_a_prompt_is_an_edge(server: PlanServer) -> None:
+    from langgraph.graph import START, StateGraph
+
+    from .framework_apps import State
+
+    llm = model(server)
+
+    def ask(text: str) -> str:
+        return llm.invoke(f"about {text}: go on").text
+
+    graph = StateGraph(State).add_node("one", lambda state: {"text": ask(state["x"])})
+    graph.add_node("two", lambda state: {"text": ask(state["text"])})
+    graph.add_edge(START, "one").add_edge("one", "two").compile().invoke(ONE)
+    first, second = told(server)
+    assert "inputs" not in first
+    (span,) = second["inputs"]
+    message = server.asked()[1]["messages"][span["message"]]["content"]
+    assert message == f"about {message[span['start'] : span['end']]}: go on"
+    assert span["from"] == first["call"]
+
+
+def test_a_template_is_a_better_name_than_its_node(server: PlanServer) -> None:
+    GRAPHS["a chain in a node"].make(model(server)).invoke(ONE)
+    assert not any(call["function"].startswith("node:") for call in told(server))
+    assert all("session" in call for call in told(server))
+
+
+def test_a_session_ends_with_its_run(server: PlanServer) -> None:
+    GRAPHS["a loop"].make(model(server)).invoke(ONE)
+    assert closes_sent(10)
+    session = told(server)[0]["session"]
+    assert session not in server.sessions()
+
+
+def test_calls_outside_of_graphs_have_no_session(server: PlanServer) -> None:
+    (P("A {x}") | model(server) | S).invoke(ONE)
+    assert all("session" not in call for call in told(server))
+
+
+def test_a_server_that_is_not_ours_is_told_nothing(other: OtherServer) -> None:
+    GRAPHS["a loop"].make(ChatParrot(base_url=other.url)).invoke(ONE)
+    assert len(other.requests) == 3
+    assert not any("parrot" in request.body for request in other.requests)
+
+
+def test_a_call_that_outlives_its_run_keeps_its_session_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(
+        "parrot_compat.integrations.langchain.graph_runs.end_session_later",
+        lambda endpoint, session: ended.append(session),
+    )
+    run, call = GraphRun(), uuid.uuid4()
+    run.begun(call)
+    assert run.hints(call, {"langgraph_node": "n"}, [], SOMEWHERE)["session"] == run.session
+    run.close()
+    assert not ended, "a session was ended under a call of the app"
+    run.ended(call, None)
+    assert run.hints(call, {"langgraph_node": "n"}, [], SOMEWHERE) == {}
+    run.close()
+    assert ended == [run.session]
+
+
+def test_what_is_kept_of_a_run_is_bounded() -> None:
+    run = GraphRun()
+    texts = [f"{number} is the number of this answer" for number in range(500)]
+    for text in texts:
+        run.ended(uuid.uuid4(), text)
+    run.ended(uuid.uuid4(), "short")
+    messages = [{"role": "user", "content": " ".join(texts)}]
+    spans = run.hints(uuid.uuid4(), {"langgraph_node": "n"}, messages, SOMEWHERE)["inputs"]
+    assert len(spans) == 64 and all(span["end"] - span["start"] > 16 for span in spans)
+
+
+def test_threads_share_a_run() -> None:
+    calls, run = GraphCalls(), GraphRun()
+    ids = [uuid.uuid4() for _ in range(50)]
+    metadata = {"langgraph_node": "n"}
+
+    def one(call: uuid.UUID) -> None:
+        calls.begin(call, metadata, lambda: run)
+        calls.end(call)
+
+    threads = [threading.Thread(target=one, args=(call,)) for call in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    run.close()  # no call is open: nothing would keep its session
+    assert not calls.hints(None, [], SOMEWHERE)
