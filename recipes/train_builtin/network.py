@@ -79,8 +79,8 @@ class Network(nn.Module):
         )
         self._begin()
         # what lies between two attentions is a function of tensors only: one compilation serves all layers
-        self._before = torch.compile(before, dynamic=False) if is_compiled else before
-        self._after = torch.compile(after, dynamic=False) if is_compiled else after
+        self._compiled = (torch.compile(before, dynamic=False), torch.compile(after, dynamic=False))
+        self._is_compiled = is_compiled
 
     def _begin(self) -> None:
         depth = (2 * self.shape.num_hidden_layers) ** -0.5
@@ -102,16 +102,19 @@ class Network(nn.Module):
         weights = {name: weight for name, weight in self.named()}
         x = F.embedding(ids, weights["model.embed_tokens.weight"])
         cos, sin = self.rotations(positions)
+        # scoring comes with other numbers of tokens, and would compile for each
+        is_compiled = self._is_compiled and torch.is_grad_enabled()
+        first, second = self._compiled if is_compiled else (before, after)
         for layer in range(self.shape.num_hidden_layers):
             at = f"model.layers.{layer}"
-            q, k, v = self._before(
+            q, k, v = first(
                 x,
                 weights[f"{at}.input_layernorm.weight"],
                 *(weights[f"{at}.self_attn.{part}_proj.weight"] for part in "qkv"),
                 cos,
                 sin,
             )
-            x = self._after(
+            x = second(
                 x,
                 attended(q, k, v, rows),
                 weights[f"{at}.self_attn.o_proj.weight"],
@@ -153,13 +156,12 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def attended(q: Tensor, k: Tensor, v: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
     """Each row sees itself only, and of itself what came before. [tokens, heads, head] → [tokens, hidden]."""
-    outs, start = [], 0
-    for number, width in rows:
-        one = slice(start, start + number * width)
-        parts = (x[one].unflatten(0, (number, width)).transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*parts, is_causal=True)
+    outs = []
+    sizes = [number * width for number, width in rows]
+    for shape, *parts in zip(rows, *(x.split(sizes) for x in (q, k, v)), strict=True):
+        by_row = (part.unflatten(0, shape).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(*by_row, is_causal=True)
         outs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
-        start = one.stop
     return torch.cat(outs)
 
 
