@@ -1,8 +1,9 @@
 """The model families that are served, and why another checkpoint is not.
 
 A family stands in the table once its tiny twin was found equal to Hugging Face on our paged attention
-(tests/gpu/test_runner.py runs every row of it). Anything else is refused by name: a model that runs almost
-right is worse than one that does not run.
+(tests/gpu/test_runner.py runs every row of it). Any other decoder that transformers can run with our attention must
+pass the probe when it is loaded (`probe`). The rest is refused by name: a model that runs almost right is worse than
+one that does not run.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import RopeGrowth
 from parrot_compat.gpu.layers.rotary import GROWING
 
-__all__ = ["FAMILIES", "check_family", "position_limit", "rope_growth"]
+__all__ = ["DECODERS", "FAMILIES", "check_family", "position_limit", "rope_growth"]
 
 FAMILIES: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
@@ -28,6 +31,9 @@ FAMILIES: Mapping[str, str] = {
 }
 """model_type of config.json → the architecture that is served of it."""
 
+DECODERS: Mapping[str, str] = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+"""All that transformers calls causal language models, by model_type. `models/probe.py` decides about each."""
+LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary scalings whose frequencies are fixed when the model is loaded."""
 
@@ -36,20 +42,22 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
     """Refuse what we do not run exactly. `config` is config.json as transformers reads it (`to_dict`)."""
     where = f"{path}/config.json"
     model_type = str(config.get("model_type"))
-    if model_type not in FAMILIES:
+    served = FAMILIES.get(model_type) or DECODERS.get(model_type)
+    if served is None or config.get("is_encoder_decoder"):
         raise ModelRefused(
-            f"{where}: model_type {model_type!r} is not served; served are {', '.join(sorted(FAMILIES))}"
+            f"{where}: model_type {model_type!r} is not served; served are {', '.join(sorted(FAMILIES))}, "
+            "and decoders of transformers that our probe finds equal"
         )
-    architectures = config.get("architectures") or [FAMILIES[model_type]]
-    if FAMILIES[model_type] not in architectures:
-        raise ModelRefused(
-            f"{where}: architectures {architectures} do not generate text; served is {FAMILIES[model_type]}"
-        )
+    architectures = config.get("architectures") or [served]
+    if served not in architectures:
+        raise ModelRefused(f"{where}: architectures {architectures} do not generate text; served is {served}")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise ModelRefused(f"{where}: quantized weights ({method}) are not served; use the unquantized checkpoint")
     if config.get("use_bidirectional_attention"):
         raise ModelRefused(f"{where}: use_bidirectional_attention is set; only causal models are served")
+    if kinds := sorted(set(config.get("layer_types") or ()) - LAYER_TYPES):
+        raise ModelRefused(f"{where}: layers of type {kinds[0]!r} are not served")
     ropes = _ropes(config)
     for rope in ropes:
         kind = rope.get("rope_type", "default")
@@ -58,6 +66,9 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
             raise ModelRefused(f"{where}: rope scaling {kind!r} is not served; served are {served}")
         if kind in GROWING and len(ropes) > 1:
             raise ModelRefused(f"{where}: rope scaling {kind!r} in one type of layer only is not served")
+        # transformers' own modules take it from the longest text of a step: a neighbour would change an answer.
+        if kind in GROWING and model_type not in FAMILIES:
+            raise ModelRefused(f"{where}: rope scaling {kind!r} is not served for model_type {model_type!r}")
 
 
 def rope_growth(config: Mapping[str, Any]) -> RopeGrowth | None:

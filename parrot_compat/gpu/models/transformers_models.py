@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from parrot_compat.core.errors import ModelRefused
@@ -26,7 +26,9 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.attention import attend
 from parrot_compat.gpu.layers.linear import pack_linears
 from parrot_compat.gpu.models.decoder import LOGITS_AT_ONCE
-from parrot_compat.gpu.models.weights import check_files
+from parrot_compat.gpu.models.families import FAMILIES
+from parrot_compat.gpu.models.probe import Probe, takes_our_attention
+from parrot_compat.gpu.models.weights import check_files, read_facts
 
 __all__ = ["TransformersDecoder"]
 
@@ -80,6 +82,8 @@ class TransformersDecoder:
     def load(cls, path: Path, dtype: torch.dtype, device: torch.device) -> TransformersDecoder:
         """Errors: `ModelRefused`, naming the file or the tensors that are wrong."""
         check_files(path)
+        config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        takes_our_attention(config, str(path))
         try:
             with _no_progress_bar():
                 model, info = _loader.from_pretrained(
@@ -100,9 +104,13 @@ class TransformersDecoder:
                 some = ", ".join(sorted(str(key) for key in info[problem])[:3])
                 raise ModelRefused(f"the weights of {path} do not match its config.json: {problem} {some}")
         model.eval().requires_grad_(False).to(device)
+        probe = None if model.config.model_type in FAMILIES else Probe.of(model, str(path))
         if device.type == "cpu":
             pack_linears(model)
-        return cls(model)
+        decoder = cls(model)
+        if probe is not None:
+            probe.check(decoder, read_facts(path), dtype, device)
+        return decoder
 
     @property
     def module(self) -> nn.Module:

@@ -20,7 +20,7 @@ from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.models.families import FAMILIES, check_family, position_limit, rope_growth
+from parrot_compat.gpu.models.families import DECODERS, check_family, position_limit, rope_growth
 
 __all__ = ["check_files", "locate", "read_facts"]
 
@@ -108,7 +108,7 @@ def read_facts(path: Path) -> CheckpointFacts:
     stated = _read_json(path / "config.json")
     if "model_type" not in stated:
         raise ModelRefused(f"{path}/config.json has no model_type")
-    if stated["model_type"] not in FAMILIES:
+    if stated["model_type"] not in DECODERS:
         check_family(str(path), stated)  # before transformers reads it: its own error would not name the file
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
@@ -120,7 +120,7 @@ def read_facts(path: Path) -> CheckpointFacts:
     generation = _read_json(generation_file) if generation_file.exists() else {}
 
     def number(name: str) -> int:
-        value = values.get(name)
+        value = getattr(config, name, None)  # by transformers' name, whatever the family calls it
         if not isinstance(value, int) or value < 1:
             raise ModelRefused(f"{path}/config.json: {name} must be a positive integer, not {value!r}")
         return value
@@ -135,8 +135,10 @@ def read_facts(path: Path) -> CheckpointFacts:
         model_type=values["model_type"],
         layers=number("num_hidden_layers"),
         heads=heads,
-        kv_heads=number("num_key_value_heads") if values.get("num_key_value_heads") is not None else heads,
-        head_dim=number("head_dim") if values.get("head_dim") is not None else number("hidden_size") // heads,
+        kv_heads=number("num_key_value_heads") if getattr(config, "num_key_value_heads", None) is not None else heads,
+        head_dim=number("head_dim")
+        if getattr(config, "head_dim", None) is not None
+        else number("hidden_size") // heads,
         vocab_size=number("vocab_size"),
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=number("hidden_size"),

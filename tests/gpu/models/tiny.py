@@ -63,16 +63,34 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "phi3": {"sliding_window": WINDOW},
 }
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+OTHERS: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {**MOE, "head_dim": 32},
+    "qwen2_moe": {**MOE, "shared_expert_intermediate_size": 32},
+    "olmo3": {"sliding_window": WINDOW},
+    "cohere2": {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
+    "granite": {},
+    "glm4": {},
+    "smollm3": {},
+    "starcoder2": {"sliding_window": WINDOW, "tie_word_embeddings": False},
+    # and what must be refused
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32},
+    "olmo": {},
+    "stablelm": {},
+    "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
+}
+"""Families without a row of ours."""
 
 
 def save_tiny(family: str, folder: Path, *, seed: int = 0, shard_size: str = "1GB", **overrides: Any) -> Path:
-    config = AutoConfig.for_model(family, **{**BASE, **SPECIAL[family], **overrides})
+    config = AutoConfig.for_model(family, **{**BASE, **(SPECIAL | OTHERS)[family], **overrides})
     model = AutoModelForCausalLM.from_config(config)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=random)
-            if "norm" in name:
+            if ("norm" in name or "ln_" in name) and not name.endswith("bias"):
                 parameter.copy_(1.0 + 0.2 * noise)
             elif parameter.dim() == 1:
                 parameter.copy_(0.5 * noise)
