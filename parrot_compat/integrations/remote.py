@@ -165,5 +165,5 @@ def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | Non
         page = client(endpoint).with_options(timeout=CARD_TIMEOUT_S, max_retries=0).models.list()
     except openai.APIError:
         return None
-    cards = [card.model_dump() for card in page.data]
+    cards = [card.model_dump() for card in page.data or ()]  # some answer every path with something else
     return next((card for card in cards if model is None or card["id"] == model), None)

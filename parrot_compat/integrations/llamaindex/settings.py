@@ -93,8 +93,8 @@ class ParrotSettings(Connection, FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """Of the served model. The first look at it asks the server."""
-        card = self._model_card()
+        """Of the served model. The first look at it asks the server, unless all of it is given."""
+        card = self._model_card() if self.context_window is None or self.model is None else {}
         return LLMMetadata(
             context_window=self.context_window or card.get("max_model_len") or DEFAULT_CONTEXT_WINDOW,
             num_output=self.max_tokens or -1,
