@@ -41,6 +41,11 @@ class Admission:
     def open_calls(self) -> int:
         return self._total
 
+    def allowance(self, tenant: str) -> tuple[int, int]:
+        """How many calls a tenant may have open, and how many more; what others have open is not told."""
+        most = self.limits.open_calls_per_tenant or self.limits.open_calls
+        return most, max(0, most - self._open[tenant])
+
     def admit(self, tenant: str, calls: int) -> None:
         """Errors: `QueueFull`, `TooManyCalls`; then nothing is counted."""
         if self._total + calls > self.limits.open_calls:

@@ -90,6 +90,10 @@ class Manager:
         """Accepted and not over."""
         return self._machinery.admission.open_calls
 
+    def allowance(self, tenant: str) -> tuple[int, int]:
+        """How many calls a tenant may have open, and how many more."""
+        return self._machinery.admission.allowance(tenant)
+
     @property
     def queued_calls(self) -> int:
         """Ready and without an engine."""

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -84,7 +84,9 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ParrotError, _on_error)
     app.add_middleware(Auth, keys=keys or Keys())
-    app.add_middleware(Edge, metrics=metrics)  # added last, so outermost: refusals have a request id too
+    app.add_middleware(
+        Edge, metrics=metrics, allowance=manager.allowance
+    )  # added last, so outermost: refusals have a request id too
     has_keys = bool(keys)
 
     def described() -> dict[str, Any]:
@@ -155,9 +157,15 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 class Edge:
     """ASGI middleware: request id, time taken, and the answer to errors that nobody else has answered."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics | None = None,
+        allowance: Callable[[str], tuple[int, int]] | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._allowance = allowance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -176,6 +184,12 @@ class Edge:
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - begun) * 1000))
                 headers["openai-version"] = "2020-10-01"
                 headers["x-parrot-version"] = __version__
+                tenant = scope.get("state", {}).get("tenant")
+                if self._allowance is not None and tenant is not None:
+                    most, left = self._allowance(tenant)
+                    headers["x-ratelimit-limit-requests"] = str(most)
+                    headers["x-ratelimit-remaining-requests"] = str(left)
+                    headers["x-ratelimit-reset-requests"] = "0s"  # a call that ends makes room at once
                 if self._metrics is not None:
                     self._metrics.answered(getattr(scope.get("route"), "path", "none"), message["status"])
             await send(message)

@@ -120,9 +120,11 @@ def schemathesis(options: Options) -> list[Verdict]:
     with serving(folder, max_model_len=256) as url:
         verdicts = [_fuzzed(options, python, "schemathesis ours", f"{url}/openapi.json", url, ["--checks", _OWN])]
         if options.openai_document is not None:
+            document = Path(options.openai_document)
+            where = str(document.resolve()) if document.is_file() else options.openai_document
             asked = ["--checks", _ALWAYS, "--include-path-regex", _THEIR_PATHS, "--exclude-method", "DELETE"]
             asked += ["--exclude-operation-id", "listChatCompletions"]
-            verdict = _fuzzed(options, python, "schemathesis openai", options.openai_document, f"{url}/v1", asked)
+            verdict = _fuzzed(options, python, "schemathesis openai", where, f"{url}/v1", asked)
             verdicts.append(verdict)
     return verdicts
 
@@ -135,7 +137,7 @@ def _fuzzed(options: Options, python: Path, judge: str, document: str, url: str,
     command += ["--max-examples", str(options.examples), "--report", "junit", "--report-junit-path", str(report)]
     command += ["--request-timeout", "60", "--continue-on-failure"]
     with (folder / "log").open("w") as out:
-        subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
+        subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, check=False)
     print((folder / "log").read_text()[-3000:])
     return of_junit(judge, report)
 

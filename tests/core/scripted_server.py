@@ -35,6 +35,8 @@ class ScriptedServer:
         self.was_left = asyncio.Event()
         """A reader went before the end of its answer."""
         self.refusal: Response | None = None
+        self.deltas: list[dict[str, Any]] = []
+        """Said before the text of a chat, each in an event of its own."""
         self.breaks_after: int | None = None
         """Characters of an answer after which the connection is dropped."""
         self.pauses_at: int | None = None
@@ -106,6 +108,8 @@ class ScriptedServer:
         text = self.tokenizer.decode(said.ids)
         is_done = False
         try:
+            for delta in self.deltas:
+                yield _event(choices=[{"index": 0, "finish_reason": None, "delta": delta}])
             for at in range(0, len(text), 4):
                 if at == self.pauses_at:
                     self.speaks.clear()
@@ -114,7 +118,9 @@ class ScriptedServer:
                     raise RuntimeError("pulling the plug")
                 yield _event(choices=[{"index": 0, "finish_reason": None} | choice(text[at : at + 4])])
                 await asyncio.sleep(0)
-            yield _event(choices=[{"index": 0, "finish_reason": said.finish.value} | choice("")])
+            yield _event(
+                choices=[{"index": 0, "finish_reason": "tool_calls" if self.deltas else said.finish.value} | choice("")]
+            )
             usage = {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": said.drawn,

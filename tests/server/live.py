@@ -47,9 +47,10 @@ async def live(
     tokenizer: Tokenizer | None = None,
     aliases: Mapping[str, str] | None = None,
     more_models: Sequence[str] = (),
+    engine_type: type[ScriptedEngine] = ScriptedEngine,
 ) -> AsyncIterator[Live]:
     """`more_models` answer with their own names."""
-    engine = ScriptedEngine(
+    engine = engine_type(
         script,
         EngineInfo(name="scripted-0", model="org/scripted", context_tokens=context_tokens, capacity_tokens=CAPACITY),
         speed=speed,

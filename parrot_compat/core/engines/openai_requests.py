@@ -8,6 +8,7 @@ server's own defaults; fields outside OpenAI's API are sent only where they say 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import openai
@@ -15,6 +16,7 @@ import openai
 from ..call import Finish, ResolvedSampling, Usage
 from ..engine import Embed
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel, ParrotError, PromptTooLong, QueueFull
+from ..output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
 from ..prompt import Chat, Text, Tokens
 
 __all__ = ["chat_request", "completion_request", "embedding_request", "finish_of", "our_error", "usage_of"]
@@ -25,8 +27,21 @@ _TOO_LONG = ("prompt is too long", "context length", "context_length", "context 
 
 
 def chat_request(model: str, chat: Chat, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
-    tools: dict[str, Any] = {"tools": list(chat.tools)} if chat.tools else {}
-    return _request(model, sampling, context_tokens) | tools | {"messages": list(chat.messages)}
+    request = _request(model, sampling, context_tokens) | {"messages": list(chat.messages)}
+    request |= {"tools": list(chat.tools)} if chat.tools else {}
+    match sampling.format:
+        case AnyJson():
+            request["response_format"] = {"type": "json_object"}
+        case JsonSchema(schema, strict):
+            named = {"name": "answer", "schema": json.loads(schema), "strict": strict}
+            request["response_format"] = {"type": "json_schema", "json_schema": named}
+        case ToolCalls(tools, _, is_parallel):
+            # of the tools those that may be called: a server need not know how to be told of some among many
+            names = {name for name, _ in tools}
+            request["tools"] = [tool for tool in chat.tools if tool.get("function", {}).get("name") in names]
+            request["tool_choice"] = "required"
+            request |= {} if is_parallel else {"parallel_tool_calls": False}
+    return request
 
 
 def completion_request(
@@ -72,12 +87,28 @@ def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dic
     chosen |= {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}
     chosen |= {"ignore_eos": True} if sampling.ignore_eos else {}
     chosen |= {"stop_token_ids": list(sampling.stop_token_ids)} if sampling.stop_token_ids else {}
+    chosen |= _vllms_form(sampling.format)
     return request | ({"extra_body": chosen} if chosen else {})
 
 
-def finish_of(reason: str) -> Finish:
-    """Whatever else made the model end its turn (a tool call, a content filter) is a stop."""
-    return Finish.LENGTH if reason == "length" else Finish.STOP
+def _vllms_form(format: OutputFormat | None) -> dict[str, Any]:
+    """Forms that OpenAI's API has no word for, in vLLM's."""
+    match format:
+        case Regex(pattern):
+            return {"structured_outputs": {"regex": pattern}}
+        case Choice(texts):
+            return {"structured_outputs": {"choice": list(texts)}}
+        case Grammar(text):
+            return {"structured_outputs": {"grammar": text}}
+        case _:
+            return {}
+
+
+def finish_of(reason: str, *, has_calls: bool = False) -> Finish:
+    """Whatever else made the model end its turn (a content filter) is a stop; some say stop after calls of tools."""
+    if reason == "length":
+        return Finish.LENGTH
+    return Finish.TOOL_CALLS if has_calls else Finish.STOP
 
 
 def usage_of(usage: Any) -> Usage:

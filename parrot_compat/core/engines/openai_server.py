@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 import openai
 
-from ..call import Finish, Usage
 from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel
 from ..prompt import Chat
-from .openai_requests import chat_request, completion_request, embedding_request, finish_of, our_error, usage_of
+from .openai_answers import AnswerReader
+from .openai_requests import chat_request, completion_request, embedding_request, our_error, usage_of
 
 __all__ = ["OpenAIServerEngine", "Upstream"]
 
@@ -103,6 +103,7 @@ class OpenAIServerEngine:
             model=chosen.id,
             context_tokens=limit if isinstance(limit, int) and limit > 0 else sys.maxsize,  # it will say so by itself
             takes="text",
+            obeys_formats=True,  # or says that it does not
         )
         return cls(client, info)
 
@@ -125,19 +126,13 @@ class OpenAIServerEngine:
         stream: Any = None
         try:
             stream = await self._or_closed(self._ask(generate))
-            finish: Finish | None = None
-            usage = Usage()
+            reader = AnswerReader()
             while (event := await self._or_closed(_next(stream))) is not None:
-                if event.usage is not None:
-                    usage = usage_of(event.usage)
-                for choice in event.choices[:1]:
-                    if text := _text_of(choice):
-                        yield Chunk(text=text)
-                    if choice.finish_reason is not None:
-                        finish = finish_of(choice.finish_reason)
-            if finish is None:
+                if (chunk := reader.read(event)) is not None:
+                    yield chunk
+            if (last := reader.end()) is None:
                 raise EngineError(f"the server behind engine {self._info.name!r} ended without saying why")
-            yield Chunk(finish=finish, usage=usage)
+            yield last
         finally:
             self._running -= 1
             if stream is not None:
@@ -213,9 +208,3 @@ class OpenAIServerEngine:
 async def _next(stream: Any) -> Any:
     """The next event of an answer, `None` after the last."""
     return await anext(stream, None)
-
-
-def _text_of(choice: Any) -> str:
-    """Of a chat's event or a completion's."""
-    delta = getattr(choice, "delta", None)
-    return (delta.content if delta is not None else getattr(choice, "text", None)) or ""

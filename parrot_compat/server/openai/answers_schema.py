@@ -33,8 +33,10 @@ __all__ = [
     "ErrorObject",
     "Health",
     "MadeCall",
+    "ModelCapabilities",
     "ModelDescription",
     "ModelList",
+    "PromptToken",
     "Receipt",
     "TextChoice",
     "TextCompletion",
@@ -191,9 +193,16 @@ class ChatCompletionChunk(Answered):
 
 class TokenLogprobLists(Answered):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """`None` for the first token of an echoed prompt, which nothing comes before."""
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+
+
+class PromptToken(Answered):
+    logprob: float
+    rank: int | None
+    decoded_token: str
 
 
 class TextChoice(Answered):
@@ -203,6 +212,8 @@ class TextChoice(Answered):
     finish_reason: Literal["stop", "length"] | None
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] | None = None
+    prompt_logprobs: list[dict[str, PromptToken] | None] | None = None
+    """For each token of the prompt, by token id."""
 
 
 class TextCompletion(Answered):
@@ -239,12 +250,18 @@ class EmbeddingList(Answered):
     usage: EmbeddingUsage
 
 
+class ModelCapabilities(Answered):
+    structured_output: bool
+    tool_calling: bool
+
+
 class ModelDescription(Answered):
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     max_model_len: int | None
+    capabilities: ModelCapabilities
 
 
 class ModelList(Answered):

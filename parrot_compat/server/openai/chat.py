@@ -24,7 +24,7 @@ from parrot_compat.core.task import Task
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import read_body
+from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
@@ -42,25 +42,31 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", tags=["OpenAI"])
     async def create_chat_completion(request: Request) -> Response:
-        body = await read_body(request, ChatRequest, serving.limits)
+        raw = await read_raw(request, serving.limits)
+        return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
+
+    async def answered(request: Request, raw: bytes) -> Response:
+        body = parse(raw, ChatRequest)
         body.check(serving.limits)
         hints = Hints()
-        hints.ignored(*body.ignored())
+        hints.ignored(
+            *body.ignored(), *(["idempotency-key"] * (bool(body.stream) and "idempotency-key" in request.headers))
+        )
         ask = read_ask(body, request.headers, tenant_of(request), message_texts(body.messages), hints)
         card = serving.card(body.model)
         use = body.tool_use(serving.tool_style_of(card.name))
         reading = Reading(tools=None if use is None else use.style)
-        first = serving.formed(card.name, body.sampling(), use)
+        first = body.sampling() if use is None else use.held(body.sampling())
         serving.check_tokens(card.name, first)
         tokenizer = serving.tokenizer(card.name) if body.logprobs else None
 
         async with AsyncExitStack() as stack:
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-            prompt = chat_prompt(body.messages, room.resolve, tools=body.tools)
+            prompt = chat_prompt(body.messages, room.resolve, tools=serving.offered(card.name, body.tools, use))
             wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
             prompt_ids = await _prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
             kind = "chat.completion.chunk" if body.stream else "chat.completion"
-            answer = serving.answer("chatcmpl", kind, body.model or card.name)
+            answer = serving.answer("chatcmpl", kind, body.model or card.name, body.service_tier)
             try:
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, reading))
             except BadSchema as error:

@@ -22,7 +22,7 @@ from parrot_compat.core.result import TaskResult
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import read_body
+from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
@@ -39,18 +39,24 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a text", tags=["OpenAI"])
     async def create_completion(request: Request) -> Response:
-        body = await read_body(request, CompletionRequest, serving.limits)
+        raw = await read_raw(request, serving.limits)
+        return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
+
+    async def answered(request: Request, raw: bytes) -> Response:
+        body = parse(raw, CompletionRequest)
         body.check(serving.limits)
         hints = Hints()
-        hints.ignored(*body.ignored())
+        hints.ignored(
+            *body.ignored(), *(["idempotency-key"] * (bool(body.stream) and "idempotency-key" in request.headers))
+        )
         ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
         card = serving.card(body.model)
         serving.check_tokens(card.name, body.sampling())
-        tells = body.logprobs is not None or body.prompt_logprobs is not None
+        tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
         tokenizer = serving.tokenizer(card.name) if tells else None
-        prompts, n = body.prompts(), body.n or 1
+        prompts = body.prompts()
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
-        wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(n)]
+        wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(body.drawn)]
 
         async with AsyncExitStack() as stack:
             answer = serving.answer("cmpl", "text_completion", body.model or card.name)
@@ -109,9 +115,10 @@ def _whole(
     known: list[_Known],
     tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
-    choices, n = [], body.n or 1
-    for index, result in enumerate(results):
-        prompt, scores = known[index // n], results[index // n * n].prompt_logprobs
+    choices, usages = [], [result.usage for result in results]
+    for index, result in enumerate(_chosen(results, body)):
+        place = index // (body.n or 1)
+        prompt, scores = known[place], results[place * body.drawn].prompt_logprobs
         choice: dict[str, Any] = {
             "index": index,
             "text": prompt.echo + result.text,
@@ -125,7 +132,19 @@ def _whole(
         if prompt.ids is not None:
             choice |= {"prompt_token_ids": prompt.ids, "token_ids": list(result.tokens)}
         choices.append(choice)
-    return answer.head() | {"choices": choices, "usage": usage_of([result.usage for result in results], n)}
+    return answer.head() | {"choices": choices, "usage": usage_of(usages, body.drawn)}
+
+
+def _chosen(results: Sequence[TaskResult], body: CompletionRequest) -> list[TaskResult]:
+    """Of the answers to each prompt the `n` likeliest by token, best first; all, in order, if all are given."""
+    if not body.chooses:
+        return list(results)
+
+    def likelihood(result: TaskResult) -> float:
+        return sum(item.logprob for item in result.logprobs) / max(1, len(result.logprobs))
+
+    groups = [results[start : start + body.drawn] for start in range(0, len(results), body.drawn)]
+    return [one for group in groups for one in sorted(group, key=likelihood, reverse=True)[: body.n or 1]]
 
 
 def _told(

@@ -44,8 +44,17 @@ class CompletionRequest(SamplingRequest):
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """0 with `echo`: what is asked is about the prompt."""
 
+    @property
+    def drawn(self) -> int:
+        """Answers to each prompt, of which the best `n` are given."""
+        return max(self.n or 1, self.best_of or 1)
+
+    @property
+    def chooses(self) -> bool:
+        return self.drawn > (self.n or 1)
+
     def told_logprobs(self) -> int | None:
-        return self.logprobs
+        return 0 if self.logprobs is None and self.chooses else self.logprobs
 
     def sampling(self, choice: int = 0) -> Sampling:
         """The prompt's tokens are told once for all its choices; in a stream each tells them."""
@@ -58,9 +67,11 @@ class CompletionRequest(SamplingRequest):
         prompts = self.prompts()
         if not prompts or any(isinstance(prompt, TokensPrompt) and not prompt.ids for prompt in prompts):
             raise invalid("prompt", "an empty list says nothing")
-        calls = len(prompts) * (self.n or 1)
+        if self.drawn > limits.choices:
+            raise invalid("best_of", f"at most {limits.choices} choices, not {self.best_of}")
+        calls = len(prompts) * self.drawn
         if calls > limits.calls:
-            asked = f"{len(prompts)} prompts with n = {self.n or 1} are {calls} calls"
+            asked = f"{len(prompts)} prompts with {self.drawn} answers to each are {calls} calls"
             raise invalid("prompt", f"{asked}; one request has at most {limits.calls}")
         if self.suffix:
             raise not_supported_yet("suffix", "no model here fills in the middle")
@@ -68,8 +79,10 @@ class CompletionRequest(SamplingRequest):
             raise invalid("max_tokens", "0 draws nothing, which says something only with echo")
         if self.prompt_logprobs is not None and self.stream:
             raise invalid("prompt_logprobs", "not told in a stream; echo with logprobs is")
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise not_supported_yet("best_of", "only n answers are drawn, and all of them are given")
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise invalid("best_of", f"{self.best_of} is less than n, which is {self.n}")
+        if self.chooses and self.stream:
+            raise invalid("best_of", "the best of several is known when all have ended: no stream")
 
     def prompts(self) -> list[Prompt]:
         prompt = self.prompt

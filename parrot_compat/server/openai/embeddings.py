@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import read_body
+from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.sse import while_connected
 
 from .embeddings_schema import EmbeddingRequest
@@ -27,7 +27,11 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Turn texts into vectors", tags=["OpenAI"])
     async def create_embedding(request: Request) -> Response:
-        body = await read_body(request, EmbeddingRequest, serving.limits)
+        raw = await read_raw(request, serving.limits)
+        return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
+
+    async def answered(request: Request, raw: bytes) -> Response:
+        body = parse(raw, EmbeddingRequest)
         hints = Hints()
         hints.ignored(*body.ignored())
         contents, card = body.contents(), serving.card(body.model)

@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -24,13 +24,18 @@ from parrot_compat.core.manager import Manager, ModelCard
 from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.tokenizer import Tokenizer, ToolStyled
-from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
+from parrot_compat.server.errors import ApiError, invalid
 from parrot_compat.server.limits import Limits
 from parrot_compat.server.parrot.directory import Directory
+from parrot_compat.server.repeats import Repeats
 
-from .tools import ToolUse
+from .tools import Tool, ToolUse
 
 __all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
+
+
+_TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
+"""What was asked for, and what it is called when it is served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,8 @@ class Answer:
     object: str
     model: str
     fingerprint: str
+    tier: str | None = None
+    """The service tier, where one was asked for."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def head(self) -> dict[str, Any]:
@@ -50,7 +57,7 @@ class Answer:
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
-        }
+        } | ({} if self.tier is None else {"service_tier": self.tier})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,7 @@ class Serving:
     """`None`: what the checkpoint's chat template shows."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of served models."""
+    repeats: Repeats = field(default_factory=Repeats)
 
     def card(self, model: str | None) -> ModelCard:
         """The model asked for, by any of its names. Errors: `NoEngineForModel`."""
@@ -96,13 +104,10 @@ class Serving:
         tokenizer = self.manager.tokenizer(model)
         return self.tool_style or (tokenizer.tool_style if isinstance(tokenizer, ToolStyled) else "hermes")
 
-    def formed(self, model: str, sampling: Sampling, use: ToolUse | None) -> Sampling:
-        """The sampling, held to calls where `use` requires them. Errors: `ApiError` 400."""
-        if use is None:
-            return sampling
-        if self.manager.tokenizer(model) is None:
-            raise not_supported_yet("tools", f"model {model!r} is served by another server")
-        return sampling if use.format is None else replace(sampling, format=use.format)
+    def offered(self, model: str, tools: list[Tool] | None, use: ToolUse | None) -> list[Tool] | None:
+        """The tools that the prompt tells of. Another server would call those that it is told of, so where none may be
+        called it is told of none; ours are read by the model as it was trained, whatever may be called."""
+        return None if use is None and self.manager.tokenizer(model) is None else tools
 
     def check_tokens(self, model: str, sampling: Sampling) -> None:
         """Errors: `ApiError` 400 for a bias on a token that the model does not have."""
@@ -113,8 +118,11 @@ class Serving:
             except BadPrompt as error:
                 raise invalid("logit_bias", error.message) from None
 
-    def answer(self, prefix: str, object: str, model: str) -> Answer:
-        return Answer(id=f"{prefix}-{uuid.uuid4().hex}", object=object, model=model, fingerprint=self.fingerprint)
+    def answer(self, prefix: str, object: str, model: str, tier: Any = None) -> Answer:
+        """`tier` as the request asks for one."""
+        id = f"{prefix}-{uuid.uuid4().hex}"
+        tier = _TIERS.get(tier) if isinstance(tier, str) else None
+        return Answer(id=id, object=object, model=model, fingerprint=self.fingerprint, tier=tier)
 
 
 def tenant_of(request: Request) -> str:

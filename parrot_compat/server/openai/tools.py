@@ -8,11 +8,12 @@ The invariant: whatever is wrong with tools and their choice is said by name, be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from parrot_compat.core.call import Sampling
 from parrot_compat.core.output_format import ToolCalls, ToolStyle
 from parrot_compat.core.tool_calls import ToolCall
 from parrot_compat.server.errors import invalid
@@ -43,6 +44,9 @@ class ToolUse:
     style: ToolStyle
     format: ToolCalls | None
     """What holds the answer to calls, where a call is required."""
+
+    def held(self, sampling: Sampling) -> Sampling:
+        return sampling if self.format is None else replace(sampling, format=self.format)
 
 
 def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: ToolStyle) -> ToolUse | None:

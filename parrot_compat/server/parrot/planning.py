@@ -69,18 +69,15 @@ def _planned(
     """Errors: `ApiError`, naming the field."""
     body = planned.read(path, serving.limits)
     try:
-        body.ignored()  # what a plain request would be refused for
-        ask = read_ask(body, Headers({}), "", message_texts(body.messages), Hints())
-        prompt = chat_prompt(body.messages, references, tools=body.tools)
-    except ParrotError as error:
-        raise within(error, f"{path}.request") from None
-    try:
         card = serving.card(body.model)
     except NoEngineForModel as error:
         raise within(error, f"{path}.request.model") from None
     try:
+        body.ignored()  # what a plain request would be refused for
+        ask = read_ask(body, Headers({}), "", message_texts(body.messages), Hints())
         use = body.tool_use(serving.tool_style_of(card.name))
-        sampling = serving.formed(card.name, body.sampling(), use)
+        prompt = chat_prompt(body.messages, references, tools=serving.offered(card.name, body.tools, use))
+        sampling = body.sampling() if use is None else use.held(body.sampling())
         serving.check_tokens(card.name, sampling)
         if body.logprobs:
             serving.tokenizer(card.name)

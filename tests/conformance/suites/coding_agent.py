@@ -1,4 +1,4 @@
-"""A coding agent's loop: many tools, each turn a call, a history that only grows, a session header, its prefix reused."""
+"""A coding agent's loop: tools, a call each turn, a history that only grows, a session header, its prefix reused."""
 
 from __future__ import annotations
 

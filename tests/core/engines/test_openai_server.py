@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName
 from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
+from parrot_compat.core.engines.openai_answers import AnswerReader
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
 from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.errors import (
@@ -25,6 +27,7 @@ from parrot_compat.core.errors import (
 )
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
 from parrot_compat.core.prompt import Chat, ChatPrompt, Content, Message, Text, Tokens
 from tests.core.engine_contract import EngineContract, collect, greedy, new_context
 from tests.core.scripted_server import ScriptedServer, serving
@@ -239,3 +242,71 @@ async def test_embeddings_are_the_servers_own(engine: OpenAIServerEngine, server
     for inputs, pooling in (((Text("a"), Tokens((65,))), None), ((Text("a"),), "mean"), ((CHAT,), None)):
         with pytest.raises(BadPrompt):
             await engine.embed(Embed(inputs=inputs, pooling=pooling))  # type: ignore[arg-type]
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+OTHER = {"type": "function", "function": {"name": "sub", "parameters": {"type": "object"}}}
+
+
+async def test_reasoning_and_calls_are_told_apart_as_the_server_does_it(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    def part(index: int, arguments: str, **more: object) -> dict[str, object]:
+        return {"index": index, "function": {"arguments": arguments, **more}}
+
+    server.script = lambda prompt: "I add."
+    server.deltas = [
+        {"role": "assistant", "reasoning_content": "Two "},
+        {"reasoning": "and two."},
+        {"tool_calls": [part(0, "", name="add") | {"id": "c1", "type": "function"}]},
+        {"tool_calls": [part(0, '{"a": 2, ')]},
+        {"tool_calls": [part(0, '"b": 2}'), part(1, "", name="now")]},
+    ]
+    text, chunks = await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=100))))
+    assert text == "I add." and "".join(chunk.reasoning for chunk in chunks) == "Two and two."
+    assert [(call.name, call.arguments) for call in chunks[-1].calls] == [("add", '{"a": 2, "b": 2}'), ("now", "{}")]
+    assert chunks[-1].calls[0].id == "c1" and chunks[-1].calls[1].id
+    assert chunks[-1].finish is Finish.TOOL_CALLS
+
+
+async def test_a_call_that_the_limit_cut_off_is_none(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
+    reader = AnswerReader()
+    begun = {"index": 0, "function": {"name": "a", "arguments": "{"}}
+    for choice in (
+        {"index": 0, "delta": {"tool_calls": [begun]}, "finish_reason": None},
+        {"index": 0, "delta": {}, "finish_reason": "length"},
+    ):
+        told = {"id": "x", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice]}
+        assert reader.read(ChatCompletionChunk.model_validate(told)) is None
+    last = reader.end()
+    assert last is not None and last.calls == () and last.finish is Finish.LENGTH
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        (AnyJson(), {"response_format": {"type": "json_object"}}),
+        (
+            JsonSchema.of({"type": "object"}),
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+        ),
+        (Regex("a+"), {"structured_outputs": {"regex": "a+"}}),
+        (Choice(("a", "b")), {"structured_outputs": {"choice": ["a", "b"]}}),
+        (Grammar("start: /a/"), {"structured_outputs": {"grammar": "start: /a/"}}),
+        (
+            ToolCalls.of([("add", {"type": "object"})], "hermes", False),
+            {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+        ),
+    ],
+)
+async def test_forms_are_sent_in_the_words_of_the_server(
+    engine: OpenAIServerEngine, server: ScriptedServer, form: OutputFormat, sent: dict[str, object]
+) -> None:
+    chat = Chat(({"role": "user", "content": "?"},), (TOOL, OTHER))
+    await collect(engine.generate(generate(chat, ResolvedSampling(max_tokens=100, format=form))))
+    assert {name: server.asked[-1].get(name) for name in sent} == sent

@@ -1,0 +1,103 @@
+"""Repeats: a request sent again under its `Idempotency-Key` gets the answer that it got before.
+
+It knows nothing of what is asked or answered, and keeps whole answers only: a stream is not kept, nor is an error,
+which may go better the next time.
+
+The invariant: within a tenant and a path a key stands for one body; while its first request runs no second one does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .errors import ApiError
+from .parrot.deferred import digest
+
+__all__ = ["Repeats"]
+
+_KEPT_S = 600.0  # a client that has given up by then asks anew
+_KEPT_BYTES = 64 * 2**20
+_LONGEST_KEY = 256
+_Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Entry:
+    body: bytes
+    began_s: float
+    response: Response | None = None
+
+    @property
+    def size(self) -> int:
+        return 0 if self.response is None else len(self.response.body)
+
+
+class Repeats:
+    def __init__(self) -> None:
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
+        self._bytes = 0
+
+    async def once(
+        self, request: Request, tenant: str, body: bytes, work: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """What `work` answers, or answered before. Errors: `ApiError` 400, 409, those of `work`."""
+        name = request.headers.get("idempotency-key")
+        if not name:
+            return await work()
+        if len(name) > _LONGEST_KEY:
+            raise ApiError(f"Idempotency-Key: {len(name)} characters; at most {_LONGEST_KEY}", code="invalid_value")
+        key, said = (tenant, request.url.path, name), digest(body)
+        self._forget_old()
+        if (entry := self._entries.get(key)) is not None:
+            return _again(entry, said)
+        entry = self._entries[key] = _Entry(said, time.monotonic())
+        try:
+            response = await work()
+        except BaseException:
+            del self._entries[key]
+            raise
+        if "content-length" not in response.headers or response.status_code != 200:
+            del self._entries[key]
+            return response
+        entry.response = response
+        self._bytes += entry.size
+        return response
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _forget_old(self) -> None:
+        """The oldest first; those that still run stay."""
+        now_s = time.monotonic()
+        for key, entry in list(self._entries.items()):
+            if now_s - entry.began_s <= _KEPT_S and self._bytes <= _KEPT_BYTES:
+                return
+            if entry.response is not None:
+                self._bytes -= entry.size
+                del self._entries[key]
+
+
+def _again(entry: _Entry, body: bytes) -> Response:
+    if entry.body != body:
+        raise ApiError(
+            "this Idempotency-Key came with another body; take another key for another request",
+            status=409,
+            code="idempotency_key_reused",
+            headers={"x-should-retry": "false"},
+        )
+    if entry.response is None:
+        raise ApiError(
+            "the first request with this Idempotency-Key still runs",
+            status=409,
+            code="request_in_progress",
+            headers={"x-should-retry": "true", "retry-after": "1"},
+        )
+    headers = {name: value for name, value in entry.response.headers.items() if name.startswith("x-parrot-")}
+    media_type = entry.response.headers["content-type"]
+    return Response(entry.response.body, media_type=media_type, headers=headers | {"x-parrot-repeated": "true"})

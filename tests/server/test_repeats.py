@@ -1,0 +1,92 @@
+"""Sent again under its key, a request gets the answer it got; service tiers and rate headers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from parrot_compat.core.errors import EngineError
+
+from .live import connect, live, send, until
+
+ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "the capital of France"}]}
+KEY = {"idempotency-key": "k1"}
+CHAT = "/v1/chat/completions"
+
+
+async def test_the_same_request_again_is_answered_as_before_and_run_once() -> None:
+    async with live() as server:
+        first, again = [await send(server, "POST", CHAT, ASKED, KEY) for _ in range(2)]
+        assert first.body == again.body and server.engine.generated == 1
+        assert "x-parrot-repeated" not in first.headers and again.headers["x-parrot-repeated"] == "true"
+        assert again.headers["x-parrot-call"] == first.headers["x-parrot-call"]
+        other = await send(server, "POST", CHAT, ASKED | {"seed": 1}, KEY)
+        assert other.status == 409 and other.headers["x-should-retry"] == "false"
+        elsewhere = await send(server, "POST", "/v1/completions", {"prompt": "count"}, KEY)
+        assert elsewhere.status == 200
+
+
+async def test_a_key_is_its_tenants_own() -> None:
+    async with live(keys=["a", "b"]) as server:
+        for key in ("a", "b"):
+            reply = await send(server, "POST", CHAT, ASKED, KEY | {"authorization": f"Bearer {key}"})
+            assert reply.status == 200 and "x-parrot-repeated" not in reply.headers
+
+
+async def test_what_failed_is_tried_again() -> None:
+    async with live() as server:
+        server.engine.fail_next(EngineError("out of paper"))
+        assert (await send(server, "POST", CHAT, ASKED, KEY)).status == 502
+        assert (await send(server, "POST", CHAT, ASKED, KEY)).status == 200
+
+
+async def test_while_the_first_runs_a_second_is_told_to_wait() -> None:
+    async with live() as server:
+        server.engine.stall()
+        first = asyncio.create_task(send(server, "POST", CHAT, ASKED, KEY))
+        await until(lambda: server.engine.generated == 1)
+        second = await send(server, "POST", CHAT, ASKED, KEY)
+        assert second.status == 409 and second.error["code"] == "request_in_progress"
+        assert second.headers["x-should-retry"] == "true"
+        server.engine.resume()
+        assert (await first).status == 200
+
+
+async def test_a_client_that_leaves_may_ask_again() -> None:
+    async with live() as server:
+        server.engine.stall()
+        _, writer = await connect(server.url, "POST", CHAT, json.dumps(ASKED).encode(), KEY)
+        await until(lambda: server.engine.generated == 1)
+        writer.close()
+        await until(lambda: not server.manager.open_calls)
+        server.engine.resume()
+        assert (await send(server, "POST", CHAT, ASKED, KEY)).status == 200
+
+
+async def test_a_stream_says_that_its_key_had_no_effect() -> None:
+    async with live() as server:
+        reply = await send(server, "POST", CHAT, ASKED | {"stream": True}, KEY)
+        assert reply.headers["x-parrot-ignored"] == "idempotency-key"
+
+
+async def test_the_tier_that_was_asked_for_is_told() -> None:
+    async with live() as server:
+        for asked, told in ((None, None), ("auto", "default"), ("flex", "flex"), ("fast", "priority"), ("gold", None)):
+            reply = await send(server, "POST", CHAT, ASKED | {"service_tier": asked})
+            assert reply.json().get("service_tier") == told
+        assert reply.headers["x-parrot-ignored"] == "service_tier"
+
+
+async def test_what_a_tenant_may_still_have_open_is_told() -> None:
+    async with live() as server:
+        reply = await send(server, "GET", "/v1/models")
+        most = int(reply.headers["x-ratelimit-limit-requests"])
+        assert int(reply.headers["x-ratelimit-remaining-requests"]) == most
+        server.engine.stall()
+        waiting = asyncio.create_task(send(server, "POST", CHAT, ASKED | {"n": 3}))
+        await until(lambda: server.engine.generated == 3)
+        reply = await send(server, "GET", "/v1/models")
+        assert int(reply.headers["x-ratelimit-remaining-requests"]) == most - 3
+        server.engine.resume()
+        await waiting
