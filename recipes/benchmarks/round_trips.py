@@ -1,7 +1,7 @@
-"""How many round trips an app pays for: a chain and a map-reduce from 0, 50 and 240 ms away, planner off and on.
+"""How many round trips an app pays for: the recipes' apps from 0, 50 and 240 ms away, planner off and on.
 
     python -m recipes.benchmarks.round_trips
-    python -m recipes.benchmarks.round_trips --rtt-ms 100 --rounds 3 --engines scripted
+    python -m recipes.benchmarks.round_trips --rtt-ms 100 --rounds 3 --engines scripted --apps chain copilot
 
 The scripted engine takes the same time for every answer, so that what is left is the network and our own code, and
 round trips can be counted; builtin:tiny is a real model. Lanes take turns, all answers have the same length, every run
@@ -26,9 +26,6 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -40,6 +37,7 @@ from recipes.serving import far_away, script, server
 
 from .measured import Measured, write
 from .processor_time import Stopwatch
+from .round_trip_apps import APPS
 from .runs import RESULTS
 
 OFF, ON = "planner off", "planner on"
@@ -61,44 +59,31 @@ class Place:
         return f"{self.workload}, {self.rtt_ms:g} ms round trip, {self.engine}"
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How the answers of a run came."""
+
+    pushed: int
+    claimed: int
+    direct: int
+
+    def __str__(self) -> str:
+        told = {"pushed": self.pushed, "claimed": self.claimed, "direct": self.direct}
+        return ", ".join(f"{count} {word}" for word, count in told.items() if count)
+
+
 @dataclass(slots=True)
 class Times:
     off: list[float] = field(default_factory=list)
     on: list[float] = field(default_factory=list)
+    answers: dict[bool, Answers] = field(default_factory=dict)
+    """How they came in one run, with the planner (True) and without."""
     foreign: float | None = None
     """What other programs took of the processors, 0 to 1."""
 
     @property
     def ratios(self) -> list[float]:
         return [off / on for off, on in zip(self.off, self.on, strict=True)]
-
-
-# ---- the apps ------------------------------------------------------------------------------------------
-
-
-def chain(llm: ChatParrot, parts: Sequence[str]) -> Runnable[Any, str]:
-    first = ChatPromptTemplate.from_template("{part}\n\nSummarise it.").partial(part=parts[0])
-    steps: Runnable[Any, Any] = first | llm | StrOutputParser()
-    for part in parts[1:]:
-        more = ChatPromptTemplate.from_template("{part}\n\nSummary so far: {summary}\n\nGive the new summary.")
-        steps = steps | more.partial(part=part) | llm | StrOutputParser()  # type: ignore[operator]
-    return steps
-
-
-def map_reduce(llm: ChatParrot, parts: Sequence[str]) -> Runnable[Any, str]:
-    """All but the last part are mapped; the reduce call has the last one, and so text of its own."""
-    read_one = ChatPromptTemplate.from_template("{part}\n\nSummarise it.") | llm | StrOutputParser()
-    read_all: Runnable[Any, str] = (
-        ChatPromptTemplate.from_template("{part}\n\nSummaries: {summaries}\n\nPut them together.").partial(
-            part=parts[-1]
-        )
-        | llm
-        | StrOutputParser()
-    )
-    return read_one.map() | "\n".join | read_all
-
-
-WORKLOADS = {"chain": chain, "map-reduce": map_reduce}
 
 
 def fresh_parts(count: int, seed: str) -> list[str]:
@@ -111,15 +96,16 @@ def fresh_parts(count: int, seed: str) -> list[str]:
 # ---- measuring -----------------------------------------------------------------------------------------
 
 
-async def run(workload: str, llm: ChatParrot, parts: Sequence[str], *, planner: bool) -> tuple[float, str]:
-    app = WORKLOADS[workload](llm, parts)
-    given = [{"part": part} for part in parts[:-1]] if workload == "map-reduce" else {}
+async def run(app: str, llm: ChatParrot, parts: Sequence[str], *, planner: bool) -> tuple[float, str, Answers]:
+    before = stats()
     with planning(planner):
         began = time.perf_counter()
-        answer = await app.ainvoke(given)
+        answer = await APPS[app](llm, parts)
         seconds = time.perf_counter() - began
     await asyncio.to_thread(closes_sent, CLOSE_TIMEOUT_S)  # the next run finds the connections free
-    return seconds, answer
+    now = stats()
+    came = Answers(now.pushed - before.pushed, now.claimed - before.claimed, now.direct - before.direct)
+    return seconds, answer, came
 
 
 async def measure(engine: str, near: str, options: argparse.Namespace, progress: Progress) -> dict[Place, Times]:
@@ -128,14 +114,15 @@ async def measure(engine: str, near: str, options: argparse.Namespace, progress:
         with far_away(near, rtt_ms) as far:
             settings: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
             llm = ChatParrot(base_url=far, max_retries=0, **settings)
-            for workload in WORKLOADS:
+            for workload in options.apps:
                 place = Place(engine, workload, rtt_ms)
                 bar = progress.add_task(str(place), total=2 * (1 + options.rounds))
                 found[place] = Times()
                 same = fresh_parts(options.calls, f"{place} equal")
                 answers = []
                 for planner in (False, True):
-                    answers.append((await run(workload, llm, same, planner=planner))[1])
+                    _, answer, found[place].answers[planner] = await run(workload, llm, same, planner=planner)
+                    answers.append(answer)
                     progress.advance(bar)
                 if answers[0] != answers[1]:
                     raise SystemExit(f"{place}: the answers differ: {answers[0]!r}, {answers[1]!r}")
@@ -144,7 +131,7 @@ async def measure(engine: str, near: str, options: argparse.Namespace, progress:
                     # always by turns: the HTTP client drops a connection that was idle for 5 s
                     for planner in (False, True):
                         parts = fresh_parts(options.calls, f"{place} {number} {planner}")
-                        seconds, _ = await run(workload, llm, parts, planner=planner)
+                        seconds, _, _ = await run(workload, llm, parts, planner=planner)
                         (found[place].on if planner else found[place].off).append(seconds)
                         progress.advance(bar)
                 found[place].foreign = None if watch is None else watch.read().foreign_share
@@ -163,6 +150,9 @@ def measurements(found: dict[Place, Times], calls: int) -> Iterator[Measured]:
         yield Measured(name, OFF, "completion", "s", times.off)
         yield Measured(name, ON, "completion", "s", times.on)
         yield Measured(name, ON, "speedup", "ratio", times.ratios)
+        for planner, came in times.answers.items():
+            for word in ("pushed", "claimed", "direct"):
+                yield Measured(name, ON if planner else OFF, word, "answers", [getattr(came, word)])
         if times.foreign is not None:
             yield Measured(name, "both", "foreign_cpu_share", "share", [times.foreign])
         for system in (OFF, ON):
@@ -191,12 +181,14 @@ def table(found: dict[Place, Times], calls: int) -> Table:
         shown.add_column(title)
     for title in ("round trip", "off", "on", "times as fast", "trips off", "trips on"):
         shown.add_column(title, justify="right", no_wrap=True)
+    shown.add_column("answers with planner", no_wrap=True)
     for place, times in found.items():
         trips = (round_trips(found, place, system) for system in (OFF, ON))
         paid = ("-" if each is None else f"{statistics.median(each):.1f}" for each in trips)
         seconds = (f"{statistics.median(each):.3f} s" for each in (times.off, times.on))
         ratio = f"{statistics.median(times.ratios):.2f}"
-        shown.add_row(place.engine, place.workload, f"{place.rtt_ms:g} ms", *seconds, ratio, *paid)
+        came = str(times.answers.get(True, "-"))
+        shown.add_row(place.engine, place.workload, f"{place.rtt_ms:g} ms", *seconds, ratio, *paid, came)
     return shown
 
 
@@ -211,6 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rtt-ms", type=float, nargs="+", default=[0.0, 50.0, 240.0], metavar="MS")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each lane that count (5)")
     parser.add_argument("--calls", type=int, default=10, help="calls of each app (10)")
+    parser.add_argument("--apps", nargs="+", default=list(APPS), choices=APPS, metavar="APP", help=", ".join(APPS))
     parser.add_argument("--engines", nargs="+", default=[SCRIPTED, "builtin:tiny"], help="scripted, or a model")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where round_trips.csv goes")
     options = parser.parse_args(argv)

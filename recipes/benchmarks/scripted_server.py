@@ -2,7 +2,8 @@
 
     python -m recipes.benchmarks.scripted_server --port 8001 --token-ms 1
 
-Its answers are words made from a hash of the prompt, so that a prompt which differs anywhere has another answer.
+Its answers are words made from a hash of the prompt, so that a prompt which differs anywhere has another answer. A
+prompt that offers tools is answered with a call of the first, until there is the answer of a tool in it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import json
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine, Speed
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
@@ -24,12 +28,23 @@ WORDS = 10
 
 
 def words_of(prompt: str) -> str:
+    head, offered, rest = prompt.partition("tools\n[")
+    if offered and head in ("", "<|turn|>") and "tool\n" not in rest:
+        return called(json.JSONDecoder().raw_decode(f"[{rest}")[0][0]["function"])
     digest = hashlib.sha256(prompt.encode()).hexdigest()
     return " ".join(digest[at : at + 5] for at in range(0, 5 * WORDS, 5))
 
 
+def called(function: dict[str, Any]) -> str:
+    """A call of a tool, in the form that the server reads; of each parameter the first value that may be."""
+    properties = function["parameters"]["properties"]
+    arguments = {name: schema.get("enum", ["something"])[0] for name, schema in properties.items()}
+    return f"<tool_call>\n{json.dumps({'name': function['name'], 'arguments': arguments})}\n</tool_call>"
+
+
 async def serve(port: int, token_s: float) -> None:
-    engine = ScriptedEngine(words_of, speed=Speed(step_s=token_s, row_share=0.0))
+    info = EngineInfo(name="scripted", model="scripted", context_tokens=65_536, obeys_formats=True)
+    engine = ScriptedEngine(words_of, info, speed=Speed(step_s=token_s, row_share=0.0))
     fleet = Fleet()
     fleet.add(engine, engine.tokenizer)
     with Listener("127.0.0.1", port) as listener:

@@ -7,23 +7,26 @@ from pathlib import Path
 import pytest
 
 from recipes.benchmarks.measured import read
+from recipes.benchmarks.round_trip_apps import APPS
 from recipes.benchmarks.round_trips import HAS_PROC, ON, SCRIPTED, Place, Times, fresh_parts, main, round_trips
 
 
 def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--rtt-ms", "0", "20", "--rounds", "2", "--calls", "3", "--engines", "scripted"]
+    arguments = ["--rtt-ms", "0", "20", "--rounds", "1", "--calls", "3", "--engines", "scripted"]
     assert main([*arguments, "--results", str(tmp_path)]) == 0
     assert "0 planned calls in vain" in capsys.readouterr().out
     path = tmp_path / "round_trips.csv"
     assert path.read_text().startswith("# python -m recipes.benchmarks.round_trips --rtt-ms 0 20 ")
     rows = {(row["workload"], row["system"], row["metric"]): float(row["p50"]) for row in read(path)}
     of_all = {"completion", "speedup"} | ({"foreign_cpu_share"} if HAS_PROC else set())
-    assert {metric for _, _, metric in rows} == of_all | {"round_trips"}
-    for app in ("chain", "map-reduce"):
+    assert {metric for _, _, metric in rows} == of_all | {"round_trips", "pushed", "claimed", "direct"}
+    for app in APPS:
         assert rows[f"{app} of 3 calls, 0 ms round trip, scripted engine", "planner on", "completion"] > 0
     far = "chain of 3 calls, 20 ms round trip, scripted engine"
+    assert [rows[far, "planner off", word] for word in ("pushed", "claimed", "direct")] == [0, 0, 3]
+    assert [rows[far, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
     assert rows[far, "planner off", "completion"] >= 3 * 0.02
     assert rows[far, "planner on", "completion"] >= 0.02
     assert {(far, "planner on", "speedup"), (far, "planner on", "round_trips")} <= rows.keys()

@@ -1,0 +1,97 @@
+"""The apps whose round trips are counted: a chain, a map-reduce, and those of the recipes, as these make them.
+
+Each takes a model and some parts of text, asks, and says what it was answered. Nothing is timed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable
+
+from parrot_compat.integrations.langchain import ChatParrot
+
+# recipes are scripts: they find one another in their own folder
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from batch_folder import digest
+from copilot import copilot
+from edit_loop import edit_loop
+
+__all__ = ["APPS", "Ask"]
+
+Ask = Callable[[ChatParrot, Sequence[str]], Awaitable[str]]
+
+FILES_AT_ONCE = 4
+TOOL_TOKENS = 120
+"""A call of a tool is longer than the answers of the others."""
+
+
+async def chain(llm: ChatParrot, parts: Sequence[str]) -> str:
+    first = ChatPromptTemplate.from_template("{part}\n\nSummarise it.").partial(part=parts[0])
+    steps: Runnable[Any, Any] = first | llm | StrOutputParser()
+    for part in parts[1:]:
+        more = ChatPromptTemplate.from_template("{part}\n\nSummary so far: {summary}\n\nGive the new summary.")
+        steps = steps | more.partial(part=part) | llm | StrOutputParser()
+    return str(await steps.ainvoke({}))
+
+
+async def map_reduce(llm: ChatParrot, parts: Sequence[str]) -> str:
+    """All but the last part are mapped; the reduce call has the last one, and so text of its own."""
+    read_one = ChatPromptTemplate.from_template("{part}\n\nSummarise it.") | llm | StrOutputParser()
+    read_all: Runnable[Any, str] = (
+        ChatPromptTemplate.from_template("{part}\n\nSummaries: {summaries}\n\nPut them together.").partial(
+            part=parts[-1]
+        )
+        | llm
+        | StrOutputParser()
+    )
+    return await (read_one.map() | "\n".join | read_all).ainvoke([{"part": part} for part in parts[:-1]])
+
+
+async def edit(llm: ChatParrot, parts: Sequence[str]) -> str:
+    return await edit_loop(llm, max(1, (len(parts) - 1) // 2)).ainvoke({"subject": parts[0]})
+
+
+async def users(llm: ChatParrot, parts: Sequence[str]) -> str:
+    return "\n".join(await copilot(llm, parts[0]).abatch([{"question": part} for part in parts]))
+
+
+async def files(llm: ChatParrot, parts: Sequence[str]) -> str:
+    texts: list[Any] = [{"text": part} for part in parts[: max(2, len(parts) // 2)]]
+    return str(await digest(llm).abatch(texts, {"max_concurrency": FILES_AT_ONCE}))
+
+
+async def reviewed(llm: ChatParrot, parts: Sequence[str]) -> str:
+    return await review(llm).ainvoke(parts[0])
+
+
+async def agent(llm: ChatParrot, parts: Sequence[str]) -> str:
+    roomy = llm.model_copy(update={"max_tokens": TOOL_TOKENS, "extra_body": None})
+    # in a thread: the recipe's middleware is for agents that are invoked so
+    said = await asyncio.to_thread(make_agent(roomy).invoke, {"messages": [("human", parts[0])]})
+    return str(said["messages"][-1].text)
+
+
+APPS: dict[str, Ask] = {
+    "chain": chain,
+    "map-reduce": map_reduce,
+    "edit loop": edit,
+    "copilot": users,
+    "batch job, 4 at once": files,
+}
+with suppress(ImportError):  # langchain-openai, of the extra `bench`
+    from existing_app import review
+
+    APPS["two readers and an editor"] = reviewed
+with suppress(ImportError):  # langchain, of the extra `dev`
+    from agent import make_agent
+
+    APPS["agent with a tool"] = agent
