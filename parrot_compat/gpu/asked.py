@@ -1,18 +1,31 @@
-"""Checks what a verb asks for before it begins: its tokens, its sampling, its vector.
+"""What a verb asks for, checked before it begins: its context, its tokens, its sampling, its vector.
 
 It knows the engine's config and nothing of contexts or sequences. Whatever passes here can be computed.
 """
 
 from __future__ import annotations
 
-from parrot_compat.core.engine import Embed, Fill, Generate
+from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
+from parrot_compat.core.engine_front import Command, Truncate
 from parrot_compat.core.errors import BadPrompt, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
 from .config import ResolvedConfig
 from .penalties import check_sampling
 
-__all__ = ["checked_ids"]
+__all__ = ["checked_ids", "own_context", "place_of"]
+
+
+def own_context(command: int) -> ContextId:
+    """Of a verb that names none. The fleet's ids are positive."""
+    return ContextId(-command)
+
+
+def place_of(command: Command) -> ContextId:
+    """The context in whose line a verb stands."""
+    verb = command.verb
+    assert isinstance(verb, Fill | Generate | Embed | Truncate)
+    return own_context(command.id) if isinstance(verb, Embed) else verb.context
 
 
 def checked_ids(config: ResolvedConfig, verb: Fill | Generate | Embed, held: int) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ class StepLoop:
         self._news = threading.Condition()
         self._stopped = False
         self._stepping = threading.Lock()
+        stepper.compile_aside(self._wake)
 
     def put(self, command: Command) -> None:
         with self._news:
@@ -64,6 +65,10 @@ class StepLoop:
         """Assert the invariants of what is inside, between two steps."""
         with self._stepping:
             self._stepper.check()
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify()
 
     def _wait(self) -> list[Command] | None:
         """The commands that came; none if there is work to go on with. `None`: stopped."""

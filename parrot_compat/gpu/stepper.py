@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import Protocol
 
@@ -84,7 +85,7 @@ class Stepper:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._work.sequences or self._work.queued)
+        return self._work.can_go_on
 
     def step(self, commands: Items[Command]) -> StepReport:
         """Take the commands, decide, find the pages, compute, hand back."""
@@ -106,6 +107,10 @@ class Stepper:
             free_tokens=self._contexts.free_pages * self.config.page_size,
             step_s=self._step_s,
         )
+
+    def compile_aside(self, wake: Callable[[], None]) -> None:
+        """Forms are compiled beside the steps; `wake` is called, in whatever thread, when there is something to do."""
+        self._work.forms.compile_aside(wake)
 
     def check(self) -> None:
         """Assert that nothing is lost between two steps."""

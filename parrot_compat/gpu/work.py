@@ -16,21 +16,20 @@ from collections.abc import Callable
 
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
 from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update
-from parrot_compat.core.errors import BadSchema, ContextLost, ParrotError
+from parrot_compat.core.errors import ContextLost, ParrotError
 
-from .asked import checked_ids
+from .asked import checked_ids, own_context, place_of
 from .batch import Drawn
 from .config import ResolvedConfig
 from .flows import Flows
+from .forms import FormDesk
 from .kv.contexts import Context, Contexts
 from .scheduler import due_s
-from .sequence import Form, Forms, Sequence, TextStreams
+from .sequence import Forms, Sequence, TextStreams
 
 __all__ = ["Work"]
 
 Clock = Callable[[], float]
-
-NO_LIBRARY = "llguidance is not installed (pip install llguidance)"
 
 
 class Work:
@@ -50,15 +49,20 @@ class Work:
         self.queued: dict[int, Command] = {}
         """Verbs that stand in line."""
         self.flows = Flows()
+        self.forms = FormDesk(forms, config.name)
         self._config = config
         self._text_streams = text_streams
-        self._forms = forms
         self._clock = clock
         self._lines: dict[ContextId, deque[int]] = {}
         self._stands_in: dict[int, tuple[ContextId, ...]] = {}
         self._moved: deque[ContextId] = deque()
         """Lines whose first verb may begin."""
         self._updates: list[Update] = []
+
+    @property
+    def can_go_on(self) -> bool:
+        """There is something to do now; a verb that waits for its form, and those behind it, are nothing."""
+        return bool(self.sequences or self.forms.has_news or (self.queued and not self.forms.is_compiling))
 
     def take(self, command: Command) -> None:
         match command.verb:
@@ -73,6 +77,7 @@ class Work:
 
     def begin(self) -> None:
         """Begin the verbs whose turn has come."""
+        self._moved.extend(self._stands_in[id][0] for id in self.forms.take_ready() if id in self._stands_in)
         while self._moved:
             self._begin_first(self._moved.popleft())
 
@@ -113,9 +118,13 @@ class Work:
     def _queue(self, command: Command) -> None:
         verb = command.verb
         assert isinstance(verb, Fill | Generate | Embed | Truncate)
-        place = _place(command)
+        place = place_of(command)
         lines = [place]
-        parent = verb.parent if isinstance(verb, Fill | Generate) and not self._is_known(place) else None
+        parent = (
+            verb.parent
+            if isinstance(verb, Fill | Generate) and not (place in self._lines or self._holds(place))
+            else None
+        )
         if parent is not None and any(id in self.queued for id in self._lines.get(parent, ())):
             lines.append(parent)
         self.queued[command.id] = command
@@ -123,9 +132,6 @@ class Work:
         for context in lines:
             self._lines.setdefault(context, deque()).append(command.id)
         self._moved.append(place)
-
-    def _is_known(self, context: ContextId) -> bool:
-        return context in self._lines or self._holds(context)
 
     def _holds(self, context: ContextId) -> bool:
         try:
@@ -138,7 +144,8 @@ class Work:
         """Begin the first verb in a line if it is the first in all its lines."""
         line = self._lines.get(context)
         command = self.queued.get(line[0]) if line else None
-        if command is not None and all(self._lines[other][0] == command.id for other in self._stands_in[command.id]):
+        is_first = command and all(self._lines[other][0] == command.id for other in self._stands_in[command.id])
+        if command is not None and is_first and self.forms.is_ready(command):
             self._begin(command)
 
     def _begin(self, command: Command) -> None:
@@ -157,13 +164,14 @@ class Work:
                 sequence = self._open(command.id, verb)
         except ParrotError as error:
             self._answer(command.id, error)
+            self.forms.forget(command.id)
             self._fail_behind(command.id)
             return
         self.sequences[command.id] = sequence
         self.flows.enter(sequence.flow)
         for other in self._stands_in[command.id][1:]:  # forked: the parent's line goes on
             self._leave_line(command.id, other)
-        self._stands_in[command.id] = (_place(command),)
+        self._stands_in[command.id] = (place_of(command),)
 
     def _open(self, id: int, verb: Fill | Generate) -> Sequence:
         """The context with the content in it, forked or made if need be. Errors leave everything as it was."""
@@ -176,7 +184,7 @@ class Work:
                 raise ContextLost(f"context {source} is of another namespace than {verb.scope.namespace!r}")
             held = len(holder.tokens)
         ids = checked_ids(self._config, verb, held)
-        form = self._form(verb) if isinstance(verb, Generate) else None
+        form = self.forms.take(id, verb.sampling) if isinstance(verb, Generate) else None
         draws = isinstance(verb, Generate) and verb.sampling.max_tokens > 0
         is_read = isinstance(verb, Generate) and verb.sampling.prompt_logprobs is not None
         if not made:
@@ -198,20 +206,12 @@ class Work:
         """In a context of its own, which goes when the vector is there."""
         ids = checked_ids(self._config, embed, 0)
         pooling = embed.pooling or self._config.pooling
-        context = self.contexts.open(_own_context(id), embed.scope.namespace)
+        context = self.contexts.open(own_context(id), embed.scope.namespace)
         self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean", salt=self._config.salt(len(ids)))
         due = due_s(self._clock(), embed.scope.slack_s, is_fill=False)
         sequence = Sequence(id, embed, context, base=0, made_context=True, due_s=due)
         sequence.will_pool(pooling)
         return sequence
-
-    def _form(self, verb: Generate) -> Form | None:
-        """Errors: `BadSchema`."""
-        if verb.sampling.format is None:
-            return None
-        if self._forms is None:
-            raise BadSchema(f"engine {self._config.name!r} cannot hold an answer to a form: {NO_LIBRARY}")
-        return self._forms(verb.sampling)
 
     def _free(self, context: ContextId) -> None:
         if line := self._lines.get(context):
@@ -220,6 +220,7 @@ class Work:
                 self.fail(self.sequences[first], lost)
             else:
                 del self.queued[first]
+                self.forms.forget(first)
                 self._answer(first, lost)
                 self._fail_behind(first)
         self.contexts.free(context)
@@ -228,6 +229,7 @@ class Work:
         if target in self.sequences:
             self._undo(self.sequences[target])
         elif self.queued.pop(target, None) is not None:
+            self.forms.forget(target)
             self._fail_behind(target)
 
     # ---- inside ------------------------------------------------------------------------------------
@@ -286,15 +288,3 @@ class Work:
             assert self.contexts.get(place) is sequence.context
         self.flows.check()
         self.contexts.check()
-
-
-def _own_context(command: int) -> ContextId:
-    """Of a verb that names none. The fleet's ids are positive."""
-    return ContextId(-command)
-
-
-def _place(command: Command) -> ContextId:
-    """The context in whose line a verb stands."""
-    verb = command.verb
-    assert isinstance(verb, Fill | Generate | Embed | Truncate)
-    return _own_context(command.id) if isinstance(verb, Embed) else verb.context
