@@ -19,6 +19,7 @@ from parrot_compat.integrations.langchain import ParrotEmbeddings
 from parrot_compat.integrations.langchain.errors import ParrotConnectionError, ParrotNotFoundError
 
 from ..other_server import OtherServer, Reply, Request
+from ..served import MODELS, Served
 
 
 def vector(text: str, size: int) -> list[float]:
@@ -121,3 +122,10 @@ def test_a_copy_is_equal_and_works(vectors: OtherServer, copied: Any) -> None:
     embeddings = ParrotEmbeddings(base_url=vectors.url)
     embeddings.embed_query("hi")
     assert copied(embeddings) == embeddings and copied(embeddings).embed_query("hi") == vector("hi", 64)
+
+
+async def test_our_own_server_answers_too(ours: Served) -> None:
+    embeddings = ParrotEmbeddings(base_url=ours.url, model=MODELS[0])
+    one, two = embeddings.embed_documents(["parrots repeat words", "rivers run to the sea"])
+    assert len(one) == len(two) > 0 and one != two
+    assert await embeddings.aembed_query("parrots repeat words") == pytest.approx(one)
