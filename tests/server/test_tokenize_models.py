@@ -20,6 +20,11 @@ async def test_a_text_becomes_ids_and_the_ids_become_the_text(server: Live) -> N
     assert (await send(server, "POST", "/detokenize", {"tokens": []})).json() == {"prompt": ""}
 
 
+async def test_many_texts_are_tokenised_at_once_each_by_itself(server: Live) -> None:
+    answer = (await send(server, "POST", "/tokenize", {"prompt": ["ab", "", "☃"]})).json()
+    assert answer == {"count": 3, "max_model_len": 4096, "tokens": [[97, 98], [], [ord("☃")]]}
+
+
 async def test_the_ids_of_messages_are_those_that_a_chat_would_run(server: Live, client: openai.AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": "count"}]
     tokens = (await send(server, "POST", "/tokenize", {"messages": messages})).json()
@@ -33,6 +38,9 @@ async def test_the_ids_of_messages_are_those_that_a_chat_would_run(server: Live,
         {},
         {"prompt": "x", "messages": [{"role": "user", "content": "x"}]},
         {"prompt": "x", "add_special_tokens": False},
+        {"prompt": []},
+        {"prompt": ["x", 1]},
+        {"prompt": ["x"] * 4097},
         {"prompt": "x", "return_token_strs": True},
     ],
 )

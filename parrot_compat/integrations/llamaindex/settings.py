@@ -20,6 +20,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
 
+from .tokens import count_by
 from .wire import request_messages
 
 __all__ = ["Connection", "ParrotSettings"]
@@ -84,6 +85,8 @@ class ParrotSettings(Connection, FunctionCallingLLM):
     """Tokens; not given: what the server says of the model."""
     is_function_calling_model: bool = True
     stream_usage: bool = True
+    count_by_server: bool = True
+    """Texts are split and packed by the tokens of the served model, unless the app has set a tokenizer of its own."""
     _card: Mapping[str, Any] | None = PrivateAttr(default=None)
     _asked_at: float | None = PrivateAttr(default=None)
 
@@ -95,6 +98,9 @@ class ParrotSettings(Connection, FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """Of the served model. The first look at it asks the server, unless all of it is given."""
         card = self._model_card() if self.context_window is None or self.model is None else {}
+        if self.count_by_server:
+            # What LlamaIndex packs for a model it looks at first, and then it takes the tokenizer that is set.
+            count_by(self._endpoint, self.model)
         return LLMMetadata(
             context_window=self.context_window or card.get("max_model_len") or DEFAULT_CONTEXT_WINDOW,
             num_output=self.max_tokens or -1,

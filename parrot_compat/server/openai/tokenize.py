@@ -28,8 +28,10 @@ def router(serving: Serving) -> APIRouter:
         headers = ignored_header(body.ignored())
         card = serving.card(body.model)
         # in a thread: a long text takes long, and others stream meanwhile
-        ids = await asyncio.to_thread(serving.tokenizer(card.name).encode, body.content())
-        return send_json({"count": len(ids), "max_model_len": card.context_tokens, "tokens": list(ids)}, headers)
+        encode, contents = serving.tokenizer(card.name).encode, body.contents()
+        ids = await asyncio.to_thread(lambda: [list(encode(content)) for content in contents])
+        answer = {"count": sum(map(len, ids)), "max_model_len": card.context_tokens}
+        return send_json({**answer, "tokens": ids if isinstance(body.prompt, list) else ids[0]}, headers)
 
     @routes.post("/detokenize", summary="Text of token ids", tags=["tokenizer"])
     async def detokenize(request: Request) -> Response:

@@ -28,22 +28,27 @@ _NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "return_token_strs": (False,),
 }
 
+MAX_TEXTS = 4096
+
 
 class TokenizeRequest(Schema):
     model: Annotated[str, Field(max_length=512)] | None = None
-    prompt: str | None = None
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    """A list is many texts at once, each by itself: `tokens` is then a list of lists."""
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     add_special_tokens: bool | None = None
     """As the endpoints do it: true for a prompt, false for messages, whose template writes its own."""
 
-    def content(self) -> Content:
-        """What is to be tokenised. Errors: `ApiError` 400."""
+    def contents(self) -> list[Content]:
+        """What is to be tokenised: one, or as many as the prompt has texts. Errors: `ApiError` 400."""
         if (self.prompt is None) == (self.messages is None):
             raise invalid("prompt", "send either it or messages")
         own = self.prompt is not None
         if self.add_special_tokens not in (None, own):
             raise not_supported_yet("add_special_tokens", f"it is {str(own).lower()} here, as where text is generated")
-        return Text(self.prompt) if self.prompt is not None else chat_prompt(self.messages or []).bind({})
+        if self.prompt is None:
+            return [chat_prompt(self.messages or []).bind({})]
+        return [Text(text) for text in ([self.prompt] if isinstance(self.prompt, str) else self.prompt)]
 
     def ignored(self) -> list[str]:
         return ignored_fields(self, _NOT_YET)

@@ -26,3 +26,13 @@ def plan_server() -> Iterator[PlanServer]:
 def server(plan_server: PlanServer) -> PlanServer:
     plan_server.forget()
     return plan_server
+
+
+@pytest.fixture(autouse=True)
+def own_tokenizer() -> Iterator[None]:
+    """LlamaIndex's tokenizer is the process's; each test begins without one."""
+    import llama_index.core
+
+    llama_index.core.global_tokenizer = None
+    yield
+    llama_index.core.global_tokenizer = None

@@ -1,0 +1,140 @@
+"""Counting tokens as the served model does, for LlamaIndex's splitters and prompt helpers.
+
+They ask for a text, and where it is too long for each of its pieces, by thousands: a request for each would be slow.
+So when one piece of a text is asked for, all its pieces are, in one request, and remembered. A server that does not
+count many texts at once is not asked; then LlamaIndex's own tokenizer counts, as if this one was not there.
+
+It knows `/tokenize` and how LlamaIndex splits. The invariant: what is counted is what the server says of that text,
+whatever was asked before it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import llama_index.core
+import openai
+from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer, split_by_sep
+from llama_index.core.utils import get_tokenizer, set_global_tokenizer
+
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.remote import Endpoint
+
+__all__ = ["ServerTokenizer", "count_by"]
+
+log = logging.getLogger(__name__)
+
+BATCH = 2048
+LONG_CHARACTERS = 64
+PIECES_KEPT, TEXTS_KEPT = 100_000, 256
+SPLITS: tuple[Callable[[str], list[str]], ...] = (split_by_sep(" "), split_by_sep("\n"), split_by_sep("\n\n\n"))
+
+
+class ServerTokenizer:
+    """Takes the place of LlamaIndex's global tokenizer: a text's token ids, without those that begin every prompt."""
+
+    def __init__(self, endpoint: Endpoint, model: str | None) -> None:
+        self.endpoint = endpoint
+        self.model = model
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, list[int]] = OrderedDict()
+        self._texts: OrderedDict[str, list[int]] = OrderedDict()
+        self._recent: deque[str] = deque(maxlen=8)
+        self._beginning: list[int] | None = None
+        self._default: Callable[[str], list[int]] | None = None
+
+    def __call__(self, text: str) -> list[int]:
+        if self._default is not None:
+            return self._default(text)
+        with self._lock:
+            is_long = len(text) > LONG_CHARACTERS
+            if is_long and text not in self._recent:
+                self._recent.append(text)
+            found = (self._texts if is_long else self._known).get(text) or self._known.get(text)
+            if found is None:
+                try:
+                    found = self._asked(text)
+                except (openai.APIError, _OneByOne) as error:
+                    log.debug("%s counts no tokens for us: %s", self.endpoint.base_url, error)
+                    self._default = _default_tokenizer()
+                    return self._default(text)
+        return found
+
+    def _asked(self, text: str) -> list[int]:
+        if self._beginning is None:
+            self._beginning = self._sent([""])[0]
+        wanted = [piece for piece in self._pieces_with(text) if piece not in self._known]
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            self._known.update(zip(batch, self._counted(batch), strict=True))
+        while len(self._known) > PIECES_KEPT:
+            self._known.popitem(last=False)
+        if text in self._known:
+            return self._known[text]
+        self._texts[text] = found = self._counted([text])[0]
+        if len(self._texts) > TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return found
+
+    def _pieces_with(self, text: str) -> list[str]:
+        """The pieces of a recent text among which this one is: the others will be asked for next."""
+        for longer in reversed(self._recent):
+            if len(longer) <= len(text) or text not in longer:
+                continue
+            for split in (*SPLITS, _sentences()):
+                pieces = dict.fromkeys(split(longer))
+                if text in pieces:
+                    return list(pieces)
+        return []
+
+    def _counted(self, texts: Sequence[str]) -> list[list[int]]:
+        begin = self._beginning or []
+        return [ids[len(begin) :] if ids[: len(begin)] == begin else ids for ids in self._sent(texts)]
+
+    def _sent(self, texts: Sequence[str]) -> list[list[int]]:
+        body = {"prompt": list(texts), **({"model": self.model} if self.model else {})}
+        answer = remote.client(self.endpoint).post(f"{self.endpoint.root_url}/tokenize", cast_to=object, body=body)
+        tokens = answer.get("tokens") if isinstance(answer, dict) else None
+        if not isinstance(tokens, list) or not all(isinstance(ids, list) for ids in tokens):
+            raise _OneByOne("it does not count many texts at once")
+        return tokens
+
+
+class _OneByOne(Exception):
+    """The path answers, but not as ours does."""
+
+
+@functools.cache
+def _sentences() -> Callable[[str], list[str]]:
+    return split_by_sentence_tokenizer()
+
+
+def _default_tokenizer() -> Callable[[str], list[int]]:
+    """LlamaIndex's own, which becomes the global one again."""
+    llama_index.core.global_tokenizer = None
+    return cast("Callable[[str], list[int]]", get_tokenizer())
+
+
+def count_by(endpoint: Endpoint, model: str | None) -> None:
+    """Have LlamaIndex count as this model does from now on, unless the app has chosen a tokenizer of its own."""
+    current = llama_index.core.global_tokenizer
+    if isinstance(current, ServerTokenizer) and (current.endpoint.server, current.model) == (endpoint.server, model):
+        return
+    if current is None or isinstance(current, ServerTokenizer) or _is_default(current):
+        set_global_tokenizer(_tokenizer_of(endpoint.server, model))
+
+
+@functools.lru_cache(maxsize=16)
+def _tokenizer_of(endpoint: Endpoint, model: str | None) -> ServerTokenizer:
+    """One per model, so that what was counted stays counted."""
+    return ServerTokenizer(endpoint, model)
+
+
+def _is_default(tokenizer: Any) -> bool:
+    """As `get_tokenizer` makes it where nobody has chosen."""
+    return isinstance(tokenizer, functools.partial) and tokenizer.keywords == {"allowed_special": "all"}

@@ -1,0 +1,90 @@
+"""LlamaIndex packs by the served model's tokens, and a long text costs a few requests, not one for each word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import llama_index.core
+import pytest
+from llama_index.core import Document, Settings
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.utils import get_tokenizer
+
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.llamaindex import ParrotLLM, planning
+from parrot_compat.integrations.llamaindex.tokens import ServerTokenizer
+from tests.integrations.langchain.plan_server import PlanServer
+from tests.integrations.other_server import OtherServer
+from tests.integrations.served import Served
+
+TEXT = " ".join(f"word{number}, and more of it." for number in range(300))
+
+
+@contextmanager
+def as_settings(llm: ParrotLLM) -> Iterator[None]:
+    """All that an app changes."""
+    before = Settings._llm
+    Settings.llm = llm
+    try:
+        yield
+    finally:
+        Settings._llm = before
+
+
+def test_setting_the_llm_is_all_that_an_app_changes(real: Served) -> None:
+    llm = ParrotLLM(base_url=real.url, max_tokens=4)
+    with as_settings(llm):
+        synthesizer = get_response_synthesizer(response_mode=ResponseMode.TREE_SUMMARIZE)
+        helper = synthesizer._prompt_helper
+    assert helper.context_window == llm.metadata.context_window
+    for text in ("hello", " hello", "naïve café", TEXT):
+        counted = helper._token_counter.tokenizer(text)
+        expected = remote.token_ids(llm._endpoint, None, text)
+        assert counted == expected[len(remote.token_ids(llm._endpoint, None, "")) :]
+
+
+def test_what_is_packed_by_the_server_fits_the_servers_context(real: Served) -> None:
+    llm = ParrotLLM(base_url=real.url, max_tokens=4, temperature=0)
+    texts = [TEXT] * 6
+    answers = []
+    for on in (False, True):
+        with planning(on):
+            synthesizer = get_response_synthesizer(llm=llm, response_mode=ResponseMode.COMPACT)
+            answers.append(str(synthesizer.get_response("what?", texts)))
+    assert answers[0] == answers[1] != "Empty Response"
+
+
+def test_the_pieces_of_a_text_are_counted_together(server: PlanServer) -> None:
+    llm = ParrotLLM(base_url=server.url)
+    assert llm.metadata.context_window == 8192
+    nodes = SentenceSplitter(chunk_size=100, chunk_overlap=0).get_nodes_from_documents([Document(text=TEXT)])
+    assert len(nodes) > 3
+    assert len(server.asked("/tokenize")) < 20
+
+
+def test_an_apps_own_tokenizer_stays(ours: Served) -> None:
+    llama_index.core.global_tokenizer = str.split
+    assert ParrotLLM(base_url=ours.url).metadata.context_window == 4096
+    assert get_tokenizer() is str.split
+
+
+def test_llamaindexs_default_gives_way_and_two_models_take_turns(ours: Served) -> None:
+    get_tokenizer()
+    first, second = (ParrotLLM(base_url=ours.url, model=model) for model in ("first-model", "second-model"))
+    for llm in (first, second, first):
+        assert llm.metadata.model_name == llm.model
+        current = get_tokenizer()
+        assert isinstance(current, ServerTokenizer) and current.model == llm.model
+
+
+@pytest.mark.parametrize("switched_off", [False, True])
+def test_a_server_that_cannot_count_leaves_it_to_llamaindex(other: OtherServer, switched_off: bool) -> None:
+    default = len(get_tokenizer()("hello there"))
+    assert ParrotLLM(base_url=other.url, count_by_server=not switched_off).metadata.num_output == -1
+    assert len(get_tokenizer()("hello there")) == default
+    asked = sum(request.path == "/tokenize" for request in other.requests)
+    assert asked == (0 if switched_off else 1)
+    assert len(get_tokenizer()("hello there")) == default
+    assert sum(request.path == "/tokenize" for request in other.requests) == asked, "it was asked once more"
