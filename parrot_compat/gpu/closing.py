@@ -29,7 +29,9 @@ _ENDINGS = len(_ORDERS[0])
 _PATIENCE = 16
 """An ending falls back one place only after so many uses: nested things need many in a row."""
 _SHORT = 8
-"""A closing this short is not tried to be beaten."""
+"""A closing this short is not tried to be beaten,"""
+_AMPLE = 4
+"""nor one that leaves three quarters of the tokens unused: it is looked for again when they are fewer."""
 
 
 class TokenMatcher(Protocol):
@@ -73,7 +75,7 @@ class Closings:
         for ranks in self._tables:
             if (path := self._walk(matcher, ranks, most)) is not None:
                 found.append(path)
-                if len(path) <= _SHORT:
+                if len(path) <= max(_SHORT, most // _AMPLE):
                     break
         return min(found, key=len, default=None)
 
@@ -84,12 +86,13 @@ class Closings:
     def _walk(self, matcher: TokenMatcher, ranks: npt.NDArray[np.int32], most: int) -> list[int] | None:
         path: list[int] = []
         used: Counter[int] = Counter()
+        costs = ranks.copy()
         most_tokens = 3 * most + 256  # it is written shorter in the end
         try:
             while not matcher.is_accepting():
                 taken = matcher.compute_ff_tokens()
                 if not taken:
-                    token = self._choose(matcher, ranks, used)
+                    token = self._choose(matcher, ranks, costs, used)
                     if token is None:
                         return None
                     taken = [token]
@@ -109,18 +112,25 @@ class Closings:
         shorter = self._text.tokenize_bytes(self._text.decode_bytes(path)) if path else path
         return shorter if len(shorter) < len(path) and self.closes(matcher, shorter) else path
 
-    def _choose(self, matcher: TokenMatcher, ranks: npt.NDArray[np.int32], used: Counter[int]) -> int | None:
+    def _choose(
+        self,
+        matcher: TokenMatcher,
+        ranks: npt.NDArray[np.int32],
+        costs: npt.NDArray[np.int32],
+        used: Counter[int],
+    ) -> int | None:
+        """The allowed token of least cost: its rank, and more for each time that it was used."""
         allowed = np.flatnonzero(mask_of(matcher, self._text.vocab_size))
         if not len(allowed):
             return None
-        costs = ranks[allowed]
-        for token, times in used.items():
-            costs[allowed == token] += times // _PATIENCE if ranks[token] < _ENDINGS else _USED * times
-        token = int(allowed[costs.argmin()])
-        if ranks[token] < _ENDINGS:  # something has ended: what comes now is another loop
+        token = int(allowed[costs[allowed].argmin()])
+        is_ending = ranks[token] < _ENDINGS
+        if is_ending:  # something has ended: what comes now is another loop
             for other in [other for other in used if ranks[other] >= _ENDINGS]:
                 del used[other]
+                costs[other] = ranks[other]
         used[token] += 1
+        costs[token] = ranks[token] + (used[token] // _PATIENCE if is_ending else _USED * used[token])
         return token
 
     def _ranks(self, first: str) -> npt.NDArray[np.int32]:

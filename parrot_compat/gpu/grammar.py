@@ -106,6 +106,7 @@ class Form:
         self._matcher = matcher
         self._closings = closings
         self._ends = ends
+        self._end_places = list(ends)
         self._vocabulary = vocabulary
         self._watched = watched
         self._ends_at_eos = ends_at_eos
@@ -119,11 +120,11 @@ class Form:
         mask = mask_of(self._matcher, self._vocabulary)
         if not (may_end and self._ends_at_eos):
             going_on = mask.copy()
-            going_on[list(self._ends)] = False
+            going_on[self._end_places] = False
             if going_on.any():
                 return going_on
         if not mask.any():  # a limit of the library was met in the middle: an end is all that is left
-            mask[list(self._ends)] = True
+            mask[self._end_places] = True
         return mask
 
     def take(self, token: int, left: int) -> int:
