@@ -272,7 +272,8 @@ class ModelList(Answered):
 class Tokenized(Answered):
     count: int
     max_model_len: int
-    tokens: list[int]
+    tokens: list[int] | list[list[int]]
+    """Of each text, where the prompt was a list of them."""
 
 
 class Detokenized(Answered):

@@ -1,0 +1,194 @@
+"""Sessions, references, named values and graphs for apps that use the openai SDK as it is.
+
+    client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+    summary = prompt("Summarise for {who}: {text}", who="a child", text=chapter)
+    client.chat.completions.create(model=model, **said(summary, session="report 17", call="summary"))
+    french = prompt("In French: {it}", it=ref("summary"))
+    client.chat.completions.create(model=model, **said(french, session="report 17"))
+
+Everything here makes plain arguments of `create` (`messages`, `extra_body`), or speaks through the client it is given.
+It knows the `parrot` object and no framework. The invariant: what a model is told is what the app wrote, with the
+values in their places; a server that knows nothing of `parrot` is told the same, unless a reference is in it.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import openai
+
+__all__ = ["AsyncSubmitted", "Graph", "Prompt", "Submitted", "prompt", "ref", "said", "variable"]
+
+Part = Mapping[str, Any]
+Objective = Literal["latency", "throughput", "background"]
+WAIT_S = 30.0
+"""Of one request for a text; where it has none by then, the next one follows."""
+
+
+def ref(call: str, transform: str | Part | Sequence[str | Part] | None = None) -> dict[str, Any]:
+    """The answer of another call of the session, whether it is there yet or not."""
+    return _reference("call", call, transform)
+
+
+def variable(name: str, transform: str | Part | Sequence[str | Part] | None = None) -> dict[str, Any]:
+    """A variable of the session."""
+    return _reference("variable", name, transform)
+
+
+def _reference(kind: str, name: str, transform: object) -> dict[str, Any]:
+    part = {"type": "parrot:ref", kind: name}
+    return part if transform is None else {**part, "transform": transform}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One message, and where its values stand in it."""
+
+    message: dict[str, Any]
+    inputs: tuple[dict[str, Any], ...] = ()
+    """Places of the values that are there, without the number of the message."""
+
+
+def prompt(template: str, /, *, role: str = "user", **values: str | Part) -> Prompt:
+    """`{name}` stands for a value, `{{` for a brace. A value is a text, or a reference (`ref`, `variable`).
+    Errors: `ValueError` where names and values do not agree."""
+    parts: list[str | Part] = []
+    places: list[tuple[str, int]] = []
+    used: set[str] = set()
+    for text, name, form, conversion in string.Formatter().parse(template):
+        parts.append(text)
+        if name is None:
+            continue
+        if not name.isidentifier() or form or conversion:
+            raise ValueError(f"{name!r} in the template is no plain name: values are copied as they are")
+        if name not in values:
+            raise ValueError(f"no value for {name!r}")
+        used.add(name)
+        places.append((name, len(parts)))
+        parts.append(values[name])
+    if unknown := set(values) - used:
+        raise ValueError(f"the template has no {', '.join(sorted(unknown))}")
+    if all(isinstance(part, str) for part in parts):
+        begins = [sum(len(part) for part in parts[:index]) for index in range(len(parts))]
+        inputs = tuple(
+            {"name": name, "start": begins[index], "end": begins[index] + len(parts[index])} for name, index in places
+        )
+        return Prompt({"role": role, "content": "".join(str(part) for part in parts)}, inputs)
+    # A part of its own for every value, so that each says which it is.
+    kept = [(index, part) for index, part in enumerate(parts) if part]
+    content = [{"type": "text", "text": part} if isinstance(part, str) else dict(part) for _, part in kept]
+    position = {index: number for number, (index, _) in enumerate(kept)}
+    inputs = tuple(
+        {"name": name, "part": position[index], "start": 0, "end": len(parts[index])}
+        for name, index in places
+        if isinstance(parts[index], str) and index in position
+    )
+    return Prompt({"role": role, "content": content}, inputs)
+
+
+def said(
+    *prompts: Prompt | Mapping[str, Any],
+    session: str | None = None,
+    call: str | None = None,
+    function: str | None = None,
+    objective: Objective | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """`messages` and `extra_body` of `create`. `session` is one run of the app; `call` names this call in it, for
+    `ref`; `function` is the same for calls of one kind; what is not said is deduced. Messages as the SDK takes them
+    may stand among the prompts."""
+    messages = [item.message if isinstance(item, Prompt) else dict(item) for item in prompts]
+    inputs = [
+        {**place, "message": number}
+        for number, item in enumerate(prompts)
+        if isinstance(item, Prompt)
+        for place in item.inputs
+    ]
+    told = {"session": session, "call": call, "function": function, "objective": objective, "inputs": inputs or None}
+    parrot = {"v": 1, **{name: value for name, value in told.items() if value is not None}}
+    return {"messages": messages, "extra_body": {**(extra_body or {}), "parrot": parrot}}
+
+
+class Graph:
+    """Calls that go to the server together and run there as their inputs come, while the app does something else."""
+
+    def __init__(self, session: str | None = None, *, ttl_s: float = 600.0) -> None:
+        """`ttl_s`: how long the server keeps it without a sign of life of the app."""
+        self._body: dict[str, Any] = {"calls": [], "ttl_s": ttl_s}
+        if session is not None:
+            self._body["session"] = session
+
+    def call(
+        self, id: str, *prompts: Prompt | Mapping[str, Any], function: str | None = None, **request: Any
+    ) -> dict[str, Any]:
+        """Add a call; `request` is what `create` takes besides the messages. Returns the reference to its answer."""
+        extra = request.pop("extra_body", None) or {}
+        body = {"messages": said(*prompts)["messages"], **request, **extra}
+        added = {"id": id, "request": body}
+        self._body["calls"].append(added if function is None else {**added, "function": function})
+        return ref(id)
+
+    def submit(self, client: openai.OpenAI, wanted: Sequence[str] = ()) -> Submitted:
+        """Hand it over; does not wait for any answer. `wanted`: the calls whose answers the app itself wants.
+        Errors: the SDK's."""
+        made: Any = client.post("/parrot/graphs", cast_to=object, body={**self._body, "await": list(wanted)})
+        return Submitted(client, made)
+
+    async def asubmit(self, client: openai.AsyncOpenAI, wanted: Sequence[str] = ()) -> AsyncSubmitted:
+        made: Any = await client.post("/parrot/graphs", cast_to=object, body={**self._body, "await": list(wanted)})
+        return AsyncSubmitted(client, made)
+
+
+class _Accepted:
+    def __init__(self, made: Mapping[str, Any]) -> None:
+        self.id = str(made["id"])
+        self.session = str(made["session"])
+        self._paths = {
+            call["id"]: f"/parrot/sessions/{self.session}/variables/{call['variable']}" for call in made["calls"]
+        }
+
+    def _path(self, call: str) -> str:
+        if call not in self._paths:
+            raise ValueError(f"there is no call {call!r} in this graph")
+        return self._paths[call]
+
+
+class Submitted(_Accepted):
+    """A graph on the server."""
+
+    def __init__(self, client: openai.OpenAI, made: Mapping[str, Any]) -> None:
+        super().__init__(made)
+        self._client = client
+
+    def text(self, call: str) -> str:
+        """Wait for the answer of a call. Errors: the SDK's, with what its call failed with."""
+        path = self._path(call)
+        while True:
+            found: Any = self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
+            if found["state"] == "ready":
+                return str(found["text"])
+
+    def close(self) -> None:
+        """Nothing more is wanted: what still runs is cancelled."""
+        self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})
+
+
+class AsyncSubmitted(_Accepted):
+    """As `Submitted`, for an asynchronous client."""
+
+    def __init__(self, client: openai.AsyncOpenAI, made: Mapping[str, Any]) -> None:
+        super().__init__(made)
+        self._client = client
+
+    async def text(self, call: str) -> str:
+        path = self._path(call)
+        while True:
+            found: Any = await self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
+            if found["state"] == "ready":
+                return str(found["text"])
+
+    async def close(self) -> None:
+        await self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})

@@ -1,0 +1,125 @@
+"""The openai SDK as it is, with the arguments that `integrations.openai` makes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+
+from parrot_compat.integrations.openai import Graph, prompt, ref, said, variable
+from tests.integrations.other_server import OtherServer
+from tests.integrations.served import Served
+
+
+@pytest.fixture
+def client(ours: Served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=ours.url, api_key="none", max_retries=0)
+
+
+def text_of(answer: Any) -> str:
+    return str(answer.choices[0].message.content)
+
+
+def test_a_prompt_knows_where_its_values_stand() -> None:
+    made = prompt("Say {what} to {who}, {{twice}}: {what}", what="sn☃w", who="")
+    content = made.message["content"]
+    assert content == "Say sn☃w to , {twice}: sn☃w"
+    assert [(place["name"], content[place["start"] : place["end"]]) for place in made.inputs] == [
+        ("what", "sn☃w"),
+        ("who", ""),
+        ("what", "sn☃w"),
+    ]
+
+
+def test_a_reference_is_a_part_and_the_values_beside_it_are_too() -> None:
+    made = prompt("{a}{b} and {c}", role="system", a="x", b=ref("one", "strip"), c=variable("v"))
+    assert made.message == {
+        "role": "system",
+        "content": [
+            {"type": "text", "text": "x"},
+            {"type": "parrot:ref", "call": "one", "transform": "strip"},
+            {"type": "text", "text": " and "},
+            {"type": "parrot:ref", "variable": "v"},
+        ],
+    }
+    assert made.inputs == ({"name": "a", "part": 0, "start": 0, "end": 1},)
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "message"),
+    [
+        ("{a}", {}, "no value for 'a'"),
+        ("a", {"a": "x"}, "the template has no a"),
+        ("{a!r}", {"a": "x"}, "no plain name"),
+        ("{a.b}", {"a": "x"}, "no plain name"),
+        ("{}", {}, "no plain name"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_its_values_is_refused(template: str, values: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prompt(template, **values)
+
+
+def test_every_hint_of_a_call_is_applied(client: openai.OpenAI) -> None:
+    told = said(
+        {"role": "system", "content": "be brief"},
+        prompt("Say {what}", what="hello"),
+        session="hints",
+        call="greeting",
+        function="greet",
+        objective="throughput",
+    )
+    receipt: Any = (client.chat.completions.create(model="first-model", **told).model_extra or {})["parrot"]
+    assert receipt["call"] == "greeting"
+    assert receipt["hints"] == dict.fromkeys(("call", "function", "inputs", "objective"), "applied")
+
+
+def test_a_call_reads_the_answer_of_another_in_its_session(client: openai.OpenAI) -> None:
+    create: Any = client.chat.completions.create
+    first = create(model="first-model", **said(prompt("Say {it}", it="hi"), session="chain", call="one"))
+    second = create(model="first-model", **said(prompt("Again: {it}", it=ref("one")), session="chain"))
+    assert text_of(first) == "you said: Say hi"
+    assert text_of(second) == "you said: Again: you said: Say hi"
+
+
+def test_another_server_is_told_the_same_words(other: OtherServer) -> None:
+    client: Any = openai.OpenAI(base_url=other.url, api_key="none")
+    answer = client.chat.completions.create(model="m", **said(prompt("Say {it}", it="hi"), extra_body={"top_k": 3}))
+    assert text_of(answer) == "you said Say hi"
+    assert other.last.body["top_k"] == 3 and other.last.body["parrot"]["v"] == 1
+
+
+def graph() -> Graph:
+    made = Graph()
+    one = made.call("one", prompt("Say {it}", it="hi"), function="say", model="first-model")
+    made.call("two", prompt("Again: {it}", it=one), model="first-model", extra_body={"top_k": 3})
+    return made
+
+
+def test_a_graph_runs_on_the_server_and_its_answers_are_read_when_wanted(client: openai.OpenAI) -> None:
+    submitted = graph().submit(client, wanted=["two"])
+    assert submitted.text("two") == "you said: Again: you said: Say hi"
+    assert submitted.text("one") == "you said: Say hi"
+    with pytest.raises(ValueError, match="no call 'three'"):
+        submitted.text("three")
+    submitted.close()
+
+
+def test_a_graph_is_read_in_an_event_loop(ours: Served) -> None:
+    async def run() -> str:
+        async with openai.AsyncOpenAI(base_url=ours.url, api_key="none") as client:
+            submitted = await graph().asubmit(client)
+            text = await submitted.text("two")
+            await submitted.close()
+            return text
+
+    assert asyncio.run(run()) == "you said: Again: you said: Say hi"
+
+
+def test_a_graph_that_contradicts_itself_is_refused(client: openai.OpenAI) -> None:
+    made = Graph()
+    made.call("one", prompt("{it}", it=ref("none")), model="first-model")
+    with pytest.raises(openai.APIStatusError, match="there is no call 'none'"):
+        made.submit(client)
