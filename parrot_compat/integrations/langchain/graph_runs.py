@@ -20,7 +20,7 @@ from langchain_core.outputs import LLMResult
 from parrot_compat.integrations.plans.closing import end_session_later
 from parrot_compat.integrations.remote import Endpoint
 
-__all__ = ["GraphCalls", "GraphRun"]
+__all__ = ["GraphCalls", "GraphRun", "fans_out"]
 
 ANSWERS_KEPT = 200
 LEAST_CHARACTERS = 16
@@ -41,15 +41,19 @@ class GraphRun:
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, str] = OrderedDict()
         self._open: set[uuid.UUID] = set()
+        self._fanned_out: set[uuid.UUID] = set()
         self._is_over = False
 
-    def begun(self, call: uuid.UUID) -> None:
+    def begun(self, call: uuid.UUID, *, is_fanned_out: bool = False) -> None:
         with self._lock:
             self._open.add(call)
+            if is_fanned_out:
+                self._fanned_out.add(call)
 
     def ended(self, call: uuid.UUID, text: str | None) -> None:
         with self._lock:
             self._open.discard(call)
+            self._fanned_out.discard(call)
             if text is not None and len(text) >= LEAST_CHARACTERS:
                 self._answers[call.hex] = text
                 while len(self._answers) > ANSWERS_KEPT:
@@ -70,12 +74,11 @@ class GraphRun:
             if self._is_over:  # whoever still asks has outlived its session
                 return {}
             self.servers.add(server)
-            answers = dict(self._answers)
+            answers, is_fanned_out = dict(self._answers), call in self._fanned_out
         node = _node_of(metadata)
         told: dict[str, Any] = {"session": self.session, "call": call.hex, "function": f"node:{node}"[:256]}
-        triggers = metadata.get("langgraph_triggers") or ()
-        if any(str(trigger).startswith("__pregel_push") for trigger in triggers):
-            place = f"{_around(metadata)}{metadata.get('langgraph_step')}/{node}"
+        if is_fanned_out:
+            place = f"{_path(metadata)}/{metadata.get('langgraph_step')}"
             told["stage"] = {"kind": "map", "group": f"{self.session}/{place}"[:256]}
         if spans := _found(answers, messages):
             told["inputs"] = spans
@@ -89,11 +92,18 @@ class GraphCalls:
         self._lock = threading.Lock()
         self._runs: OrderedDict[uuid.UUID, GraphRun] = OrderedDict()
 
-    def begin(self, call: uuid.UUID, metadata: Mapping[str, Any] | None, run: Callable[[], GraphRun]) -> None:
+    def begin(
+        self,
+        call: uuid.UUID,
+        metadata: Mapping[str, Any] | None,
+        run: Callable[[], GraphRun],
+        *,
+        is_fanned_out: bool = False,
+    ) -> None:
         if _node_of(metadata) is None:
             return
         graph = run()
-        graph.begun(call)
+        graph.begun(call, is_fanned_out=is_fanned_out)
         with self._lock:
             self._runs[call] = graph
             if len(self._runs) > CALLS_KEPT:  # ends that never came: a handler of someone's raised
@@ -118,10 +128,16 @@ def _node_of(metadata: Mapping[str, Any] | None) -> str | None:
     return node if isinstance(node, str) else None
 
 
-def _around(metadata: Mapping[str, Any]) -> str:
-    """The graph inside which this graph's node runs, if it is inside of one."""
-    outer, _, _ = str(metadata.get("langgraph_checkpoint_ns") or "").rpartition("|")
-    return f"{outer}/" if outer else ""
+def fans_out(metadata: Mapping[str, Any] | None) -> bool:
+    """This node was begun by a `Send`, of which there are as many as the app wants."""
+    triggers = (metadata or {}).get("langgraph_triggers") or ()
+    return any(str(trigger).startswith("__pregel_push") for trigger in triggers)
+
+
+def _path(metadata: Mapping[str, Any]) -> str:
+    """The node, with the nodes whose graphs it is in: the same for all copies that run beside one another."""
+    places = str(metadata.get("langgraph_checkpoint_ns") or _node_of(metadata)).split("|")
+    return "/".join(place.partition(":")[0] for place in places)
 
 
 def _found(answers: Mapping[str, str], messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

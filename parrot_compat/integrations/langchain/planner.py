@@ -32,7 +32,7 @@ from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
 from .announce import Announced, announcement, wrap_batches
-from .graph_runs import GraphCalls
+from .graph_runs import GraphCalls, fans_out
 from .groups import narrower
 from .kinds import kind_of
 from .plans import RunPlan
@@ -125,6 +125,7 @@ class Planner(BaseCallbackHandler):
         run = Run(run_id, parent, call.runnable, call.streamed)
         run.width = call.width or run.width
         run.step = step_number(tags)
+        run.is_fanned_out = run.is_fanned_out or fans_out(metadata)
         run.inputs = inputs if kwargs.get("run_type") == "prompt" else None
         self._runs.begin(run)
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
@@ -146,7 +147,7 @@ class Planner(BaseCallbackHandler):
         # `stream()` does not tell `_stream` which run it is, and in which: it is read from here.
         _model_run.set(_ModelRun(run_id, parent.id if parent is not None else None, metadata or {}))
         if parent is not None:
-            self._in_graphs.begin(run_id, metadata, parent.graph_run)
+            self._in_graphs.begin(run_id, metadata, parent.graph_run, is_fanned_out=parent.is_fanned_out)
         if parent is None or len(messages) != 1 or is_switched_off(metadata):
             return
         if is_on(compiled=parent.is_compiled):

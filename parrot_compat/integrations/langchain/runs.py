@@ -53,6 +53,9 @@ STREAMED_INPUT = {"input": ""}
 STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 
 
+_graphs = threading.Lock()
+
+
 class Run:
     """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
 
@@ -62,6 +65,7 @@ class Run:
         "id",
         "inputs",
         "is_compiled",
+        "is_fanned_out",
         "is_streamed",
         "parent",
         "plans",
@@ -81,6 +85,8 @@ class Run:
         self.width: int | None = parent.width if parent is not None else None
         """How many calls the app makes at once, where it has said so."""
         self.graph: GraphRun | None = parent.graph if parent is not None else None
+        self.is_fanned_out: bool = parent is not None and parent.is_fanned_out
+        """It is in one of many copies of a graph's node."""
         self.step: int | None = None
         """Which step of its parent's sequence it is."""
         self.plans: list[RunPlan] = []
@@ -94,8 +100,9 @@ class Run:
         run = self
         while run.graph is None and run.parent is not None:
             run = run.parent
-        if run.graph is None:
-            run.graph = GraphRun()
+        with _graphs:  # the nodes of one step begin side by side
+            if run.graph is None:
+                run.graph = GraphRun()
         self.graph = run.graph
         return run.graph
 
