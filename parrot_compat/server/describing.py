@@ -107,8 +107,14 @@ def _responses(endpoint: _Endpoint) -> dict[str, Any]:
     if endpoint.gives is not None:
         content["application/json"] = {"schema": _reference(endpoint.gives)}
     if endpoint.streams is not None:
-        what = f"Server-sent events; the data of each is a {endpoint.streams.__name__}."
-        content["text/event-stream"] = {"schema": {"type": "string", "description": what}}
+        # one server-sent event, as OpenAPI 3.2 describes a stream by its items
+        data = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": [_reference(endpoint.streams), _reference(told.ErrorAnswer)]},
+        }
+        schema = {"type": "object", "required": ["data"], "properties": {"data": data}}
+        content["text/event-stream"] = {"schema": schema}
     if not content:
         content["text/plain"] = {"schema": {"type": "string"}}
     errors = {"application/json": {"schema": _reference(told.ErrorAnswer)}}

@@ -116,8 +116,8 @@ _THEIR_PATHS = r"^/(models|models/\{model\}|chat/completions|completions|embeddi
 def schemathesis(options: Options) -> list[Verdict]:
     """Requests made from a description of the API, ours and OpenAI's: no 5xx, and answers as described."""
     python = environment("schemathesis", "schemathesis>=4.32,<5")
-    folder = folder_of("schemathesis")
-    with serving(folder, max_model_len=256) as url:
+    folder, names = folder_of("schemathesis"), _names_in(options.openai_document)
+    with serving(folder, names, max_model_len=256) as url:
         verdicts = [_fuzzed(options, python, "schemathesis ours", f"{url}/openapi.json", url, ["--checks", _OWN])]
         if options.openai_document is not None:
             document = Path(options.openai_document)
@@ -127,6 +127,17 @@ def schemathesis(options: Options) -> list[Verdict]:
             verdict = _fuzzed(options, python, "schemathesis openai", where, f"{url}/v1", asked)
             verdicts.append(verdict)
     return verdicts
+
+
+_LISTS_MODELS = re.compile(r"^( *)model:\n(?:\1 +.*\n)*?(\1 +)enum:\n((?:\2 *- .*\n)+)", re.M)
+
+
+def _names_in(document: str | None) -> list[str]:
+    """The models that the document lists, so that requests made from it find one; none of a document behind a URL."""
+    if document is None or not Path(document).is_file():
+        return []
+    lists = [found[2] for found in _LISTS_MODELS.findall(Path(document).read_text())]
+    return sorted({line.strip().removeprefix("- ").strip("'\"") for names in lists for line in names.splitlines()})
 
 
 def _fuzzed(options: Options, python: Path, judge: str, document: str, url: str, asked: Sequence[str]) -> Verdict:

@@ -95,3 +95,9 @@ async def test_values_that_ask_for_nothing_are_taken(server: Live) -> None:
 async def test_a_prompt_too_long_is_refused_before_the_first_byte(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="prompt is too long"):
         await client.completions.create(model=MODEL, prompt=["short", "x" * 5000], stream=True)
+
+
+async def test_an_empty_prompt_is_refused_before_the_first_byte(server: Live) -> None:
+    for stream in (False, True):
+        reply = await send(server, "POST", "/v1/completions", {"prompt": "", "stream": stream})
+        assert reply.status == 400 and reply.error["param"] == "prompt"

@@ -65,6 +65,8 @@ def router(serving: Serving) -> APIRouter:
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
             except BadSchema as error:
                 raise invalid(body.format_field(), error.message, "invalid_schema") from None
+            if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
+                raise invalid("prompt", "is empty: there is no token to go on from")
             if body.stream:
                 events = _stream(answer, begun, body, known, tokenizer)
                 headers = begun.headers()
