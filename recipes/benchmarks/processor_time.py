@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MOST_FOREIGN", "Spent", "Stopwatch"]
+__all__ = ["MOST_FOREIGN", "Spent", "Stopwatch", "process_s"]
 
 MOST_FOREIGN = 0.05
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -58,6 +58,11 @@ class Stopwatch:
         spent, children = _processes()
         trees = sum(_tree_s(pid, spent, children) for pid in self._servers)
         return spent.get(os.getpid(), 0.0), trees
+
+
+def process_s(pid: int) -> float:
+    """Processor seconds of one process and of those children of it that have ended."""
+    return _processes()[0].get(pid, 0.0)
 
 
 def _busy_s() -> float:

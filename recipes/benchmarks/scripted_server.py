@@ -42,9 +42,10 @@ def called(function: dict[str, Any]) -> str:
     return f"<tool_call>\n{json.dumps({'name': function['name'], 'arguments': arguments})}\n</tool_call>"
 
 
-async def serve(port: int, token_s: float) -> None:
+async def serve(port: int, token_s: float, chunk_tokens: int = 8) -> None:
     info = EngineInfo(name="scripted", model="scripted", context_tokens=65_536, obeys_formats=True)
-    engine = ScriptedEngine(words_of, info, speed=Speed(step_s=token_s, row_share=0.0))
+    speed = Speed(step_s=token_s, row_share=0.0, chunk_tokens=chunk_tokens)
+    engine = ScriptedEngine(words_of, info, speed=speed)
     fleet = Fleet()
     fleet.add(engine, engine.tokenizer)
     with Listener("127.0.0.1", port) as listener:
@@ -65,9 +66,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
     parser.add_argument("--token-ms", type=float, default=1.0, help="how long a token (a character) takes (default 1)")
+    parser.add_argument("--chunk-tokens", type=int, default=8, help="tokens that are handed out at once (default 8)")
     options = parser.parse_args(argv)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(serve(options.port, options.token_ms / 1000))
+    try:
+        import uvloop  # as `parrot serve` has it, where it is installed
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with suppress(KeyboardInterrupt), runner:
+        runner.run(serve(options.port, options.token_ms / 1000, options.chunk_tokens))
     return 0
 
 

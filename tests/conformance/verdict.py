@@ -67,9 +67,14 @@ def of_junit(judge: str, report: Path) -> Verdict:
         name = f"{case.get('classname', '')}::{case.get('name', '')}"
         kinds = {child.tag for child in case}
         if kinds & {"failure", "error"}:
-            findings.append(name)
+            findings += [f"{name}: {_said(child.text)}" for child in case if child.tag in ("failure", "error")]
         elif "skipped" in kinds:
             skipped += 1
         else:
             passed += 1
     return Verdict(judge, passed, skipped, tuple(findings))
+
+
+def _said(text: str | None) -> str:
+    """The beginning of what a judge says of a failure, in one line."""
+    return " ".join((text or "").split())[:300]
