@@ -142,3 +142,21 @@ def test_threads_share_a_run() -> None:
         thread.join(30)
     run.close()  # no call is open: nothing would keep its session
     assert not calls.hints(None, [], SOMEWHERE)
+
+
+def test_copies_of_a_graph_that_run_beside_one_another_are_one_stage_at_each_of_their_nodes(server: PlanServer) -> None:
+    from langgraph.graph import START, StateGraph
+    from langgraph.types import Send
+
+    from .framework_apps import State
+
+    llm = model(server)
+    inner = StateGraph(State).add_node("ask", lambda state: {"text": llm.invoke(state["x"]).text})
+    inner.add_node("answer", lambda state: {"drafts": [llm.invoke(state["text"]).text]})
+    interview = inner.add_edge(START, "ask").add_edge("ask", "answer").compile()
+    graph = StateGraph(State).add_node("interview", interview)
+    graph.add_conditional_edges(START, lambda state: [Send("interview", {"x": f"who {n}"}) for n in range(2)])
+    graph.compile().invoke(ONE)
+    groups = [call["stage"]["group"] for call in told(server)]
+    assert len(groups) == 4 and len(set(groups)) == 2 and {groups.count(group) for group in groups} == {2}
+    assert len({call["session"] for call in told(server)}) == 1

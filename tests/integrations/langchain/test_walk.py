@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableP
 
 from parrot_compat.integrations.langchain import ChatParrot, copy_only
 from parrot_compat.integrations.langchain.templates import uses_of
-from parrot_compat.integrations.langchain.values import UNKNOWN, Markers, is_plain
+from parrot_compat.integrations.langchain.values import UNKNOWN, Markers, Source, is_plain
 from parrot_compat.integrations.langchain.walk import MAX_CALLS, PlanTooLarge, Walk
 
 from .apps import APPS, P, S, human
@@ -206,7 +206,8 @@ def test_markers_of_one_run_mean_nothing_to_another() -> None:
     one, other = Markers(), Markers()
     assert one.within(["a", {"b": one.text(3)}, AIMessage("c")])
     assert not other.within(one.text(3))
-    assert one.split(f"a{one.text(3)}{one.text(4)}") == ["a", 3, 4]
+    picked = one.text(4, "/name")
+    assert one.split(f"a{one.text(3)}{picked}") == ["a", Source(3, None), Source(4, "/name")]
     assert one.are_whole(one.text(3)) and not one.are_whole(one.text(3)[:-1])
 
 
