@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import uuid
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 
@@ -144,6 +145,12 @@ def test_threads_share_a_run() -> None:
     assert not calls.hints(None, [], SOMEWHERE)
 
 
+class Interview(TypedDict, total=False):
+    who: str
+    asked: str
+    drafts: Annotated[list[str], operator.add]
+
+
 def test_copies_of_a_graph_that_run_beside_one_another_are_one_stage_at_each_of_their_nodes(server: PlanServer) -> None:
     from langgraph.graph import START, StateGraph
     from langgraph.types import Send
@@ -151,11 +158,11 @@ def test_copies_of_a_graph_that_run_beside_one_another_are_one_stage_at_each_of_
     from .framework_apps import State
 
     llm = model(server)
-    inner = StateGraph(State).add_node("ask", lambda state: {"text": llm.invoke(state["x"]).text})
-    inner.add_node("answer", lambda state: {"drafts": [llm.invoke(state["text"]).text]})
+    inner = StateGraph(Interview).add_node("ask", lambda state: {"asked": llm.invoke(state["who"]).text})
+    inner.add_node("answer", lambda state: {"drafts": [llm.invoke(state["asked"]).text]})
     interview = inner.add_edge(START, "ask").add_edge("ask", "answer").compile()
     graph = StateGraph(State).add_node("interview", interview)
-    graph.add_conditional_edges(START, lambda state: [Send("interview", {"x": f"who {n}"}) for n in range(2)])
+    graph.add_conditional_edges(START, lambda state: [Send("interview", {"who": f"who {n}"}) for n in range(2)])
     graph.compile().invoke(ONE)
     groups = [call["stage"]["group"] for call in told(server)]
     assert len(groups) == 4 and len(set(groups)) == 2 and {groups.count(group) for group in groups} == {2}
