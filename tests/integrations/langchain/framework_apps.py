@@ -23,7 +23,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from pydantic import BaseModel, field_validator
 
-from parrot_compat.integrations.langchain import ChatParrot
+from parrot_compat.integrations.langchain import ChatParrot, copy_only
 
 from .apps import ONE, App, P, S
 
@@ -60,6 +60,11 @@ def structured(pick: Any, schema: Any = FORM, **how: Any) -> Callable[[ChatParro
     return make
 
 
+@copy_only
+def copied(person: Any) -> dict[str, Any]:
+    return {"name": person["name"]}
+
+
 NAME = itemgetter("name")
 
 STRUCTURED = {
@@ -75,6 +80,8 @@ STRUCTURED = {
     "a number": App(structured(RunnableLambda(itemgetter("age"))), ONE, 2),
     "a field that code reads": App(structured(lambda person: person.name, Person), ONE, 2),
     "a field that its class changes": App(structured(RunnableLambda(attrgetter("name")), Shouted), ONE, 2),
+    "a member that may be missing": App(structured(NAME, {**FORM, "required": ["age", "home"]}), ONE, 2),
+    "an object into a declared function": App(structured(RunnableLambda(copied)), ONE, 2),
     "JSON without a schema": App(structured(NAME, method="json_mode"), ONE, 2),
 }
 
