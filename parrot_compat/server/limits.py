@@ -8,12 +8,16 @@ The invariant: no more than `Limits.body_bytes` of a body are ever held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+
+from parrot_compat.core.errors import Cancelled
 
 from .errors import ApiError, field_path
 from .hints import plain_names
@@ -46,6 +50,7 @@ class Schema(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+_PATIENCE_S = 1.0
 
 
 async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
@@ -75,15 +80,34 @@ def parse(body: bytes, schema: type[S]) -> S:
 async def _read(request: Request, most: int) -> bytes:
     too_large = ApiError(f"the body is longer than {most} bytes", status=413, code="body_too_large")
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > most:
-        raise too_large
-    chunks, held = [], 0
-    async for chunk in request.stream():
-        held += len(chunk)
-        if held > most:
+    chunks: list[bytes] = []
+    held, stream = 0, request.stream()
+    try:
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
+            await _pass_over(stream, 4 * most)
             raise too_large
-        chunks.append(chunk)
+        async for chunk in stream:
+            held += len(chunk)
+            if held > most:
+                chunks.clear()
+                await _pass_over(stream, 4 * most)
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise Cancelled("the client left amid its request") from None
     return b"".join(chunks)
+
+
+async def _pass_over(stream: AsyncIterator[bytes], most: int) -> None:
+    """Let a client finish what it sends, as far as that is soon and not endless: a connection that is closed under its
+    hands takes our answer with it."""
+    passed = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_S):
+            async for chunk in stream:
+                passed += len(chunk)
+                if passed > most:
+                    return
 
 
 def explain(error: ValidationError) -> ApiError:

@@ -143,3 +143,18 @@ async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
         head = await reader.readline()
         writer.close()
         assert b" 413 " in head
+
+
+async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent() -> None:
+    async with live(limits=Limits(body_bytes=2**20)) as server:
+        reply = await send(server, "POST", PATH, b"x" * (2**20 + 300_000))
+        assert reply.status == 413 and reply.error["code"] == "body_too_large"
+
+
+async def test_a_client_that_leaves_amid_its_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async with live() as server:
+        _, writer = await connect(server.url, "POST", "/v1/embeddings", b'{"in', {"content-length": "500"})
+        await send(server, "GET", "/health")  # by then the first request is being read
+        writer.close()
+        await send(server, "GET", "/health")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
