@@ -223,6 +223,12 @@ def main(argv: list[str] | None = None) -> int:
     command = ["python", "-m", "recipes.benchmarks.round_trips", *(sys.argv[1:] if argv is None else argv)]
     place = write("round_trips", list(measurements(found, options.calls)), command=command, folder=options.results)
     console.print(f"written to {place}", style="dim", highlight=False, soft_wrap=True)
+    try:
+        from .round_trip_plot import draw
+    except ImportError:  # matplotlib, of the extra `bench`
+        return 0
+    for picture in draw(place, options.results):
+        console.print(f"drawn in {picture}", style="dim", highlight=False, soft_wrap=True)
     return 0
 
 

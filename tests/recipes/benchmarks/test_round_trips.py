@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
     assert main([*arguments, "--results", str(tmp_path)]) == 0
     assert "0 planned calls in vain" in capsys.readouterr().out
     path = tmp_path / "round_trips.csv"
+    if importlib.util.find_spec("matplotlib") is not None:
+        assert "planner on" in (tmp_path / "round_trips-scripted.svg").read_text()
     assert path.read_text().startswith("# python -m recipes.benchmarks.round_trips --rtt-ms 0 20 ")
     rows = {(row["workload"], row["system"], row["metric"]): float(row["p50"]) for row in read(path)}
     of_all = {"completion", "speedup"} | ({"foreign_cpu_share"} if HAS_PROC else set())
