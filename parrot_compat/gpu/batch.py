@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
-from parrot_compat.gpu.kernels.forest import ForestRow
+from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.reading import Reading
 
-__all__ = ["Batch", "BatchRow", "Draw", "Drawn"]
+__all__ = ["Batch", "BatchRow", "Draw", "Drawn", "PackedRows"]
+
+Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 Drawn = int | TokenLogprobs
 """A drawn token: its id, or where its row asks for log probabilities, those with it."""
@@ -59,6 +62,8 @@ class BatchRow:
     """Of the whole sequence; rotary scalings that grow with the text ask for it."""
     reading: Reading | None = None
     """What somebody wants to know of this row's tokens, beside what is drawn."""
+    drawn_by: int | None = None
+    """Its one token is what that row of the step before draws, which need not be known yet; `tokens` has a stand-in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,49 +93,108 @@ class Batch:
         sharing: Sharing | None = None,
     ) -> Batch:
         """`sharing`: whether prefixes are read together; `None`: never."""
-        tokens: list[int] = []
-        query_starts = [0]
-        positions, slots, pages = [], [], []
+        return PackedRows.of(rows, page_size, sharing).to(device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedRows:
+    """The rows of a step one after another, on the host: what `Batch` has on the device. All arrays are int64."""
+
+    page_size: int
+    token_ids: Ids
+    positions: Ids
+    slots: Ids
+    """[tokens]"""
+    pages: Ids
+    """[all pages] the page lists of the rows, packed."""
+    query_starts: Ids
+    page_starts: Ids
+    """[rows + 1]"""
+    kv_lengths: Ids
+    """[rows]"""
+    shared: tuple[SharedPrefix, ...]
+    drawn: tuple[int, ...]
+    draws: tuple[Draw, ...]
+    prompt_tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[BatchRow], page_size: int, sharing: Sharing | None = None) -> PackedRows:
+        starts = np.array([row.start for row in rows], dtype=np.int64)
+        counts = np.array([len(row.tokens) for row in rows], dtype=np.int64)
+        ends = starts + counts
+        covering = -(-ends // page_size)
         for number, row in enumerate(rows):
-            end = row.start + len(row.tokens)
-            if not row.tokens or len(row.pages) * page_size < end:
+            if not row.tokens or len(row.pages) < covering[number]:
                 raise EngineError(
                     f"row {number} of the batch has {len(row.tokens)} tokens from {row.start} on and "
                     f"{len(row.pages)} pages of {page_size}: it needs a token, and pages for all of them"
                 )
-            where = np.arange(row.start, end, dtype=np.int64)
-            table = np.asarray(row.pages[: -(-end // page_size)], dtype=np.int64)
-            tokens.extend(row.tokens)
-            positions.append(where)
-            slots.append(table[where // page_size] * page_size + where % page_size)
-            pages.append(table)
-            query_starts.append(len(tokens))
-        # One transfer for everything; the pieces are views of it.
-        sizes = [len(tokens), len(tokens), len(tokens), *(len(table) for table in pages)]
-        packed = np.concatenate([np.asarray(tokens, dtype=np.int64), *positions, *slots, *pages])
-        on_device = torch.from_numpy(packed).to(device)
-        token_ids, position_ids, slot_ids, *tables = torch.split(on_device, sizes)
-        drawn = tuple(number for number, row in enumerate(rows) if row.draw is not None)
+        query_starts, page_starts = _starts(counts), _starts(covering)
+        listed = chain.from_iterable(row.pages[:count] for row, count in zip(rows, covering.tolist(), strict=True))
+        pages = np.fromiter(listed, dtype=np.int64, count=int(page_starts[-1]))
+        positions = np.arange(query_starts[-1]) + np.repeat(starts - query_starts[:-1], counts)
+        in_list = np.repeat(page_starts[:-1], counts) + positions // page_size
         return cls(
-            token_ids=token_ids,
-            positions=position_ids,
-            attention=AttentionInputs(
-                page_size=page_size,
-                slots=slot_ids,
-                query_starts=tuple(query_starts),
-                kv_lengths=tuple(row.start + len(row.tokens) for row in rows),
-                pages=tuple(tables),
-                shared=() if sharing is None else sharing.prefixes(_forest(rows, pages)),
+            page_size=page_size,
+            token_ids=np.fromiter(
+                chain.from_iterable(row.tokens for row in rows), dtype=np.int64, count=int(query_starts[-1])
             ),
-            drawn=drawn,
+            positions=positions,
+            slots=pages[in_list] * page_size + positions % page_size,
+            pages=pages,
+            query_starts=query_starts,
+            page_starts=page_starts,
+            kv_lengths=ends,
+            shared=() if sharing is None else sharing.prefixes(_forest(rows, pages, page_starts)),
+            drawn=tuple(number for number, row in enumerate(rows) if row.draw is not None),
             draws=tuple(row.draw for row in rows if row.draw is not None),
             prompt_tokens=tuple(row.prompt_tokens for row in rows),
-            last_tokens=torch.tensor([query_starts[number + 1] - 1 for number in drawn], device=device),
+        )
+
+    @property
+    def is_decode(self) -> bool:
+        """Every row has one token and draws."""
+        return len(self.token_ids) == len(self.kv_lengths) == len(self.drawn)
+
+    def to(self, device: torch.device | str) -> Batch:
+        tokens, rows = len(self.token_ids), len(self.kv_lengths)
+        last = self.query_starts[1:][list(self.drawn)] - 1
+        # One transfer for everything; the pieces are views of it.
+        packed = np.concatenate([self.token_ids, self.positions, self.slots, last, self.pages])
+        on_device = torch.from_numpy(packed).to(device)
+        counts = np.diff(self.page_starts).tolist()
+        token_ids, positions, slots, last_tokens, *tables = torch.split(
+            on_device, [tokens, tokens, tokens, len(last), *counts]
+        )
+        assert len(tables) == rows
+        return Batch(
+            token_ids=token_ids,
+            positions=positions,
+            attention=AttentionInputs(
+                page_size=self.page_size,
+                slots=slots,
+                query_starts=tuple(self.query_starts.tolist()),
+                kv_lengths=tuple(self.kv_lengths.tolist()),
+                pages=tuple(tables),
+                shared=self.shared,
+            ),
+            drawn=self.drawn,
+            draws=self.draws,
+            prompt_tokens=self.prompt_tokens,
+            last_tokens=last_tokens,
         )
 
 
-def _forest(rows: Sequence[BatchRow], tables: Sequence[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> list[ForestRow]:
+def _starts(counts: Ids) -> Ids:
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def _forest(rows: Sequence[BatchRow], pages: Ids, page_starts: Ids) -> list[ForestRow]:
     # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
+    bounds = page_starts.tolist()
     return [
-        ForestRow(pages=table, shareable=row.start, group=row.group) for row, table in zip(rows, tables, strict=True)
+        ForestRow(pages=pages[bounds[number] : bounds[number + 1]], shareable=row.start, group=row.group)
+        for number, row in enumerate(rows)
     ]

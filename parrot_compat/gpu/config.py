@@ -51,6 +51,12 @@ class EngineConfig:
     """Token budget of one step, so also the longest prefill chunk."""
     threads: int | None = None
     enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    """No CUDA graphs: every kernel of a step is launched by itself."""
+    async_scheduling: bool | None = None
+    """Launch a step before the tokens of the one before are known, while the same rows go on drawing."""
+    deterministic: bool = False
+    """A row has the same bits whatever is computed beside it, on a CUDA device too; slower there."""
     gpu_memory_utilization: float = 0.9
     """Share of the free device memory, after the weights, that the KV may take."""
 
@@ -145,6 +151,9 @@ class ResolvedConfig:
     step_tokens: int
     threads: int
     enable_prefix_caching: bool
+    enforce_eager: bool
+    async_scheduling: bool
+    deterministic: bool
     layers: int
     heads: int
     kv_heads: int
@@ -227,6 +236,9 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         step_tokens=config.step_tokens or (512 if on_cpu else 8192),
         threads=config.threads or machine.cores,
         enable_prefix_caching=config.enable_prefix_caching,
+        enforce_eager=config.enforce_eager,
+        async_scheduling=not on_cpu if config.async_scheduling is None else config.async_scheduling,
+        deterministic=config.deterministic,
         layers=checkpoint.layers,
         heads=checkpoint.heads,
         kv_heads=checkpoint.kv_heads,

@@ -41,7 +41,10 @@ def _within(name: str, value: float, least: float, most: float) -> None:
 
 
 def adjusted(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """`scores` [rows, vocabulary] with every row's bias and penalties; the tensor given is not changed."""
+    """`scores` [rows, vocabulary] with every row's bias and penalties, in float32 if there is any; the tensor given is
+    not changed."""
+    if any(draw.sampling.logit_bias or draw.history is not None for draw in draws):
+        scores = scores.float()
     if any(draw.sampling.logit_bias for draw in draws):
         scores = _biased(scores, draws)
     penalised = [(row, draw) for row, draw in enumerate(draws) if draw.history is not None]

@@ -1,18 +1,22 @@
 """Runs steps: rows of token ids in, one drawn token per row out. Owns the weights and the KV tensors.
 
+A step is launched, and collected when its tokens are wanted: in between the device works alone.
+
 It knows nothing of sequences, contexts, prefixes or scheduling: a row says which pages it reads and writes.
 The invariant: what a row draws depends on its tokens, its draw and nothing else in the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import NoneType
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow, Drawn
+from parrot_compat.gpu.batch import BatchRow, Drawn, PackedRows
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
@@ -23,10 +27,13 @@ from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.reading import Pool, Read, Score
-from parrot_compat.gpu.sampler import sample
+from parrot_compat.gpu.sampler import read_tokens, sample
 from parrot_compat.gpu.states import read_scores, read_states
 
-__all__ = ["ModelRunner"]
+if TYPE_CHECKING:
+    from parrot_compat.gpu.cuda_graphs import DecodeGraphs
+
+__all__ = ["Flight", "ModelRunner"]
 
 
 class ModelRunner:
@@ -44,64 +51,81 @@ class ModelRunner:
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
-        self._sharing = self._choose_sharing(dtype)
+        triton = (
+            self._decoder if isinstance(self._decoder, FastDecoder) and self._decoder.kernels.name == "triton" else None
+        )
+        self._sharing = None if triton is None or self.config.deterministic else self._choose_sharing(dtype)
         self._storage = KvStorage(
             facts.layers,
-            self.config.pages,
+            self.config.pages + 1,  # the last is nobody's: padding of CUDA graphs writes there
             self.config.page_size,
             facts.kv_heads,
             facts.head_dim,
             dtype,
             self.device,
         )
+        self._graphs: DecodeGraphs | None = None
+        if triton is not None and not self.config.enforce_eager:
+            # Late: it needs triton.
+            from parrot_compat.gpu.cuda_graphs import DecodeGraphs
+
+            spare_slot = self.config.pages * self.config.page_size
+            self._graphs = DecodeGraphs(triton, self._storage, self.config, self.device, spare_slot)
 
     def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
-        """Compute every row's tokens into its pages; the token drawn for each row, `None` where none was asked. A row
-        with a `reading` gets a `Read`, which has both."""
-        if not rows:
-            return []
+        """`launch` and `collect`."""
+        return self.collect(self.launch(rows)) if rows else []
+
+    def launch(self, rows: Sequence[BatchRow], after: Flight | None = None) -> Flight:
+        """Begin to compute every row's tokens into its pages. On a CUDA device this does not wait for the device,
+        unless rows are read.
+
+        `after`: the step before, which rows with `drawn_by` follow; it need not be collected yet.
+        """
         self._check_tokens(rows)
         # Rows that are read are forward passes of their own, so that decoding has the shapes it always has.
-        answers: list[Drawn | Read | None] = [None] * len(rows)
-        for kind, compute in ((NoneType, self._run), (Pool, self._pool), (Score, self._score)):
-            chosen = [number for number, row in enumerate(rows) if isinstance(row.reading, kind)]
-            for number, answer in zip(chosen, compute([rows[number] for number in chosen]), strict=True):
-                answers[number] = answer
+        reads: dict[int, Read] = {}
+        for kind, compute in ((Pool, self._pool), (Score, self._score)):
+            if chosen := [number for number, row in enumerate(rows) if isinstance(row.reading, kind)]:
+                reads |= zip(chosen, compute([rows[number] for number in chosen]), strict=True)
+        others = [row for number, row in enumerate(rows) if number not in reads] if reads else rows
+        with torch.inference_mode():
+            packed = PackedRows.of(others, self.config.page_size, self._sharing)
+            given = None if after is None else self._drawn_before(others, after)
+            logits = self._logits(packed, given) if others else None
+            tokens = None if logits is None else sample(logits, packed.draws, self.config.eos_token_ids)
+            asks = any(draw.sampling.logprobs is not None for draw in packed.draws)
+            return Flight(len(rows), reads, packed, tokens, logits if asks else None)
+
+    def collect(self, flight: Flight) -> list[Drawn | Read | None]:
+        """The token drawn for each row, `None` where none was asked; a row with a `reading` gets a `Read`, which has
+        both. Errors: `EngineError`, if a token cannot be drawn."""
+        tokens = flight.read()
+        drawn: Sequence[Drawn] = tokens
+        if flight.logits is not None:
+            with torch.inference_mode():
+                drawn = with_logprobs(tokens, flight.logits, flight.packed.draws)
+        others = [number for number in range(flight.rows) if number not in flight.reads]
+        answers: list[Drawn | Read | None] = [flight.reads.get(number) for number in range(flight.rows)]
+        for row, token in zip(flight.packed.drawn, drawn, strict=True):
+            answers[others[row]] = token
         return answers
 
     @torch.inference_mode()
     def _pool(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
-        if not rows:
-            return []
-        batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
+        batch = PackedRows.of(rows, self.config.page_size, self._sharing).to(self.device)
         return read_states(self._decoder.states(batch, self._storage), rows)
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
-        if not rows:
-            return []
-        batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
+        batch = PackedRows.of(rows, self.config.page_size, self._sharing).to(self.device)
         scores, behind = read_scores(self._decoder.all_logits(batch, self._storage), rows)
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
             logits = behind[row][None]
-            [drawn[row]] = with_logprobs(sample(logits, [draw], self.config.eos_token_ids), logits, [draw])
+            tokens = read_tokens(sample(logits, [draw], self.config.eos_token_ids))
+            [drawn[row]] = with_logprobs(tokens, logits, [draw])
         return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
-
-    def _run(self, rows: Sequence[BatchRow]) -> Sequence[Drawn | None]:
-        if not rows:
-            return []
-        with torch.inference_mode():
-            batch = Batch.build(rows, self.config.page_size, self.device, self._sharing)
-            logits = self._decoder.logits(batch, self._storage)
-            drawn: Sequence[Drawn] = ()
-            if logits is not None:
-                tokens = sample(logits, batch.draws, self.config.eos_token_ids)
-                drawn = with_logprobs(tokens, logits, batch.draws)
-        answers: list[Drawn | None] = [None] * len(rows)
-        for row, token in zip(batch.drawn, drawn, strict=True):
-            answers[row] = token
-        return answers
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole pages, (source, target), in all layers."""
@@ -109,10 +133,27 @@ class ModelRunner:
             with torch.inference_mode():
                 self._storage.copy_pages(pairs)
 
-    def _choose_sharing(self, dtype: torch.dtype) -> Sharing | None:
+    def _logits(self, packed: PackedRows, given: Tensor | None) -> Tensor | None:
+        """`given`: [tokens] on the device, in place of the ids of `packed`."""
+        if self._graphs is not None and packed.is_decode and not self.config.enforce_eager:
+            logits = self._graphs.logits(packed, given)
+            if logits is not None:
+                return logits
+        batch = packed.to(self.device)
+        return self._decoder.logits(batch if given is None else replace(batch, token_ids=given), self._storage)
+
+    def _drawn_before(self, rows: Sequence[BatchRow], after: Flight) -> Tensor:
+        """[rows] int64 on the device: the tokens of rows that all follow rows of `after`."""
+        assert after.tokens is not None and all(row.drawn_by is not None and len(row.tokens) == 1 for row in rows)
+        place = {row: number for number, row in enumerate(after.packed.drawn)}
+        places = [place[row.drawn_by] for row in rows if row.drawn_by is not None]
+        tokens = after.tokens.clamp(min=0)  # one that could not be drawn fails its row when it is collected
+        if places == list(range(len(tokens))):
+            return tokens
+        return tokens[torch.tensor(places, device=self.device)]
+
+    def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
         """Only the Triton kernels read a prefix once for several rows."""
-        if not isinstance(self._decoder, FastDecoder) or self._decoder.kernels.name != "triton":
-            return None
         config = self.config
         shape = HeadShape(
             heads=config.heads, kv_heads=config.kv_heads, dim=config.head_dim, element_bytes=dtype.itemsize
@@ -127,3 +168,38 @@ class ModelRunner:
                     raise EngineError(
                         f"row {number} of the batch has token {token}; the vocabulary has {self.config.vocab_size}"
                     )
+
+
+class Flight:
+    """A step on its way: launched, not yet collected."""
+
+    def __init__(
+        self,
+        rows: int,
+        reads: Mapping[int, Read],
+        packed: PackedRows,
+        tokens: Tensor | None,
+        logits: Tensor | None,
+    ) -> None:
+        """`reads`: by row; `packed` has the other rows. `tokens` [drawing rows] int64 on the device; `None`: no row
+        draws. `logits`, if log probabilities are wanted."""
+        self.rows = rows
+        self.reads = reads
+        self.packed = packed
+        self.tokens = tokens
+        self.logits = logits
+        self._on_host = tokens
+        self._copied: torch.Event | None = None
+        if tokens is not None and tokens.device.type == "cuda":
+            self._on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            self._on_host.copy_(tokens, non_blocking=True)
+            self._copied = torch.Event(tokens.device)
+            self._copied.record()
+
+    def read(self) -> list[int]:
+        """The drawn tokens, once they are there. Errors: `EngineError`."""
+        if self._on_host is None:
+            return []
+        if self._copied is not None:
+            self._copied.synchronize()
+        return read_tokens(self._on_host)

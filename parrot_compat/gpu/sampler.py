@@ -18,7 +18,7 @@ from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.penalties import adjusted
 
-__all__ = ["filter_scores", "sample", "uniform"]
+__all__ = ["UNUSABLE", "filter_scores", "read_tokens", "sample", "uniform"]
 
 GREEDY_BELOW = 1e-5
 """A temperature this low is greedy, as in vLLM: dividing by it would overflow."""
@@ -27,25 +27,33 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
-    """One token per row of `logits` [rows, vocabulary], which stay as they are. Greedy takes the lowest id among
-    equals."""
-    scores = _keep_allowed(_ban_endings(adjusted(logits.float(), draws), draws, eos_token_ids), draws)
+UNUSABLE = -1
+"""In place of a token, where the logits of a row cannot be drawn from."""
+
+
+def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> Tensor:
+    """[rows] int64, on the device of `logits` [rows, vocabulary], which stay as they are: one token for each row, or
+    `UNUSABLE`. Nothing here waits for the device. Greedy takes the lowest id among equals."""
+    scores = _keep_allowed(_ban_endings(adjusted(logits, draws), draws, eos_token_ids), draws)
     best = scores.max(dim=-1)  # NaN wins every max, so one look at the maxima finds all that is unusable
-    usable = torch.isfinite(best.values)
-    if not bool(usable.all()):
-        broken = [row for row, fine in enumerate(usable.tolist()) if not fine]
-        raise EngineError(
-            "the model gave logits that cannot be drawn from (NaN, infinite, or all excluded) "
-            f"in drawing rows {broken} of {len(draws)}"
-        )
-    tokens: list[int] = best.indices.tolist()
+    tokens = best.indices
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
     if random:
-        chosen = scores if len(random) == len(draws) else scores[torch.tensor(random, device=scores.device)]
-        for row, token in zip(random, _draw(chosen, [draws[row] for row in random]), strict=True):
-            tokens[row] = token
-    return tokens
+        places = torch.tensor(random, device=scores.device)
+        chosen = scores if len(random) == len(draws) else scores[places]
+        tokens = tokens.index_copy(0, places, _draw(chosen.float(), [draws[row] for row in random]))
+    return torch.where(torch.isfinite(best.values), tokens, UNUSABLE)
+
+
+def read_tokens(tokens: Tensor) -> list[int]:
+    """What `sample` gave, once it is there. Errors: `EngineError`, naming the rows that could not be drawn."""
+    found: list[int] = tokens.tolist()
+    if broken := [row for row, token in enumerate(found) if token == UNUSABLE]:
+        raise EngineError(
+            "the model gave logits that cannot be drawn from (NaN, infinite, or all excluded) "
+            f"in drawing rows {broken} of {len(found)}"
+        )
+    return found
 
 
 def uniform(seed: int, index: int) -> float:
@@ -72,7 +80,7 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
     if not rows:
         return scores
     where = (torch.tensor(rows, device=scores.device), torch.tensor(columns, device=scores.device))
-    return scores.index_put(where, torch.full((), float("-inf"), device=scores.device))
+    return scores.index_put(where, scores.new_full((), float("-inf")))
 
 
 def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -89,8 +97,8 @@ def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
     return scores.index_copy(0, rows, kept)
 
 
-def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Inverse CDF over the filtered distribution, in vocabulary order."""
+def _draw(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """[rows] int64: inverse CDF over the filtered distribution, in vocabulary order."""
     kept = filter_scores(
         scores,
         temperatures=[draw.sampling.temperature for draw in draws],
@@ -105,8 +113,8 @@ def _draw(scores: Tensor, draws: Sequence[Draw]) -> list[int]:
     )
     # Strictly below the total, or rounding could point behind the last token that has any probability.
     points = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens: list[int] = torch.searchsorted(cumulative, points, right=True).squeeze(-1).tolist()
-    return tokens
+    # A row without a usable score may point behind the last token; its draw is thrown away.
+    return torch.searchsorted(cumulative, points, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)
 
 
 def filter_scores(

@@ -143,6 +143,19 @@ class Sequence:
             return None
         return Pool(pooling=self._pooling)
 
+    @property
+    def must_see_each_token(self) -> bool:
+        """Its next draw hangs on the text so far, not on the number of drawn tokens alone."""
+        return self._form is not None or self._history is not None
+
+    def draw_ahead(self) -> Draw | None:
+        """How to draw the token behind the one that is being drawn. `None`: that one is the last."""
+        index = len(self.drawn) + 1
+        if index >= self._max_tokens:
+            return None
+        assert isinstance(self.verb, Generate) and not self.must_see_each_token
+        return Draw(sampling=self.verb.sampling, index=index)
+
     # ---- answers -----------------------------------------------------------------------------------
 
     def found_cached(self) -> None:

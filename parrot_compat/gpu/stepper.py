@@ -2,6 +2,10 @@
 
 Plain synchronous code that one thread calls; it knows nothing of asyncio, threads, processes or tensors.
 
+With `async_scheduling` a step is under way when `step` returns, and while the same sequences go on drawing the next one
+is launched before the tokens of this one are known: the device is never idle while the host looks at them. A text that
+turns out to have ended has then been computed one token too far, which is thrown away.
+
 The invariant: a step always gets something done while there is work, and what it must do to find room (evict, drop,
 preempt) never changes a token that is drawn.
 """
@@ -12,7 +16,8 @@ import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -43,9 +48,24 @@ class Runner(Protocol):
 
     config: ResolvedConfig
 
-    def run(self, rows: Items[BatchRow], /) -> Items[Drawn | Read | None]: ...
+    def launch(self, rows: Items[BatchRow], after: Any = None, /) -> Any:
+        """Begin a step. `after`: what `launch` gave for the step before, whose drawn tokens rows may follow."""
+        ...
+
+    def collect(self, flight: Any, /) -> Items[Drawn | Read | None]:
+        """What the rows of a launched step drew. Steps are collected in the order in which they were launched."""
+        ...
 
     def copy_pages(self, pairs: Items[tuple[int, int]], /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A step that was launched."""
+
+    rows: list[Row]
+    flight: Any
+    began_s: float
 
 
 class Stepper:
@@ -67,6 +87,8 @@ class Stepper:
         self._obeys_formats = forms is not None
         self._clock = clock
         self._step_s: float | None = None
+        self._under_way: UnderWay | None = None
+        self._landed_s = 0.0
         self._taken = 0
 
     @property
@@ -85,14 +107,21 @@ class Stepper:
 
     @property
     def has_work(self) -> bool:
-        return self._work.can_go_on
+        return self._work.can_go_on or self._under_way is not None
 
     def step(self, commands: Items[Command]) -> StepReport:
-        """Take the commands, decide, find the pages, compute, hand back."""
-        self._take(commands)
-        rows = self._find_rows()
-        drawn = self._run(rows)
-        self._advance(rows, drawn)
+        """Launch the next step, land the one under way, hand back."""
+        before, self._under_way = self._under_way, None
+        if before is not None:
+            if not commands:
+                self._under_way = self._launch_ahead(before)
+            self._land(before)
+        if self._under_way is None:
+            self._take(commands)
+            self._under_way = self._launch(self._find_rows())
+            if self._under_way is not None and not self.config.async_scheduling:
+                self._land(self._under_way)
+                self._under_way = None
         return StepReport(updates=self._work.take_updates(), load=self.load(), taken=self._taken)
 
     def load(self) -> EngineLoad:
@@ -186,32 +215,35 @@ class Stepper:
         )
         return sequence, row
 
-    def _run(self, rows: list[Row]) -> Items[Drawn | Read | None] | None:
-        """The drawn tokens, or `None` if the step failed: then its rows have failed, and all others go on."""
+    def _launch(self, rows: list[Row], after: UnderWay | None = None) -> UnderWay | None:
+        """`None`: no rows, or the launch failed: then its rows have failed, and all others go on."""
         if not rows:
             return None
-        begun_s = self._clock()
+        began_s = self._clock()
         try:
-            drawn = self._runner.run([row for _, row in rows])
+            flight = self._runner.launch([row for _, row in rows], None if after is None else after.flight)
         except torch.AcceleratorError:
             raise  # a device that reported an error answers nothing but errors: the engine is lost
         except Exception as cause:
-            logger.exception("a step of %d rows failed on %s", len(rows), self.config.name)
-            for sequence, _ in rows:
-                error = EngineError(f"a step failed on engine {self.config.name!r}: {type(cause).__name__}: {cause}")
-                error.__cause__ = cause
-                self._contexts.drop(sequence.context)  # what a failed step wrote is not known
-                self._work.fail(sequence, error)
+            self._fail(rows, cause)
             return None
-        took_s = self._clock() - begun_s
-        self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
-        return drawn
+        return UnderWay(rows, flight, began_s)
 
-    def _advance(self, rows: list[Row], drawn: Items[Drawn | Read | None] | None) -> None:
+    def _land(self, step: UnderWay) -> None:
         """What was computed is in the pages; what was drawn goes on or ends."""
-        if drawn is None:
+        try:
+            drawn = self._runner.collect(step.flight)
+        except torch.AcceleratorError:
+            raise
+        except Exception as cause:
+            self._fail(step.rows, cause)
             return
-        for (sequence, row), token in zip(rows, drawn, strict=True):
+        took_s = self._clock() - max(step.began_s, self._landed_s)
+        self._landed_s = self._clock()
+        self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
+        for (sequence, row), token in zip(step.rows, drawn, strict=True):
+            if not self._is_alive(sequence):  # it had ended, or failed, when this step was already under way
+                continue
             self._contexts.commit(sequence.context, row.start + len(row.tokens))
             self._work.flows.serve(sequence.flow, len(row.tokens))
             if isinstance(token, Read):
@@ -222,6 +254,41 @@ class Stepper:
                 self._work.extend(sequence, token)
             else:
                 self._work.end_if_computed(sequence)
+
+    def _fail(self, rows: list[Row], cause: Exception) -> None:
+        logger.error("a step of %d rows failed on %s", len(rows), self.config.name, exc_info=cause)
+        for sequence, _ in rows:
+            if self._is_alive(sequence):
+                error = EngineError(f"a step failed on engine {self.config.name!r}: {type(cause).__name__}: {cause}")
+                error.__cause__ = cause
+                self._contexts.drop(sequence.context)  # what a failed step wrote is not known
+                self._work.fail(sequence, error)
+
+    def _is_alive(self, sequence: Sequence) -> bool:
+        return self._work.sequences.get(sequence.id) is sequence
+
+    # ---- a step ahead of its tokens ----------------------------------------------------------------
+
+    def _launch_ahead(self, before: UnderWay) -> UnderWay | None:
+        """The step behind `before`, if all there is to do is that its rows go on drawing."""
+        alive = [(number, pair) for number, pair in enumerate(before.rows) if self._is_alive(pair[0])]
+        work = self._work
+        if len(alive) != len(work.sequences) or work.queued or not self.config.async_scheduling:
+            return None
+        if any(row.draw is None or sequence.must_see_each_token for _, (sequence, row) in alive):
+            return None
+        rows: list[Row] = []
+        for number, (sequence, row) in alive:
+            draw, end = sequence.draw_ahead(), row.start + len(row.tokens)
+            if draw is None:
+                continue
+            if not self._contexts.reserve_ahead(sequence.context, end + 1):
+                return None  # somebody has to give way, which waits until the tokens are known
+            ahead = BatchRow(
+                tokens=(0,), start=end, pages=sequence.context.pages, draw=draw, group=row.group, drawn_by=number
+            )
+            rows.append((sequence, ahead))
+        return self._launch(rows, before)
 
     # ---- finding pages -----------------------------------------------------------------------------
 

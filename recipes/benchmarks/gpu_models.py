@@ -10,10 +10,12 @@ import gc
 import json
 import math
 import random
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,14 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.engine import Chunk, ContextId, Generate, Scope
+from parrot_compat.core.engine_front import Command
+from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.plan import plan_decoder
 from parrot_compat.gpu.runner import ModelRunner
+from parrot_compat.gpu.stepper import Stepper
 
 from .gpu_rows import GpuRow, Where, times_s
 
@@ -33,6 +39,14 @@ __all__ = ["SHAPES", "Load", "engine", "texts_against_transformers", "vllm"]
 
 GREEDY = ResolvedSampling(max_tokens=1 << 20)
 SHARD_BYTES = 2 << 30
+WARM_STEPS, TIMED_STEPS = 8, 8
+LANES: dict[str, dict[str, bool]] = {
+    "ours": {"enforce_eager": False, "async_scheduling": True},
+    "ours, no overlap": {"enforce_eager": False, "async_scheduling": False},
+    "ours, no graphs": {"enforce_eager": True, "async_scheduling": True},
+    "ours, neither": {"enforce_eager": True, "async_scheduling": False},
+}
+"""How steps are taken: without a device there are no graphs, and overlap only changes the order of the work."""
 TIE = 1e-4
 """Where the two largest logits are nearer than this, either token may be drawn."""
 
@@ -134,7 +148,10 @@ def texts_against_transformers(
         drawn = random.Random(name)
         prompts = [[drawn.randrange(3, 500) for _ in range(length)] for length in (3, 17, 40)]
         runner = _runner(place, device, 1024)
-        ours = generate(runner, [(prompt, tokens) for prompt in prompts])
+        ours = answers(runner, [(prompt, tokens) for prompt in prompts])
+        eager = answers(runner, [(prompt, tokens) for prompt in prompts], enforce_eager=True, async_scheduling=False)
+        if ours != eager:
+            raise AssertionError(f"{name}: CUDA graphs and overlap change a text")
         del runner
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).to(device).eval()
         ties = 0
@@ -158,32 +175,60 @@ def _differs(model: Any, prompt: list[int], mine: list[int], name: str) -> bool:
     return True
 
 
-def generate(runner: ModelRunner, asked: Sequence[tuple[list[int], int]]) -> list[list[int]]:
-    """(prompt, output tokens) → outputs: everything at once, prompts in chunks beside the others' decode."""
-    size, chunk = runner.config.page_size, runner.config.step_tokens
-    texts = [list(prompt) for prompt, _ in asked]
-    free = iter(range(runner.config.pages))
-    tables = [[next(free) for _ in range(-(-(len(prompt) + out) // size))] for prompt, out in asked]
-    computed = [0] * len(asked)
-    live = list(range(len(asked)))
-    while live:
-        rows, in_step, room = [], [], chunk
-        # Rows that decode come first; prompts share what is left of the step.
-        for number in sorted(live, key=lambda number: len(texts[number]) - computed[number] > 1):
-            end = min(len(texts[number]), computed[number] + room)
-            if end > computed[number]:
-                index = len(texts[number]) - len(asked[number][0])
-                draw = Draw(sampling=GREEDY, index=index) if end == len(texts[number]) else None
-                part = texts[number][computed[number] : end]
-                rows.append(BatchRow(tokens=part, start=computed[number], pages=tables[number], draw=draw))
-                in_step.append(number)
-                room -= end - computed[number]
-                computed[number] = end
-        for number, token in zip(in_step, runner.run(rows), strict=True):
-            if isinstance(token, int):
-                texts[number].append(token)
-        live = [number for number in live if len(texts[number]) - len(asked[number][0]) < asked[number][1]]
-    return [text[len(prompt) :] for text, (prompt, _) in zip(texts, asked, strict=True)]
+class Silent:
+    """A text stream for tokens that nobody reads."""
+
+    stopped = False
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        return ""
+
+    def flush(self) -> str:
+        return ""
+
+
+class Steps:
+    """A runner stepped by the engine's own stepper, in this thread: scheduling, pages and prefixes are the engine's."""
+
+    def __init__(self, runner: ModelRunner, **changed: bool) -> None:
+        """`changed`: of the resolved config: how the steps are to be taken."""
+        runner.config = replace(runner.config, **changed)
+        self._stepper = Stepper(runner, lambda stop: Silent())
+        self.texts: dict[int, list[int]] = {}
+
+    def ask(self, asked: Sequence[tuple[list[int], int]], group: str | None = None) -> None:
+        """(prompt, output tokens), greedy, all at once."""
+        commands = []
+        for number, (prompt, out) in enumerate(asked, len(self.texts) + 1):
+            self.texts[number] = []
+            sampling = ResolvedSampling(max_tokens=out, ignore_eos=True)
+            verb = Generate(context=ContextId(number), content=Tokens(tuple(prompt)), sampling=sampling,
+                            scope=Scope(group=group))  # fmt: skip
+            commands.append(Command(number, verb))
+        self._take(commands)
+
+    def step(self) -> bool:
+        """One step; whether there is more to do."""
+        self._take(())
+        return self._stepper.has_work
+
+    def run(self) -> list[list[int]]:
+        while self.step():
+            pass
+        return list(self.texts.values())
+
+    def _take(self, commands: Sequence[Command]) -> None:
+        for update in self._stepper.step(commands).updates:
+            if isinstance(update.answer, Exception):
+                raise update.answer
+            assert isinstance(update.answer, Chunk)
+            self.texts[update.command] += update.answer.tokens
+
+
+def answers(runner: ModelRunner, asked: Sequence[tuple[list[int], int]], **changed: bool) -> list[list[int]]:
+    steps = Steps(runner, **changed)
+    steps.ask(asked)
+    return steps.run()
 
 
 # ---- fast --------------------------------------------------------------------------------------------------
@@ -201,20 +246,12 @@ def engine(
         config = runner.config
         weights = _product_bytes(place, dtype)
         token_bytes = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
-        for rows in load.rows:
-            pages = -(-load.context // 16)
-            batch = [
-                BatchRow(
-                    tokens=[7 + number], start=load.context - 1, pages=range(number * pages, (number + 1) * pages),
-                    draw=Draw(sampling=GREEDY, index=0),
-                )
-                for number in range(rows)
-            ]  # fmt: skip
-            taken = times_s(partial(runner.run, batch), device, load.tries)
+        for rows, (system, changed) in product(load.rows, LANES.items()):
+            taken = decode_s(Steps(runner, **changed), rows, load)
             case = f"{name} decode {rows} rows {load.context} context"
-            yield row(case, "ours", "rate", "tokens/s", [rows / t for t in taken])
+            yield row(case, system, "rate", "tokens/s", [rows / t for t in taken])
             read = weights + rows * load.context * token_bytes
-            yield row(case, "ours", "share of memory rate", "1", [read / t / limits[0] for t in taken])
+            yield row(case, system, "share of memory rate", "1", [read / t / limits[0] for t in taken])
         for prompt in load.prompts:
             ids = [number % 500 + 3 for number in range(prompt)]
             batch = [BatchRow(tokens=ids, start=0, pages=range(-(-prompt // 16)), draw=Draw(sampling=GREEDY, index=0))]
@@ -225,11 +262,33 @@ def engine(
                 f"{name} prefill {prompt}", "ours", "share of products", "1", [work / t / limits[1] for t in taken]
             )
         asked = load.mixed(config.vocab_size)
-        taken = times_s(partial(generate, runner, asked), device, 1)
-        produced = sum(out for _, out in asked)
-        yield row(f"{name} {len(asked)} sequences", "ours", "output rate", "tokens/s", [produced / t for t in taken])
+        for system, changed in LANES.items():
+            taken = times_s(partial(answers, runner, asked, **changed), device, 1)
+            produced = sum(out for _, out in asked)
+            yield row(f"{name} {len(asked)} sequences", system, "output rate", "tokens/s", [produced / taken[0]])
         del runner
         _give_back(device)
+
+
+def decode_s(steps: Steps, rows: int, load: Load) -> list[float]:
+    """Seconds of a step in which `rows` texts of about `context` tokens draw, of each of the tries."""
+    drawn = random.Random(rows)
+    out = WARM_STEPS + load.tries * TIMED_STEPS + 2
+    steps.ask([([drawn.randrange(3, 500) for _ in range(load.context - out // 2)], out) for _ in range(rows)])
+    while not all(steps.texts.values()):
+        steps.step()
+    found = []
+    for number in range(load.tries + 1):
+        count = TIMED_STEPS if number else WARM_STEPS
+        before, began = sum(map(len, steps.texts.values())), time.perf_counter()
+        for _ in range(count):
+            steps.step()
+        taken = time.perf_counter() - began
+        assert sum(map(len, steps.texts.values())) - before == count * rows
+        if number:
+            found.append(taken / count)
+    steps.run()
+    return found
 
 
 def _product_bytes(place: Path, dtype: torch.dtype) -> int:

@@ -31,9 +31,9 @@ __all__ = ["main"]
 PARTS = ("exactness", "kernels", "engine", "vllm")
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
 FULL = gpu_models.Load(
-    rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=10
+    rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=5
 )
-TINY = gpu_models.Load(rows=(1, 3), context=40, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
+TINY = gpu_models.Load(rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
 
 
 def measured(

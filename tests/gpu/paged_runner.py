@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -59,8 +59,9 @@ def resolved(**fields: Any) -> ResolvedConfig:
     facts: dict[str, Any] = dict(
         name="paged", model="paged", path="", served_model_name="paged", model_type="paged", device="cpu",
         dtype="float32", context_tokens=128, page_size=4, pages=256, max_rows=8, step_tokens=32, threads=1,
-        enable_prefix_caching=True, layers=1, heads=1, kv_heads=1, head_dim=1, vocab_size=VOCABULARY,
-        hidden_size=HIDDEN, pooling="mean", eos_token_ids=(EOS,), defaults=Sampling(),
+        enable_prefix_caching=True, enforce_eager=True, async_scheduling=False, deterministic=False, layers=1,
+        heads=1, kv_heads=1, head_dim=1, vocab_size=VOCABULARY, hidden_size=HIDDEN, pooling="mean",
+        eos_token_ids=(EOS,), defaults=Sampling(),
     )  # fmt: skip
     return ResolvedConfig(**(facts | fields))
 
@@ -86,6 +87,16 @@ class PagedRunner:
         self.slots = [-1] * (self.config.pages * self.config.page_size)
 
     def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
+        return self.collect(self.launch(rows))
+
+    def collect(self, flight: list[Drawn | Read | None]) -> list[Drawn | Read | None]:
+        return flight
+
+    def launch(
+        self, rows: Sequence[BatchRow], after: list[Drawn | Read | None] | None = None
+    ) -> list[Drawn | Read | None]:
+        if after is not None:
+            rows = [replace(row, tokens=(after[row.drawn_by],), drawn_by=None) for row in rows]  # type: ignore[index,arg-type]
         self.steps.append(
             tuple(
                 BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw, reading=r.reading)

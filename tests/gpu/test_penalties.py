@@ -18,7 +18,7 @@ from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.history import History
 from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.penalties import adjusted, check_sampling
-from parrot_compat.gpu.sampler import sample
+from tests.gpu.drawn import drawn_tokens
 
 VOCABULARY = 30
 tokens = st.integers(0, VOCABULARY - 1)
@@ -104,7 +104,7 @@ def test_a_bias_of_100_decides_and_one_of_minus_100_excludes() -> None:
     logits = logits_of(2, 3)
     best = int(logits[1].argmax())
 
-    drawn = sample(
+    drawn = drawn_tokens(
         logits, [draw_of([1], [], logit_bias=((7, 100.0),)), draw_of([1], [], logit_bias=((best, -100.0),))], ()
     )
 
@@ -116,7 +116,7 @@ def test_penalties_act_on_seeded_sampling_too() -> None:
     seen = [token for token in range(VOCABULARY) if token != 11]
     sampling = dict(temperature=0.01, frequency_penalty=2.0, seed=5)
 
-    assert sample(logits, [draw_of([], seen, **sampling)], ()) == [11]
+    assert drawn_tokens(logits, [draw_of([], seen, **sampling)], ()) == [11]
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,7 +127,7 @@ def test_log_probabilities_are_those_of_the_raw_logits(tops: list[int | None], s
         draw_of([1], [2], logprobs=top, temperature=0.5, top_k=3, repetition_penalty=2.0, logit_bias=((4, 9.0),))
         for top in tops
     ]
-    drawn = sample(logits, draws, ())
+    drawn = drawn_tokens(logits, draws, ())
 
     told = with_logprobs(drawn, logits, draws)
 

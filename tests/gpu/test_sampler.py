@@ -22,7 +22,8 @@ from transformers import (
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
-from parrot_compat.gpu.sampler import filter_scores, sample, uniform
+from parrot_compat.gpu.sampler import filter_scores, uniform
+from tests.gpu.drawn import drawn_tokens
 
 VOCABULARY = 50
 Filters = tuple[float, int, float, float]
@@ -76,7 +77,7 @@ def test_draws_follow_the_filtered_distribution() -> None:
     expected = hugging_face(logits, (0.8, 8, 0.9, 0.02)).softmax(-1)
     draws = [draw(index, temperature=0.8, top_k=8, top_p=0.9, min_p=0.02, seed=3) for index in range(20_000)]
 
-    counts = torch.bincount(torch.tensor(sample(logits.expand(len(draws), -1), draws, ())), minlength=12)
+    counts = torch.bincount(torch.tensor(drawn_tokens(logits.expand(len(draws), -1), draws, ())), minlength=12)
 
     assert counts[expected == 0].sum() == 0
     kept = expected > 0
@@ -88,14 +89,14 @@ def test_greedy_takes_the_lowest_id_among_equals() -> None:
     logits = torch.zeros(2, VOCABULARY)
     logits[0, [31, 7, 40]] = 5.0
 
-    assert sample(logits, [draw(), draw()], ()) == [7, 0]
+    assert drawn_tokens(logits, [draw(), draw()], ()) == [7, 0]
 
 
 def test_a_temperature_close_to_zero_is_greedy() -> None:
     torch.manual_seed(1)
     logits = torch.randn(1, VOCABULARY) * 100
 
-    assert sample(logits, [draw(temperature=1e-9, seed=5)], ()) == [int(logits.argmax())]
+    assert drawn_tokens(logits, [draw(temperature=1e-9, seed=5)], ()) == [int(logits.argmax())]
 
 
 def test_a_draw_is_a_function_of_seed_and_index_whatever_its_neighbours() -> None:
@@ -107,12 +108,12 @@ def test_a_draw_is_a_function_of_seed_and_index_whatever_its_neighbours() -> Non
         )
         for index, row in enumerate(range(40))
     ]
-    together = sample(logits, draws, ())
+    together = drawn_tokens(logits, draws, ())
 
-    assert together == sample(logits, draws, ())
-    assert [sample(logits[row : row + 1], [draws[row]], ())[0] for row in range(40)] == together
+    assert together == drawn_tokens(logits, draws, ())
+    assert [drawn_tokens(logits[row : row + 1], [draws[row]], ())[0] for row in range(40)] == together
     backwards = list(reversed(range(40)))
-    assert sample(logits[backwards], [draws[row] for row in backwards], ()) == together[::-1]
+    assert drawn_tokens(logits[backwards], [draws[row] for row in backwards], ()) == together[::-1]
 
 
 def test_another_seed_or_index_is_another_number() -> None:
@@ -148,21 +149,21 @@ def test_before_min_tokens_neither_end_of_sequence_nor_stop_tokens_are_drawn() -
     before = {"min_tokens": 2, "stop_token_ids": (9,)}
     draws = [draw(0, **before), draw(1, **before, temperature=1.0), draw(2, **before), draw(0)]
 
-    assert sample(logits, draws, [3]) == [12, 12, 3, 3]
+    assert drawn_tokens(logits, draws, [3]) == [12, 12, 3, 3]
 
 
 def test_ignore_eos_bans_nothing() -> None:
     logits = torch.zeros(1, VOCABULARY)
     logits[0, 3] = 30.0
 
-    assert sample(logits, [draw(ignore_eos=True)], [3]) == [3]
+    assert drawn_tokens(logits, [draw(ignore_eos=True)], [3]) == [3]
 
 
 def test_a_stop_token_outside_the_vocabulary_bans_nothing() -> None:
     logits = torch.zeros(1, VOCABULARY)
     logits[0, 3] = 30.0
 
-    assert sample(logits, [draw(min_tokens=1, stop_token_ids=(VOCABULARY, 10**6))], []) == [3]
+    assert drawn_tokens(logits, [draw(min_tokens=1, stop_token_ids=(VOCABULARY, 10**6))], []) == [3]
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -172,12 +173,12 @@ def test_logits_that_are_no_numbers_are_an_error_that_names_the_rows(broken: flo
     logits[1, 17] = broken
 
     with pytest.raises(EngineError, match=r"rows \[1\] of 3"):
-        sample(logits, [draw(temperature=temperature)] * 3, ())
+        drawn_tokens(logits, [draw(temperature=temperature)] * 3, ())
 
 
 def test_banning_the_whole_vocabulary_is_an_error() -> None:
     with pytest.raises(EngineError, match="all excluded"):
-        sample(torch.zeros(1, 4), [draw(min_tokens=1, stop_token_ids=(1, 2, 3))], [0])
+        drawn_tokens(torch.zeros(1, 4), [draw(min_tokens=1, stop_token_ids=(1, 2, 3))], [0])
 
 
 def test_half_precision_logits_are_drawn_from_in_full_precision() -> None:
@@ -185,7 +186,7 @@ def test_half_precision_logits_are_drawn_from_in_full_precision() -> None:
     logits = torch.randn(8, VOCABULARY).to(torch.bfloat16)
     draws = [draw(row, temperature=0.9, top_p=0.8, seed=1) for row in range(8)]
 
-    assert sample(logits, draws, ()) == sample(logits.float(), draws, ())
+    assert drawn_tokens(logits, draws, ()) == drawn_tokens(logits.float(), draws, ())
 
 
 def test_the_smallest_and_the_largest_random_number_pick_tokens_that_were_kept() -> None:
@@ -194,6 +195,6 @@ def test_the_smallest_and_the_largest_random_number_pick_tokens_that_were_kept()
     logits[0, 0] = logits[0, -1] = -40.0
     seeds = sorted(range(3000), key=lambda seed: uniform(seed, 0))
     ends = [*seeds[:3], *seeds[-3:]]
-    tokens = sample(logits.expand(6, -1), [draw(temperature=1.0, top_p=0.99, seed=seed) for seed in ends], ())
+    tokens = drawn_tokens(logits.expand(6, -1), [draw(temperature=1.0, top_p=0.99, seed=seed) for seed in ends], ())
 
     assert set(tokens[:3]) == {1} and set(tokens[3:]) == {VOCABULARY - 2}

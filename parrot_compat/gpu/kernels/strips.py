@@ -24,10 +24,22 @@ import numpy as np
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 
-__all__ = ["COLUMNS", "HeadShape", "RowShape", "StripPlan", "Tiling", "padded", "plan_strips", "row_shapes"]
+__all__ = [
+    "COLUMNS",
+    "HeadShape",
+    "RowShape",
+    "Rows",
+    "StripPlan",
+    "Tiling",
+    "padded",
+    "plan_decode",
+    "plan_strips",
+    "row_shapes",
+]
 
 Table = np.ndarray[tuple[int, int], np.dtype[np.int32]]
 Column = np.ndarray[tuple[int], np.dtype[np.int32]]
+Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 COLUMNS = ("first_member", "members", "first_page", "first_key", "keys", "ordinal")
 """Of a strip: its run in `StripPlan.members`; where its page list begins in the packed pages of the step; its keys, as
@@ -143,6 +155,29 @@ def plan_strips(
     )
 
 
+def plan_decode(
+    keys: Rows, first_pages: Rows, page_size: int, tiling: Tiling, shared: Sequence[SharedPrefix] = ()
+) -> StripPlan:
+    """`plan_strips` for rows of one query each: `keys` and the places of their page lists, [rows] int64."""
+    if shared or not tiling.private_queries:
+        shapes = zip(keys.tolist(), first_pages.tolist(), strict=True)
+        rows = [
+            RowShape(first_query=number, queries=1, keys=seen, first_page=first)
+            for number, (seen, first) in enumerate(shapes)
+        ]
+        return plan_strips(rows, page_size, tiling, shared)
+    # Many rows in every step: all of them at once, without an object for each.
+    queries = np.arange(len(keys), dtype=np.int32)
+    one, nothing = np.ones_like(queries), np.zeros_like(queries)
+    gaps = np.stack([queries, one, first_pages.astype(np.int32), nothing, keys.astype(np.int32), nothing], axis=1)
+    starts = np.zeros(len(keys) + 1, dtype=np.int32)
+    np.cumsum(-(-keys // tiling.split_keys), out=starts[1:])
+    return StripPlan(
+        direct=_table([]), private=_private(gaps, tiling.split_keys), shared=_table([]), members=queries,
+        lengths=keys.astype(np.int32), slot_starts=starts, split_tokens=queries,
+    )  # fmt: skip
+
+
 def _among(split: set[int], shared: Sequence[SharedPrefix]) -> list[SharedPrefix]:
     kept = [(node, tuple(row for row in node.rows if row in split)) for node in shared]
     return [replace(node, rows=rows) for node, rows in kept if len(rows) > 1]
@@ -173,16 +208,16 @@ def _cover(
     Counts the partials of each token on the way, and appends the members of shared strips.
     """
     keys = _shared_keys(rows, nodes, page_size, tiling)
-    of_row: dict[int, list[SharedPrefix]] = {number: [] for number in split}
+    of_row: dict[int, list[SharedPrefix]] = {number: [] for node in nodes for number in node.rows}
     for node in nodes:
         for number in node.rows:
             of_row[number].append(node)
     ordinals: dict[SharedPrefix, int] = {}
     gaps = []
-    for number in split:
+    for number, its_nodes in of_row.items():
         row = rows[number]
         at = ordinal = 0
-        for node in sorted(of_row[number], key=lambda node: node.first_page):
+        for node in sorted(its_nodes, key=lambda node: node.first_page):
             first, end = node.first_page * page_size, node.end_page * page_size
             gaps.append((row.first_query, row.queries, row.first_page, at, first - at, ordinal))
             ordinal += _pieces(at, first, tiling.split_keys)
@@ -192,6 +227,10 @@ def _cover(
             at = end
         gaps.append((row.first_query, row.queries, row.first_page, at, row.keys - at, ordinal))
         partials[row.first_query : row.first_query + row.queries] = ordinal + _pieces(at, row.keys, tiling.split_keys)
+    alone = [rows[number] for number in split if number not in of_row]
+    gaps += [(row.first_query, row.queries, row.first_page, 0, row.keys, 0) for row in alone]
+    for row in alone:
+        partials[row.first_query : row.first_query + row.queries] = -(-row.keys // tiling.split_keys)
 
     lines = []
     listed = sum(len(part) for part in members)

@@ -176,6 +176,17 @@ class Contexts:
         self._contexts.move_to_end(context.id)
         return copies
 
+    def reserve_ahead(self, context: Context, upto: int) -> bool:
+        """Give slots [computed, upto) pages although the tokens behind the last are not drawn yet, if there are any.
+
+        The last token's own slot is reserved already, so what is added here is whole pages that are ours alone.
+        """
+        missing = max(0, self._pool.pages_for(upto) - len(context.pages))
+        if missing > self.free_pages:
+            return False
+        context.pages += self._allocate(missing)
+        return True
+
     def commit(self, context: Context, computed: int) -> None:
         """The KV of tokens [0, computed) is in the pages now. Full pages become known to the tree.
 

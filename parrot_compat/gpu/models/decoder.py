@@ -90,34 +90,36 @@ class FastDecoder:
 
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
-        x, mixed = self._through_layers(batch, storage)
-        if not batch.drawn:
-            return None  # only the keys and values matter
-        return self._logits(self._last_normed(x, mixed, batch.last_tokens))
+        x, mixed = self._through_layers(batch, storage, self.kernels.prepare(batch.attention))
+        return self.head(self._last_normed(x, mixed, batch.last_tokens)) if batch.drawn else None
 
-    def _logits(self, states: Tensor) -> Tensor:
+    def head(self, states: Tensor) -> Tensor:
+        """Last states [tokens, hidden], after the last norm → [tokens, vocabulary]."""
         logits = self._head(states)
         cap = self.plan.final_soft_cap
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def states(self, batch: Batch, storage: KvStorage) -> Tensor:
-        """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm."""
-        x, mixed = self._through_layers(batch, storage)
-        return self._last_normed(x, mixed, torch.arange(len(x), device=x.device))
+    def states(self, batch: Batch, storage: KvStorage, step: Any = None) -> Tensor:
+        """Compute the step: [tokens, hidden], the last states of all its tokens, after the last norm.
+
+        `step`: what `kernels.prepare` made of the batch, if it is there already. Kernels are launched and never waited
+        for, so that a CUDA graph can hold it.
+        """
+        x, mixed = self._through_layers(batch, storage, step or self.kernels.prepare(batch.attention))
+        return self.kernels.add_norm(x, mixed, self._last_norm)[1]
 
     def all_logits(self, batch: Batch, storage: KvStorage) -> Iterator[Tensor]:
         """Compute the step: [some tokens, vocabulary] after each other, the logits of all its tokens."""
         for states in torch.split(self.states(batch, storage), LOGITS_AT_ONCE):
-            yield self._logits(states)
+            yield self.head(states)
 
     def _last_normed(self, x: Tensor, mixed: Tensor, tokens: Tensor) -> Tensor:
         _, normed = self.kernels.add_norm(x.index_select(0, tokens), mixed.index_select(0, tokens), self._last_norm)
         return normed
 
-    def _through_layers(self, batch: Batch, storage: KvStorage) -> tuple[Tensor, Tensor]:
+    def _through_layers(self, batch: Batch, storage: KvStorage, step: Any) -> tuple[Tensor, Tensor]:
         """What enters the last layer's MLP, and what that adds to it."""
         kernels = self.kernels
-        step = kernels.prepare(batch.attention)
         places = self._places(batch)
         x = self.embedding.index_select(0, batch.token_ids)
         if self._embedding_scale is not None:

@@ -18,11 +18,20 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs
-from parrot_compat.gpu.kernels.strips import COLUMNS, HeadShape, StripPlan, padded, plan_strips, row_shapes
+from parrot_compat.gpu.kernels.strips import (
+    COLUMNS,
+    HeadShape,
+    Rows,
+    StripPlan,
+    Tiling,
+    padded,
+    plan_strips,
+    row_shapes,
+)
 from parrot_compat.gpu.kernels.triton import attention as kernels
 from parrot_compat.gpu.kernels.triton.tiles import MAX_DIM, Kind, tile, tiling
 
-__all__ = ["Capacity", "StripTables", "TritonStep", "attend", "merge", "run_strips"]
+__all__ = ["Capacity", "Partials", "StripTables", "TritonStep", "attend", "device_tiling", "merge", "run_strips"]
 
 MERGED_SLOTS = 8
 """Partials that the reduce has in flight."""
@@ -50,10 +59,15 @@ class Capacity:
             members=len(plan.members), split_tokens=len(plan.split_tokens), slots=plan.slots, pages=pages,
         )  # fmt: skip
 
-    def with_room(self) -> Capacity:
-        """Each table rounded up to a power of two or 1.5 times one, so that few capacities serve all steps. Kinds of
-        strips that do not occur stay away: their kernel is not launched at all."""
-        return Capacity(**{item.name: _roomy(getattr(self, item.name)) for item in fields(self)})
+    def with_room(self, rows: int) -> Capacity:
+        """For a decode of at most `rows` rows: grids rounded up to a power of two or 1.5 times one, and what only takes
+        memory to a power of four, so that few capacities serve all steps. Kinds of strips that do not occur stay away:
+        their kernel is not launched at all."""
+        return Capacity(
+            direct=_roomy(self.direct), private=_roomy(self.private), shared=_roomy(self.shared), tokens=rows,
+            members=_ample(self.members), split_tokens=rows if self.split_tokens else 0, slots=_ample(self.slots),
+            pages=_ample(self.pages),
+        )  # fmt: skip
 
     def holds(self, other: Capacity) -> bool:
         return all(getattr(self, item.name) >= getattr(other, item.name) for item in fields(self))
@@ -64,11 +78,35 @@ def _roomy(count: int) -> int:
     return 0 if count == 0 else above * 3 // 4 if above >= 4 and count <= above * 3 // 4 else above
 
 
+def _ample(count: int) -> int:
+    size = 1024
+    while size < count:
+        size *= 4
+    return size
+
+
+class Partials:
+    """Scratch for the partials of a layer, merged before the next layer writes its own: one serves all steps."""
+
+    def __init__(self) -> None:
+        self._largest: tuple[Tensor, Tensor] | None = None
+
+    def take(self, slots: int, heads: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(out [slots, heads, dim], lse [slots, heads]), float32."""
+        held = self._largest
+        if held is None or held[0].shape[1:] != (heads, dim) or len(held[0]) < slots:
+            out = torch.empty(slots, heads, dim, dtype=torch.float32, device=device)
+            held = self._largest = out, out.new_empty(slots, heads)
+        return held[0][:slots], held[1][:slots]
+
+
 class StripTables:
     """A `StripPlan` and the packed page lists, on the device, in one int32 buffer of fixed places."""
 
-    def __init__(self, capacity: Capacity, device: torch.device | str) -> None:
+    def __init__(self, capacity: Capacity, device: torch.device | str, partials: Partials | None = None) -> None:
         self.capacity = capacity
+        self._partials = partials or Partials()
+        self._taken: tuple[Tensor, Tensor] | None = None
         width = len(COLUMNS)
         sizes = {
             "direct": capacity.direct * width,
@@ -88,7 +126,6 @@ class StripTables:
         self._host = torch.zeros(end, dtype=torch.int32, pin_memory=torch.device(device).type == "cuda")
         self._device = torch.zeros(end, dtype=torch.int32, device=device)
         self._copied = torch.Event(device) if torch.device(device).type == "cuda" else None
-        self._partials: tuple[Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Tensor:
         places = object.__getattribute__(self, "_places")
@@ -96,8 +133,11 @@ class StripTables:
             raise AttributeError(name)
         return self._device[places[name]]
 
-    def load(self, plan: StripPlan, pages: Sequence[Tensor]) -> None:
-        """Put a step in place of the last one. The launches that read the last one are on the same stream."""
+    def load(self, plan: StripPlan, pages: Sequence[Tensor] | Rows) -> None:
+        """Put a step in place of the last one. The launches that read the last one are on the same stream.
+
+        `pages`: the rows' page lists, on the device, or packed on the host.
+        """
         tokens = len(plan.lengths)
         if self._copied is not None:
             self._copied.synchronize()  # the last step may still be on its way out of the host's buffer
@@ -110,38 +150,49 @@ class StripTables:
         starts, split = self._places["slot_starts"], self._places["split_tokens"]
         flat[starts.start + tokens + 1 : starts.stop] = plan.slots
         flat[split.start + len(plan.split_tokens) : split.stop] = self.capacity.tokens
+        is_packed = isinstance(pages, np.ndarray)
+        if is_packed:
+            first = self._places["pages"].start
+            flat[first : first + len(pages)] = pages
         self._device.copy_(self._host, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
-        packed = torch.cat([*pages])
-        self.pages[: len(packed)].copy_(packed)
+        if not is_packed:
+            packed = torch.cat([*pages])
+            self.pages[: len(packed)].copy_(packed)
 
     def partials(self, heads: int, dim: int) -> tuple[Tensor, Tensor]:
-        """One scratch for all layers: a layer's partials are merged before the next layer writes its own."""
-        if self._partials is None or self._partials[0].shape[1:] != (heads, dim):
-            out = torch.empty(self.capacity.slots, heads, dim, dtype=torch.float32, device=self._device.device)
-            self._partials = out, out.new_empty(self.capacity.slots, heads)
-        return self._partials
+        if self._taken is None:  # kept, because a CUDA graph over these tables has the addresses in it
+            self._taken = self._partials.take(self.capacity.slots, heads, dim, self._device.device)
+        return self._taken
 
 
 class TritonStep:
     """A step as the attention of this table wants to know it; its strips are cut when the first layer asks."""
 
-    def __init__(self, inputs: AttentionInputs) -> None:
+    def __init__(self, inputs: AttentionInputs, tables: StripTables | None = None) -> None:
+        """`tables`: of the step, for all layers, if they are there already."""
         self.inputs = inputs
+        self._given = tables
         self._tables: dict[HeadShape, StripTables] = {}
 
     def plan(self, shape: HeadShape) -> StripPlan:
-        cut = tiling(shape, _processors(self.inputs.slots.device))
+        cut = device_tiling(shape, self.inputs.slots.device)
         return plan_strips(row_shapes(self.inputs), self.inputs.page_size, cut, self.inputs.shared)
 
     def tables(self, shape: HeadShape) -> StripTables:
+        if self._given is not None:
+            return self._given
         if shape not in self._tables:
             plan = self.plan(shape)
             capacity = Capacity.of(plan, sum(len(pages) for pages in self.inputs.pages))
             tables = self._tables[shape] = StripTables(capacity, self.inputs.slots.device)
             tables.load(plan, self.inputs.pages)
         return self._tables[shape]
+
+
+def device_tiling(shape: HeadShape, device: torch.device) -> Tiling:
+    return tiling(shape, _processors(device))
 
 
 def _processors(device: torch.device) -> int:

@@ -20,9 +20,9 @@ UNMEASURED = Sharing(
 
 
 class GroupsSeen(PagedRunner):
-    def run(self, rows: Sequence[BatchRow]) -> list[int | None]:
+    def launch(self, rows: Sequence[BatchRow], after: list[int | None] | None = None) -> list[int | None]:
         self.groups = [*getattr(self, "groups", []), *(row.group for row in rows)]
-        return super().run(rows)
+        return super().launch(rows, after)
 
 
 def decoding(rows: int, shared: int, group: str | None) -> list[BatchRow]:

@@ -169,7 +169,7 @@ def test_tables_with_room_hold_one_step_after_another(device: str) -> None:
         device, torch.float32
     )
     first = plan_of(large)
-    capacity = Capacity.of(first, sum(len(pages) for pages in large.inputs.pages)).with_room()
+    capacity = Capacity.of(first, sum(len(pages) for pages in large.inputs.pages)).with_room(6)
     tables = StripTables(capacity, device)
     for case in (large, small, large):
         plan = plan_of(case)
@@ -183,7 +183,7 @@ def test_what_pads_a_table_is_a_token_that_has_no_partials(device: str) -> None:
     rows = [RowSpec(keys=keys, queries=queries) for keys, queries in ((20, 1), (9, 1), (1, 1), (2, 1), (5, 1), (9, 7))]
     case = make_case(rows).on(device, torch.float32)
     plan = plan_of(case)
-    capacity = Capacity.of(plan, sum(len(pages) for pages in case.inputs.pages)).with_room()
+    capacity = Capacity.of(plan, sum(len(pages) for pages in case.inputs.pages)).with_room(len(plan.lengths))
     assert capacity.tokens == len(plan.lengths) and capacity.split_tokens > len(plan.split_tokens)
     tables = StripTables(capacity, device)
     tables.load(plan, case.inputs.pages)

@@ -1,0 +1,14 @@
+"""What the sampler draws, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from parrot_compat.gpu.batch import Draw
+from parrot_compat.gpu.sampler import read_tokens, sample
+
+
+def drawn_tokens(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
+    return read_tokens(sample(logits, draws, eos_token_ids))
