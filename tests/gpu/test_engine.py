@@ -48,9 +48,9 @@ class TestTinyModel(EngineContract):
         return shared_tiny_engine
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[PagedEngine]:
-    engine = PagedEngine()
+@pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[PagedEngine]:
+    engine = PagedEngine(async_scheduling=request.param)
     await engine.start()
     yield engine
     await engine.close()

@@ -14,9 +14,9 @@ from parrot_compat.core.prompt import Tokens
 from tests.gpu.paged_runner import PagedEngine, answer, drained, expected, generate, prompt
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[PagedEngine]:
-    engine = PagedEngine()
+@pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[PagedEngine]:
+    engine = PagedEngine(async_scheduling=request.param)
     await engine.start()
     yield engine
     await engine.close()

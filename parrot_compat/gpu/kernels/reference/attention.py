@@ -73,7 +73,7 @@ def _row(
         folded = F.scaled_dot_product_attention(
             query.view(1, kv_heads, group, dim), keys[None, :, start:], values[None, :, start:], scale=scale
         )
-        return folded.view(1, heads, dim)
+        return folded.reshape(1, heads, dim)
 
     grouped = query.view(queries, kv_heads, group, dim).permute(1, 2, 0, 3)
     keys = keys[:, None].expand(-1, group, -1, -1)  # a view: no copy for the heads of a group
