@@ -49,7 +49,7 @@ class DecodeGraphs:
         self._context_tokens = config.context_tokens
         self._device = device
         self._spare_slot = spare_slot
-        self._tiling: Tiling = device_tiling(shape, device)
+        self._tiling: Tiling = device_tiling(shape, device, deterministic=config.deterministic)
         self._partials = Partials()
         self._steps: OrderedDict[Capacity, _FixedStep] = OrderedDict()
         self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -98,6 +98,7 @@ class _FixedStep:
             ),
             drawn=every,
             draws=(),
+            prompt_tokens=(0,) * capacity.tokens,
             last_tokens=torch.arange(capacity.tokens, device=device),
         )  # fmt: skip
         self._runs = 0

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from parrot_compat.core.errors import EngineError
+from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, Drawn, PackedRows
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.logprobs import with_logprobs
+from parrot_compat.gpu.layers.rotary import Rotary
 from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
@@ -45,9 +46,10 @@ class ModelRunner:
         facts = read_facts(path)
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
-        self._decoder: FastDecoder | TransformersDecoder = FastDecoder.load(
-            path, dtype, self.device
-        ) or TransformersDecoder.load(path, dtype, self.device)
+        fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
+        if fast is None and config.deterministic and self.device.type == "cuda":
+            raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: its family has no fast decoder")
+        self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
@@ -65,7 +67,8 @@ class ModelRunner:
             self.device,
         )
         self._graphs: DecodeGraphs | None = None
-        if triton is not None and not self.config.enforce_eager:
+        has_tables = triton is not None and all(isinstance(each, Rotary) for each in triton.rotary.values())
+        if triton is not None and has_tables and not self.config.enforce_eager:  # other angles are made on the host
             # Late: it needs triton.
             from parrot_compat.gpu.cuda_graphs import DecodeGraphs
 

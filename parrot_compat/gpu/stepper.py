@@ -28,19 +28,16 @@ from parrot_compat.core.errors import EngineError
 from .batch import BatchRow, Drawn
 from .config import ResolvedConfig
 from .kv.contexts import Contexts
-from .kv.pages import OutOfPages, PagePool
+from .kv.pages import PagePool
 from .kv.radix import RadixTree
 from .reading import Read
-from .scheduler import plan_step, victims
 from .sequence import Forms, Sequence, TextStreams
-from .step import PlannedRow, Room, StepPlan
+from .step_rows import Row, StepRows
 from .work import Clock, Work
 
 __all__ = ["Runner", "Stepper"]
 
 logger = logging.getLogger(__name__)
-
-Row = tuple[Sequence, BatchRow]
 
 
 class Runner(Protocol):
@@ -84,6 +81,7 @@ class Stepper:
         self._runner = runner
         self._contexts = Contexts(pool, RadixTree(pool) if config.enable_prefix_caching else None)
         self._work = Work(config, self._contexts, text_streams, clock, forms)
+        self._rows = StepRows(config, self._work, self._contexts, clock, runner.copy_pages)
         self._obeys_formats = forms is not None
         self._clock = clock
         self._step_s: float | None = None
@@ -118,7 +116,7 @@ class Stepper:
             self._land(before)
         if self._under_way is None:
             self._take(commands)
-            self._under_way = self._launch(self._find_rows())
+            self._under_way = self._launch(self._rows.find())
             if self._under_way is not None and not self.config.async_scheduling:
                 self._land(self._under_way)
                 self._under_way = None
@@ -157,63 +155,6 @@ class Stepper:
             if not sequence.is_started and self._contexts.match(sequence.context) == len(sequence.context.tokens):
                 sequence.found_cached()
                 self._work.end_if_computed(sequence)
-
-    def _find_rows(self) -> list[Row]:
-        """Plan until there is room for what is planned. Every round that finds no row takes pages from somebody."""
-        while self._work.sequences:
-            plan = self._plan()
-            for id in plan.preempt:
-                self._preempt(self._work.sequences[id])
-            if plan.drop_idle_pages:
-                self._drop_idle(plan.drop_idle_pages)
-            if plan.rows and (rows := self._carry_out(plan)):
-                # Rows that share a prefix come one after another: their page lists begin alike.
-                return sorted(rows, key=lambda row: row[0].context.pages)
-        return []
-
-    def _plan(self) -> StepPlan:
-        room = Room(
-            rows=self.config.max_rows,
-            tokens=self.config.step_tokens,
-            free_pages=self._contexts.free_pages,
-            page_size=self.config.page_size,
-            now_s=self._clock(),
-            shares_prefixes=self.config.enable_prefix_caching,
-            has_idle=bool(self._work.idle_contexts()),
-        )
-        return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
-
-    def _carry_out(self, plan: StepPlan) -> list[Row]:
-        """Give every planned row its pages. Where they run out the rest waits; no row at all: somebody gives way."""
-        rows: list[Row] = []
-        try:
-            for planned in plan.rows:
-                rows.append(self._prepare(self._work.sequences[planned.id], planned))
-        except OutOfPages as shortage:
-            if not rows:
-                self._make_way(self._work.sequences[plan.rows[0].id], shortage)
-        return rows
-
-    def _prepare(self, sequence: Sequence, planned: PlannedRow) -> Row:
-        context = sequence.context
-        start, end = context.computed, context.computed + planned.tokens
-        # A sequence that starts takes the pages of its whole text at once, so that it never stops half-way for pages.
-        copies = self._contexts.reserve(context, end if sequence.is_started else len(context.tokens))
-        if copies:  # at once: the next reserve may evict a source
-            self._runner.copy_pages(copies)
-        if not sequence.is_started:
-            sequence.is_started = True
-            sequence.found_cached()
-        row = BatchRow(
-            tokens=context.tokens[start:end],
-            start=start,
-            pages=context.pages,
-            draw=sequence.draw_after(end),
-            group=sequence.verb.scope.group,
-            prompt_tokens=sequence.prompt_tokens,
-            reading=sequence.reading_after(end),
-        )
-        return sequence, row
 
     def _launch(self, rows: list[Row], after: UnderWay | None = None) -> UnderWay | None:
         """`None`: no rows, or the launch failed: then its rows have failed, and all others go on."""
@@ -275,44 +216,7 @@ class Stepper:
         work = self._work
         if len(alive) != len(work.sequences) or work.queued or not self.config.async_scheduling:
             return None
-        if any(row.draw is None or sequence.must_see_each_token for _, (sequence, row) in alive):
+        if any(row.draw is None or row.reading or sequence.must_see_each_token for _, (sequence, row) in alive):
             return None
-        rows: list[Row] = []
-        for number, (sequence, row) in alive:
-            draw, end = sequence.draw_ahead(), row.start + len(row.tokens)
-            if draw is None:
-                continue
-            if not self._contexts.reserve_ahead(sequence.context, end + 1):
-                return None  # somebody has to give way, which waits until the tokens are known
-            ahead = BatchRow(
-                tokens=(0,), start=end, pages=sequence.context.pages, draw=draw, group=row.group, drawn_by=number
-            )
-            rows.append((sequence, ahead))
-        return self._launch(rows, before)
-
-    # ---- finding pages -----------------------------------------------------------------------------
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Back to waiting, without pages. Its tokens stay, so it goes on where it was once they are computed again."""
-        sequence.is_started = False
-        self._contexts.drop(sequence.context)
-
-    def _drop_idle(self, pages: int) -> None:
-        enough = self._contexts.free_pages + pages
-        for context in self._work.idle_contexts():
-            self._contexts.drop(context)
-            if self._contexts.free_pages >= enough:
-                return
-
-    def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
-        """The plan found room where there was none (a shared page had to be copied)."""
-        if self._work.idle_contexts():
-            self._drop_idle(1)
-            return
-        others = victims([sequence.view for sequence in self._work.sequences.values()], self._clock())
-        if others:
-            self._preempt(self._work.sequences[others[0].id])
-        elif first.context.pages:
-            self._preempt(first)
-        else:
-            self._work.fail(first, EngineError(f"engine {self.config.name!r} has no pages for it: {shortage}"))
+        rows = self._rows.ahead([(number, sequence, row) for number, (sequence, row) in alive])
+        return None if rows is None else self._launch(rows, before)

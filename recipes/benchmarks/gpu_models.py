@@ -7,12 +7,9 @@ The invariant: every system reads the same folder and the same prompts, and gene
 from __future__ import annotations
 
 import gc
-import json
 import math
 import random
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import product
@@ -20,26 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.core.engine import Chunk, ContextId, Generate, Scope
-from parrot_compat.core.engine_front import Command
-from parrot_compat.core.prompt import Tokens
-from parrot_compat.gpu.batch import BatchRow, Draw
-from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.plan import plan_decoder
-from parrot_compat.gpu.runner import ModelRunner
-from parrot_compat.gpu.stepper import Stepper
 
 from .gpu_rows import GpuRow, Where, times_s
+from .gpu_shapes import Load, made, runner_of
+from .gpu_steps import Steps, answers, decode_s, prefill_s
 
-__all__ = ["SHAPES", "Load", "engine", "texts_against_transformers", "vllm"]
+__all__ = ["engine", "texts_against_transformers", "vllm"]
 
-GREEDY = ResolvedSampling(max_tokens=1 << 20)
-SHARD_BYTES = 2 << 30
-WARM_STEPS, TIMED_STEPS = 8, 8
 LANES: dict[str, dict[str, bool]] = {
     "ours": {"enforce_eager": False, "async_scheduling": True},
     "ours, no overlap": {"enforce_eager": False, "async_scheduling": False},
@@ -49,92 +36,6 @@ LANES: dict[str, dict[str, bool]] = {
 """How steps are taken: without a device there are no graphs, and overlap only changes the order of the work."""
 TIE = 1e-4
 """Where the two largest logits are nearer than this, either token may be drawn."""
-
-_TINY = {
-    "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 16, "intermediate_size": 128, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 511,
-}  # fmt: skip
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny-llama": {"model_type": "llama", **_TINY},
-    "tiny-qwen3": {"model_type": "qwen3", **_TINY},
-    "tiny-mistral": {"model_type": "mistral", "sliding_window": 24, **_TINY},
-    "tiny-gemma2": {"model_type": "gemma2", "sliding_window": 24, "query_pre_attn_scalar": 16, **_TINY},
-    "qwen3-0.6b": {
-        "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "num_hidden_layers": 28,
-        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
-        "max_position_embeddings": 40960, "rope_theta": 1e6, "tie_word_embeddings": True, "eos_token_id": 151645,
-    },
-    "llama-8b": {
-        "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
-        "max_position_embeddings": 131072, "rope_theta": 5e5, "eos_token_id": 128001, "bos_token_id": 128000,
-    },
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What `engine` and `vllm` are given to do."""
-
-    rows: tuple[int, ...]
-    context: int
-    prompts: tuple[int, ...]
-    sequences: int
-    """Of the mixed run, each with lengths of prompt and output drawn evenly from `lengths`."""
-    lengths: tuple[int, int]
-    tries: int
-
-    def mixed(self, vocabulary: int) -> list[tuple[list[int], int]]:
-        drawn = random.Random(0)
-        low, high = self.lengths
-        return [
-            ([drawn.randrange(3, vocabulary - 8) for _ in range(drawn.randint(low, high))], drawn.randint(low, high))
-            for _ in range(self.sequences)
-        ]
-
-    @property
-    def kv_tokens(self) -> int:
-        return max(self.sequences * 2 * self.lengths[1], max(self.rows) * (self.context + 64), *self.prompts) + 256
-
-
-def made(name: str, dtype: torch.dtype, under: Path, device: torch.device) -> Path:
-    """The folder of a shape, written if it is not there."""
-    place = under / f"{name}-{str(dtype).removeprefix('torch.')}"
-    if (place / "model.safetensors.index.json").exists():
-        return place
-    place.mkdir(parents=True, exist_ok=True)
-    stated = dict(SHAPES[name])
-    config = AutoConfig.for_model(stated.pop("model_type"), **stated, dtype=str(dtype).removeprefix("torch."))
-    config.save_pretrained(place)
-    plan = plan_decoder(config)
-    assert plan is not None
-    generator = torch.Generator(device).manual_seed(0)
-    shard: dict[str, torch.Tensor] = {}
-    index: dict[str, str] = {}
-    held = 0
-    for tensor, shape in plan.tensors():
-        noise = torch.randn(shape, generator=generator, device=device)
-        weight = 1.0 + 0.1 * noise if len(shape) == 1 and "norm" in tensor else noise * 1.5 / shape[-1] ** 0.5
-        shard[tensor] = weight.to("cpu", dtype)
-        held += shard[tensor].nbytes
-        if held > SHARD_BYTES:
-            _save(shard, index, place)
-            shard, held = {}, 0
-    _save(shard, index, place)
-    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return place
-
-
-def _save(shard: dict[str, torch.Tensor], index: dict[str, str], place: Path) -> None:
-    file = f"model-{len(set(index.values())):05}.safetensors"
-    save_file(shard, place / file, metadata={"format": "pt"})
-    index |= dict.fromkeys(shard, file)
-
-
-def _runner(place: Path, device: torch.device, tokens: int, **asked: Any) -> ModelRunner:
-    kind = "cuda" if device.type == "cuda" else "cpu"
-    return ModelRunner(EngineConfig(model=str(place), device=kind, kv_tokens=tokens, page_size=16, **asked))  # type: ignore[arg-type]
-
 
 # ---- right -------------------------------------------------------------------------------------------------
 
@@ -147,7 +48,7 @@ def texts_against_transformers(
         place = made(name, torch.float32, under, device)
         drawn = random.Random(name)
         prompts = [[drawn.randrange(3, 500) for _ in range(length)] for length in (3, 17, 40)]
-        runner = _runner(place, device, 1024)
+        runner = runner_of(place, device, 1024)
         ours = answers(runner, [(prompt, tokens) for prompt in prompts])
         eager = answers(runner, [(prompt, tokens) for prompt in prompts], enforce_eager=True, async_scheduling=False)
         if ours != eager:
@@ -177,63 +78,6 @@ def _differs(model: Any, prompt: list[int], mine: list[int], name: str) -> bool:
     return True
 
 
-class Silent:
-    """A text stream for tokens that nobody reads."""
-
-    stopped = False
-
-    def push(self, token_ids: Sequence[int]) -> str:
-        return ""
-
-    def flush(self) -> str:
-        return ""
-
-
-class Steps:
-    """A runner stepped by the engine's own stepper, in this thread: scheduling, pages and prefixes are the engine's."""
-
-    def __init__(self, runner: ModelRunner, **changed: bool) -> None:
-        """`changed`: of the resolved config: how the steps are to be taken."""
-        runner.config = replace(runner.config, **changed)
-        self._stepper = Stepper(runner, lambda stop: Silent())
-        self.step_tokens = runner.config.step_tokens
-        self.texts: dict[int, list[int]] = {}
-
-    def ask(self, asked: Sequence[tuple[list[int], int]], group: str | None = None) -> None:
-        """(prompt, output tokens), greedy, all at once."""
-        commands = []
-        for number, (prompt, out) in enumerate(asked, len(self.texts) + 1):
-            self.texts[number] = []
-            sampling = ResolvedSampling(max_tokens=out, ignore_eos=True)
-            verb = Generate(context=ContextId(number), content=Tokens(tuple(prompt)), sampling=sampling,
-                            scope=Scope(group=group))  # fmt: skip
-            commands.append(Command(number, verb))
-        self._take(commands)
-
-    def step(self) -> bool:
-        """One step; whether there is more to do."""
-        self._take(())
-        return self._stepper.has_work
-
-    def run(self) -> list[list[int]]:
-        while self.step():
-            pass
-        return list(self.texts.values())
-
-    def _take(self, commands: Sequence[Command]) -> None:
-        for update in self._stepper.step(commands).updates:
-            if isinstance(update.answer, Exception):
-                raise update.answer
-            assert isinstance(update.answer, Chunk)
-            self.texts[update.command] += update.answer.tokens
-
-
-def answers(runner: ModelRunner, asked: Sequence[tuple[list[int], int]], **changed: bool) -> list[list[int]]:
-    steps = Steps(runner, **changed)
-    steps.ask(asked)
-    return steps.run()
-
-
 # ---- fast --------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +89,7 @@ def engine(
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for name in names:
         place = made(name, dtype, under, device)
-        runner = _runner(place, device, load.kv_tokens, max_model_len=max(load.context, *load.prompts) + 1024)
+        runner = runner_of(place, device, load.kv_tokens, max_model_len=max(load.context, *load.prompts) + 1024)
         config = runner.config
         weights = _product_bytes(place, dtype)
         token_bytes = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
@@ -256,9 +100,7 @@ def engine(
             read = weights + rows * load.context * token_bytes
             yield row(case, system, "share of memory rate", "1", [read / t / limits[0] for t in taken])
         for prompt in load.prompts:
-            ids = [number % 500 + 3 for number in range(prompt)]
-            batch = [BatchRow(tokens=ids, start=0, pages=range(-(-prompt // 16)), draw=Draw(sampling=GREEDY, index=0))]
-            taken = times_s(partial(runner.run, batch), device, load.tries)
+            taken = prefill_s(runner, prompt, device, load.tries)
             work = 2 * prompt * weights / dtype.itemsize  # the head's, for one token only, is a few percent of it
             yield row(f"{name} prefill {prompt}", "ours", "rate", "tokens/s", [prompt / t for t in taken])
             yield row(
@@ -271,28 +113,29 @@ def engine(
             yield row(f"{name} {len(asked)} sequences", system, "output rate", "tokens/s", [produced / taken[0]])
         del runner
         _give_back(device)
+        yield from deterministic(name, place, load, device, where)
 
 
-def decode_s(steps: Steps, rows: int, load: Load) -> list[float]:
-    """Seconds of a step in which `rows` texts of about `context` tokens draw, of each of the tries."""
-    drawn = random.Random(rows)
-    # The first draw while the prompts of the last are still computed.
-    out = WARM_STEPS + load.tries * TIMED_STEPS + 2 + -(-rows * load.context // steps.step_tokens)
-    steps.ask([([drawn.randrange(3, 500) for _ in range(load.context - out // 2)], out) for _ in range(rows)])
-    while not all(steps.texts.values()):
-        steps.step()
-    found = []
-    for number in range(load.tries + 1):
-        count = TIMED_STEPS if number else WARM_STEPS
-        before, began = sum(map(len, steps.texts.values())), time.perf_counter()
-        for _ in range(count):
-            steps.step()
-        taken = time.perf_counter() - began
-        assert sum(map(len, steps.texts.values())) - before == count * rows
-        if number:
-            found.append(taken / count)
-    steps.run()
-    return found
+def deterministic(name: str, place: Path, load: Load, device: torch.device, where: Where) -> Iterator[GpuRow]:
+    """What `deterministic` costs: the middle of the decodes and the first prompt, and whether it holds."""
+    longest = max(load.context, *load.prompts) + 1024
+    runner = runner_of(place, device, load.kv_tokens, max_model_len=longest, deterministic=True)
+    rows, prompt = load.rows[len(load.rows) // 2], load.prompts[0]
+    taken = decode_s(Steps(runner), rows, load)
+    case = f"{name} decode {rows} rows {load.context} context"
+    yield GpuRow.of(where, "engine", case, "ours, deterministic", "rate", "tokens/s", [rows / t for t in taken])
+    taken = prefill_s(runner, prompt, device, load.tries)
+    rates = [prompt / t for t in taken]
+    yield GpuRow.of(where, "engine", f"{name} prefill {prompt}", "ours, deterministic", "rate", "tokens/s", rates)
+    drawn = random.Random(3)
+    asked = [([drawn.randrange(3, 500) for _ in range(20 + 7 * number)], 24) for number in range(12)]
+    together, alone = answers(runner, asked), [answers(runner, [each])[0] for each in asked]
+    differ = sum(one != other for one, other in zip(together, alone, strict=True))
+    if differ:
+        raise AssertionError(f"{name}: {differ} of 12 deterministic texts hang on their neighbours")
+    yield GpuRow.of(where, "engine", f"{name} 12 texts", "ours, deterministic", "texts changed by neighbours", "1", [0])
+    del runner
+    _give_back(device)
 
 
 def _product_bytes(place: Path, dtype: torch.dtype) -> int:

@@ -25,15 +25,14 @@ import torch
 
 from . import gpu_kernels, gpu_models
 from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, table, times_s
+from .gpu_shapes import SHAPES, Load
 
 __all__ = ["main"]
 
 PARTS = ("exactness", "kernels", "engine", "vllm")
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
-FULL = gpu_models.Load(
-    rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=5
-)
-TINY = gpu_models.Load(rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
+FULL = Load(rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=5)
+TINY = Load(rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
 
 
 def measured(
@@ -80,7 +79,7 @@ def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=(*PARTS, "all"), required=True)
-    parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(gpu_models.SHAPES))
+    parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(SHAPES))
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
     parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")
     parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")

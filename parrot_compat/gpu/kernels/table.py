@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 
 from parrot_compat.gpu.kernels import Kernels
@@ -22,15 +25,17 @@ REFERENCE = Kernels(
 )
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest table that works for `dtype` on `device`."""
+def choose(device: torch.device, dtype: torch.dtype, *, deterministic: bool = False) -> Kernels:
+    """The fastest table that works for `dtype` on `device`. `deterministic`: a row's bits hang on nothing but itself,
+    which all but `triton` have anyway."""
     if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
         return found
     if device.type == "cuda":
         try:
             # Late: only a machine with a CUDA device needs triton.
+            from parrot_compat.gpu.kernels.triton.step import TritonStep
             from parrot_compat.gpu.kernels.triton.table import TRITON
         except ImportError:
             return REFERENCE
-        return TRITON
+        return replace(TRITON, prepare=partial(TritonStep, deterministic=True)) if deterministic else TRITON
     return REFERENCE

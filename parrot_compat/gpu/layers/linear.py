@@ -23,8 +23,14 @@ Linear = Callable[[Tensor], Tensor]
 """[tokens, in] → [tokens, out]"""
 
 
-def linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """The product with `weight` [out, in], packed where that can be."""
+def linear(weight: Tensor, bias: Tensor | None, *, deterministic: bool = False) -> Linear:
+    """The product with `weight` [out, in], packed where that can be. `deterministic`: a row has the same bits whatever
+    other rows there are, which only a CUDA device's libraries do not give anyway."""
+    if deterministic and weight.device.type == "cuda":
+        # Late: only a machine with a CUDA device needs triton.
+        from parrot_compat.gpu.kernels.triton.product import fixed_linear
+
+        return lambda x: fixed_linear(x, weight, bias)
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return lambda x: F.linear(x, weight, bias)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)

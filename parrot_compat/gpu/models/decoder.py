@@ -78,7 +78,9 @@ class FastDecoder:
         self._embedding_scale = None if scale is None else torch.tensor(scale).to(dtype).to(device)
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype, device: torch.device) -> FastDecoder | None:
+    def load(
+        cls, path: Path, dtype: torch.dtype, device: torch.device, *, deterministic: bool = False
+    ) -> FastDecoder | None:
         """`None`: this family has no row. Errors: `ModelRefused`, naming the file or the tensors that are wrong."""
         config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
         plan = plan_decoder(config)
@@ -86,7 +88,7 @@ class FastDecoder:
             return None
         tensors = CheckpointTensors(path, plan.tensors(), tied=plan.is_tied)
         with torch.inference_mode():
-            return _Loader(plan, tensors, dtype, device).decoder()
+            return _Loader(plan, tensors, dtype, device, deterministic).decoder()
 
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
@@ -156,8 +158,16 @@ class FastDecoder:
 class _Loader:
     """Makes a decoder of a checkpoint's tensors, layer by layer."""
 
-    def __init__(self, plan: DecoderPlan, tensors: CheckpointTensors, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        plan: DecoderPlan,
+        tensors: CheckpointTensors,
+        dtype: torch.dtype,
+        device: torch.device,
+        deterministic: bool,
+    ) -> None:
         self._plan = plan
+        self._deterministic = deterministic
         self._tensors = tensors
         self._dtype = dtype
         self._device = device
@@ -171,8 +181,8 @@ class _Loader:
             embedding,
             [self._layer(number) for number in range(len(plan.layers))],
             self._norm("model.norm"),
-            linear(head, None),
-            choose(self._device, self._dtype),
+            linear(head, None, deterministic=self._deterministic),
+            choose(self._device, self._dtype, deterministic=self._deterministic),
         )
 
     def _layer(self, number: int) -> Layer:
@@ -197,8 +207,9 @@ class _Loader:
     def _linear(self, names: list[str], has_bias: bool) -> Linear:
         weight = self._tensors.joined([f"{name}.weight" for name in names], self._dtype).to(self._device)
         if not has_bias:
-            return linear(weight, None)
-        return linear(weight, self._tensors.joined([f"{name}.bias" for name in names], self._dtype).to(self._device))
+            return linear(weight, None, deterministic=self._deterministic)
+        bias = self._tensors.joined([f"{name}.bias" for name in names], self._dtype).to(self._device)
+        return linear(weight, bias, deterministic=self._deterministic)
 
     def _norm(self, name: str) -> NormWeight:
         weight = self._tensors.get(f"{name}.weight", self._dtype).float()

@@ -20,7 +20,7 @@ from triton.backends.nvidia import compiler as nvidia
 from triton.compiler import ASTSource
 
 from parrot_compat.gpu.kernels.strips import HeadShape, padded
-from parrot_compat.gpu.kernels.triton import attention, elementwise, rotary
+from parrot_compat.gpu.kernels.triton import attention, elementwise, product, rotary
 from parrot_compat.gpu.kernels.triton.step import MERGED_SLOTS
 from parrot_compat.gpu.kernels.triton.tiles import Kind, tile
 
@@ -190,6 +190,16 @@ def _others(element: str, thorough: bool) -> Iterator[Variant]:
         constants={"WIDTH": 1024, "PADDED": 1024},
         warps=4,
         stages=3,
+    )
+    tile = product.tile_of(ELEMENTS[element])
+    warps, stages = tile.pop("num_warps"), tile.pop("num_stages")
+    yield Variant(
+        name=f"multiply {element}",
+        kernel=product.multiply,
+        arguments={**dict.fromkeys(("x", "weight", "bias", "out"), here), "rows": "i32"},
+        constants={"WIDTH": WIDTH, "COLUMNS": 3 * WIDTH, "HAS_BIAS": True, **tile},
+        warps=warps,
+        stages=stages,
     )
     yield Variant(
         name=f"merge_pair {element}",

@@ -170,14 +170,17 @@ class StripTables:
 class TritonStep:
     """A step as the attention of this table wants to know it; its strips are cut when the first layer asks."""
 
-    def __init__(self, inputs: AttentionInputs, tables: StripTables | None = None) -> None:
+    def __init__(
+        self, inputs: AttentionInputs, tables: StripTables | None = None, *, deterministic: bool = False
+    ) -> None:
         """`tables`: of the step, for all layers, if they are there already."""
         self.inputs = inputs
+        self._deterministic = deterministic
         self._given = tables
         self._tables: dict[HeadShape, StripTables] = {}
 
     def plan(self, shape: HeadShape) -> StripPlan:
-        cut = device_tiling(shape, self.inputs.slots.device)
+        cut = device_tiling(shape, self.inputs.slots.device, deterministic=self._deterministic)
         return plan_strips(row_shapes(self.inputs), self.inputs.page_size, cut, self.inputs.shared)
 
     def tables(self, shape: HeadShape) -> StripTables:
@@ -191,8 +194,8 @@ class TritonStep:
         return self._tables[shape]
 
 
-def device_tiling(shape: HeadShape, device: torch.device) -> Tiling:
-    return tiling(shape, _processors(device))
+def device_tiling(shape: HeadShape, device: torch.device, *, deterministic: bool = False) -> Tiling:
+    return tiling(shape, _processors(device), deterministic=deterministic)
 
 
 def _processors(device: torch.device) -> int:

@@ -57,12 +57,13 @@ def tile(kind: Kind, shape: HeadShape) -> Tile:
     return Tile(rows=rows, keys=stored.keys, warps=stored.warps, stages=stored.stages)
 
 
-def tiling(shape: HeadShape, processors: int) -> Tiling:
-    """`processors`: streaming multiprocessors of the device."""
+def tiling(shape: HeadShape, processors: int, *, deterministic: bool = False) -> Tiling:
+    """`processors`: streaming multiprocessors of the device. `deterministic`: every row is direct, whether it is a
+    prompt's chunk or decodes: one kind of strip, one order of sums."""
     queries = {kind: tile(kind, shape).rows // shape.group for kind in ("direct", "private", "shared")}
     return Tiling(
         direct_queries=queries["direct"],
-        private_queries=queries["private"],
+        private_queries=0 if deterministic else queries["private"],
         shared_queries=queries["shared"],
         split_keys=SPLIT_KEYS,
         shared_strips=max(1, SHARED_PROGRAMS * processors // shape.kv_heads),

@@ -1,0 +1,142 @@
+"""The rows of the next step, with pages for all their tokens.
+
+They carry out what `scheduler` plans, and plan again until there is room; they know nothing of runners or of what is
+drawn. The invariant: a round that finds no row takes pages from somebody, so that rows are found while there is work;
+and what gives way (cache, idle contexts, the least urgent sequence) never changes a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import replace
+
+from parrot_compat.core.errors import EngineError
+
+from .batch import BatchRow
+from .config import ResolvedConfig
+from .kv.contexts import Contexts
+from .kv.pages import OutOfPages
+from .scheduler import plan_step, victims
+from .sequence import Sequence
+from .step import PlannedRow, Room, StepPlan
+from .work import Clock, Work
+
+__all__ = ["Row", "StepRows"]
+
+Row = tuple[Sequence, BatchRow]
+CopyPages = Callable[[Items[tuple[int, int]]], None]
+
+
+class StepRows:
+    def __init__(
+        self, config: ResolvedConfig, work: Work, contexts: Contexts, clock: Clock, copy_pages: CopyPages
+    ) -> None:
+        """`copy_pages` copies whole pages, (source, target), before the next step is launched."""
+        self._config = config
+        self._work = work
+        self._contexts = contexts
+        self._clock = clock
+        self._copy_pages = copy_pages
+
+    def find(self) -> list[Row]:
+        """Plan until there is room for what is planned. Every round that finds no row takes pages from somebody."""
+        while self._work.sequences:
+            plan = self._plan()
+            for id in plan.preempt:
+                self._preempt(self._work.sequences[id])
+            if plan.drop_idle_pages:
+                self._drop_idle(plan.drop_idle_pages)
+            if plan.rows and (rows := self._carry_out(plan)):
+                # Rows that share a prefix come one after another: their page lists begin alike.
+                return sorted(rows, key=lambda row: row[0].context.pages)
+        return []
+
+    def _plan(self) -> StepPlan:
+        room = Room(
+            rows=self._config.max_rows,
+            tokens=self._config.step_tokens,
+            free_pages=self._contexts.free_pages,
+            page_size=self._config.page_size,
+            now_s=self._clock(),
+            shares_prefixes=self._config.enable_prefix_caching,
+            has_idle=bool(self._work.idle_contexts()),
+        )
+        return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
+
+    def _carry_out(self, plan: StepPlan) -> list[Row]:
+        """Give every planned row its pages. Where they run out the rest waits; no row at all: somebody gives way."""
+        rows: list[Row] = []
+        try:
+            for planned in plan.rows:
+                rows.append(self._prepare(self._work.sequences[planned.id], planned))
+        except OutOfPages as shortage:
+            if not rows:
+                self._make_way(self._work.sequences[plan.rows[0].id], shortage)
+        return rows
+
+    def _prepare(self, sequence: Sequence, planned: PlannedRow) -> Row:
+        context = sequence.context
+        start, end = context.computed, context.computed + planned.tokens
+        # A sequence that starts takes the pages of its whole text at once, so that it never stops half-way for pages.
+        copies = self._contexts.reserve(context, end if sequence.is_started else len(context.tokens))
+        if copies:  # at once: the next reserve may evict a source
+            self._copy_pages(copies)
+        if not sequence.is_started:
+            sequence.is_started = True
+            sequence.found_cached()
+        row = BatchRow(
+            tokens=context.tokens[start:end],
+            start=start,
+            pages=context.pages,
+            draw=sequence.draw_after(end),
+            group=sequence.verb.scope.group,
+            prompt_tokens=sequence.prompt_tokens,
+            reading=sequence.reading_after(end),
+        )
+        return sequence, row
+
+    def ahead(self, before: Items[tuple[int, Sequence, BatchRow]]) -> list[Row] | None:
+        """Rows that draw the tokens behind those that `before` are drawing, (number in its step, sequence, row) each.
+
+        `None`: pages are missing, so somebody has to give way, which waits until the tokens are known.
+        """
+        rows: list[Row] = []
+        for number, sequence, row in before:
+            draw, end = sequence.draw_ahead(), row.start + len(row.tokens)
+            if draw is None:
+                continue
+            if not self._contexts.reserve_ahead(sequence.context, end + 1):
+                return None
+            ahead = replace(
+                row, tokens=(0,), start=end, pages=sequence.context.pages, draw=draw, reading=None, drawn_by=number
+            )
+            rows.append((sequence, ahead))
+        return rows
+
+    # ---- pages -------------------------------------------------------------------------------------
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to waiting, without pages. Its tokens stay, so it goes on where it was once they are computed again."""
+        sequence.is_started = False
+        self._contexts.drop(sequence.context)
+
+    def _drop_idle(self, pages: int) -> None:
+        enough = self._contexts.free_pages + pages
+        for context in self._work.idle_contexts():
+            self._contexts.drop(context)
+            if self._contexts.free_pages >= enough:
+                return
+
+    def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
+        """The plan found room where there was none (a shared page had to be copied)."""
+        if self._work.idle_contexts():
+            self._drop_idle(1)
+            return
+        others = victims([sequence.view for sequence in self._work.sequences.values()], self._clock())
+        if others:
+            self._preempt(self._work.sequences[others[0].id])
+        elif first.context.pages:
+            self._preempt(first)
+        else:
+            self._work.fail(first, EngineError(f"engine {self._config.name!r} has no pages for it: {shortage}"))

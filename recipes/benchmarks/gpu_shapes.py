@@ -1,0 +1,109 @@
+"""Random-weight checkpoints in the shapes of real models, and the loads that are put on them.
+
+A checkpoint is written once into a folder of the caller's. The invariant: every system reads the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig
+
+from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.models.plan import plan_decoder
+from parrot_compat.gpu.runner import ModelRunner
+
+__all__ = ["SHAPES", "Load", "made", "runner_of"]
+
+SHARD_BYTES = 2 << 30
+
+_TINY = {
+    "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 16, "intermediate_size": 128, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 511,
+}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny-llama": {"model_type": "llama", **_TINY},
+    "tiny-qwen3": {"model_type": "qwen3", **_TINY},
+    "tiny-mistral": {"model_type": "mistral", "sliding_window": 24, **_TINY},
+    "tiny-gemma2": {"model_type": "gemma2", "sliding_window": 24, "query_pre_attn_scalar": 16, **_TINY},
+    "qwen3-0.6b": {
+        "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "num_hidden_layers": 28,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
+        "max_position_embeddings": 40960, "rope_theta": 1e6, "tie_word_embeddings": True, "eos_token_id": 151645,
+    },
+    "llama-8b": {
+        "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+        "max_position_embeddings": 131072, "rope_theta": 5e5, "eos_token_id": 128001, "bos_token_id": 128000,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What `engine` and `vllm` are given to do."""
+
+    rows: tuple[int, ...]
+    context: int
+    prompts: tuple[int, ...]
+    sequences: int
+    """Of the mixed run, each with lengths of prompt and output drawn evenly from `lengths`."""
+    lengths: tuple[int, int]
+    tries: int
+
+    def mixed(self, vocabulary: int) -> list[tuple[list[int], int]]:
+        drawn = random.Random(0)
+        low, high = self.lengths
+        return [
+            ([drawn.randrange(3, vocabulary - 8) for _ in range(drawn.randint(low, high))], drawn.randint(low, high))
+            for _ in range(self.sequences)
+        ]
+
+    @property
+    def kv_tokens(self) -> int:
+        return max(self.sequences * 2 * self.lengths[1], max(self.rows) * (self.context + 64), *self.prompts) + 256
+
+
+def made(name: str, dtype: torch.dtype, under: Path, device: torch.device) -> Path:
+    """The folder of a shape, written if it is not there."""
+    place = under / f"{name}-{str(dtype).removeprefix('torch.')}"
+    if (place / "model.safetensors.index.json").exists():
+        return place
+    place.mkdir(parents=True, exist_ok=True)
+    stated = dict(SHAPES[name])
+    config = AutoConfig.for_model(stated.pop("model_type"), **stated, dtype=str(dtype).removeprefix("torch."))
+    config.save_pretrained(place)
+    plan = plan_decoder(config)
+    assert plan is not None
+    generator = torch.Generator(device).manual_seed(0)
+    shard: dict[str, torch.Tensor] = {}
+    index: dict[str, str] = {}
+    held = 0
+    for tensor, shape in plan.tensors():
+        noise = torch.randn(shape, generator=generator, device=device)
+        weight = 1.0 + 0.1 * noise if len(shape) == 1 and "norm" in tensor else noise * 1.5 / shape[-1] ** 0.5
+        shard[tensor] = weight.to("cpu", dtype)
+        held += shard[tensor].nbytes
+        if held > SHARD_BYTES:
+            _save(shard, index, place)
+            shard, held = {}, 0
+    _save(shard, index, place)
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return place
+
+
+def _save(shard: dict[str, torch.Tensor], index: dict[str, str], place: Path) -> None:
+    file = f"model-{len(set(index.values())):05}.safetensors"
+    save_file(shard, place / file, metadata={"format": "pt"})
+    index |= dict.fromkeys(shard, file)
+
+
+def runner_of(place: Path, device: torch.device, tokens: int, **asked: Any) -> ModelRunner:
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    return ModelRunner(EngineConfig(model=str(place), device=kind, kv_tokens=tokens, page_size=16, **asked))  # type: ignore[arg-type]
