@@ -54,6 +54,9 @@ class DecodeGraphs:
         self._steps: OrderedDict[Capacity, _FixedStep] = OrderedDict()
         self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def logits(self, rows: PackedRows, token_ids: Tensor | None = None) -> Tensor | None:
         """Compute a decode step: [rows, vocabulary]. `None`: no graph is made for so many rows.
 

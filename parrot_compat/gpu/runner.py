@@ -21,8 +21,8 @@ from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype,
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
-from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.layers.rotary import Rotary
+from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder

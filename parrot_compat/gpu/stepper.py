@@ -57,7 +57,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class UnderWay:
+class _UnderWay:
     """A step that was launched."""
 
     rows: list[Row]
@@ -85,7 +85,7 @@ class Stepper:
         self._obeys_formats = forms is not None
         self._clock = clock
         self._step_s: float | None = None
-        self._under_way: UnderWay | None = None
+        self._under_way: _UnderWay | None = None
         self._landed_s = 0.0
         self._taken = 0
 
@@ -156,7 +156,7 @@ class Stepper:
                 sequence.found_cached()
                 self._work.end_if_computed(sequence)
 
-    def _launch(self, rows: list[Row], after: UnderWay | None = None) -> UnderWay | None:
+    def _launch(self, rows: list[Row], after: _UnderWay | None = None) -> _UnderWay | None:
         """`None`: no rows, or the launch failed: then its rows have failed, and all others go on."""
         if not rows:
             return None
@@ -168,9 +168,9 @@ class Stepper:
         except Exception as cause:
             self._fail(rows, cause)
             return None
-        return UnderWay(rows, flight, began_s)
+        return _UnderWay(rows, flight, began_s)
 
-    def _land(self, step: UnderWay) -> None:
+    def _land(self, step: _UnderWay) -> None:
         """What was computed is in the pages; what was drawn goes on or ends."""
         try:
             drawn = self._runner.collect(step.flight)
@@ -210,7 +210,7 @@ class Stepper:
 
     # ---- a step ahead of its tokens ----------------------------------------------------------------
 
-    def _launch_ahead(self, before: UnderWay) -> UnderWay | None:
+    def _launch_ahead(self, before: _UnderWay) -> _UnderWay | None:
         """The step behind `before`, if all there is to do is that its rows go on drawing."""
         alive = [(number, pair) for number, pair in enumerate(before.rows) if self._is_alive(pair[0])]
         work = self._work

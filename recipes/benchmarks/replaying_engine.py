@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from typing import Any
 
 from parrot_compat.gpu.batch import BatchRow, Drawn
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve
 from parrot_compat.gpu.stepper import Runner, Stepper
@@ -24,17 +27,22 @@ __all__ = ["ReplayingRunner", "main"]
 
 class ReplayingRunner:
     def __init__(self, runner: Runner, recordings: Recordings) -> None:
-        self.config = runner.config
+        # A step ahead would go on from the tokens that were drawn, not from those that are said.
+        self.config = replace(runner.config, async_scheduling=False)
         self._runner, self._recordings = runner, recordings
 
-    def run(self, rows: Sequence[BatchRow], /) -> list[Drawn | None]:
-        return [self._said(row, token) for row, token in zip(rows, self._runner.run(rows), strict=True)]
+    def launch(self, rows: Sequence[BatchRow], after: Any = None, /) -> Any:
+        return rows, self._runner.launch(rows, after)
+
+    def collect(self, flight: Any, /) -> list[Drawn | Read | None]:
+        rows, drawn = flight[0], self._runner.collect(flight[1])
+        return [self._said(row, token) for row, token in zip(rows, drawn, strict=True)]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]], /) -> None:
         self._runner.copy_pages(pairs)
 
-    def _said(self, row: BatchRow, token: Drawn | None) -> Drawn | None:
-        if row.draw is None:
+    def _said(self, row: BatchRow, token: Drawn | Read | None) -> Drawn | Read | None:
+        if row.draw is None or isinstance(token, Read):
             return token
         recorded = self._recordings.token(row.draw.sampling.seed, row.draw.index)
         return token if recorded is None else recorded

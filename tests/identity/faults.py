@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from parrot_compat.gpu.batch import Batch, BatchRow, Drawn
+from parrot_compat.gpu.batch import Batch, BatchRow, Drawn, PackedRows
 from parrot_compat.gpu.kernels import AttentionInputs, Kernels
 from parrot_compat.gpu.kv.contexts import Context, Contexts
 from parrot_compat.gpu.kv.radix import RadixTree
@@ -23,7 +23,8 @@ from parrot_compat.gpu.layers.rotary import Rotary
 from parrot_compat.gpu.models import decoder
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.tensors import CheckpointTensors
-from parrot_compat.gpu.runner import ModelRunner
+from parrot_compat.gpu.reading import Read
+from parrot_compat.gpu.runner import Flight, ModelRunner
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -75,17 +76,17 @@ def _drawn_from_the_wrong_token(patch: Patch) -> None:
 
 def _tokens_handed_to_the_wrong_rows(patch: Patch) -> None:
     """Where two rows or more draw, each gets its neighbour's token."""
-    right = ModelRunner.run
+    right = ModelRunner.collect
 
-    def run(self: ModelRunner, rows: Sequence[BatchRow]) -> list[Drawn | None]:
-        drawn = right(self, rows)
+    def collect(self: ModelRunner, flight: Flight) -> list[Drawn | Read | None]:
+        drawn = right(self, flight)
         drawing = [row for row, token in enumerate(drawn) if token is not None]
         turned = list(drawn)
         for row, other in zip(drawing, drawing[1:] + drawing[:1], strict=True):
             turned[row] = drawn[other]
         return turned
 
-    patch.setattr(ModelRunner, "run", run)
+    patch.setattr(ModelRunner, "collect", collect)
 
 
 # ---- pages -----------------------------------------------------------------------------------------
@@ -262,17 +263,20 @@ FAULTS = tuple(
 
 
 def _patch_batches(patch: Patch, change: Callable[[Batch, Sequence[BatchRow]], Batch]) -> None:
-    build = Batch.build.__func__  # type: ignore[attr-defined]
+    pack, to = PackedRows.of.__func__, PackedRows.to  # type: ignore[attr-defined]
+    last: list[Sequence[BatchRow]] = []
 
-    def changed(cls: type[Batch], rows: Sequence[BatchRow], *rest: Any) -> Batch:
-        return change(build(cls, rows, *rest), rows)
+    def packed(cls: type[PackedRows], rows: Sequence[BatchRow], *rest: Any) -> PackedRows:
+        last[:] = [rows]
+        return pack(cls, rows, *rest)  # type: ignore[no-any-return]
 
-    patch.setattr(Batch, "build", classmethod(changed))
+    patch.setattr(PackedRows, "of", classmethod(packed))
+    patch.setattr(PackedRows, "to", lambda self, device: change(to(self, device), last[0]))
 
 
 def _patch_kernels(patch: Patch, change: Callable[[Kernels], Kernels]) -> None:
     right = decoder.choose
-    patch.setattr(decoder, "choose", lambda *device: change(right(*device)))
+    patch.setattr(decoder, "choose", lambda *device, **how: change(right(*device, **how)))
 
 
 def _patch_attention(patch: Patch, change: Callable[[AttentionInputs], AttentionInputs]) -> None:
@@ -293,8 +297,8 @@ def _patch_window(patch: Patch, change: Callable[[int], int | None]) -> None:
 def _patch_model(patch: Patch, change: Callable[[FastDecoder], None]) -> None:
     load = FastDecoder.load.__func__  # type: ignore[attr-defined]
 
-    def loaded(cls: type[FastDecoder], *given: Any) -> FastDecoder:
-        model = load(cls, *given)
+    def loaded(cls: type[FastDecoder], *given: Any, **how: Any) -> FastDecoder:
+        model = load(cls, *given, **how)
         change(model)
         return model  # type: ignore[no-any-return]
 

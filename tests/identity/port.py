@@ -150,13 +150,14 @@ async def started(config: EngineConfig, label: str = "") -> AsyncIterator[Client
 
     def load(config: EngineConfig) -> Stepper:
         stepper = load_stepper(config)
-        preempt = stepper._preempt
+        rows = stepper._rows
+        preempt = rows._preempt
 
         def counted(sequence: Sequence) -> None:
             client.preemptions += 1
             preempt(sequence)
 
-        stepper._preempt = counted  # type: ignore[method-assign]
+        rows._preempt = counted  # type: ignore[method-assign]
         return stepper
 
     engine = TorchEngine(config, load)

@@ -45,6 +45,13 @@ async def two_at_a_time(bench: Bench) -> list[Answer]:
     return client.answers
 
 
+async def steps_overlapped(bench: Bench) -> list[Answer]:
+    """Each step is launched before the tokens of the one before are known."""
+    async with started(bench.config(async_scheduling=True, max_rows=5), "steps overlapped") as client:
+        await _together(client, bench.prompts(16), SHORT, rows=7)
+    return client.answers
+
+
 async def five_at_a_time(bench: Bench) -> list[Answer]:
     async with started(bench.config(), "five at a time") as client:
         await _together(client, bench.prompts(25), SHORT, rows=5)
@@ -253,6 +260,7 @@ SCENARIOS: dict[str, Scenario] = {
         one_at_a_time,
         two_at_a_time,
         five_at_a_time,
+        steps_overlapped,
         sixteen_at_a_time,
         more_callers_than_rows,
         page_boundaries,

@@ -14,7 +14,7 @@ from parrot_compat.gpu import sampler
 from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.sequence import Sequence
-from parrot_compat.gpu.stepper import Stepper
+from parrot_compat.gpu.step_rows import StepRows
 
 from .bench import PAGE_SIZE, Bench
 from .checkpoints import FAMILIES
@@ -93,10 +93,10 @@ def one_stream_for_all(patch: pytest.MonkeyPatch) -> None:
 
 def index_forgotten_in_preemption(patch: pytest.MonkeyPatch) -> None:
     """A sequence that is computed again counts its draws from there."""
-    preempt, draw_after = Stepper._preempt, Sequence.draw_after
+    preempt, draw_after = StepRows._preempt, Sequence.draw_after
     forgotten: dict[int, int] = {}
 
-    def preempted(self: Stepper, sequence: Sequence) -> None:
+    def preempted(self: StepRows, sequence: Sequence) -> None:
         forgotten[id(sequence)] = len(sequence.drawn)
         preempt(self, sequence)
 
@@ -104,7 +104,7 @@ def index_forgotten_in_preemption(patch: pytest.MonkeyPatch) -> None:
         draw = draw_after(self, computed)
         return draw and replace(draw, index=draw.index - forgotten.get(id(self), 0))
 
-    patch.setattr(Stepper, "_preempt", preempted)
+    patch.setattr(StepRows, "_preempt", preempted)
     patch.setattr(Sequence, "draw_after", drawn_after)
 
 

@@ -15,6 +15,7 @@ from parrot_compat.gpu.config import ResolvedConfig
 from recipes.benchmarks.checkpoints import folder
 from recipes.benchmarks.recordings import Prose, Recordings, Replay
 from recipes.benchmarks.replaying_engine import ReplayingRunner
+from tests.gpu.paged_runner import resolved
 
 
 def test_the_same_tokens_are_the_same_seed_for_every_reader(tmp_path: Path) -> None:
@@ -50,10 +51,13 @@ class OneTwoThree:
     config: ResolvedConfig
 
     def __init__(self) -> None:
-        self.config = None  # type: ignore[assignment]
+        self.config = resolved()
         self.copied: list[tuple[int, int]] = []
 
-    def run(self, rows: Sequence[BatchRow], /) -> list[int | None]:
+    def launch(self, rows: Sequence[BatchRow], after: object = None, /) -> Sequence[BatchRow]:
+        return rows
+
+    def collect(self, rows: Sequence[BatchRow], /) -> list[int | None]:
         return [None if row.draw is None else row.start for row in rows]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]], /) -> None:
@@ -72,6 +76,6 @@ def test_only_drawn_tokens_of_recorded_seeds_are_replaced(tmp_path: Path) -> Non
     computes = OneTwoThree()
     runner = ReplayingRunner(computes, recordings)
     rows = [row(7, seed, 0), row(8, seed, 1), row(9, seed, 2), row(10, None), row(11, seed, draws=False)]
-    assert runner.run(rows) == [50, 51, 9, 10, None]
+    assert runner.collect(runner.launch(rows)) == [50, 51, 9, 10, None]
     runner.copy_pages([(1, 2)])
     assert computes.copied == [(1, 2)]

@@ -37,7 +37,7 @@ class Tile:
 _TILES: dict[tuple[Kind, int, bool], Tile] = {
     ("direct", 2, False): Tile(rows=128, keys=64, warps=8, stages=3),
     ("direct", 2, True): Tile(rows=64, keys=64, warps=8, stages=2),
-    ("private", 2, False): Tile(rows=16, keys=64, warps=4, stages=3),
+    ("private", 2, False): Tile(rows=16, keys=64, warps=4, stages=2),
     ("private", 2, True): Tile(rows=16, keys=32, warps=4, stages=3),
     ("shared", 2, False): Tile(rows=64, keys=64, warps=8, stages=3),
     ("shared", 2, True): Tile(rows=64, keys=32, warps=8, stages=2),

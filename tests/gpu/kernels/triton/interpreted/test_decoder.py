@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ import torch
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu.batch import Batch, BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.cuda_graphs import DecodeGraphs
 from parrot_compat.gpu.kernels import Kernels
 from parrot_compat.gpu.kernels.costs import DeviceCosts
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kernels.table import REFERENCE
+from parrot_compat.gpu.kernels.triton.step import TritonStep
 from parrot_compat.gpu.kernels.triton.table import TRITON
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner
@@ -25,6 +28,7 @@ from ....models.tiny import save_tiny
 
 PAGE = 16
 GREEDY = ResolvedSampling(max_tokens=8)
+DETERMINISTIC = partial(TritonStep, deterministic=True)
 
 
 WORTH_IT = DeviceCosts(
@@ -94,3 +98,58 @@ def test_a_model_writes_the_same_text_with_the_triton_kernels(family: str, tmp_p
     path = save_tiny(family, tmp_path / family)
     torch.use_deterministic_algorithms(False)  # the rest of the engine may use what it likes
     assert texts(path, TRITON, device) == texts(path, REFERENCE, device)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_steps_in_buffers_of_a_fixed_capacity_write_the_same_text(family: str, tmp_path: Path, device: str) -> None:
+    """Without a device they are not captured, but they are what a CUDA graph would hold: padding, tables with room."""
+    torch.use_deterministic_algorithms(False)
+    path = save_tiny(family, tmp_path / family)
+    plain, fixed = runner_of(path, TRITON, device), runner_of(path, TRITON, device)
+    spare = fixed.config.pages * PAGE
+    fixed._graphs = DecodeGraphs(fixed._decoder, fixed._storage, fixed.config, torch.device(device), spare)  # type: ignore[arg-type]
+    chooser = random.Random(8)
+    texts = [[chooser.randrange(3, 256) for _ in range(length)] for length in (15, 2, 30)]
+    tables = [[3, 7], [1, 12], [9, 4, 2]]
+    draw = Draw(sampling=GREEDY, index=0)
+    for runner in (plain, fixed):
+        for text, pages in zip(texts, tables, strict=True):
+            runner.run([BatchRow(tokens=text[:-1], start=0, pages=pages, draw=None)])
+    for step in range(4):
+        chosen = range(3) if step else range(2)  # another number of rows, and then again more
+        rows = [
+            BatchRow(tokens=texts[number][-1:], start=len(texts[number]) - 1, pages=tables[number], draw=draw)
+            for number in chosen
+        ]
+        drawn = plain.run(rows)
+        assert fixed.run(rows) == drawn
+        for number, token in zip(chosen, drawn, strict=True):
+            assert isinstance(token, int)
+            texts[number].append(token)
+    assert len(fixed._graphs) == 2
+
+
+def test_a_deterministic_model_gives_a_row_the_same_logits_in_any_chunk_and_any_company(
+    tmp_path: Path, device: str
+) -> None:
+    torch.use_deterministic_algorithms(False)
+    runner = runner_of(save_tiny("qwen3", tmp_path / "qwen3"), replace(TRITON, prepare=DETERMINISTIC), device)
+    decoder = runner._decoder
+    assert isinstance(decoder, FastDecoder)
+    chooser = random.Random(9)
+    text, other = ([chooser.randrange(3, 256) for _ in range(20)] for _ in range(2))
+    draw = Draw(sampling=GREEDY, index=0)
+
+    def logits(*rows: BatchRow) -> torch.Tensor:
+        with torch.inference_mode():
+            found = decoder.logits(Batch.build(rows, PAGE, device), runner._storage)
+        assert found is not None
+        return found
+
+    whole = logits(BatchRow(tokens=text, start=0, pages=[0, 1], draw=draw))
+    logits(BatchRow(tokens=text[:-1], start=0, pages=[2, 3], draw=draw))
+    decoded = logits(
+        BatchRow(tokens=other, start=0, pages=[4, 5], draw=draw),
+        BatchRow(tokens=text[-1:], start=19, pages=[2, 3], draw=draw),
+    )
+    assert torch.equal(decoded[1], whole[0])
