@@ -104,6 +104,6 @@ def _save(shard: dict[str, torch.Tensor], index: dict[str, str], place: Path) ->
     index |= dict.fromkeys(shard, file)
 
 
-def runner_of(place: Path, device: torch.device, tokens: int, **asked: Any) -> ModelRunner:
+def runner_of(place: Path, device: torch.device, tokens: int | None, **asked: Any) -> ModelRunner:
     kind = "cuda" if device.type == "cuda" else "cpu"
     return ModelRunner(EngineConfig(model=str(place), device=kind, kv_tokens=tokens, page_size=16, **asked))  # type: ignore[arg-type]

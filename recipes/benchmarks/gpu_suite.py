@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with torch.inference_mode():
                 for row in measured(part, device, where, models, Path(under), is_tiny=options.tiny):
                     rows.append(row)
+                    merge_csv([row], KEY, options.csv)  # what is measured stays, whatever comes next
                     print(f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}", flush=True)
-            merge_csv(rows, KEY, options.csv)  # a part that is done stays, whatever the next one does
     if options.costs is not None:
         note_costs(rows, device, options.costs, is_tiny=options.tiny)
     print(table(rows))
