@@ -148,6 +148,9 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
         "step_tokens": settings.max_num_batched_tokens,
         "threads": threads,
         "enable_prefix_caching": settings.enable_prefix_caching,
+        "enforce_eager": settings.enforce_eager,
+        "async_scheduling": settings.async_scheduling,
+        "deterministic": settings.deterministic,
         # engines of one machine share one device
         "gpu_memory_utilization": settings.gpu_memory_utilization / engines,
     }

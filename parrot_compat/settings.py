@@ -62,6 +62,9 @@ class Settings:
     max_num_batched_tokens: int | None = None
     threads: int | None = None
     enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    async_scheduling: bool | None = None
+    deterministic: bool = False
     engines: int = 1
 
     upstream: str | None = None
@@ -158,5 +161,6 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "int | None": int,
     "float": float,
     "bool": _truth,
+    "bool | None": _truth,
     "tuple[str, ...]": _list,
 }

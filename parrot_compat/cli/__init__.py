@@ -73,6 +73,9 @@ def serve(
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,
     threads: options.Threads = None,
     enable_prefix_caching: options.EnablePrefixCaching = None,
+    enforce_eager: options.EnforceEager = None,
+    async_scheduling: options.AsyncScheduling = None,
+    deterministic: options.Deterministic = None,
     upstream: options.Upstream = None,
 ) -> None:
     """Serve a model over OpenAI's API, until Ctrl-C.

@@ -171,6 +171,32 @@ EnablePrefixCaching = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+EnforceEager = Annotated[
+    bool | None,
+    typer.Option(
+        "--enforce-eager",
+        help="No CUDA graphs: every kernel of a step is launched by itself. Slower; to look for faults.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+AsyncScheduling = Annotated[
+    bool | None,
+    typer.Option(
+        "--async-scheduling/--no-async-scheduling",
+        help="Launch a step before the tokens of the one before are known, while the same answers go on.",
+        show_default="on with a GPU",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic",
+        help="An answer has the same bits whatever is computed beside it, on a GPU too (a CPU always does that): "
+        "products in one fixed order, no prefix read together. Slower.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 Upstream = Annotated[
     str | None,
     typer.Option(

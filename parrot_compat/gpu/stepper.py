@@ -214,7 +214,9 @@ class Stepper:
         """The step behind `before`, if all there is to do is that its rows go on drawing."""
         alive = [(number, pair) for number, pair in enumerate(before.rows) if self._is_alive(pair[0])]
         work = self._work
-        if len(alive) != len(work.sequences) or work.queued or not self.config.async_scheduling:
+        if not self.config.async_scheduling or len(alive) != len(work.sequences):
+            return None
+        if work.queued or work.forms.has_news:
             return None
         if any(row.draw is None or row.reading or sequence.must_see_each_token for _, (sequence, row) in alive):
             return None

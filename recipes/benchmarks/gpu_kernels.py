@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import AttentionInputs
-from parrot_compat.gpu.kernels.costs import DeviceCosts
+from parrot_compat.gpu.kernels.costs import DeviceCosts, gain_s
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
 from parrot_compat.gpu.kernels.reference.attention import paged_attention
 from parrot_compat.gpu.kernels.reference.forest import strip_attention
@@ -223,15 +223,18 @@ def kernels(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuRow
         yield row(case, "together", "share of memory rate, unique bytes", "1", unique)
 
 
-def costs_of(rows: Sequence[GpuRow], sizes: Sizes, dtype: str, cache_bytes: int, launch_s: float) -> DeviceCosts:
-    """The cost model's numbers out of a run of `kernels`: the best rates seen where each of them is what limits."""
+def costs_of(
+    rows: Sequence[GpuRow], sizes: Sizes, dtype: str, cache_bytes: int, launch_s: float, processors: int
+) -> DeviceCosts:
+    """The cost model's numbers out of a run of `kernels`: the best rates seen where each of them is what limits, and as
+    the cost of one more kernel the largest gain that was promised to a case which then was slower together."""
     found = {(row.case, row.system, row.metric): row for row in rows}
     memory = found["ceiling", "torch", "copy or read"].p50
     apart = [row for row in rows if row.metric == "share of memory rate"]
     heads, _, dim = sizes.heads
     shared, private, most = max(sizes.shared), min(sizes.private), max(sizes.rows)
     longest = found[f"decode {most} rows {shared} shared {private} private", "together", "time"].least
-    return DeviceCosts(
+    costs = DeviceCosts(
         device=rows[0].device,
         dtype=dtype,
         memory_bytes_per_s=memory,
@@ -243,3 +246,9 @@ def costs_of(rows: Sequence[GpuRow], sizes: Sizes, dtype: str, cache_bytes: int,
         commit=rows[0].commit,
         date=rows[0].date,
     )
+    query_heads, kv_heads, dim = sizes.heads
+    shape = HeadShape(heads=query_heads, kv_heads=kv_heads, dim=dim, element_bytes=2 if dtype == "bfloat16" else 4)
+    strips = tiling(shape, processors).shared_strips
+    slower = [row.case.split() for row in rows if row.metric == "speedup" and row.p50 < 1.0]
+    broken = [gain_s(int(case[1]), int(case[3]), shape, costs, strips) for case in slower]
+    return replace(costs, launch_s=max([launch_s, *broken]))

@@ -67,10 +67,11 @@ def launch_s(device: torch.device) -> float:
 def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_tiny: bool) -> None:
     """Into the engine's file, in place of what it says of this device."""
     is_cuda = device.type == "cuda"
-    cache = torch.cuda.get_device_properties(device).L2_cache_size if is_cuda else 0
+    properties = torch.cuda.get_device_properties(device) if is_cuda else None
+    cache, processors = (properties.L2_cache_size, properties.multi_processor_count) if properties else (0, 1)
     dtype = "bfloat16" if is_cuda else "float32"
     sizes = gpu_kernels.TINY if is_tiny else gpu_kernels.FULL
-    found = gpu_kernels.costs_of(rows, sizes, dtype, cache, launch_s(device))
+    found = gpu_kernels.costs_of(rows, sizes, dtype, cache, launch_s(device), processors)
     stored = json.loads(place.read_text(encoding="utf-8")) if place.exists() else []
     others = [line for line in stored if (line["device"], line["dtype"]) != (found.device, found.dtype)]
     place.write_text(json.dumps([*others, asdict(found)], indent=2) + "\n", encoding="utf-8")

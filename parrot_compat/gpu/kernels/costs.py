@@ -48,6 +48,8 @@ class DeviceCosts:
     products_per_s: float
     """Of the shared kernel: multiplications and additions."""
     launch_s: float
+    """What sharing must promise to gain in a layer before it was seen to pay: one more kernel, and a device that its
+    few strips do not fill."""
     versions: str
     commit: str
     date: str

@@ -49,7 +49,7 @@ def test_transformers_modules_draw_the_same_tokens(
 ) -> None:
     path, texts = tiny_checkpoint(family), prompts([1, 17, 60])
     fast = generate(make_runner(path), sequences(texts))
-    monkeypatch.setattr(FastDecoder, "load", classmethod(lambda *_: None))
+    monkeypatch.setattr(FastDecoder, "load", classmethod(lambda *_, **__: None))
     runner = make_runner(path)
 
     assert isinstance(runner._decoder, TransformersDecoder)

@@ -33,7 +33,7 @@ def test_every_stored_tile_compiles_and_spills_nothing(
         lines = list(csv.DictReader(file))
     kinds = {(line["name"].split(f" {element}")[0], line["capability"]) for line in lines}
     attention = {f"attend_strips {kind}" for kind in ("direct", "private", "shared")}
-    others = {"merge_partials", "merge_pair", "normalise", "gate", "rotate_and_store", "store_pairs"}
+    others = {"merge_partials", "merge_pair", "multiply", "normalise", "gate", "rotate_and_store", "store_pairs"}
     assert kinds == {(name, capability) for name in attention | others for capability in capabilities}
     spilled = [line for line in lines if int(line["spilled_bytes"]) > 0]
     assert not spilled
