@@ -55,8 +55,8 @@ def what_is_cached_is_not_read(patch: Patch) -> None:
 
 
 def states_are_taken_before_the_last_norm(patch: Patch) -> None:
-    def unnormed(self: FastDecoder, x: Tensor, mixed: Tensor, tokens: Tensor) -> Tensor:
-        return x.index_select(0, tokens) + mixed.index_select(0, tokens)
+    def unnormed(self: FastDecoder, x: Tensor, mixed: Tensor) -> Tensor:
+        return x + mixed
 
     patch.setattr(FastDecoder, "_last_normed", unnormed)
 

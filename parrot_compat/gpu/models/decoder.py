@@ -93,7 +93,10 @@ class FastDecoder:
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
         x, mixed = self._through_layers(batch, storage, self.kernels.prepare(batch.attention))
-        return self.head(self._last_normed(x, mixed, batch.last_tokens)) if batch.drawn else None
+        if not batch.drawn:
+            return None  # only the keys and values matter
+        last = batch.last_tokens
+        return self.head(self._last_normed(x.index_select(0, last), mixed.index_select(0, last)))
 
     def head(self, states: Tensor) -> Tensor:
         """Last states [tokens, hidden], after the last norm → [tokens, vocabulary]."""
@@ -108,16 +111,15 @@ class FastDecoder:
         for, so that a CUDA graph can hold it.
         """
         x, mixed = self._through_layers(batch, storage, step or self.kernels.prepare(batch.attention))
-        return self.kernels.add_norm(x, mixed, self._last_norm)[1]
+        return self._last_normed(x, mixed)
 
     def all_logits(self, batch: Batch, storage: KvStorage) -> Iterator[Tensor]:
         """Compute the step: [some tokens, vocabulary] after each other, the logits of all its tokens."""
         for states in torch.split(self.states(batch, storage), LOGITS_AT_ONCE):
             yield self.head(states)
 
-    def _last_normed(self, x: Tensor, mixed: Tensor, tokens: Tensor) -> Tensor:
-        _, normed = self.kernels.add_norm(x.index_select(0, tokens), mixed.index_select(0, tokens), self._last_norm)
-        return normed
+    def _last_normed(self, x: Tensor, mixed: Tensor) -> Tensor:
+        return self.kernels.add_norm(x, mixed, self._last_norm)[1]
 
     def _through_layers(self, batch: Batch, storage: KvStorage, step: Any) -> tuple[Tensor, Tensor]:
         """What enters the last layer's MLP, and what that adds to it."""
