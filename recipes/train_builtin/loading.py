@@ -27,6 +27,8 @@ from recipes.train_builtin import mixture, packing
 from recipes.train_builtin.corpus import Document
 from recipes.train_builtin.packing import SEGMENT, Segment
 
+_PATIENCE_S = 0.05
+"""A segment may be on its way through the pipe."""
 _KEPT = 400
 """Segments that may be used again."""
 
@@ -118,7 +120,7 @@ class Loader:
     def _next(self) -> Segment:
         self.taken += 1
         try:
-            return self._keep(self._queue.get_nowait())
+            return self._keep(self._queue.get(timeout=_PATIENCE_S))
         except queue.Empty:
             if len(self._kept) < 8 * self._segments:  # too few to meet in ever other company: wait
                 return self._keep(self._queue.get(timeout=120))

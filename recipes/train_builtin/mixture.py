@@ -19,22 +19,22 @@ from .tasks import coding, copying, editing, extraction, reading, talking, tools
 Task = Callable[[Source, int], Example]
 
 TASKS: dict[str, tuple[Task, float]] = {
-    "copy": (copying.repeat, 16.0),
-    "quote": (copying.quote_part, 5.0),
+    "copy": (copying.repeat, 22.0),
+    "quote": (copying.quote_part, 7.0),
     "recall": (copying.said_before, 1.5),
     "raw": (copying.raw_repeat, 1.5),
-    "continue": (copying.going_on, 2.5),
+    "continue": (copying.going_on, 1.0),
     "summary": (reading.summary, 5.0),
-    "docstring": (reading.first_line, 3.0),
+    "docstring": (reading.first_line, 1.5),
     "merge": (reading.merge, 3.0),
     "refine": (reading.refine, 3.5),
     "question": (reading.question, 6.0),
     "lookup": (reading.lookup, 5.0),
     "edit": (editing.edit, 9.0),
-    "extract": (extraction.extraction, 12.0),
+    "extract": (extraction.extraction, 15.0),
     "nested": (extraction.nested, 2.0),
     "made": (extraction.made, 2.0),
-    "tool": (tools.call, 15.0),
+    "tool": (tools.call, 18.0),
     "tool result": (tools.answered, 2.5),
     "no tool": (tools.no_call, 1.0),
     "talk": (talking.talk, 1.2),
@@ -61,7 +61,7 @@ def weights(progress: float) -> list[float]:
 
 def characters(rng: Random, progress: float) -> int:
     """How long a text is, log-uniformly; a few in a hundred are long once half of the way is done."""
-    if progress > 0.35 and rng.random() < 0.035:
+    if progress > 0.35 and rng.random() < 0.025:
         return int(math.exp(rng.uniform(math.log(2000), math.log(9000))))
     most = 300 + 2200 * min(1.0, progress / 0.3)
     return int(math.exp(rng.uniform(math.log(30), math.log(most))))
