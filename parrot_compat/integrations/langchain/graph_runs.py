@@ -92,6 +92,9 @@ class GraphCalls:
         self._lock = threading.Lock()
         self._runs: OrderedDict[uuid.UUID, GraphRun] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._runs)
+
     def begin(
         self,
         call: uuid.UUID,

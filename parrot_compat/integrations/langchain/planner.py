@@ -92,6 +92,11 @@ class Planner(BaseCallbackHandler):
         self._runs = Runs()
         self._in_graphs = GraphCalls()
 
+    @property
+    def ignore_llm(self) -> bool:
+        """Ends of models are heard where graphs run; elsewhere every token would be told for nothing."""
+        return not len(self._in_graphs)
+
     def __reduce__(self) -> str:
         return "planner"  # copies and pickles of a config hold the process's own
 

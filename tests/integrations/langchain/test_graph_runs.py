@@ -14,6 +14,7 @@ pytest.importorskip("langchain.agents")
 
 from parrot_compat.integrations.langchain import ChatParrot
 from parrot_compat.integrations.langchain.graph_runs import GraphCalls, GraphRun
+from parrot_compat.integrations.langchain.planner import planner
 from parrot_compat.integrations.plans.closing import closes_sent
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import remember_ours
@@ -86,6 +87,15 @@ def test_a_session_ends_with_its_run(server: PlanServer) -> None:
     assert closes_sent(10)
     session = told(server)[0]["session"]
     assert session not in server.sessions()
+
+
+def test_ends_of_models_are_heard_in_graphs_alone_and_none_is_kept(server: PlanServer) -> None:
+    assert planner.ignore_llm
+    GRAPHS["an agent with a tool"].make(model(server)).invoke(HELLO)
+    for chunk in GRAPHS["a chain in a node"].make(model(server)).stream(ONE):
+        assert chunk
+        break  # a graph that is left in the middle
+    assert planner.ignore_llm
 
 
 def test_calls_outside_of_graphs_have_no_session(server: PlanServer) -> None:
