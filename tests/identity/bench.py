@@ -21,11 +21,12 @@ class Bench:
 
     folder: Path
     random: Random
+    device: str = "cpu"
 
     def config(self, **changes: object) -> EngineConfig:
         plain = EngineConfig(
             model=str(self.folder),
-            device="cpu",
+            device=self.device,  # type: ignore[arg-type]
             dtype="float32",
             page_size=PAGE_SIZE,
             kv_tokens=8192,

@@ -26,8 +26,10 @@ class Run:
 class Lab:
     """Runs of one test session (or of one report). Same checkpoint and scenario, same prompts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """`device` is the engines'; the oracle is Hugging Face on the CPU everywhere."""
         self._folder = folder
+        self._device = device
         self._oracles: dict[str, Oracle] = {}
         self._runs: dict[tuple[str, str], Run] = {}
 
@@ -41,7 +43,7 @@ class Lab:
         return self._oracles[shape]
 
     def bench(self, shape: str, scenario: str) -> Bench:
-        return Bench(folder=self.folder(shape), random=Random(f"{shape}/{scenario}"))
+        return Bench(folder=self.folder(shape), random=Random(f"{shape}/{scenario}"), device=self._device)
 
     async def run(self, shape: str, scenario: str) -> Run:
         key = shape, scenario

@@ -1,4 +1,4 @@
-"""`python -m tests.identity.report [--seeds N]`: compare every checkpoint with Hugging Face and print the counts.
+"""`python -m tests.identity.report [--seeds N] [--device cuda]`: compare every checkpoint with Hugging Face and print the counts.
 
 Without seeds every scenario runs once, as in the suite; with seeds, N random engines with random apps per checkpoint.
 """
@@ -19,8 +19,8 @@ from .measure import Lab
 from .oracle import Comparison
 
 
-async def report(folder: Path, seeds: int) -> Comparison:
-    lab, everything = Lab(folder), Comparison()
+async def report(folder: Path, seeds: int, device: str) -> Comparison:
+    lab, everything = Lab(folder, device), Comparison()
     print("| checkpoint | prompts | answers | exact | tokens compared | ties | differences |")
     print("|---|---|---|---|---|---|---|")
     for shape in FAMILIES:
@@ -41,8 +41,9 @@ def _row(name: str, counts: Comparison) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=0)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--device", default="cpu", help="of the engines (cuda)")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as scratch:
-        sys.exit(1 if asyncio.run(report(Path(scratch), seeds)).differences else 0)
+        sys.exit(1 if asyncio.run(report(Path(scratch), options.seeds, options.device)).differences else 0)
