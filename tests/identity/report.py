@@ -1,4 +1,4 @@
-"""`python -m tests.identity.report [--seeds N] [--device cuda]`: compare every checkpoint with Hugging Face and print the counts.
+"""`python -m tests.identity.report [--seeds N] [--device cuda]`: every checkpoint beside Hugging Face, and the counts.
 
 Without seeds every scenario runs once, as in the suite; with seeds, N random engines with random apps per checkpoint.
 """
