@@ -1,0 +1,76 @@
+"""What a server is told of calls that no plan answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from llama_index.core import PromptTemplate
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+
+from parrot_compat.integrations.llamaindex import ParrotLLM, planning, session
+from parrot_compat.integrations.servers import is_ours
+from tests.integrations.langchain.plan_server import PlanServer
+
+
+@pytest.fixture
+def llm(server: PlanServer) -> ParrotLLM:
+    llm = ParrotLLM(base_url=server.url, max_tokens=20)
+    llm.complete("are you one of ours?")
+    assert server.until(lambda: is_ours(llm._endpoint))
+    server.forget()
+    return llm
+
+
+def told(server: PlanServer) -> list[dict[str, Any]]:
+    return [body.get("parrot", {}) for body in server.asked()]
+
+
+def test_a_predicted_template_is_told_with_the_places_of_its_values(llm: ParrotLLM, server: PlanServer) -> None:
+    template = PromptTemplate("Of {{x}} {what} say {how}, {what}").partial_format(how="br☃ef")
+    for what in ("birds", "rivers"):
+        assert llm.predict(template, what=what)
+    "".join(llm.stream(template, what="seas"))
+    asyncio.run(llm.apredict(template, what="hills"))
+    assert len({hints["function"] for hints in told(server)}) == 1
+    text = server.asked()[0]["messages"][0]["content"]
+    places = [(span["name"], text[span["start"] : span["end"]]) for span in told(server)[0]["inputs"]]
+    assert places == [("what", "birds"), ("how", "br☃ef"), ("what", "birds")]
+
+
+def test_the_calls_of_one_run_are_one_session_and_another_run_is_another(llm: ParrotLLM, server: PlanServer) -> None:
+    synthesizer = get_response_synthesizer(llm=llm, response_mode=ResponseMode.ACCUMULATE)
+    with planning(False):
+        for _ in range(2):
+            synthesizer.get_response("what?", ["a", "b"])
+    labels = [hints["session"] for hints in told(server)]
+    assert labels[0] == labels[1] != labels[2] == labels[3]
+
+
+def test_a_label_of_the_apps_own_is_the_session(llm: ParrotLLM, server: PlanServer) -> None:
+    with session("report 17"):
+        llm.complete("hi")
+        asyncio.run(llm.acomplete("hi"))
+    llm.complete("hi")
+    assert [hints.get("session") for hints in told(server)] == ["report 17", "report 17", None]
+    with pytest.raises(ValueError, match="1 to 256 characters"), session(""):
+        pass
+
+
+def test_an_agents_calls_are_one_session(llm: ParrotLLM, server: PlanServer) -> None:
+    async def run(agent: FunctionAgent) -> None:
+        await agent.run("hello")
+
+    agent = FunctionAgent(llm=llm, tools=[], streaming=False)
+    for _ in range(2):
+        asyncio.run(run(agent))
+    labels = [hints.get("session") for hints in told(server)]
+    assert len(labels) == 2 and None not in labels and labels[0] != labels[1]
+
+
+def test_the_words_of_a_call_are_the_same_with_and_without_hints(llm: ParrotLLM, server: PlanServer) -> None:
+    llm.predict(PromptTemplate("say {what}"), what="hi")
+    body = server.asked()[0]
+    assert body["messages"] == [{"role": "user", "content": "say hi"}]
