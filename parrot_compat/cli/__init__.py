@@ -139,7 +139,7 @@ async def _serve_until_stopped(settings: Settings) -> None:
                 status.stop()
                 names = [card.name for card in served.manager.models()] + list(settings.aliases)
                 typer.echo(f"parrot_compat serves {', '.join(names)} at {listener.url}/v1")
-                if settings.upstream is None and settings.model.startswith("builtin:"):
+                if settings.upstream is None and settings.model == "builtin:random":
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
                 if settings.ready_file is not None:
                     stack.enter_context(_ready_file(Path(settings.ready_file), listener.url))

@@ -149,7 +149,7 @@ _tokenizer: HuggingFaceTokenizer | None = None
 def tokenizer() -> HuggingFaceTokenizer:
     global _tokenizer
     if _tokenizer is None:
-        _tokenizer = HuggingFaceTokenizer(checkpoint("tiny"))
+        _tokenizer = HuggingFaceTokenizer(checkpoint("random"))
     return _tokenizer
 
 

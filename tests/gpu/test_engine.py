@@ -27,7 +27,7 @@ class TestPagedEngine(EngineContract):
 
 
 async def tiny_engine() -> Engine:
-    engine = TorchEngine(EngineConfig(model="builtin:tiny", max_model_len=96, kv_tokens=2048, threads=1))
+    engine = TorchEngine(EngineConfig(model="builtin:random", max_model_len=96, kv_tokens=2048, threads=1))
     await engine.start()
     return engine
 

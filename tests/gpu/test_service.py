@@ -23,7 +23,7 @@ from parrot_compat.gpu.engine import TorchEngine
 from tests.core.engine_contract import collect
 from tests.gpu.paged_runner import generate
 
-TINY = EngineConfig(model="builtin:tiny", name="tiny", max_model_len=96, kv_tokens=1024, threads=1)
+TINY = EngineConfig(model="builtin:random", name="tiny", max_model_len=96, kv_tokens=1024, threads=1)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def ours() -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Served]:
-    """Our own engine, whose weights are random and whose grammar is not."""
+    """Our own engine, with the small model that is shipped."""
     pytest.importorskip("fastapi")
     pytest.importorskip("torch")
     pytest.importorskip("llguidance")

@@ -51,9 +51,9 @@ def test_map_reduce_shows_its_graph_every_call_and_a_summary(url: str, capsys: p
         assert float(row["submitted"]) <= float(row["started"]) <= float(row["finished"])
         assert row["answer"] in ("pushed", "claimed")
     assert float(reduces[0]["submitted"]) >= max(float(row["finished"]) for row in maps)
-    assert all(0 < int(row["prompt"]) <= 200 and int(row["output"]) == 6 for row in maps)
+    assert all(0 < int(row["prompt"]) <= 200 and 0 < int(row["output"]) <= 6 for row in maps)
     assert "summary" in shown and "the first 3 of" in shown
-    assert "random weights" in shown
+    assert "7.5 M parameters" in shown
 
 
 def test_without_the_planner_every_call_is_a_request(

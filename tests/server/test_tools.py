@@ -61,7 +61,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     from parrot_compat.server.listening import Listener
     from parrot_compat.settings import Settings
 
-    settings = Settings(model="builtin:tiny", device="cpu", dtype="float32", kv_tokens=8192, max_model_len=2048)
+    settings = Settings(model="builtin:random", device="cpu", dtype="float32", kv_tokens=8192, max_model_len=2048)
     async with running(settings) as served:
         with Listener("127.0.0.1", 0) as listener:
             ready = asyncio.Event()
@@ -82,7 +82,7 @@ TOOLS: Any = [
     {"type": "function", "function": {"name": "measure", "description": "Measures.", "parameters": SCHEMA}},
     {"type": "function", "function": {"name": "now"}},
 ]
-ASKED: Any = {"model": "builtin:tiny", "messages": [{"role": "user", "content": "How long?"}], "max_tokens": 100}
+ASKED: Any = {"model": "builtin:random", "messages": [{"role": "user", "content": "How long?"}], "max_tokens": 100}
 NAMED: Any = {"type": "function", "function": {"name": "measure"}}
 
 
@@ -102,7 +102,7 @@ async def test_structured_outputs_hold(client: openai.AsyncOpenAI) -> None:
         reply = await client.chat.completions.create(**ASKED, extra_body={"structured_outputs": form})
         assert reply.choices[0].message.content in fine
         text = await client.completions.create(
-            model="builtin:tiny", prompt="Say", extra_body={"structured_outputs": form}, max_tokens=20
+            model="builtin:random", prompt="Say", extra_body={"structured_outputs": form}, max_tokens=20
         )
         assert text.choices[0].text in fine
 

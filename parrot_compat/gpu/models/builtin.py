@@ -1,10 +1,12 @@
-"""The models we bring ourselves, made on this machine as normal Hugging Face folders.
+"""The models we bring ourselves, as normal Hugging Face folders.
 
-`builtin:tiny` is a small Llama with weights drawn from a fixed seed: it is fast, works offline and says nothing
-sensible. Its vocabulary and chat template are real. Knows file formats; nothing of engines or loading.
+`builtin:tiny` is the small Llama that is shipped in `builtin_tiny/`, trained by recipes/train_builtin: it copies,
+quotes, edits, extracts and calls tools. `builtin:random` is another, with its vocabulary and weights drawn from a fixed
+seed: it hardly ever comes to an end and says nothing, which is what tests and measurements of an engine want.
 
-The invariant: a folder that exists under its name is whole, and is the same on every machine. It is written beside
-its place and renamed into it; the name carries a hash of everything that it is made from.
+Knows file formats; nothing of engines or loading. The invariant: a folder that exists under its name is whole, and is
+the same on every machine. What is made is written beside its place and renamed into it; its name carries a hash of
+everything that it is made from.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from ...core.errors import ModelRefused
 
 __all__ = ["NAMES", "checkpoint"]
 
-NAMES = ("tiny",)
+NAMES = ("tiny", "random")
+
+_SHIPPED = Path(__file__).parent / "builtin_tiny"
 
 _SEED = 20240501
 _WEIGHTS_VERSION = 1
@@ -72,9 +75,12 @@ _TOKENIZER = {
 
 
 def checkpoint(name: str) -> Path:
-    """The folder of `builtin:<name>` in the user's cache, made on first use. Errors: `ModelRefused`."""
+    """The folder of `builtin:<name>`: in the package, or in the user's cache, made on first use. Errors:
+    `ModelRefused`."""
     if name not in NAMES:
-        raise ModelRefused(f"no builtin model {name!r}; there is {', '.join(NAMES)}")
+        raise ModelRefused(f"no builtin model {name!r}; there is {' and '.join(NAMES)}")
+    if name == "tiny":
+        return _SHIPPED
     files = _files()
     place = _cache() / f"{name}-{_content_hash(files)}"
     if not place.is_dir():
@@ -93,12 +99,11 @@ def _cache() -> Path:
 
 def _files() -> dict[str, str]:
     """The text files of the folder, by name."""
-    shipped = resources.files(__package__) / "builtin_tiny"
-    template = (shipped / "chat_template.jinja").read_text("utf-8")
+    template = (_SHIPPED / "chat_template.jinja").read_text("utf-8")
     return {
         "config.json": _json(_CONFIG),
         "generation_config.json": _json(_GENERATION),
-        "tokenizer.json": (shipped / "tokenizer.json").read_text("utf-8"),
+        "tokenizer.json": (_SHIPPED / "tokenizer.json").read_text("utf-8"),
         "tokenizer_config.json": _json(_TOKENIZER | {"chat_template": template}),
     }
 

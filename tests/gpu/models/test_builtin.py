@@ -1,4 +1,4 @@
-"""`builtin:tiny`: a normal Hugging Face folder, made once, the same everywhere, with text worth looking at."""
+"""`builtin:tiny` and `builtin:random`: normal Hugging Face folders, the same everywhere."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ PROMPTS = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield builtin.checkpoint("tiny")
+        yield builtin.checkpoint("random")
 
 
 def test_the_second_use_finds_the_folder_of_the_first(folder: Path) -> None:
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert builtin.checkpoint("tiny") == folder
+    assert builtin.checkpoint("random") == folder
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
     assert set(written) == {
         "config.json",
@@ -57,7 +57,7 @@ def test_processes_that_start_together_get_one_whole_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        first, second = pool.map(builtin.checkpoint, ["tiny", "tiny"])
+        first, second = pool.map(builtin.checkpoint, ["random", "random"])
     assert first == second
     assert [path.name for path in first.parent.iterdir()] == [folder.name]
     assert (first / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
@@ -78,11 +78,11 @@ def test_a_cache_that_cannot_be_written_is_refused_with_the_way_out(
     in_the_way.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
     with pytest.raises(ModelRefused, match="XDG_CACHE_HOME"):
-        builtin.checkpoint("tiny")
+        builtin.checkpoint("random")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ModelRefused, match=r"'huge'; there is tiny"):
+    with pytest.raises(ModelRefused, match=r"'huge'; there is tiny and random"):
         builtin.checkpoint("huge")
 
 
@@ -100,6 +100,19 @@ def test_plain_transformers_loads_every_weight(folder: Path) -> None:
     assert 5_000_000 < parameters < 8_000_000
     assert parameters == sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
     assert model.config.max_position_embeddings == 8192
+
+
+def test_the_trained_model_is_shipped_and_loads_as_any_checkpoint() -> None:
+    place = builtin.checkpoint("tiny")
+    assert (place / "model.safetensors").stat().st_size < 16_000_000 and (place / "README.md").is_file()
+    model, report = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    wanted = "The blue parrot of Zarvok has 317 feathers."
+    asked = [{"role": "user", "content": f"Repeat the following text exactly:\n\n{wanted}"}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(ids) == f"{wanted}<|im_end|>"
 
 
 def test_greedy_text_varies(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""langchain-tests' own integration suite, against our own server with a real engine and random weights."""
+"""langchain-tests' own integration suite, against our own server with a real engine and builtin:tiny."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from parrot_compat.integrations.langchain import ChatParrot
 
 from ..served import MODELS, Served
 
-no_sense = pytest.mark.xfail(reason="a model with random weights does not choose the arguments that are asked for")
 both_forms = pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
 
 
@@ -27,27 +26,15 @@ class TestStandardIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        # random weights may end a text before it has begun
-        return {"model": MODELS[0], "max_tokens": 60, "model_kwargs": {"min_tokens": 2}}
+        # a small model may end a text before it has begun
+        return {"model": MODELS[0], "max_tokens": 60, "temperature": 0, "model_kwargs": {"min_tokens": 2}}
 
     @property
     def model_override_value(self) -> str:
         return MODELS[1]
 
-    @no_sense
-    @both_forms
-    def test_tool_calling(self, model: BaseChatModel) -> None:
-        super().test_tool_calling(model)
-
-    @no_sense
-    async def test_tool_calling_async(self, model: BaseChatModel) -> None:
-        await super().test_tool_calling_async(model)
-
-    @no_sense
+    # passes in the old form
+    @pytest.mark.xfail(reason="in v1 form a call goes back as a content block, which is refused", strict=False)
     @both_forms
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
-
-    @no_sense
-    def test_unicode_tool_call_integration(self, model: BaseChatModel, **more: Any) -> None:
-        super().test_unicode_tool_call_integration(model, **more)
