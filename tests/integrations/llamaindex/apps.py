@@ -41,7 +41,9 @@ class App:
     streams: bool = True
 
     def synthesizer(self, url: str, *, streaming: bool = False) -> BaseSynthesizer:
-        llm = ParrotLLM(base_url=url, **{"temperature": 0, "max_tokens": ANSWER_TOKENS, **self.llm})
+        llm = ParrotLLM(
+            base_url=url, count_by_server=False, **{"temperature": 0, "max_tokens": ANSWER_TOKENS, **self.llm}
+        )
         helper = PromptHelper(
             context_window=self.window, num_output=ANSWER_TOKENS, chunk_overlap_ratio=0.1, tokenizer=str.split
         )
