@@ -31,13 +31,23 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta
 __all__ = ["MODEL_PROVIDER", "chat_chunk", "chat_result", "request_messages", "sum_usage", "usage_metadata"]
 
 MODEL_PROVIDER = "parrot"
+UNSPOKEN = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "reasoning"})
 
 
 def request_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     return [
         convert_to_openai_messages(message, text_format="string" if isinstance(message.content, str) else "block")
-        for message in messages
+        for message in map(_spoken, messages)
     ]
+
+
+def _spoken(message: BaseMessage) -> BaseMessage:
+    """An answer in LangChain's v1 form without the blocks that have a field of their own on the wire (tool calls), or
+    none (the model's reasoning, which no template reads back)."""
+    if not isinstance(message, AIMessage) or isinstance(message.content, str):
+        return message
+    spoken = [block for block in message.content if isinstance(block, str) or block.get("type") not in UNSPOKEN]
+    return message.model_copy(update={"content": spoken or ""})
 
 
 def chat_result(completion: ChatCompletion) -> ChatResult:

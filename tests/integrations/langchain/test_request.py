@@ -110,6 +110,18 @@ def test_messages_keep_their_text_their_roles_and_their_names(other: OtherServer
     assert developer == {"role": "developer", "content": "mind this"}
 
 
+def test_an_answer_in_v1_form_goes_back_as_its_text_and_its_calls(other: OtherServer) -> None:
+    call = {"type": "tool_call", "name": "add", "args": {"a": 1}, "id": "c1"}
+    thought = {"type": "reasoning", "reasoning": "adding"}
+    text = {"type": "text", "text": "let me add"}
+    answers = [AIMessage(content_blocks=[thought, text, call]), AIMessage(content_blocks=[call])]  # type: ignore[arg-type]
+    ChatParrot(base_url=other.url).invoke([HumanMessage("go"), *answers, ToolMessage("2", tool_call_id="c1")])
+    _, said, silent, _ = other.last.body["messages"]
+    assert said["content"] == [{"type": "text", "text": "let me add"}] and silent["content"] in ("", None)
+    for answer in (said, silent):
+        assert [made["function"] for made in answer["tool_calls"]] == [{"name": "add", "arguments": '{"a": 1}'}]
+
+
 def test_calls_that_differ_in_nothing_share_a_cache_entry(other: OtherServer) -> None:
     cache = InMemoryCache()
     for _ in range(2):

@@ -12,8 +12,6 @@ from parrot_compat.integrations.langchain import ChatParrot
 
 from ..served import MODELS, Served
 
-both_forms = pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-
 
 class TestStandardIntegration(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
@@ -32,9 +30,3 @@ class TestStandardIntegration(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return MODELS[1]
-
-    # passes in the old form
-    @pytest.mark.xfail(reason="in v1 form a call goes back as a content block, which is refused", strict=False)
-    @both_forms
-    def test_agent_loop(self, model: BaseChatModel) -> None:
-        super().test_agent_loop(model)
