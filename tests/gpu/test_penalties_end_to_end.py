@@ -18,7 +18,7 @@ from parrot_compat.core.errors import BadPrompt
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
-from parrot_compat.gpu.stepper import Stepper
+from parrot_compat.gpu.step_rows import StepRows
 from tests.core.engine_contract import collect, settle
 
 TOKENS = 24
@@ -78,8 +78,8 @@ async def test_greedy_with_a_repetition_penalty_equals_hugging_face_generate_als
 ) -> None:
     path = tiny_checkpoint("qwen3")
     preempted = []
-    preempt = Stepper._preempt
-    monkeypatch.setattr(Stepper, "_preempt", lambda self, sequence: (preempted.append(1), preempt(self, sequence)))
+    preempt = StepRows._preempt
+    monkeypatch.setattr(StepRows, "_preempt", lambda self, sequence: (preempted.append(1), preempt(self, sequence)))
     model = hugging_face(path)
     expected = [generated(model, prompt, repetition_penalty=1.4) for prompt in prompts()]
     assert expected != [generated(model, prompt) for prompt in prompts()]
