@@ -25,7 +25,7 @@ from typing import Any
 __all__ = ["SHAPES", "facts", "folder"]
 
 SEED = 20261120
-VERSION = 1
+VERSION = 2
 """Goes up when other weights or another vocabulary are made, so that an old folder is not taken for a new one."""
 VOCABULARY = 8192
 POSITIONS = 16384
@@ -79,15 +79,15 @@ def folder(name: str) -> Path:
     shape, _, dtype = name.rpartition("-")
     if shape in SHAPES and dtype in DTYPES:
         return _made(shape, dtype)
-    if name == "builtin:tiny":
+    if name in ("builtin:tiny", "builtin:random"):
         from parrot_compat.gpu.models.builtin import checkpoint
 
-        return checkpoint("tiny")
+        return checkpoint(name.removeprefix("builtin:"))
     place = Path(name)
     if not (place / "config.json").is_file():
         known = ", ".join(f"{shape}-{dtype}" for shape in SHAPES for dtype in DTYPES)
         raise SystemExit(
-            f"no checkpoint {name!r}: neither a folder with a config.json nor one of {known}, builtin:tiny"
+            f"no checkpoint {name!r}: neither a folder with a config.json nor one of {known}, builtin:tiny, builtin:random"
         )
     return place
 

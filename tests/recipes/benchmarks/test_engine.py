@@ -64,7 +64,7 @@ async def test_a_repeated_prompt_is_timed_the_second_time() -> None:
 
 
 def test_the_roofline_of_decode_is_the_bytes_of_one_step() -> None:
-    known = facts(folder("builtin:tiny"))
+    known = facts(folder("builtin:random"))
     weights = 6 * 256 * (2 * 256 + 2 * 128 + 3 * 704) + 4096 * 256
     ceilings = Ceilings(bytes_per_s=1e9, flops=1e18)
     case = Case(kind="decode", size=1)

@@ -73,7 +73,7 @@ async def test_a_lane_that_is_not_there_says_so(name: str, says: str, tmp_path: 
 def test_every_server_of_a_run_has_the_same_budget_and_preloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARROT_MAX_MODEL_LEN", "5")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    setting = Setting(checkpoint=folder("builtin:tiny"), context_tokens=1024, kv_gib=1, has_gpu=False)
+    setting = Setting(checkpoint=folder("builtin:random"), context_tokens=1024, kv_gib=1, has_gpu=False)
     assert setting.kv_tokens == (1 << 30) // (6 * 2 * 4 * 32 * 4) // 32 * 32
     environment = setting.environment()
     assert not {"PARROT_MAX_MODEL_LEN", "OMP_NUM_THREADS"} & set(environment)
