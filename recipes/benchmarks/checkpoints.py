@@ -87,7 +87,8 @@ def folder(name: str) -> Path:
     if not (place / "config.json").is_file():
         known = ", ".join(f"{shape}-{dtype}" for shape in SHAPES for dtype in DTYPES)
         raise SystemExit(
-            f"no checkpoint {name!r}: neither a folder with a config.json nor one of {known}, builtin:tiny, builtin:random"
+            f"no checkpoint {name!r}: neither a folder with a config.json nor one of {known}, builtin:tiny, "
+            "builtin:random"
         )
     return place
 
