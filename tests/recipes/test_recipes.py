@@ -211,6 +211,7 @@ def test_an_interrupted_recipe_leaves_no_server_behind() -> None:
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from serving import server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 with server(None) as url:
     print(url, flush=True)
     os.kill(os.getpid(), signal.SIGINT)
