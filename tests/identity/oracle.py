@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 __all__ = ["TIE", "Answer", "Comparison", "Difference", "Oracle"]
 
@@ -132,6 +132,9 @@ class Oracle:
 
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     # Cast after loading: the config's float32 would otherwise win over the asked dtype in some buffers.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(dtype).eval()
+    # Older releases choose "sdpa" for Gemma 2, which leaves its soft cap out; only "eager" has it in all of them.
+    capped = getattr(AutoConfig.from_pretrained(folder), "attn_logit_softcapping", None) is not None
+    how = {"attn_implementation": "eager"} if capped else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **how).to(dtype).eval()
     model.generation_config.eos_token_id = None
     return model  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ def test_greedy_tokens_of_a_probed_family_equal_hugging_face_generate(family: st
             {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
             "rope scaling 'dynamic' is not served for model_type 'granite'",
         ),
-        ("olmo3", {"layer_types": ["linear_attention", "full_attention"]}, "layers of type 'linear_attention'"),
+        ("olmo3", {"layer_types": ["linear_attention", "full_attention"]}, "'linear_attention'"),
     ],
 )
 def test_what_would_run_almost_right_is_refused_by_name(
