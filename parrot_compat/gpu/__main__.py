@@ -10,9 +10,12 @@ import os
 import sys
 from multiprocessing.connection import Connection
 
-# Read by OpenMP when torch is loaded, so it comes before that. Threads that spin between two small operations take
-# the cores from the server and the app beside us: on a busy 2-core machine a step was 2-30 times slower with it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by OpenMP when torch is loaded, so it comes before that. A step is dozens of short parallel parts: threads that
+# sleep between two of them cost half its speed, threads that spin for long take the cores from the server and the app
+# beside us. libgomp counts turns and these few are the best of both (DECISIONS.md); libiomp5 had no such middle.
+SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+if not {"OMP_WAIT_POLICY", *SPIN} & set(os.environ):
+    os.environ.update(SPIN)
 
 from .service import serve
 

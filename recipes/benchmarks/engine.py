@@ -88,7 +88,7 @@ async def running(names: Sequence[str], setting: Setting, logs: Path) -> AsyncIt
 
 @asynccontextmanager
 async def _own_engine(setting: Setting) -> AsyncIterator[Lane]:
-    preloads = [f"{name}={value}" for name, value in setting.environment().items() if name.startswith(("LD_", "KMP_"))]
+    preloads = [f"{name}={value}" for name, value in setting.environment().items() if name.startswith("LD_")]
     command = ["env", *preloads, sys.executable, "-m", "parrot_compat.gpu"]
     hello = {"model": str(setting.checkpoint), "name": "bench", "dtype": setting.dtype, "threads": setting.threads}
     hello |= {"max_model_len": setting.context_tokens, "kv_tokens": setting.kv_tokens}
