@@ -13,9 +13,11 @@ from multiprocessing.connection import Connection
 # Read by OpenMP when torch is loaded, so it comes before that. A step is dozens of short parallel parts: threads that
 # sleep between two of them cost half its speed, threads that spin for long take the cores from the server and the app
 # beside us. libgomp counts turns and these few are the best of both (DECISIONS.md); libiomp5 had no such middle.
-SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
-if not {"OMP_WAIT_POLICY", *SPIN} & set(os.environ):
-    os.environ.update(SPIN)
+os.environ.update(
+    {}
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ)
+    else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+)
 
 from .service import serve
 
