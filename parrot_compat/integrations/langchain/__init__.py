@@ -1,5 +1,6 @@
 """LangChain: replace the class of the model, and nothing else."""
 
+from parrot_compat.integrations.labels import session
 from parrot_compat.integrations.plans.book import CallRecord, PlanRecord, Stats
 from parrot_compat.integrations.plans.switches import planning
 
@@ -23,5 +24,6 @@ __all__ = [
     "listen",
     "planning",
     "records",
+    "session",
     "stats",
 ]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableSequence
 
+from parrot_compat.integrations.plans.sessions import RunSession
+
 from .groups import width_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Announced:
         self.arguments = arguments
         self.streamed = streamed
         self.compiled = compiled
+        self.session = RunSession()
+        """Of all of them."""
         self.lock = threading.Lock()
         self.plan: RunPlan | None = None
         self.is_planned = False

@@ -1,14 +1,13 @@
-"""Errors as LangChain apps catch them: each is the openai SDK's class and langchain-core's class at once.
+"""Errors as LangChain apps catch them: those of `integrations.errors`, each of which is langchain-core's class too.
 
-It knows nothing of requests. `with sdk_errors():` around a call of the SDK is all that is needed; code that
-catches either family goes on working, and `is_retryable` (langchain-core) is right.
+It knows nothing of requests. `with sdk_errors():` around a call of the SDK is all that is needed; code that catches
+either family, or the SDK's, goes on working, and `is_retryable` (langchain-core) is right.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-import openai
 from langchain_core.exceptions import (
     ContextOverflowError,
     ModelAPIError,
@@ -21,7 +20,7 @@ from langchain_core.exceptions import (
     ModelTimeoutError,
 )
 
-from parrot_compat.integrations.sdk_errors import ErrorKinds, raised_as
+from parrot_compat.integrations import errors
 
 __all__ = [
     "ParrotAuthenticationError",
@@ -41,77 +40,65 @@ __all__ = [
 ]
 
 
-class ParrotBadRequestError(openai.BadRequestError, ModelInvalidRequestError):
-    """400: the request cannot be served as it is."""
+class ParrotBadRequestError(errors.ParrotBadRequestError, ModelInvalidRequestError): ...
 
 
-class ParrotContextOverflowError(openai.BadRequestError, ContextOverflowError):
-    """400: the prompt leaves no room for an answer in the model's context."""
+class ParrotContextOverflowError(errors.ParrotContextOverflowError, ContextOverflowError): ...
 
 
-class ParrotAuthenticationError(openai.AuthenticationError, ModelAuthenticationError):
-    """401: the API key is not known."""
+class ParrotAuthenticationError(errors.ParrotAuthenticationError, ModelAuthenticationError): ...
 
 
-class ParrotPermissionDeniedError(openai.PermissionDeniedError, ModelPermissionDeniedError):
-    """403: the key may not do this."""
+class ParrotPermissionDeniedError(errors.ParrotPermissionDeniedError, ModelPermissionDeniedError): ...
 
 
-class ParrotNotFoundError(openai.NotFoundError, ModelNotFoundError):
-    """404: no such model (or no such path on that server)."""
+class ParrotNotFoundError(errors.ParrotNotFoundError, ModelNotFoundError): ...
 
 
-class ParrotConflictError(openai.ConflictError, ModelInvalidRequestError):
-    """409: the thing has been settled already."""
+class ParrotConflictError(errors.ParrotConflictError, ModelInvalidRequestError): ...
 
 
-class ParrotUnprocessableError(openai.UnprocessableEntityError, ModelInvalidRequestError):
-    """422: as 400, from servers that tell them apart."""
+class ParrotUnprocessableError(errors.ParrotUnprocessableError, ModelInvalidRequestError): ...
 
 
-class ParrotRateLimitError(openai.RateLimitError, ModelRateLimitError):
-    """429: later."""
+class ParrotRateLimitError(errors.ParrotRateLimitError, ModelRateLimitError): ...
 
 
-class ParrotServerError(openai.InternalServerError, ModelAPIError):
-    """5xx: the server or its engine failed."""
+class ParrotServerError(errors.ParrotServerError, ModelAPIError): ...
 
 
-class ParrotRequestError(openai.APIStatusError, ModelInvalidRequestError):
-    """Any other 4xx: a body too large, a failed input, …"""
+class ParrotRequestError(errors.ParrotRequestError, ModelInvalidRequestError): ...
 
 
-class ParrotConnectionError(openai.APIConnectionError, ModelConnectionError):
-    """The server could not be reached, or the connection broke."""
+class ParrotConnectionError(errors.ParrotConnectionError, ModelConnectionError): ...
 
 
-class ParrotTimeoutError(openai.APITimeoutError, ModelTimeoutError):
-    """The server did not answer within `timeout`."""
+class ParrotTimeoutError(errors.ParrotTimeoutError, ModelTimeoutError): ...
 
 
-class ParrotStreamError(openai.APIError, ModelAPIError):
-    """The server reported a failure inside a stream that had begun well."""
+class ParrotStreamError(errors.ParrotStreamError, ModelAPIError): ...
 
 
-_KINDS = ErrorKinds(
-    by_status={
-        400: ParrotBadRequestError,
-        401: ParrotAuthenticationError,
-        403: ParrotPermissionDeniedError,
-        404: ParrotNotFoundError,
-        409: ParrotConflictError,
-        422: ParrotUnprocessableError,
-        429: ParrotRateLimitError,
-    },
-    overflow=ParrotContextOverflowError,
-    request=ParrotRequestError,
-    server=ParrotServerError,
-    connection=ParrotConnectionError,
-    timeout=ParrotTimeoutError,
-    stream=ParrotStreamError,
-)
+_OWN = {
+    kind.__bases__[0]: kind
+    for kind in (
+        ParrotAuthenticationError,
+        ParrotBadRequestError,
+        ParrotConflictError,
+        ParrotConnectionError,
+        ParrotContextOverflowError,
+        ParrotNotFoundError,
+        ParrotPermissionDeniedError,
+        ParrotRateLimitError,
+        ParrotRequestError,
+        ParrotServerError,
+        ParrotStreamError,
+        ParrotTimeoutError,
+        ParrotUnprocessableError,
+    )
+}
 
 
 def sdk_errors() -> AbstractContextManager[None]:
     """Raise what the SDK raises inside as this module's classes."""
-    return raised_as(_KINDS)
+    return errors.sdk_errors(_OWN)

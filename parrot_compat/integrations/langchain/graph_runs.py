@@ -17,8 +17,7 @@ from typing import Any
 
 from langchain_core.outputs import LLMResult
 
-from parrot_compat.integrations.plans.closing import end_session_later
-from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.plans.sessions import RunSession
 
 __all__ = ["GraphCalls", "GraphRun", "fans_out"]
 
@@ -34,52 +33,36 @@ CALLS_KEPT = 50_000
 class GraphRun:
     """One run of an app that is a graph. Threads share it."""
 
-    def __init__(self) -> None:
-        self.session = uuid.uuid4().hex
-        self.servers: set[Endpoint] = set()
-        """That were told of the session."""
+    def __init__(self, session: RunSession) -> None:
+        session.is_of_many = True
+        self._name = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, str] = OrderedDict()
-        self._open: set[uuid.UUID] = set()
         self._fanned_out: set[uuid.UUID] = set()
-        self._is_over = False
 
     def begun(self, call: uuid.UUID, *, is_fanned_out: bool = False) -> None:
-        with self._lock:
-            self._open.add(call)
-            if is_fanned_out:
+        if is_fanned_out:
+            with self._lock:
                 self._fanned_out.add(call)
 
     def ended(self, call: uuid.UUID, text: str | None) -> None:
         with self._lock:
-            self._open.discard(call)
             self._fanned_out.discard(call)
             if text is not None and len(text) >= LEAST_CHARACTERS:
                 self._answers[call.hex] = text
                 while len(self._answers) > ANSWERS_KEPT:
                     self._answers.popitem(last=False)
 
-    def close(self) -> None:
-        """The app's run is over, and so its session. Where a call of it still goes on the session ends by time."""
-        with self._lock:
-            self._is_over = True
-            told = () if self._open else tuple(self.servers)
-        for server in told:
-            end_session_later(server, self.session)
-
     def hints(
-        self, call: uuid.UUID, metadata: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], server: Endpoint
+        self, call: uuid.UUID, metadata: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         with self._lock:
-            if self._is_over:  # whoever still asks has outlived its session
-                return {}
-            self.servers.add(server)
             answers, is_fanned_out = dict(self._answers), call in self._fanned_out
         node = _node_of(metadata)
-        told: dict[str, Any] = {"session": self.session, "call": call.hex, "function": f"node:{node}"[:256]}
+        told: dict[str, Any] = {"call": call.hex, "function": f"node:{node}"[:256]}
         if is_fanned_out:
             place = f"{_path(metadata)}/{metadata.get('langgraph_step')}"
-            told["stage"] = {"kind": "map", "group": f"{self.session}/{place}"[:256]}
+            told["stage"] = {"kind": "map", "group": f"{self._name}/{place}"[:256]}
         if spans := _found(answers, messages):
             told["inputs"] = spans
         return told
@@ -119,10 +102,10 @@ class GraphCalls:
             one = response is not None and len(response.generations) == 1 and len(response.generations[0]) == 1
             graph.ended(call, response.generations[0][0].text if response is not None and one else None)
 
-    def hints(self, model_run: Any, messages: Sequence[Mapping[str, Any]], server: Endpoint) -> dict[str, Any]:
+    def hints(self, model_run: Any, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """`model_run` has `run_id` and `metadata`, as LangChain's run managers do."""
         graph = self._runs.get(model_run.run_id) if model_run is not None else None
-        return {} if graph is None else graph.hints(model_run.run_id, model_run.metadata or {}, messages, server)
+        return {} if graph is None else graph.hints(model_run.run_id, model_run.metadata or {}, messages)
 
 
 def _node_of(metadata: Mapping[str, Any] | None) -> str | None:

@@ -28,6 +28,7 @@ from langchain_core.tracers.context import register_configure_hook
 from parrot_compat.integrations.plans.asked import ALONE, Asked
 from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.sessions import RunSession, labelled
 from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
@@ -37,9 +38,9 @@ from .groups import narrower
 from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
-from .runs import Call, Run, Runs, calling_frames, child_of, decided_in, step_number, surrounding_run, unbound
+from .runs import Call, Run, Runs, call_of, decided_in, step_number, surrounding_run, unbound
 from .switches import is_switched_off
-from .values import UNKNOWN
+from .values import UNKNOWN, is_known
 from .walk import PlanTooLarge, Walk
 
 __all__ = ["HELD_ON", "Planner", "listen", "planner", "records", "stats"]
@@ -120,13 +121,13 @@ class Planner(BaseCallbackHandler):
         parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
         roots = announcement()
         if roots is not None and roots.begin(inputs):
-            run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled)
+            run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled, roots.session)
             run.width = roots.width or run.width
             self._runs.begin(run)
             if not is_switched_off(metadata):
                 self._plan_roots(run, roots, name)
             return
-        call = _call(parent, inputs, tags)
+        call = call_of(parent, inputs, tags)
         run = Run(run_id, parent, call.runnable, call.streamed)
         run.width = call.width or run.width
         run.step = step_number(tags)
@@ -180,8 +181,6 @@ class Planner(BaseCallbackHandler):
 
     def _end(self, run_id: UUID, *, failed: bool) -> None:
         run = self._runs.end(run_id)
-        if run is not None and run.parent is None and run.graph is not None:
-            run.graph.close()
         for plan in run.plans if run is not None else ():
             plan.run_ended(failed=failed)
 
@@ -234,14 +233,16 @@ class Planner(BaseCallbackHandler):
     def _sent(self, walk: Walk, walks: Sequence[Callable[[], Any]], name: str, run: Run) -> RunPlan:
         plan = RunPlan(self.book, name, walk, users=len(walks))
         try:
-            if len(walks) == 1:
-                walks[0]()
-            else:
-                walk.group(walks)
+            values = [walks[0]()] if len(walks) == 1 else walk.group(walks)
         except PlanTooLarge as reason:
             log.debug("%s is not planned: %s", name, reason)
-        else:
-            plan.send(walk.drafts, streamed=run.is_streamed, width=narrower(run.width, walk.width))
+            return plan
+        # A chain that is seen to its end is a session by itself; elsewhere more may come.
+        if len(walk.drafts) > 1 and (run.parent is not None or not all(map(is_known, values))):
+            run.session.is_of_many = True
+        session, width = labelled(run.session), narrower(run.width, walk.width)
+        around = session if session.is_of_many else None
+        plan.send(walk.drafts, streamed=run.is_streamed, width=width, session=around)
         return plan
 
     # ---- answering -------------------------------------------------------------------------------
@@ -262,28 +263,26 @@ class Planner(BaseCallbackHandler):
         run_id = model_run.run_id if model_run is not None else None
         parent_id = model_run.parent_run_id if model_run is not None else None
         run = self._runs.get(parent_id) or self._runs.get(surrounding_run())
+        session = labelled(run.session if run is not None else RunSession())
         if run is None:
-            return Asked(hints=partial(hints_of, (), ())) if stage_of_group.get() is not None else ALONE
+            is_told = session.is_of_many or stage_of_group.get() is not None
+            return Asked(None, lambda: session.hints(endpoint) | hints_of((), ()), session) if is_told else ALONE
         plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)]
         body = body_of(request) if plans else None
         found = None
         if body is not None:
             found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
-        if found is not None and run_id is not None:
+        if found is None:
+            session.count()
+        elif run_id is not None:
             found.plan.takers[found.call] = run_id
-        return Asked(found, partial(self._hints, run, model_run, endpoint, request["messages"]))
 
-    def _hints(self, run: Run, model_run: Any, endpoint: Endpoint, messages: Sequence[Mapping[str, Any]]) -> Any:
-        # What a template tells is closer to the call than what its node does.
-        return {**self._in_graphs.hints(model_run, messages, endpoint), **hints_of(run.formatted_around(), messages)}
+        def hints() -> Mapping[str, Any]:
+            told = session.hints(endpoint) | self._in_graphs.hints(model_run, request["messages"])
+            # What a template tells is closer to the call than what its node does.
+            return told | hints_of(run.formatted_around(), request["messages"])
 
-
-def _call(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:
-    runnable = child_of(parent.runnable, tags) if parent is not None else None
-    if runnable is not None:
-        return Call(runnable, UNKNOWN if inputs == {"input": ""} else inputs)
-    # Only compiled chains are planned where frames are not to be looked at.
-    return calling_frames(inputs) if is_on() else Call(None)
+        return Asked(found, hints, session)
 
 
 planner = Planner()

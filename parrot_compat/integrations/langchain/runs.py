@@ -26,6 +26,9 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
+from parrot_compat.integrations.plans.sessions import RunSession
+from parrot_compat.integrations.plans.switches import is_on
+
 from .graph_runs import GraphRun
 from .groups import width_of
 from .kinds import kind_of
@@ -39,6 +42,7 @@ __all__ = [
     "Call",
     "Run",
     "Runs",
+    "call_of",
     "calling_frames",
     "child_of",
     "decided_in",
@@ -70,12 +74,19 @@ class Run:
         "parent",
         "plans",
         "runnable",
+        "session",
         "step",
         "width",
     )
 
     def __init__(
-        self, id: UUID, parent: Run | None, runnable: Any, is_streamed: bool = False, is_compiled: bool = False
+        self,
+        id: UUID,
+        parent: Run | None,
+        runnable: Any,
+        is_streamed: bool = False,
+        is_compiled: bool = False,
+        session: RunSession | None = None,
     ) -> None:
         self.id = id
         self.parent = parent
@@ -84,6 +95,8 @@ class Run:
         self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
         self.width: int | None = parent.width if parent is not None else None
         """How many calls the app makes at once, where it has said so."""
+        self.session: RunSession = parent.session if parent is not None else session or RunSession()
+        """Of the outermost run, with all that it is in."""
         self.graph: GraphRun | None = parent.graph if parent is not None else None
         self.is_fanned_out: bool = parent is not None and parent.is_fanned_out
         """It is in one of many copies of a graph's node."""
@@ -102,7 +115,7 @@ class Run:
             run = run.parent
         with _graphs:  # the nodes of one step begin side by side
             if run.graph is None:
-                run.graph = GraphRun()
+                run.graph = GraphRun(run.session)
         self.graph = run.graph
         return run.graph
 
@@ -140,12 +153,17 @@ class Runs:
     def begin(self, run: Run) -> None:
         with self._lock:
             self._runs[run.id] = run
+            if run.parent is None:
+                run.session.begin()
             if len(self._runs) > RUNS_KEPT:  # ends that never came: a handler of someone's raised
                 self._runs.popitem(last=False)
 
     def end(self, run_id: UUID) -> Run | None:
         with self._lock:
-            return self._runs.pop(run_id, None)
+            run = self._runs.pop(run_id, None)
+        if run is not None and run.parent is None:
+            run.session.end()
+        return run
 
 
 def surrounding_run() -> UUID | None:
@@ -225,6 +243,15 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     streamed: bool = False
     width: int | None = None
+
+
+def call_of(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:
+    """The call that begins a run in `parent`, or one that nothing is known to be around."""
+    runnable = child_of(parent.runnable, tags) if parent is not None else None
+    if runnable is not None:
+        return Call(runnable, UNKNOWN if inputs == STREAMED_INPUT else inputs)
+    # Only compiled chains are planned where frames are not to be looked at.
+    return calling_frames(inputs) if is_on() else Call(None)
 
 
 def calling_frames(inputs: Any) -> Call:

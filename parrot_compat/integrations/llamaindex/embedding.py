@@ -14,8 +14,8 @@ from llama_index.core.bridge.pydantic import Field
 from openai.types import CreateEmbeddingResponse
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.errors import sdk_errors
 
-from .errors import sdk_errors
 from .settings import Connection
 
 __all__ = ["ParrotEmbedding"]

@@ -1,8 +1,8 @@
 """`ParrotLLM`: LlamaIndex's LLM of a parrot_compat server, or of any OpenAI-compatible one.
 
 It knows LlamaIndex's interface. Settings are in `settings`, messages are translated in `wire`, tools and schemas in
-`tools`, errors in `errors`; requests go through `integrations.plans.calls`, where a call that the `planner` has sent
-ahead is answered by what came of it.
+`tools`, errors in `integrations.errors`; requests go through `integrations.plans.calls`, where a call that the
+`planner` has sent ahead is answered by what came of it.
 
 The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
 """
@@ -41,9 +41,9 @@ from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
+from parrot_compat.integrations.errors import sdk_errors
 from parrot_compat.integrations.plans import calls
 
-from .errors import sdk_errors
 from .planner import planner
 from .settings import ParrotSettings
 from .tools import response_format, tool_arguments, tool_selections

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from llama_index.core.instrumentation.span import BaseSpan
@@ -25,6 +24,7 @@ from parrot_compat.integrations.plans.asked import ALONE
 from parrot_compat.integrations.plans.asked import Asked as AskedOfServer
 from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.sessions import RunSession, labelled
 from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
 
@@ -123,7 +123,10 @@ class Planner(BaseSpanHandler[BaseSpan]):
         except CannotPlan:
             log.debug("%s is planned for %d calls only", span.id, len(drafts.found))
         plan = RunPlan(self._book, type(synthesizer).__name__, synthesizer, is_whole=is_whole)
-        plan.send(drafts.found, streamed=bool(synthesizer._streaming))
+        session = labelled(span.session)
+        # A synthesizer that is seen to its end, in nothing else, is a session by itself.
+        is_alone = is_whole and span.parent is None and session is span.session
+        plan.send(drafts.found, streamed=bool(synthesizer._streaming), session=None if is_alone else session)
         return plan
 
     # ---- answering ------------------------------------------------------------------------------------
@@ -148,7 +151,8 @@ class Planner(BaseSpanHandler[BaseSpan]):
         found = None
         if body is not None:
             found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
-        return AskedOfServer(found, partial(hints_of, span, request["messages"]))
+        session = labelled(span.session if span is not None else RunSession())
+        return AskedOfServer(found, lambda: session.hints(endpoint) | hints_of(span, request["messages"]), session)
 
     def stream_ended(self) -> None:
         """A streamed answer has been read to its end."""

@@ -1,4 +1,4 @@
-"""What can be told of a call that no plan answers: its template, where the values stand in it, its session.
+"""What can be told of a call that no plan answers: its template, and where the values stand in it.
 
 It knows templates, spans and text, and sends nothing. The invariant: a span is reported only if cutting it out of the
 real text gives the value.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parrot_compat.integrations.labels import current_session_label
 from parrot_compat.integrations.plans.sentinels import marked, places, unmarked
 
 from .drafts import SCALARS, identity_of, only_copies
@@ -24,15 +23,10 @@ PREDICTING = ("predict", "apredict", "stream", "astream")
 
 def hints_of(span: Span | None, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of a call with these messages, made in this span."""
-    hints: dict[str, Any] = {}
-    if (label := current_session_label()) is not None:
-        hints["session"] = label
-    elif span is not None and span.root is not span:
-        hints["session"] = span.root.id[-256:]
     formatted = next((outer for outer in span.around if outer.method in PREDICTING), None) if span else None
-    if formatted is not None and isinstance(formatted.instance, ParrotSettings):
-        hints |= _template_hints(formatted.instance, formatted.arguments, messages)
-    return hints
+    if formatted is None or not isinstance(formatted.instance, ParrotSettings):
+        return {}
+    return _template_hints(formatted.instance, formatted.arguments, messages)
 
 
 def _template_hints(

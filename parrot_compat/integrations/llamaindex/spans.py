@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.span import active_span_id
+
+from parrot_compat.integrations.plans.sessions import RunSession
 
 if TYPE_CHECKING:
     from .run_plan import RunPlan
@@ -27,6 +30,8 @@ class Span:
     parent: Span | None
     instance: Any
     arguments: Mapping[str, Any]
+    session: RunSession
+    """Of the outermost span, with all that it is in."""
     plan: RunPlan | None = None
     """What was sent ahead when it began."""
 
@@ -42,11 +47,6 @@ class Span:
             yield span
             span = span.parent
 
-    @property
-    def root(self) -> Span:
-        *_, root = self.around
-        return root
-
 
 class Spans:
     """Threads share it."""
@@ -59,7 +59,12 @@ class Spans:
         return len(self._open)
 
     def begin(self, id: str, parent_id: str | None, instance: Any, arguments: Mapping[str, Any]) -> Span:
-        span = Span(id, self.get(parent_id), instance, arguments)
+        parent = self.get(parent_id)
+        span = Span(id, parent, instance, arguments, RunSession() if parent is None else parent.session)
+        if parent is None:
+            # What an app does with a model alone is one call, and a session without being told.
+            span.session.is_of_many = not isinstance(instance, BaseLLM)
+            span.session.begin()
         with self._lock:
             self._open[id] = span
             if len(self._open) > SPANS_KEPT:  # ends that never came: a future that nobody finished
@@ -68,7 +73,10 @@ class Spans:
 
     def end(self, id: str) -> Span | None:
         with self._lock:
-            return self._open.pop(id, None)
+            span = self._open.pop(id, None)
+        if span is not None and span.parent is None:
+            span.session.end()
+        return span
 
     def get(self, id: str | None) -> Span | None:
         return self._open.get(id) if id is not None else None

@@ -2,12 +2,15 @@
 
 It knows the `parrot` object and requests as the SDK takes them.
 
-The invariant: hints go only to servers that know them, and the app never sees the receipt for hints it did not give.
+The invariant: hints go only to servers that know them and cost the app nothing, and the app never sees the receipt for
+hints it did not give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,8 +20,11 @@ from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import is_ours, learn_whether_ours
 
 from .client import Match
+from .sessions import RunSession
 
 __all__ = ["ALONE", "Asked", "Hints", "claim_of"]
+
+log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer", ChatCompletion, ChatCompletionChunk)
 Hints = Callable[[], Mapping[str, Any]]
@@ -30,9 +36,17 @@ class Asked:
     match: Match | None = None
     """The planned call that the request is."""
     hints: Hints | None = None
+    session: RunSession | None = None
+    """That the hints tell of."""
 
-    def request(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The request as it is sent: with a claim where there is something to claim, and with hints."""
+    @contextmanager
+    def sending(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """The request as it is sent, for as long as it is on its way: with a claim where there is something to claim,
+        and with hints."""
+        with nullcontext() if self.session is None else self.session.going_on():
+            yield self._request(endpoint, request)
+
+    def _request(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Mapping[str, Any]:
         extra = request.get("extra_body") or {}
         if "parrot" in extra:
             return request  # the app says itself what it wants to say
@@ -46,7 +60,11 @@ class Asked:
         if not is_ours(endpoint):
             learn_whether_ours(endpoint)
             return {}
-        return self.hints()
+        try:
+            return self.hints()
+        except Exception:
+            log.debug("what is known of a request could not be told; it is made without", exc_info=True)
+            return {}
 
     def answered(self, request: Mapping[str, Any], answer: ChatCompletion) -> ChatCompletion:
         """The answer as the plain request would have brought it."""

@@ -21,6 +21,7 @@ from parrot_compat.integrations.servers import plans_refused
 
 from .client import Match, OpenPlan, PlanClient
 from .ledger import PlannedCall
+from .sessions import RunSession
 
 __all__ = ["CallRecord", "Draft", "PlanBook", "PlanRecord", "SentPlan", "Stats"]
 
@@ -92,8 +93,15 @@ class SentPlan:
         self._open: dict[Endpoint, OpenPlan] = {}
         self._failed = False
 
-    def send(self, found: Iterable[Draft], *, streamed: bool, width: int | None = None) -> None:
-        """`width`: so many of them run at once."""
+    def send(
+        self,
+        found: Iterable[Draft],
+        *,
+        streamed: bool,
+        width: int | None = None,
+        session: RunSession | None = None,
+    ) -> None:
+        """`width`: so many of them run at once. `session`: what else belongs to it, where there is more."""
         for server, drafts in _by_server(found).items():
             calls = [draft.call for draft in drafts]
             read = {call for draft in drafts for call in draft.call.reads}
@@ -104,7 +112,7 @@ class SentPlan:
             if len(calls) < 2:
                 continue
             awaited = [call.id for call in calls if call.id not in read]
-            plan = PlanClient(drafts[0].endpoint).submit(calls, awaited, width)
+            plan = PlanClient(drafts[0].endpoint).submit(calls, awaited, width, session)
             if plan is not None:
                 self._open[server] = plan
                 self._book.count(plans=1, planned=len(calls))

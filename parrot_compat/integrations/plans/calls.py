@@ -52,7 +52,8 @@ def complete(endpoint: Endpoint, request: Mapping[str, Any], asked: Asked = ALON
             outcome = asked.match.outcome.result(endpoint.timeout_s)
         if (pushed := _pushed(asked.match, outcome)) is not None:
             return pushed
-    answer = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
+    with asked.sending(endpoint, request) as sent:
+        answer = remote.client(endpoint).chat.completions.create(**sent)
     return asked.answered(request, cast("ChatCompletion", answer))
 
 
@@ -65,7 +66,8 @@ async def acomplete(endpoint: Endpoint, request: Mapping[str, Any], asked: Asked
                 outcome = await asyncio.wrap_future(asked.match.outcome)
         if (pushed := _pushed(asked.match, outcome)) is not None:
             return pushed
-    answer = await client.chat.completions.create(**asked.request(endpoint, request))
+    with asked.sending(endpoint, request) as sent:
+        answer = await client.chat.completions.create(**sent)
     return asked.answered(request, cast("ChatCompletion", answer))
 
 
@@ -83,10 +85,11 @@ def stream(
     if asked.match is not None:
         yield from streamed(endpoint, request, asked, asked.match)
         return
-    opened = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
-    with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
-        for chunk in chunks:
-            yield asked.plain(request, chunk)
+    with asked.sending(endpoint, request) as sent:
+        opened = remote.client(endpoint).chat.completions.create(**sent)
+        with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
+            for chunk in chunks:
+                yield asked.plain(request, chunk)
 
 
 async def astream(
@@ -98,7 +101,8 @@ async def astream(
                 yield chunk
         return
     client = await remote.async_client(endpoint)
-    opened = await client.chat.completions.create(**asked.request(endpoint, request))
-    async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
-        async for chunk in chunks:
-            yield asked.plain(request, chunk)
+    with asked.sending(endpoint, request) as sent:
+        opened = await client.chat.completions.create(**sent)
+        async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
+            async for chunk in chunks:
+                yield asked.plain(request, chunk)

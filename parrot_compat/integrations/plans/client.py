@@ -10,7 +10,6 @@ waits is told at once to ask by itself.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -20,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import openai
 
@@ -30,6 +29,8 @@ from parrot_compat.integrations.servers import plans_refused, remember_ours, rem
 
 from .closing import close_later
 from .ledger import Entry, Ledger, PlannedCall, Settled, canonical
+from .pushes import NotAPlan, Pushes
+from .sessions import RunSession
 
 __all__ = ["Match", "OpenPlan", "PlanClient"]
 
@@ -46,14 +47,18 @@ class PlanClient:
     endpoint: Endpoint
 
     def submit(
-        self, calls: Sequence[PlannedCall], await_: Sequence[str] = (), width: int | None = None
+        self,
+        calls: Sequence[PlannedCall],
+        await_: Sequence[str] = (),
+        width: int | None = None,
+        session: RunSession | None = None,
     ) -> OpenPlan | None:
         """Send a plan in the background. `await_` names the calls whose text the app itself wants; at most `width` of
-        them run at once.
+        them run at once. Without `session` it is a session of its own.
         `None` if this server is known to have no plans."""
         if plans_refused(self.endpoint):
             return None
-        return OpenPlan(self.endpoint, calls, await_, width)
+        return OpenPlan(self.endpoint, calls, await_, width, session)
 
 
 @dataclass(slots=True)
@@ -70,7 +75,12 @@ class OpenPlan:
     """One plan on its way. The app's thread finds and closes; the plan's own thread settles."""
 
     def __init__(
-        self, endpoint: Endpoint, calls: Sequence[PlannedCall], await_: Sequence[str], width: int | None = None
+        self,
+        endpoint: Endpoint,
+        calls: Sequence[PlannedCall],
+        await_: Sequence[str],
+        width: int | None,
+        session: RunSession | None,
     ) -> None:
         self.endpoint = endpoint
         self.width = width
@@ -89,6 +99,10 @@ class OpenPlan:
         self._lock = threading.Lock()
         self._claims = 0
         self._closed = False
+        self._is_ending = False
+        self._session = session or RunSession()
+        self._session.begin()
+        self._session_name = None if session is None else session.tell(endpoint)
         threading.Thread(target=self._follow, name="parrot-plan", daemon=True).start()
 
     # ---- the app's side --------------------------------------------------------------------------
@@ -119,10 +133,8 @@ class OpenPlan:
         self._ledger.close()
         self._ledger.settle_rest(Settled.FAILED)  # a branch that outlives its run asks by itself
         with self._lock:
-            was_closed, self._closed = self._closed, True
-            is_last = not was_closed and self._claims == 0
-        if is_last:
-            self._graph.add_done_callback(self._say_closed)
+            self._closed = True
+        self._end_if_last()
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
@@ -135,13 +147,19 @@ class OpenPlan:
         finally:
             with self._lock:
                 self._claims -= 1
-                is_last = self._closed and self._claims == 0
-            if is_last:
-                self._graph.add_done_callback(self._say_closed)
+            self._end_if_last()
+
+    def _end_if_last(self) -> None:
+        with self._lock:
+            if not self._closed or self._claims or self._is_ending:
+                return
+            self._is_ending = True
+        self._graph.add_done_callback(self._say_closed)
 
     def _say_closed(self, graph: Future[str | None]) -> None:
         if (identifier := graph.result()) is not None:
             close_later(self.endpoint, identifier, self.taken())
+        self._session.end()  # behind the plan: what the plan was worth is counted when it is closed
 
     def taken(self) -> tuple[str, ...]:
         """The planned calls that have answered the app."""
@@ -155,7 +173,7 @@ class OpenPlan:
             with self._opened() as pushes:
                 for push in pushes:  # to the end, also behind `parrot:done`: what is read out can be used again
                     self._handle(push)
-        except _NotAPlan as error:
+        except NotAPlan as error:
             remember_refusal(self.endpoint)
             log.debug("%s has no plans: %s", self.endpoint.base_url, error)
         except openai.APIStatusError as error:
@@ -170,13 +188,14 @@ class OpenPlan:
             # A plan that was never accepted has no calls to claim.
             self._ledger.settle_rest(Settled.LOST if accepted else Settled.FAILED)
 
-    def _opened(self) -> _Pushes:
+    def _opened(self) -> Pushes:
         body: dict[str, Any] = {
             "nonce": self.nonce,
             "calls": [call.wire() for call in self.calls],
             "await": list(self._await),
             "stream": True,
             "ttl_s": TTL_S,
+            **({"session": self._session_name} if self._session_name is not None else {}),
             **({"max_concurrency": self.width} if self.width is not None else {}),
         }
         # A long silence is no failure here: whoever waits for a push has a limit of their own.
@@ -187,7 +206,7 @@ class OpenPlan:
             body=body,
             options={"max_retries": 0, "timeout": patience},
             stream=True,
-            stream_cls=_Pushes,
+            stream_cls=Pushes,
         )
 
     def _handle(self, push: Mapping[str, Any]) -> None:
@@ -251,34 +270,3 @@ class Match:
         self.plan.sources[self.call] = source
         if text is not None:
             self.plan._ledger.learn(self.call, text)
-
-
-class _NotAPlan(Exception):
-    """The path answers, but not as ours does."""
-
-
-class _Pushes(openai.Stream[Mapping[str, Any]]):
-    """Server-sent events as they are. The SDK's own reader takes a member called `error` for the stream's end."""
-
-    def __stream__(self) -> Iterator[Mapping[str, Any]]:
-        kind = self.response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            raise _NotAPlan(f"{kind or 'nothing'} where text/event-stream was asked for")
-        yield from _events(self.response.iter_bytes())
-
-
-def _events(received: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
-    buffer = b""
-    data: list[bytes] = []
-    for piece in received:
-        buffer += piece
-        *lines, buffer = buffer.split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                event = b"\n".join(data)
-                data = []
-                if event != b"[DONE]":
-                    yield cast("Mapping[str, Any]", json.loads(event))

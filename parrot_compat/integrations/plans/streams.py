@@ -82,10 +82,10 @@ def streamed(
         try:
             if _pushed_first(match, endpoint.timeout_s):
                 return
-            with match.plan.claiming():
+            with match.plan.claiming(), asked.sending(endpoint, request) as sent:
                 if left.is_set():  # looked at when the plan's end waits for this claim, not before
                     return
-                opened = remote.client(endpoint).chat.completions.create(**asked.request(endpoint, request))
+                opened = remote.client(endpoint).chat.completions.create(**sent)
                 with cast("openai.Stream[ChatCompletionChunk]", opened) as chunks:
                     for chunk in chunks:
                         inbox.put(chunk)
@@ -138,8 +138,8 @@ async def astreamed(
             if await _apushed_first(match, endpoint.timeout_s):
                 return
             client = await remote.async_client(endpoint)
-            with match.plan.claiming():
-                opened = await client.chat.completions.create(**asked.request(endpoint, request))
+            with match.plan.claiming(), asked.sending(endpoint, request) as sent:
+                opened = await client.chat.completions.create(**sent)
                 async with cast("openai.AsyncStream[ChatCompletionChunk]", opened) as chunks:
                     async for chunk in chunks:
                         inbox.put_nowait(chunk)

@@ -7,6 +7,7 @@ import openai
 import pytest
 from langchain_core import exceptions as core
 
+from parrot_compat.integrations.errors import ParrotAPIError
 from parrot_compat.integrations.langchain import ChatParrot
 
 from ..other_server import OtherServer, Reply, Request, chunk, completion
@@ -47,7 +48,7 @@ async def test_a_refusal_is_the_sdks_error_and_langchains(
     with pytest.raises(langchain):
         [_ async for _ in llm.astream("hi")]
     error = sync.value
-    assert isinstance(error, sdk)
+    assert isinstance(error, sdk) and isinstance(error, ParrotAPIError)
     assert (error.status_code, error.code, error.request_id) == (status, "the_code", "req_1")
 
 

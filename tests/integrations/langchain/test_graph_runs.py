@@ -16,15 +16,14 @@ from parrot_compat.integrations.langchain import ChatParrot
 from parrot_compat.integrations.langchain.graph_runs import GraphCalls, GraphRun
 from parrot_compat.integrations.langchain.planner import planner
 from parrot_compat.integrations.plans.closing import closes_sent
-from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.plans.sessions import RunSession
 from parrot_compat.integrations.servers import remember_ours
 
 from ..other_server import OtherServer
 from .apps import ONE, P, S
 from .framework_apps import GRAPHS, HELLO
+from .plan_server import GRAPHS as PLANS
 from .plan_server import PlanServer
-
-SOMEWHERE = Endpoint(base_url="http://somewhere/v1", api_key="none")
 
 
 def told(server: PlanServer) -> list[dict[str, Any]]:
@@ -109,36 +108,28 @@ def test_a_server_that_is_not_ours_is_told_nothing(other: OtherServer) -> None:
     assert not any("parrot" in request.body for request in other.requests)
 
 
-def test_a_call_that_outlives_its_run_keeps_its_session_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[str] = []
-    monkeypatch.setattr(
-        "parrot_compat.integrations.langchain.graph_runs.end_session_later",
-        lambda endpoint, session: ended.append(session),
-    )
-    run, call = GraphRun(), uuid.uuid4()
-    run.begun(call)
-    assert run.hints(call, {"langgraph_node": "n"}, [], SOMEWHERE)["session"] == run.session
-    run.close()
-    assert not ended, "a session was ended under a call of the app"
-    run.ended(call, None)
-    assert run.hints(call, {"langgraph_node": "n"}, [], SOMEWHERE) == {}
-    run.close()
-    assert ended == [run.session]
+def test_a_plan_in_a_node_is_in_the_session_of_its_graph(server: PlanServer) -> None:
+    GRAPHS["a chain in a node"].make(model(server)).invoke(ONE)
+    (plan,) = server.asked(PLANS)
+    assert [call["session"] for call in told(server)] == [plan["session"]]
+    assert closes_sent(10)
+    assert plan["session"] not in server.sessions()
+    assert server.all_closed() and server.used == 2, "the session was ended before its plan was"
 
 
 def test_what_is_kept_of_a_run_is_bounded() -> None:
-    run = GraphRun()
+    run = GraphRun(RunSession())
     texts = [f"{number} is the number of this answer" for number in range(500)]
     for text in texts:
         run.ended(uuid.uuid4(), text)
     run.ended(uuid.uuid4(), "short")
     messages = [{"role": "user", "content": " ".join(texts)}]
-    spans = run.hints(uuid.uuid4(), {"langgraph_node": "n"}, messages, SOMEWHERE)["inputs"]
+    spans = run.hints(uuid.uuid4(), {"langgraph_node": "n"}, messages)["inputs"]
     assert len(spans) == 64 and all(span["end"] - span["start"] > 16 for span in spans)
 
 
 def test_threads_share_a_run() -> None:
-    calls, run = GraphCalls(), GraphRun()
+    calls, run = GraphCalls(), GraphRun(RunSession())
     ids = [uuid.uuid4() for _ in range(50)]
     metadata = {"langgraph_node": "n"}
 
@@ -151,8 +142,8 @@ def test_threads_share_a_run() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    run.close()  # no call is open: nothing would keep its session
-    assert not calls.hints(None, [], SOMEWHERE)
+    assert not len(calls)
+    assert not calls.hints(None, [])
 
 
 class Interview(TypedDict, total=False):

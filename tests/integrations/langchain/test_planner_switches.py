@@ -43,7 +43,7 @@ def test_the_environment_can_leave_planning_to_compiled_chains_and_no_frame_is_l
         raise AssertionError("a frame was looked at")
 
     monkeypatch.setenv("PARROT_PLANNING", "compiled")
-    monkeypatch.setattr("parrot_compat.integrations.langchain.planner.calling_frames", looked)
+    monkeypatch.setattr("parrot_compat.integrations.langchain.runs.calling_frames", looked)
     chain(server).invoke(ONE)
     assert not server.asked(GRAPHS)
     compile(chain(server)).invoke(ONE)

@@ -6,8 +6,8 @@ import pickle
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 
+from parrot_compat.integrations.errors import ParrotNotFoundError
 from parrot_compat.integrations.llamaindex import ParrotEmbedding
-from parrot_compat.integrations.llamaindex.errors import ParrotNotFoundError
 from tests.integrations.other_server import OtherServer, Reply, Request
 from tests.integrations.served import Served
 

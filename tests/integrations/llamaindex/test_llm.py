@@ -25,8 +25,8 @@ from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
-from parrot_compat.integrations.llamaindex import ParrotLLM, ParrotLLMError
-from parrot_compat.integrations.llamaindex import errors as ours_errors
+from parrot_compat.integrations import errors as ours_errors
+from parrot_compat.integrations.llamaindex import ParrotAPIError, ParrotLLM
 from tests.integrations.other_server import OtherServer, Reply, Request, chunk, completion
 from tests.integrations.served import Served
 
@@ -297,6 +297,8 @@ FAILURES = [
     (401, "no", None, ours_errors.ParrotAuthenticationError),
     (403, "no", None, ours_errors.ParrotPermissionDeniedError),
     (404, "no", "model_not_found", ours_errors.ParrotNotFoundError),
+    (409, "no", None, ours_errors.ParrotConflictError),
+    (422, "no", None, ours_errors.ParrotUnprocessableError),
     (424, "no", None, ours_errors.ParrotRequestError),
     (429, "no", None, ours_errors.ParrotRateLimitError),
     (503, "no", None, ours_errors.ParrotServerError),
@@ -316,7 +318,7 @@ def test_each_failure_has_its_class(
     ):
         with pytest.raises(kind, match=message) as caught:
             ask()
-        assert isinstance(caught.value, ParrotLLMError)
+        assert isinstance(caught.value, ParrotAPIError)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

@@ -12,8 +12,8 @@ from llama_index.core import PromptTemplate
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.response_synthesizers import TreeSummarize
 
+from parrot_compat.integrations.errors import ParrotServerError
 from parrot_compat.integrations.llamaindex import ParrotLLM, planning, records, stats
-from parrot_compat.integrations.llamaindex.errors import ParrotServerError
 from parrot_compat.integrations.llamaindex.planner import planner
 from tests.integrations.langchain.plan_server import GRAPHS, PlanServer
 

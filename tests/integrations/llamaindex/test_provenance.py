@@ -11,8 +11,13 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 
 from parrot_compat.integrations.llamaindex import ParrotLLM, planning, session
+from parrot_compat.integrations.plans.closing import closes_sent
 from parrot_compat.integrations.servers import is_ours
-from tests.integrations.langchain.plan_server import PlanServer
+from tests.integrations.langchain.plan_server import GRAPHS, PlanServer
+
+from .apps import APPS, query_engine
+
+TREE, REFINE = APPS[0], APPS[6]
 
 
 @pytest.fixture
@@ -74,3 +79,46 @@ def test_the_words_of_a_call_are_the_same_with_and_without_hints(llm: ParrotLLM,
     llm.predict(PromptTemplate("say {what}"), what="hi")
     body = server.asked()[0]
     assert body["messages"] == [{"role": "user", "content": "say hi"}]
+
+
+def test_a_plan_is_in_the_session_of_what_it_is_a_part_of(llm: ParrotLLM, server: PlanServer) -> None:
+    engine = query_engine(TREE, server.url)
+    for _ in range(2):
+        engine.query("what?")
+    assert closes_sent(10)
+    one, two = (plan["session"] for plan in server.asked(GRAPHS))
+    assert one != two and not {one, two} & server.sessions()
+    assert server.all_closed() and server.used == 2 * TREE.planned, "a session was ended before its plan was"
+    TREE.synthesizer(server.url).get_response("what?", TREE.texts)
+    assert "session" not in server.asked(GRAPHS)[-1], "a plan that is all of a run is a session by itself"
+
+
+def test_a_plan_has_the_label_that_the_app_gives_its_calls(llm: ParrotLLM, server: PlanServer) -> None:
+    with session("report 17"):
+        TREE.synthesizer(server.url).get_response("what?", TREE.texts)
+        llm.complete("hi")
+    assert [plan["session"] for plan in server.asked(GRAPHS)] == ["report 17"]
+    assert told(server)[-1]["session"] == "report 17"
+    assert closes_sent(10) and "report 17" in server.sessions(), "the app may use its own label again"
+
+
+def test_a_session_ends_with_its_run(llm: ParrotLLM, server: PlanServer) -> None:
+    synthesizer = get_response_synthesizer(llm=llm, response_mode=ResponseMode.ACCUMULATE)
+    with planning(False):
+        synthesizer.get_response("what?", ["a", "b"])
+    assert closes_sent(10)
+    (label,) = {hints["session"] for hints in told(server)}
+    assert label not in server.sessions()
+
+
+def test_a_template_that_is_asked_alone_is_no_session_of_many(llm: ParrotLLM, server: PlanServer) -> None:
+    llm.predict(PromptTemplate("say {what}"), what="hi")
+    assert "session" not in told(server)[0]
+
+
+def test_the_last_words_of_a_stream_are_read_after_its_run(llm: ParrotLLM, server: PlanServer) -> None:
+    with planning(False):
+        stream: Any = REFINE.synthesizer(server.url, streaming=True).get_response("what?", REFINE.texts)
+    assert "".join(stream).startswith("ans-")
+    assert closes_sent(10)
+    assert not {hints["session"] for hints in told(server)} & server.sessions()
