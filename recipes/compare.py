@@ -1,11 +1,13 @@
-"""Two apps, run with the planner off and on, by turns, against a server that is 50 ms away.
+"""Three apps, run with the planner off and on, by turns, against a server that is 50 ms away.
 
     python recipes/compare.py
-    python recipes/compare.py FILE --parts 10 --rtt-ms 240
+    python recipes/compare.py FILE --limit 10 --rtt-ms 240
 
-The apps are those of `chain_summary.py` and `map_reduce.py`, unchanged. What is compared is time and, call by call,
-the answers. Before the runs that count each app runs once with the planner off and once with it on, so that the
-text is in the server's cache, and the connections are open, for both.
+The apps are those of `chain_summary.py`, `map_reduce.py` and `letters.py`, unchanged. What is compared is time and,
+call by call, the answers. Those of the first two are cut short, so that the way to the server is seen beside the work;
+at the end the text is summarised once more, with room for whole sentences. Before the runs that count each app runs
+once with the planner off and once with it on, so that the text is in the server's cache, and the connections are open,
+for both.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from typing import Any
 from call_log import CallLog, printable, show_answer
 from chain_summary import refine
 from langchain_core.runnables import Runnable
+from letters import answering, drawn, letters
+from letters import show as show_letters
 from map_reduce import map_reduce
 from plan_view import Plans, watch_plans
 from reading import cut, read_text, show_parts
@@ -33,13 +37,14 @@ from serving import add_server_options, far_away, server
 from parrot_compat.integrations.langchain import ChatParrot, planning
 
 TOPICS = ("naming", "execmodel")
+FORM_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class App:
     name: str
     about: str
-    chain: Runnable[Any, str]
+    chain: Runnable[Any, Any]
     input: Any
     calls: int
 
@@ -49,7 +54,7 @@ class Run:
     """One run of an app."""
 
     seconds: float
-    answer: str
+    answer: Any
     log: CallLog
     plans: Plans
 
@@ -78,8 +83,9 @@ class Compared:
         return sorted(some - all_)
 
 
-def apps(llm: ChatParrot, parts: list[str]) -> list[App]:
+def apps(llm: ChatParrot, parts: list[str], facts: list[dict[str, str]]) -> list[App]:
     many = len(parts)
+    patient = llm.model_copy(update={"max_tokens": FORM_TOKENS})
     return [
         App("chain", "every call reads one more part, and the summary so far", refine(llm, parts), {}, many),
         App(
@@ -88,6 +94,13 @@ def apps(llm: ChatParrot, parts: list[str]) -> list[App]:
             map_reduce(llm),
             [{"part": part} for part in parts],
             many + 1,
+        ),
+        App(
+            "letters",
+            "a form from each letter, and an answer that reads the form",
+            answering(patient),
+            letters(facts),
+            2 * len(facts),
         ),
     ]
 
@@ -155,12 +168,14 @@ def came(run: Run) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Two apps with the planner off and on.")
+    parser = argparse.ArgumentParser(description="Three apps with the planner off and on.")
     parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
     parser.add_argument("--topics", nargs="+", default=TOPICS, metavar="NAME", help="which chapters")
     parser.add_argument("--part-tokens", type=int, default=200, help="tokens of each part")
     parser.add_argument("--max-tokens", type=int, default=12, help="tokens of each answer")
+    parser.add_argument("--summary-tokens", type=int, default=64, help="tokens of each answer of the last summary")
     parser.add_argument("--limit", type=int, default=6, help="compare on this many parts (6)")
+    parser.add_argument("--letters", type=int, default=4, help="compare on this many letters (4)")
     parser.add_argument("--rtt-ms", type=float, default=50.0, help="round trip to the server (50)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds that count (2)")
     add_server_options(parser)
@@ -174,16 +189,18 @@ def main(argv: list[str] | None = None) -> int:
             parts = cut(text, ChatParrot(base_url=near, **settings), options.part_tokens)
         show_parts(console, text, parts, options.limit)
         console.print(f"server  {options.rtt_ms:g} ms away, through a proxy", style="dim", highlight=False)
-        both = apps(ChatParrot(base_url=far, **settings), parts[: options.limit])
+        facts = drawn(options.letters)
+        compared_apps = apps(ChatParrot(base_url=far, **settings), parts[: options.limit], facts)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, console=console, transient=True) as progress:
-            bar = progress.add_task("runs", total=2 * len(both) * (1 + options.rounds))
-            compared = [compare(app, options.rounds, console, lambda: progress.advance(bar)) for app in both]
+            bar = progress.add_task("runs", total=2 * len(compared_apps) * (1 + options.rounds))
+            compared = [compare(app, options.rounds, console, lambda: progress.advance(bar)) for app in compared_apps]
         for one in compared:
             show(console, one)
-        summary, log = compared[-1].on[-1].answer, compared[-1].on[-1].log
-        if options.file is not None and options.limit < len(parts):
-            summary, log = whole(ChatParrot(base_url=near, **settings), parts, console)
+        show_letters(console, facts, compared[-1].on[-1].answer)
+        whole_text = parts if options.file is not None else parts[: options.limit]
+        near_by = ChatParrot(base_url=near, **{**settings, "max_tokens": options.summary_tokens})
+        summary, log = whole(near_by, whole_text, console)
 
     console.print()
     show_answer(console, "summary", summary)
@@ -192,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def whole(llm: ChatParrot, parts: list[str], console: Console) -> tuple[str, CallLog]:
-    """The summary of all parts, by map-reduce, from near by."""
+    """The summary of all parts, by map-reduce, from near by: what the answers are when nobody counts seconds."""
     log = CallLog(total=len(parts) + 1, console=console)
     with log.progress:
         answer = map_reduce(llm).invoke([{"part": part} for part in parts], {"callbacks": [log]})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 
-from parrot_compat.integrations.langchain import ChatParrot
+from parrot_compat.integrations.langchain import ChatParrot, Stats, stats
 
 # recipes are scripts: they find one another in their own folder
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -25,13 +26,24 @@ from batch_folder import digest
 from copilot import copilot
 from edit_loop import edit_loop
 
-__all__ = ["APPS", "Ask"]
+__all__ = ["APPS", "Ask", "counted"]
 
 Ask = Callable[[ChatParrot, Sequence[str]], Awaitable[str]]
 
 FILES_AT_ONCE = 4
 TOOL_TOKENS = 120
 """A call of a tool is longer than the answers of the others."""
+PROMPT_WORDS = 60
+"""Of a template of LlamaIndex's, and some to spare."""
+
+COUNTS: list[Callable[[], Stats]] = [stats]
+"""Of the planner of each framework."""
+
+
+def counted() -> Counter[str]:
+    """How answers have come so far, and how many planned calls were in vain."""
+    names = ("pushed", "claimed", "direct", "wasted")
+    return Counter({name: sum(getattr(count(), name) for count in COUNTS) for name in names})
 
 
 async def chain(llm: ChatParrot, parts: Sequence[str]) -> str:
@@ -80,6 +92,26 @@ async def agent(llm: ChatParrot, parts: Sequence[str]) -> str:
     return str(said["messages"][-1].text)
 
 
+async def tree(llm: ChatParrot, parts: Sequence[str]) -> str:
+    return await synthesized(llm, parts, "tree_summarize")
+
+
+async def refined(llm: ChatParrot, parts: Sequence[str]) -> str:
+    return await synthesized(llm, parts, "refine")
+
+
+async def synthesized(llm: ChatParrot, parts: Sequence[str], mode: str) -> str:
+    """With LlamaIndex, whose own calls run side by side where they can. Two parts fit one prompt, counted by words."""
+    settings = {"temperature": 0, "max_tokens": llm.max_tokens, "additional_kwargs": dict(llm.extra_body or {})}
+    model = ParrotLLM(base_url=llm.base_url, max_retries=0, count_by_server=False, **settings)
+    room = PROMPT_WORDS + 2 * len(parts[0].split()) + (llm.max_tokens or 0)
+    helper = PromptHelper(room, num_output=llm.max_tokens or 0, chunk_overlap_ratio=0, tokenizer=str.split)
+    synthesizer = get_response_synthesizer(
+        llm=model, response_mode=ResponseMode(mode), prompt_helper=helper, use_async=True
+    )
+    return str(await synthesizer.aget_response("What is it about?", list(parts)))
+
+
 APPS: dict[str, Ask] = {
     "chain": chain,
     "map-reduce": map_reduce,
@@ -95,3 +127,12 @@ with suppress(ImportError):  # langchain, of the extra `dev`
     from agent import make_agent
 
     APPS["agent with a tool"] = agent
+with suppress(ImportError):  # of the extra `llamaindex`
+    from llama_index.core.indices.prompt_helper import PromptHelper
+    from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+
+    from parrot_compat.integrations.llamaindex import ParrotLLM
+    from parrot_compat.integrations.llamaindex import stats as llamaindex_stats
+
+    APPS |= {"LlamaIndex tree": tree, "LlamaIndex refine": refined}
+    COUNTS.append(llamaindex_stats)

@@ -31,13 +31,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from parrot_compat.integrations.langchain import ChatParrot, planning, stats
+from parrot_compat.integrations.langchain import ChatParrot, planning
 from parrot_compat.integrations.plans.closing import CLOSE_TIMEOUT_S, closes_sent
 from recipes.serving import far_away, script, server
 
 from .measured import Measured, write
 from .processor_time import Stopwatch
-from .round_trip_apps import APPS
+from .round_trip_apps import APPS, counted
 from .runs import RESULTS
 
 OFF, ON = "planner off", "planner on"
@@ -97,14 +97,14 @@ def fresh_parts(count: int, seed: str) -> list[str]:
 
 
 async def run(app: str, llm: ChatParrot, parts: Sequence[str], *, planner: bool) -> tuple[float, str, Answers]:
-    before = stats()
+    before = counted()
     with planning(planner):
         began = time.perf_counter()
         answer = await APPS[app](llm, parts)
         seconds = time.perf_counter() - began
     await asyncio.to_thread(closes_sent, CLOSE_TIMEOUT_S)  # the next run finds the connections free
-    now = stats()
-    came = Answers(now.pushed - before.pushed, now.claimed - before.claimed, now.direct - before.direct)
+    now = counted()
+    came = Answers(*(now[word] - before[word] for word in ("pushed", "claimed", "direct")))
     return seconds, answer, came
 
 
@@ -209,17 +209,18 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     console = Console()
     found: dict[Place, Times] = {}
-    before = stats()
+    before = counted()
     for engine in options.engines:
         with started(engine) as near, Progress(console=console, transient=True) as progress:
             found |= asyncio.run(measure(engine, near, options, progress))
     console.print(table(found, options.calls))
-    now = stats()
+    now = counted()
     if shares := [times.foreign for times in found.values() if times.foreign is not None]:
         others = f"other programs took {min(shares):.0%} to {max(shares):.0%} of the processors"
         console.print(others, style="dim", highlight=False)
-    counts = f"{now.pushed - before.pushed} answers pushed, {now.claimed - before.claimed} claimed"
-    console.print(f"{counts}, {now.wasted - before.wasted} planned calls in vain", style="dim", highlight=False)
+    came = {word: now[word] - before[word] for word in now}
+    counts = f"{came['pushed']} answers pushed, {came['claimed']} claimed"
+    console.print(f"{counts}, {came['wasted']} planned calls in vain", style="dim", highlight=False)
     command = ["python", "-m", "recipes.benchmarks.round_trips", *(sys.argv[1:] if argv is None else argv)]
     place = write("round_trips", list(measurements(found, options.calls)), command=command, folder=options.results)
     console.print(f"written to {place}", style="dim", highlight=False, soft_wrap=True)

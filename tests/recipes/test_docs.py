@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .running import run
+
 DOCS = Path(__file__).parents[2] / "docs"
 SERVER = "http://127.0.0.1:8000"
 READ_AS_A_WHOLE = {"llamaindex.md", "openai_sdk.md"}
@@ -55,11 +57,8 @@ def environment(url: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_a_python_block_runs_and_prints(block: Block, url: str) -> None:
-    program = block.text.replace(f"{SERVER}/v1", url)
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, env=environment(url), check=False
-    )
+def test_a_python_block_runs_and_prints(block: Block, url: str, tmp_path: Path) -> None:
+    ran = run(block.text.replace(f"{SERVER}/v1", url), environment(url), tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()
 

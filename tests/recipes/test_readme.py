@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .running import run
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -20,12 +20,9 @@ def test_readme_has_examples() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.strip().splitlines()[0][:40] for block in BLOCKS])
-def test_an_example_of_readme_runs_and_prints(block: str, url: str) -> None:
-    environment = {**os.environ, "PARROT_BASE_URL": url}
+def test_an_example_of_readme_runs_and_prints(block: str, url: str, tmp_path: Path) -> None:
     program = block.replace("http://127.0.0.1:8000/v1", url)
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, env=environment, check=False
-    )
+    result = run(program, {**os.environ, "PARROT_BASE_URL": url}, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
 
