@@ -30,6 +30,9 @@ def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
     far = "chain of 3 calls, 20 ms round trip, scripted engine"
     assert [rows[far, "planner off", word] for word in ("pushed", "claimed", "direct")] == [0, 0, 3]
     assert [rows[far, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
+    if "LlamaIndex refine" in APPS:
+        refined = "LlamaIndex refine of 3 calls, 20 ms round trip, scripted engine"
+        assert [rows[refined, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
     assert rows[far, "planner off", "completion"] >= 3 * 0.02
     assert rows[far, "planner on", "completion"] >= 0.02
     assert {(far, "planner on", "speedup"), (far, "planner on", "round_trips")} <= rows.keys()
