@@ -35,6 +35,7 @@ TOOL_TOKENS = 120
 """A call of a tool is longer than the answers of the others."""
 PROMPT_WORDS = 60
 """Of a template of LlamaIndex's, and some to spare."""
+ROOM = 4096
 
 COUNTS: list[Callable[[], Stats]] = [stats]
 """Of the planner of each framework."""
@@ -93,18 +94,19 @@ async def agent(llm: ChatParrot, parts: Sequence[str]) -> str:
 
 
 async def tree(llm: ChatParrot, parts: Sequence[str]) -> str:
-    return await synthesized(llm, parts, "tree_summarize")
+    """Two parts fit one prompt, counted by words."""
+    room = PROMPT_WORDS + 2 * len(parts[0].split()) + (llm.max_tokens or 0)
+    return await synthesized(llm, parts, "tree_summarize", room)
 
 
 async def refined(llm: ChatParrot, parts: Sequence[str]) -> str:
-    return await synthesized(llm, parts, "refine")
+    return await synthesized(llm, parts, "refine", ROOM)
 
 
-async def synthesized(llm: ChatParrot, parts: Sequence[str], mode: str) -> str:
-    """With LlamaIndex, whose own calls run side by side where they can. Two parts fit one prompt, counted by words."""
+async def synthesized(llm: ChatParrot, parts: Sequence[str], mode: str, room: int) -> str:
+    """With LlamaIndex, whose own calls run side by side where they can."""
     settings = {"temperature": 0, "max_tokens": llm.max_tokens, "additional_kwargs": dict(llm.extra_body or {})}
     model = ParrotLLM(base_url=llm.base_url, max_retries=0, count_by_server=False, **settings)
-    room = PROMPT_WORDS + 2 * len(parts[0].split()) + (llm.max_tokens or 0)
     helper = PromptHelper(room, num_output=llm.max_tokens or 0, chunk_overlap_ratio=0, tokenizer=str.split)
     synthesizer = get_response_synthesizer(
         llm=model, response_mode=ResponseMode(mode), prompt_helper=helper, use_async=True

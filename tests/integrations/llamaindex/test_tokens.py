@@ -47,7 +47,7 @@ def test_setting_the_llm_is_all_that_an_app_changes(real: Served) -> None:
 
 def test_what_is_packed_by_the_server_fits_the_servers_context(real: Served) -> None:
     llm = ParrotLLM(base_url=real.url, max_tokens=4, temperature=0)
-    texts = [TEXT] * 6
+    texts = [TEXT] * 2  # more than one prompt holds
     answers = []
     for on in (False, True):
         with planning(on):
