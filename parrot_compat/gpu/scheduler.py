@@ -3,13 +3,17 @@
 1. Every sequence that is drawing gets its one token.
 2. What is left of the token budget goes to prompts, in chunks: the most urgent class first; in a class the flow that
    was served least; in a flow the first that came.
-3. A waiting prompt starts when all its tokens have pages. It is held back while a row of this very step computes its
+3. What prompts leave goes to work ahead: fills that nobody waits for yet, ordered likewise. They take tokens, rows and
+   free pages that nobody else wants, and give them back to any prompt that does. A fill that is due, or that somebody
+   waits for, is a prompt like any other.
+4. A waiting prompt starts when all its tokens have pages. It is held back while a row of this very step computes its
    next page: a step later it finds that page in the cache. Since the row it waits for runs, it cannot wait for ever.
-4. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
-   the last one. Who waits does not take pages from who has started.
+5. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
+   the last one. Who waits does not take pages from who has started, unless that is work ahead.
 
-Urgency: left_s = due_s - now_s (a fill is due `FILL_HANDICAP_S` later than a generate); class 0 is left_s <= 0, the
-others double: up to 0.1 s, 0.2 s, 0.4 s, … As time passes all work comes into class 0, so nothing starves.
+Urgency: left_s = due_s - now_s (a fill is due `FILL_AHEAD_S` later than a generate); class 0 is left_s <= 0, the
+others double: up to 0.1 s, 0.2 s, 0.4 s, …; those of work ahead come behind all of these. As time passes all work comes
+into class 0, so nothing starves.
 """
 
 from __future__ import annotations
@@ -20,25 +24,33 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .step import PlannedRow, Room, SequenceView, StepPlan
 
-__all__ = ["FILL_HANDICAP_S", "LONGEST_SLACK_S", "due_s", "in_turn", "plan_step", "urgency", "victims"]
+__all__ = ["FILL_AHEAD_S", "LONGEST_SLACK_S", "due_s", "in_turn", "plan_step", "urgency", "victims"]
 
-FILL_HANDICAP_S = 1.0
-"""A fill is work ahead: for this long, generates of equal slack that came later still go first."""
+FILL_AHEAD_S = 1.0
+"""For this long beyond its slack a fill is work ahead, which takes only what is left over."""
 LONGEST_SLACK_S = 60.0
 """Slack beyond this counts as this much: even work that nobody awaits gets done under steady load."""
 SLACK_CLASS_S = 0.1
 """Width of the first class with slack left: less than a person, or a batch of prompts, would notice."""
+AHEAD = 64
+"""So many classes lie before the first one of work ahead: more than any slack reaches."""
 
 
 def due_s(arrived_s: float, slack_s: float, is_fill: bool) -> float:
     """When the work must run to be in time."""
-    return arrived_s + min(slack_s, LONGEST_SLACK_S) + (FILL_HANDICAP_S if is_fill else 0.0)
+    return arrived_s + min(slack_s, LONGEST_SLACK_S) + (FILL_AHEAD_S if is_fill else 0.0)
 
 
 def urgency(view: SequenceView, now_s: float) -> int:
     """The class of a sequence's slack; 0 is the most urgent."""
     left_s = view.due_s - now_s
-    return 0 if left_s <= 0 else 1 + int(left_s / SLACK_CLASS_S).bit_length()
+    if left_s <= 0:
+        return 0
+    return 1 + int(left_s / SLACK_CLASS_S).bit_length() + (AHEAD if view.is_ahead else 0)
+
+
+def _is_ahead(view: SequenceView, now_s: float) -> bool:
+    return view.is_ahead and view.due_s > now_s
 
 
 def victims(views: Sequence[SequenceView], now_s: float) -> list[SequenceView]:
@@ -104,7 +116,7 @@ def _plan_prompts(
             missing = room.missing_pages(view)
             if missing > free:
                 # Nobody overtakes a prompt that waits for pages, or a long one might wait for ever.
-                if (room.has_idle or not started) and (relief := _relief(views, room, missing - free)):
+                if relief := _relief_to_start(views, view, room, missing - free, is_alone=not started):
                     return relief
                 is_closed = started > 0
                 if is_closed:
@@ -124,6 +136,21 @@ def _relief(views: Sequence[SequenceView], room: Room, pages: int) -> StepPlan |
         return StepPlan(drop_idle_pages=pages)
     first = next(iter(victims(views, room.now_s)), None)
     return None if first is None else StepPlan(preempt=(first.id,))
+
+
+def _relief_to_start(
+    views: Sequence[SequenceView], view: SequenceView, room: Room, pages: int, *, is_alone: bool
+) -> StepPlan | None:
+    """Who gives way so that `view` may start. `is_alone`: nothing has started, so that nothing comes by waiting."""
+    if is_alone:
+        return _relief(views, room, pages)
+    if _is_ahead(view, room.now_s):
+        return None
+    if room.has_idle:
+        return StepPlan(drop_idle_pages=pages)
+    fills = [other for other in views if other.is_started and _is_ahead(other, room.now_s)]
+    last = max(fills, key=lambda other: (urgency(other, room.now_s), other.id), default=None)
+    return None if last is None else StepPlan(preempt=(last.id,))
 
 
 def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool:

@@ -70,6 +70,8 @@ class Sequence:
         self.made_context = made_context
         self.due_s = due_s
         self.is_started = False
+        self.is_ahead = isinstance(verb, Fill)
+        """Nobody waits for it yet."""
         self.drawn: list[int] = []
         self.prompt_tokens = len(context.tokens)
         self._found_tokens: int | None = None
@@ -119,7 +121,7 @@ class Sequence:
             pages=self.context.pages,
             is_started=self.is_started,
             is_drawing=bool(self.drawn) and self.context.computed == len(self.context.tokens) - 1,
-            is_fill=isinstance(self.verb, Fill),
+            is_ahead=self.is_ahead,
             due_s=self.due_s,
             flow=self.flow,
             namespace=self.context.root,
@@ -155,6 +157,11 @@ class Sequence:
             return None
         assert isinstance(self.verb, Generate) and not self.must_see_each_token
         return Draw(sampling=self.verb.sampling, index=index)
+
+    def is_awaited(self, due_s: float) -> None:
+        """Somebody who is due by then waits for it."""
+        if self.is_ahead:
+            self.is_ahead, self.due_s = False, min(self.due_s, due_s)
 
     # ---- answers -----------------------------------------------------------------------------------
 

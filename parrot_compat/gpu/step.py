@@ -27,7 +27,8 @@ class SequenceView:
     """It takes part in steps; otherwise it waits, and what it holds is only cache found."""
     is_drawing: bool = False
     """Its prompt is computed: each step draws one token."""
-    is_fill: bool = False
+    is_ahead: bool = False
+    """Nobody waits for it: until it is due it takes what others leave."""
     due_s: float = 0.0
     """When its slack is used up, on the clock of `Room.now_s`."""
     flow: str = ""

@@ -60,7 +60,7 @@ class StepRows:
             page_size=self._config.page_size,
             now_s=self._clock(),
             shares_prefixes=self._config.enable_prefix_caching,
-            has_idle=bool(self._work.idle_contexts()),
+            has_idle=self._work.has_idle,
         )
         return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
 
@@ -130,7 +130,7 @@ class StepRows:
 
     def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
         """The plan found room where there was none (a shared page had to be copied)."""
-        if self._work.idle_contexts():
+        if self._work.has_idle:
             self._drop_idle(1)
             return
         others = victims([sequence.view for sequence in self._work.sequences.values()], self._clock())

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
-from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update
+from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update, Verb
 from parrot_compat.core.errors import ContextLost, ParrotError
 
 from .asked import checked_ids, own_context, place_of
@@ -108,6 +108,11 @@ class Work:
         self._answer(sequence.id, error)
         self._undo(sequence)
 
+    @property
+    def has_idle(self) -> bool:
+        """There are such contexts as `idle_contexts` gives."""
+        return len(self.contexts) > len(self.sequences) and bool(self.idle_contexts())
+
     def idle_contexts(self) -> list[Context]:
         """Contexts that hold pages and have no verb at work, the least recently used first."""
         busy = {sequence.context.id for sequence in self.sequences.values()}
@@ -122,7 +127,7 @@ class Work:
         lines = [place]
         parent = (
             verb.parent
-            if isinstance(verb, Fill | Generate) and not (place in self._lines or self._holds(place))
+            if isinstance(verb, Fill | Generate) and not (place in self._lines or self.contexts.holds(place))
             else None
         )
         if parent is not None and any(id in self.queued for id in self._lines.get(parent, ())):
@@ -131,14 +136,15 @@ class Work:
         self._stands_in[command.id] = tuple(lines)
         for context in lines:
             self._lines.setdefault(context, deque()).append(command.id)
+        for waited in (place, parent or place):
+            self._hurry(waited, verb)
         self._moved.append(place)
 
-    def _holds(self, context: ContextId) -> bool:
-        try:
-            self.contexts.get(context)
-        except ContextLost:
-            return False
-        return True
+    def _hurry(self, context: ContextId, verb: Verb) -> None:
+        """A fill at work in this line is work ahead no longer if `verb` draws, which waits for it (or forks it)."""
+        line = self._lines.get(context)
+        if line and isinstance(verb, Generate) and (first := self.sequences.get(line[0])) is not None:
+            first.is_awaited(due_s(self._clock(), verb.scope.slack_s, is_fill=False))
 
     def _begin_first(self, context: ContextId) -> None:
         """Begin the first verb in a line if it is the first in all its lines."""
@@ -172,10 +178,12 @@ class Work:
         for other in self._stands_in[command.id][1:]:  # forked: the parent's line goes on
             self._leave_line(command.id, other)
         self._stands_in[command.id] = (place_of(command),)
+        for behind in list(self._lines[place_of(command)])[1:]:
+            self._hurry(place_of(command), self.queued[behind].verb)
 
     def _open(self, id: int, verb: Fill | Generate) -> Sequence:
         """The context with the content in it, forked or made if need be. Errors leave everything as it was."""
-        made = not self._holds(verb.context)
+        made = not self.contexts.holds(verb.context)
         source = verb.parent if made else verb.context
         held = 0
         if source is not None:

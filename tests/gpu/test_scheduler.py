@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parrot_compat.gpu.flows import CREDIT_TOKENS, Flows
 from parrot_compat.gpu.scheduler import (
-    FILL_HANDICAP_S,
+    FILL_AHEAD_S,
     LONGEST_SLACK_S,
     due_s,
     in_turn,
@@ -36,6 +36,10 @@ def prefilling(id: int, tokens: int = 10, computed: int = 0, **fields: Any) -> S
 
 def drawing(id: int, tokens: int = 10, **fields: Any) -> SequenceView:
     return prefilling(id, tokens, tokens - 1, is_drawing=True, **fields)
+
+
+def ahead(id: int, tokens: int = 10, **fields: Any) -> SequenceView:
+    return waiting(id, tokens, **({"is_ahead": True, "due_s": 50.0} | fields))
 
 
 def planned(*views: SequenceView, served: dict[str, int] | None = None, **room: Any) -> list[tuple[int, int]]:
@@ -73,14 +77,14 @@ def test_less_slack_goes_first() -> None:
 
 def test_a_fill_goes_after_a_generate_of_equal_slack_that_came_later() -> None:
     fill, answer = due_s(arrived_s=0.0, slack_s=0.0, is_fill=True), due_s(arrived_s=0.5, slack_s=0.0, is_fill=False)
-    views = waiting(1, 32, due_s=fill, is_fill=True), waiting(2, 32, due_s=answer)
+    views = ahead(1, 32, due_s=fill), waiting(2, 32, due_s=answer)
     assert planned(*views, now_s=0.5) == [(2, 32)]
 
 
-def test_a_fill_that_waited_out_its_handicap_takes_its_turn() -> None:
+def test_a_fill_that_is_due_takes_its_turn() -> None:
     fill = due_s(arrived_s=0.0, slack_s=0.0, is_fill=True)
-    views = waiting(1, 32, due_s=fill, is_fill=True), waiting(2, 32, due_s=0.9)
-    assert planned(*views, now_s=FILL_HANDICAP_S) == [(1, 32)]
+    views = ahead(1, 32, due_s=fill), waiting(2, 32, due_s=0.9)
+    assert planned(*views, now_s=FILL_AHEAD_S) == [(1, 32)]
 
 
 def test_slack_without_end_counts_as_the_longest() -> None:
@@ -91,6 +95,44 @@ def test_nearly_equal_slack_is_one_class_and_much_more_slack_another() -> None:
     assert urgency(waiting(1, due_s=10.0), 0.0) == urgency(waiting(2, due_s=11.0), 0.0)
     assert urgency(waiting(1, due_s=10.0), 0.0) < urgency(waiting(2, due_s=25.0), 0.0)
     assert urgency(waiting(1, due_s=-5.0), 0.0) == urgency(waiting(2, due_s=0.0), 0.0) == 0
+
+
+# ---- work ahead ------------------------------------------------------------------------------------------
+
+
+def test_work_ahead_takes_the_tokens_that_prompts_leave() -> None:
+    assert planned(ahead(1, 40), drawing(2), waiting(3, 20)) == [(2, 1), (3, 20), (1, 11)]
+    assert planned(ahead(1, 40), drawing(2), waiting(3, 31)) == [(2, 1), (3, 31)]
+
+
+def test_work_ahead_comes_after_prompts_of_much_more_slack() -> None:
+    assert planned(ahead(1, 40, due_s=0.1), waiting(2, 20, due_s=LONGEST_SLACK_S)) == [(2, 20), (1, 12)]
+
+
+def test_work_ahead_goes_on_in_the_order_of_its_slack() -> None:
+    assert planned(ahead(1, 40), ahead(2, 20, due_s=1.0)) == [(2, 20), (1, 12)]
+
+
+def test_work_ahead_that_is_due_is_a_prompt_like_any_other() -> None:
+    assert planned(ahead(1, 40, due_s=5.0), waiting(2, 20, due_s=5.0), now_s=5.0) == [(1, 32)]
+
+
+def test_work_ahead_gives_its_row_to_a_prompt() -> None:
+    views = [drawing(1), prefilling(2, 40, computed=8, is_ahead=True, due_s=1.0), waiting(3, due_s=LONGEST_SLACK_S)]
+    assert plan_step(views, replace(ROOM, rows=2), {}).preempt == (2,)
+    assert planned(*views, rows=3, tokens=11) == [(1, 1), (3, 10)]
+
+
+def test_work_ahead_gives_its_pages_to_a_prompt() -> None:
+    views = [drawing(1), prefilling(2, 40, computed=8, is_ahead=True, due_s=50.0), waiting(3, 40)]
+    assert plan_step(views, replace(ROOM, free_pages=3), {}).preempt == (2,)
+    due = replace(views[1], due_s=0.0)
+    assert planned(drawing(1), due, waiting(3, 40), free_pages=3, tokens=64) == [(1, 1), (2, 32)]
+
+
+def test_work_ahead_leaves_idle_contexts_alone_while_anything_runs() -> None:
+    assert planned(drawing(1), ahead(2, 40), free_pages=3, has_idle=True) == [(1, 1)]
+    assert plan_step([ahead(2, 40)], replace(ROOM, free_pages=3, has_idle=True), {}).drop_idle_pages == 7
 
 
 # ---- fairness --------------------------------------------------------------------------------------------
@@ -267,6 +309,46 @@ def test_every_plan_fits_its_room_and_does_something(
     assert plan == plan_step(views, room, {}), "same views, same plan"
 
 
+@st.composite
+def some_ahead(draw: st.DrawFn) -> list[SequenceView]:
+    """Work ahead that is not due, with texts of their own."""
+    views: list[SequenceView] = []
+    for id in range(101, draw(st.integers(1, 6)) + 101):
+        fields = {"is_ahead": True, "due_s": draw(st.floats(0.5, 70)), "flow": draw(st.sampled_from("abc"))}
+        kind, tokens = draw(st.sampled_from([waiting, prefilling])), draw(st.integers(1, 60))
+        views.append(kind(id, tokens, **fields))
+    return views
+
+
+def carried_out(views: list[SequenceView], room: Room) -> list[tuple[int, int]]:
+    """The rows of a step in which memory is plenty, once everybody who is to give way has done so."""
+    while (plan := plan_step(views, room, {})).preempt:
+        assert not plan.rows
+        views = [
+            replace(view, is_started=False, computed=0, pages=[]) if view.id in plan.preempt else view for view in views
+        ]
+    return [(row.id, row.tokens) for row in plan.rows]
+
+
+@given(some_views(), some_ahead(), st.integers(1, 8), st.integers(1, 80))
+def test_work_ahead_changes_nothing_for_anybody_else(
+    views: list[SequenceView], fills: list[SequenceView], rows: int, tokens: int
+) -> None:
+    room = Room(rows=rows, tokens=tokens, free_pages=10_000, page_size=4)
+    beside = carried_out([*fills, *views], room)
+    assert [row for row in beside if row[0] < 100] == carried_out(views, room)
+    assert all(row[0] < 100 for row in beside[: -len(fills)]), "it comes last"
+
+
+@given(some_views(), some_ahead(), st.integers(1, 200))
+def test_no_token_of_a_step_is_left_while_work_ahead_could_use_it(
+    views: list[SequenceView], fills: list[SequenceView], tokens: int
+) -> None:
+    planned = dict(carried_out([*views, *fills], Room(rows=100, tokens=tokens, free_pages=10_000, page_size=4)))
+    is_full = sum(planned.values()) == tokens or sum(view.is_started for view in [*views, *fills]) >= tokens
+    assert is_full or all(planned.get(fill.id) == fill.remaining for fill in fills)
+
+
 class Simulation:
     """Steps of plans over sequences that only count; memory is plenty."""
 
@@ -305,7 +387,7 @@ def test_nothing_starves_however_much_urgent_work_keeps_coming(data: st.DataObje
     simulation = Simulation()
     is_fill = data.draw(st.booleans())
     slack = data.draw(st.sampled_from([0.0, 1.0, 5.0, float("inf")]))
-    patient = waiting(1, 30, due_s=due_s(0.0, slack, is_fill), is_fill=is_fill, flow="patient")
+    patient = waiting(1, 30, due_s=due_s(0.0, slack, is_fill), is_ahead=is_fill, flow="patient")
     simulation.add(patient, draws=1)
     arrivals = data.draw(st.lists(st.tuples(st.sampled_from(["a", "patient", "new"]), st.integers(1, 40)), max_size=8))
     id = 1
@@ -318,7 +400,7 @@ def test_nothing_starves_however_much_urgent_work_keeps_coming(data: st.DataObje
             simulation.add(waiting(id, tokens, due_s=simulation.now_s, flow=name), draws=2)
         simulation.step()
     assert 1 in simulation.ended, "it never ran"
-    assert simulation.now_s < min(slack, LONGEST_SLACK_S) + FILL_HANDICAP_S + 25
+    assert simulation.now_s < min(slack, LONGEST_SLACK_S) + FILL_AHEAD_S + 25
 
 
 @pytest.mark.parametrize("heavy", [2, 30])

@@ -71,6 +71,10 @@ class Contexts:
     def __len__(self) -> int:
         return len(self._contexts)
 
+    def holds(self, id: int) -> bool:
+        """Whether there is a context of this id."""
+        return id in self._contexts
+
     def __iter__(self) -> Iterator[Context]:
         """All contexts, the longest unused (`reserve`) first: the order in which to drop those that nothing runs on."""
         return iter(tuple(self._contexts.values()))
