@@ -7,7 +7,8 @@
    free pages that nobody else wants, and give them back to any prompt that does. A fill that is due, or that somebody
    waits for, is a prompt like any other.
 4. A waiting prompt starts when all its tokens have pages. It is held back while a row of this very step computes its
-   next page: a step later it finds that page in the cache. Since the row it waits for runs, it cannot wait for ever.
+   next page, or at least half a page that its text ends with: a step later it finds that computed. Since the row it
+   waits for runs, it cannot wait for ever.
 5. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
    the last one. Who waits does not take pages from who has started, unless that is work ahead.
 
@@ -154,12 +155,13 @@ def _relief_to_start(
 
 
 def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool:
-    """Whether `leader` is now inside the page that `follower` would have to compute next."""
+    """Whether `leader` is now inside the page that `follower` would have to compute next, or end its text with."""
     known = follower.computed // page_size
-    begin, end = known * page_size, (known + 1) * page_size
+    begin, end = known * page_size, min((known + 1) * page_size, len(follower.tokens))
     return (
         leader.namespace == follower.namespace
-        and begin <= leader.computed < end <= min(len(leader.tokens), len(follower.tokens))
+        and begin <= leader.computed < end <= len(leader.tokens)
+        and 2 * (end - follower.computed) >= page_size  # for less it does not wait a step
         and (known == 0 or leader.pages[known - 1] == follower.pages[known - 1])
         and leader.tokens[begin:end] == follower.tokens[begin:end]
     )

@@ -24,7 +24,7 @@ from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Gene
 
 from .batch import Draw, Drawn
 from .history import History
-from .kv.contexts import Context
+from .kv.context import Context
 from .reading import Pool, Read, Reading, Score
 from .step import SequenceView
 

@@ -67,12 +67,19 @@ class StepRows:
     def _carry_out(self, plan: StepPlan) -> list[Row]:
         """Give every planned row its pages. Where they run out the rest waits; no row at all: somebody gives way."""
         rows: list[Row] = []
-        try:
-            for planned in plan.rows:
-                rows.append(self._prepare(self._work.sequences[planned.id], planned))
-        except OutOfPages as shortage:
-            if not rows:
-                self._make_way(self._work.sequences[plan.rows[0].id], shortage)
+        waiting = list(plan.rows)
+        while waiting:
+            sequence = self._work.sequences[waiting[0].id]
+            try:
+                rows.append(self._prepare(sequence, waiting[0]))
+            except OutOfPages as shortage:
+                # The plan found room where there was none: a shared page has to be copied.
+                if self._take_a_page({planned.id for planned in plan.rows}):
+                    continue
+                if not rows:
+                    self._make_way(sequence, shortage)
+                break
+            del waiting[0]
         return rows
 
     def _prepare(self, sequence: Sequence, planned: PlannedRow) -> Row:
@@ -128,11 +135,19 @@ class StepRows:
             if self._contexts.free_pages >= enough:
                 return
 
-    def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
-        """The plan found room where there was none (a shared page had to be copied)."""
+    def _take_a_page(self, planned: set[int]) -> bool:
+        """From an idle context, or from the last that waits and is not planned. `False`: they have none."""
         if self._work.has_idle:
             self._drop_idle(1)
-            return
+            return True
+        for sequence in reversed(self._work.sequences.values()):
+            if not sequence.is_started and sequence.context.pages and sequence.id not in planned:
+                self._contexts.drop(sequence.context)
+                return True
+        return False
+
+    def _make_way(self, first: Sequence, shortage: OutOfPages) -> None:
+        """Only who runs has pages: one of them goes back to waiting."""
         others = victims([sequence.view for sequence in self._work.sequences.values()], self._clock())
         if others:
             self._preempt(self._work.sequences[others[0].id])

@@ -23,7 +23,8 @@ from .batch import Drawn
 from .config import ResolvedConfig
 from .flows import Flows
 from .forms import FormDesk
-from .kv.contexts import Context, Contexts
+from .kv.context import Context
+from .kv.contexts import Contexts
 from .scheduler import due_s
 from .sequence import Forms, Sequence, TextStreams
 

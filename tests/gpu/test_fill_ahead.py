@@ -48,7 +48,7 @@ def test_a_fill_takes_what_prompts_leave_of_a_step_and_changes_no_answer() -> No
     steps, ahead, asked = Steps(), prompt(12, 1), prompt(20, 2)
     assert steps.step(fill(1, ahead), generate(2, asked, 4, scope=PATIENT)) == [asked[:8]]
     assert steps.step() == [asked[8:16]]
-    assert sorted(steps.step(), key=len) == [ahead[:4], asked[16:]] or len(asked[16:]) == 4
+    assert set(steps.step()) == {ahead[:4], asked[16:]}
     steps.finish()
     assert steps.drawn(2) == expected(asked, 4)
     assert steps.answers[1] == [Filled(tokens=12, cached_tokens=0)]

@@ -19,7 +19,8 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.batch import Batch
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
 from parrot_compat.gpu.kernels import Positions
-from parrot_compat.gpu.kv.contexts import Context, Contexts
+from parrot_compat.gpu.kv.context import Context
+from parrot_compat.gpu.kv.contexts import Contexts
 from parrot_compat.gpu.layers.rotary import GrowingRotary
 from parrot_compat.gpu.models import transformers_models
 from parrot_compat.gpu.models.decoder import FastDecoder

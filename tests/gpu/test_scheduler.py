@@ -192,8 +192,14 @@ def test_prompts_that_part_before_the_page_ends_do_not_wait() -> None:
     assert planned(first, second) == [(1, 12), (2, 12)]
 
 
-def test_a_prompt_shorter_than_a_page_does_not_wait() -> None:
-    assert planned(waiting(1, 12, salt=7), waiting(2, 3, salt=7)) == [(1, 12), (2, 3)]
+def test_a_prompt_that_ends_inside_the_page_waits_if_half_a_page_is_saved() -> None:
+    assert planned(waiting(1, 12, salt=7), waiting(2, 2, salt=7)) == [(1, 12)]
+    assert planned(waiting(1, 12, salt=7), waiting(2, 1, salt=7)) == [(1, 12), (2, 1)]
+    assert planned(waiting(1, 3, salt=7), waiting(2, 3, salt=7)) == [(1, 3)]
+
+
+def test_a_prompt_that_is_longer_than_the_begun_page_does_not_wait() -> None:
+    assert planned(waiting(1, 3, salt=7), waiting(2, 12, salt=7)) == [(1, 3), (2, 12)]
 
 
 def test_prompts_of_other_namespaces_do_not_wait() -> None:

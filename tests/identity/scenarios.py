@@ -160,6 +160,23 @@ async def forks(bench: Bench) -> list[Answer]:
     return client.answers
 
 
+async def several_answers(bench: Bench) -> list[Answer]:
+    """One prompt asked for many times at once, and while its answer is drawn: all go on from one begun page."""
+    async with started(bench.config(), "several answers") as client:
+        for length in (PAGE_SIZE - 2, PAGE_SIZE * 3, PAGE_SIZE * 3 + 1, PAGE_SIZE * 4 - 1, PAGE_SIZE * 5 + 9):
+            prompt = bench.tokens(length)
+            first = len(client.answers)
+            await asyncio.gather(*(client.ask(prompt, SHORT) for _ in range(5)))
+            cached = sorted(answer.cached_tokens for answer in client.answers[first:])
+            assert cached == [0, *[length - 1] * 4], cached
+            client.label = f"beside a context that holds {length} tokens"
+            root = await client.fill(prompt)
+            tails = [(), bench.tokens(1), bench.tokens(20)]
+            await asyncio.gather(*(client.ask((*prompt, *tail), SHORT) for tail in tails))
+            await client.ask(bench.tokens(3), SHORT, context=root)
+    return client.answers
+
+
 async def forks_of_a_running_answer(bench: Bench) -> list[Answer]:
     """Forks made while their parent draws: each goes on from as much of the answer as was there."""
     async with started(bench.config(step_tokens=32), "forked while its parent draws") as client:
@@ -251,6 +268,9 @@ async def a_little_of_everything(bench: Bench) -> list[Answer]:
         await client.ask(bench.tokens(40), SHORT, context=context)
         await client.truncate(context, PAGE_SIZE * 2 + 4)
         await client.ask(bench.tokens(20), SHORT, context=context)
+        client.label = "beside one that is inside the same page, or inside another after the same pages"
+        same, other = (*trunk[: PAGE_SIZE + 6], *bench.tokens(3)), (*trunk[:PAGE_SIZE], *bench.tokens(9))
+        await asyncio.gather(client.ask(same, SHORT), client.ask(other, SHORT))
     return client.answers
 
 
@@ -269,6 +289,7 @@ SCENARIOS: dict[str, Scenario] = {
         namespaces_apart,
         small_pages,
         forks,
+        several_answers,
         forks_of_a_running_answer,
         fills,
         truncations,

@@ -10,8 +10,8 @@ anybody else can read.
     [0, cut)             full pages, cut = computed rounded down to a page. In the tree and perhaps in other contexts,
                          so never written. We let go in `truncate`, `drop`, `free`; then they stay as evictable
                          cache. (Without a tree: shared with our forks only, and free when the last lets go.)
-    [cut, computed)      part of a page. Ours alone, or shared with forks, or the tree's if a full page was cut short:
-                         `reserve` copies it before it is written, unless it is ours alone.
+    [cut, computed)      part of a page. Ours alone, or shared with forks and whoever has the same text, or the tree's if
+                         a full page was cut short: `reserve` copies it before it is written, unless it is ours alone.
     [computed, reserved) whole pages of ours, not written yet. Free again in `match`, `truncate`, `drop`, `free`.
 
 The way of a sequence:  open or fork -> extend -> (match, reserve, copy pages, run, commit)* -> free.
@@ -23,41 +23,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from parrot_compat.core.errors import ContextLost
 
+from .begun import BegunPages
+from .context import Context
 from .pages import OutOfPages, PagePool
 from .radix import RadixTree
 
-__all__ = ["Context", "Contexts", "PageCopies"]
+__all__ = ["Contexts", "PageCopies"]
+
+WORTH_A_COPY = 4
+"""A page that another has begun is taken over for so many tokens, or for all that are left to compute."""
 
 PageCopies = tuple[tuple[int, int], ...]
 """(source, target) pages to copy in all layers, in the order in which they were returned, before the step writes.
 A source may be evicted by the next `reserve`, so order matters and gathering all of a step's copies is fine."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Context:
-    """What a sequence's KV is and where. Read by anyone, changed by `Contexts` only."""
-
-    id: int
-    namespace: str
-    tokens: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
-    computed: int = 0
-    """Tokens whose KV is in `pages`."""
-    keep_last: bool = False
-    """Whether the last token is always left to be computed, so that there are logits to draw the next one from."""
-    salt: str = ""
-    """What the keys and values hang on beside the tokens; nothing is shared between two of them."""
-    is_read: bool = False
-    """Somebody reads the states of its tokens: none of them is taken over from the tree, all are computed."""
-
-    @property
-    def root(self) -> str:
-        """Where in the tree its text begins."""
-        return f"{self.salt}\0{self.namespace}" if self.salt else self.namespace
 
 
 class Contexts:
@@ -67,6 +48,7 @@ class Contexts:
         self._pool = pool
         self._tree = tree
         self._contexts: OrderedDict[int, Context] = OrderedDict()
+        self._begun = BegunPages(pool.page_size)
 
     def __len__(self) -> int:
         return len(self._contexts)
@@ -139,7 +121,7 @@ class Contexts:
         """Take over what the tree has learnt of the tokens not computed yet; returns `computed`.
 
         Call it before planning the next step of a context that waited: another may have computed the same text by now.
-        A page that we had begun gives way to the tree's full one.
+        A page that we had begun gives way to the tree's full one, or to one that another has begun and filled further.
         """
         full, computable = context.computed // self._pool.page_size, self._computable(context)
         if self._tree is None or context.is_read or computable <= context.computed:
@@ -151,7 +133,9 @@ class Contexts:
         if found:
             self._pool.release(context.pages[full:])
             context.pages[full:] = found
+            self._begun.leave(context)
             context.computed = min((full + len(found)) * size, computable)
+        self._share_begun_page(context, computable)
         return context.computed
 
     def reserve(self, context: Context, upto: int) -> PageCopies:
@@ -200,15 +184,18 @@ class Contexts:
         assert context.computed <= computed <= len(context.tokens), f"commit {context.computed} -> {computed}"
         assert self._pool.pages_for(computed) <= len(context.pages), "committed more than was reserved"
         known, full = context.computed // size, computed // size
+        goes_on = known == full and context.computed % size > 0
         context.computed = computed
-        if self._tree is None or known == full:
+        if self._tree is None or goes_on:
             return
-        context.pages[known:full] = self._tree.insert(
-            context.root,
-            context.tokens[known * size : full * size],
-            context.pages[known:full],
-            below=context.pages[known - 1] if known else None,
-        )
+        if known < full:
+            context.pages[known:full] = self._tree.insert(
+                context.root,
+                context.tokens[known * size : full * size],
+                context.pages[known:full],
+                below=context.pages[known - 1] if known else None,
+            )
+        self._begun.enter(context)
 
     def truncate(self, context: Context, tokens: int) -> None:
         """Keep the first `tokens` tokens. What is cut off stays as evictable cache where it was computed."""
@@ -231,6 +218,19 @@ class Contexts:
         self.match(context)
         return context
 
+    def _share_begun_page(self, context: Context, computable: int) -> None:
+        """Take over the page that another has begun with the same text. Whoever writes into it next copies it."""
+        found = self._begun.find(context, computable)
+        if found is None or (found[1] < computable and found[1] - context.computed < WORTH_A_COPY):
+            return
+        page, upto = found
+        full = context.computed // self._pool.page_size
+        self._begun.leave(context)
+        self._pool.retain([page])
+        self._pool.release(context.pages[full:])
+        context.pages[full:] = [page]
+        context.computed = upto
+
     def _computable(self, context: Context) -> int:
         """Most tokens that may count as computed before the next step."""
         # One token short of the end: the last must be computed to have logits.
@@ -238,6 +238,7 @@ class Contexts:
 
     def _cut(self, context: Context, computed: int) -> None:
         """Let go of all pages that hold nothing of tokens [0, computed), reserved ones too."""
+        self._begun.leave(context)
         needed = self._pool.pages_for(computed)
         self._pool.release(context.pages[needed:])
         del context.pages[needed:]
@@ -258,6 +259,7 @@ class Contexts:
         self._pool.check()
         if self._tree is not None:
             self._tree.check()
+            self._begun.check(self._contexts)
         references = [0] * self._pool.pages
         for id, context in self._contexts.items():
             assert context.id == id

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from parrot_compat.gpu.kv.contexts import Context, Contexts
+from parrot_compat.gpu.kv.context import Context
+from parrot_compat.gpu.kv.contexts import Contexts
 from parrot_compat.gpu.kv.pages import OutOfPages, PagePool
 from parrot_compat.gpu.kv.radix import RadixTree
 from tests.gpu.kv.stateful import THOROUGH
