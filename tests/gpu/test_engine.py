@@ -11,12 +11,26 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import Finish
 from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Scope
+from parrot_compat.core.engine_front import Command
 from parrot_compat.core.errors import BadPrompt, ContextLost, EngineError, EngineLost, ModelRefused, PromptTooLong
 from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 from tests.core.engine_contract import EngineContract, collect
-from tests.gpu.paged_runner import EOS, PagedEngine, answer, drained, expected, generate, prompt, started, tokenizer
+from tests.gpu.paged_runner import (
+    EOS,
+    PagedEngine,
+    PagedRunner,
+    answer,
+    drained,
+    expected,
+    generate,
+    paged_stepper,
+    prompt,
+    resolved,
+    started,
+    tokenizer,
+)
 
 
 class TestPagedEngine(EngineContract):
@@ -250,6 +264,26 @@ async def test_idle_contexts_give_up_their_pages_and_are_computed_again_when_use
         assert await answer(engine, context, prompt(3, 9), 6) == expected(text, 6)
     await drained(engine, *range(1, 6))
     await engine.close()
+
+
+def test_who_draws_gets_its_page_from_who_waits_where_the_two_share_one_and_memory_is_full() -> None:
+    runner = PagedRunner(resolved(pages=4, max_rows=2, context_tokens=16))
+    stepper = paged_stepper(runner)
+    asked = [generate(1, prompt(5, 1), 3), generate(2, prompt(6, 2), 3), generate(3, prompt(6, 2), 3)]
+    drawn: dict[int, list[int]] = {1: [], 2: [], 3: []}
+
+    def step(*commands: Command) -> None:
+        for update in stepper.step(commands).updates:
+            assert isinstance(update.answer, Chunk), update.answer
+            drawn[update.command] += update.answer.tokens
+        stepper.check()
+
+    step(Command(1, asked[0]), Command(2, asked[1]))
+    step(Command(3, asked[2]))  # it waits for a row, and has taken over the page that the second draws into
+    assert [len(rows) for rows in runner.steps] == [2, 2]
+    while stepper.has_work:
+        step()
+    assert drawn == {n: list(expected(prompt(*of), 3)) for n, of in {1: (5, 1), 2: (6, 2), 3: (6, 2)}.items()}
 
 
 async def test_a_cut_inside_a_shared_page_still_fits_when_memory_is_full() -> None:

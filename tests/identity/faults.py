@@ -19,7 +19,6 @@ from parrot_compat.gpu.kernels import AttentionInputs, Kernels
 from parrot_compat.gpu.kv import begun
 from parrot_compat.gpu.kv.context import Context
 from parrot_compat.gpu.kv.contexts import Contexts
-from parrot_compat.gpu.kv.pages import PagePool
 from parrot_compat.gpu.kv.radix import RadixTree
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.rotary import Rotary
@@ -149,11 +148,6 @@ def _begun_page_is_taken_for_its_place_alone(patch: Patch) -> None:
     patch.setattr(begun, "_common", lambda some, others: min(len(some), len(others)))
 
 
-def _begun_page_is_written_while_shared(patch: Patch) -> None:
-    """A page that nobody has finished counts as its writer's own, though another has taken it over."""
-    patch.setattr(PagePool, "is_writable", lambda self, page: not self.is_cached(page))
-
-
 def _cut_context_keeps_its_old_keys(patch: Patch) -> None:
     """After a cut inside a page the rest of that page still counts as computed, though other tokens stand there."""
     truncate, extend = Contexts.truncate, Contexts.extend
@@ -255,7 +249,6 @@ FAULTS = tuple(
         ("last slot of each page is never written", "mistral", _last_slot_of_each_page_is_never_written),
         ("prefix hit ignores the end of a page", "qwen2", _prefix_hit_ignores_the_end_of_a_page),
         ("begun page is taken for its place alone", "qwen2", _begun_page_is_taken_for_its_place_alone),
-        ("begun page is written while shared", "qwen3", _begun_page_is_written_while_shared),
         ("cut context keeps its old keys", "llama-tied", _cut_context_keeps_its_old_keys),
         ("row reads its neighbour's first page", "qwen3", _row_reads_its_neighbours_first_page),
         ("row reads one key too many", "llama", _row_reads_one_key_too_many),
