@@ -6,12 +6,11 @@ The invariant: packed token i of a batch goes to slot `attention.slots[i]`, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.reading import Reading
+from parrot_compat.gpu.token_bits import TokenBits
 
 __all__ = ["Batch", "BatchRow", "Draw", "Drawn", "PackedRows"]
 
@@ -41,8 +41,9 @@ class Draw:
     so that neighbours, preemption and replay never change a sampled text."""
     history: History | None = None
     """The row's tokens so far. Only a sampling with penalties needs them."""
-    allowed: npt.NDArray[np.bool_] | None = field(default=None, compare=False)
-    """By token: may it be drawn? `None`: all may. What may end a text of a wanted form is in it already."""
+    allowed: Callable[[], TokenBits] | None = field(default=None, compare=False)
+    """Asked once, when the logits are on their way: the tokens that may be drawn. `None`: all may. What may end a text
+    of a wanted form is in it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

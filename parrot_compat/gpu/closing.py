@@ -17,7 +17,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Closings", "TokenMatcher", "TokenText", "mask_of"]
+from .token_bits import TokenBits
+
+__all__ = ["Closings", "TokenMatcher", "TokenText", "bits_of"]
 
 _ORDERS = ('"}]>)', '}]>)"')
 """What comes first: in a string a quote ends it; where a key may begin, a brace ends the object."""
@@ -55,10 +57,9 @@ class TokenText(Protocol):
     def decode_bytes(self, tokens: list[int]) -> bytes: ...
 
 
-def mask_of(matcher: TokenMatcher, vocabulary: int) -> npt.NDArray[np.bool_]:
+def bits_of(matcher: TokenMatcher) -> TokenBits:
     """Which tokens may come next."""
-    bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little", count=vocabulary)
-    return bits.view(np.bool_)
+    return np.frombuffer(matcher.compute_bitmask(), np.uint8)
 
 
 class Closings:
@@ -120,7 +121,7 @@ class Closings:
         used: Counter[int],
     ) -> int | None:
         """The allowed token of least cost: its rank, and more for each time that it was used."""
-        allowed = np.flatnonzero(mask_of(matcher, self._text.vocab_size))
+        allowed = np.flatnonzero(np.unpackbits(bits_of(matcher), count=self._text.vocab_size, bitorder="little"))
         if not len(allowed):
             return None
         token = int(allowed[costs[allowed].argmin()])

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import llguidance
-import numpy as np
-import numpy.typing as npt
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..core.errors import BadSchema
 from ..core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls, size_of
-from .closing import Closings, mask_of
+from .closing import Closings, bits_of
+from .token_bits import TokenBits, all_but
 
 __all__ = ["Form", "Grammars"]
 
@@ -43,6 +42,8 @@ _KEPT = 64
 _WATCHED = 128
 """So many tokens before the last one at least, and half as many as the format has characters, the end is in sight."""
 _MOST_WATCHED = 4096
+_TRIED_EVERY, _SHORT = 8, 8
+"""Every so many tokens half a closing is tried in place of the whole, unless it is so short already."""
 _MOST_STATES = 70_000
 """Places of a regular expression once its counted repetitions are written out."""
 _PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<low>\d{1,9})?(?:,(?P<high>\d{1,9})?)?\}|.", re.DOTALL)
@@ -55,8 +56,8 @@ class Grammars:
         """`tokenizer` is the text of a tokenizer.json."""
         self._ends = tuple(dict.fromkeys(eos_token_ids)) or (0,)
         self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(self._ends))
-        self._vocabulary = vocabulary
         self._closings = Closings(self._tokens, self._ends)
+        self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
 
     def check(self, format: OutputFormat) -> None:
@@ -71,7 +72,7 @@ class Grammars:
     def form(self, format: OutputFormat, *, ends_at_eos: bool = True) -> Form:
         """The form of one answer. Errors: `BadSchema`."""
         watched = min(_MOST_WATCHED, _WATCHED + size_of(format) // 2)
-        return Form(self._matcher(format), self._closings, self._ends, self._vocabulary, watched, ends_at_eos)
+        return Form(self._matcher(format), self._closings, self._ends, self._going_on, watched, ends_at_eos)
 
     def _matcher(self, format: OutputFormat) -> llguidance.LLMatcher:
         size_of(format)
@@ -99,15 +100,14 @@ class Form:
         matcher: llguidance.LLMatcher,
         closings: Closings,
         ends: tuple[int, ...],
-        vocabulary: int,
+        going_on: TokenBits,
         watched: int,
         ends_at_eos: bool,
     ) -> None:
         self._matcher = matcher
         self._closings = closings
         self._ends = ends
-        self._end_places = list(ends)
-        self._vocabulary = vocabulary
+        self._going_on = going_on
         self._watched = watched
         self._ends_at_eos = ends_at_eos
         self._closing: list[int] | None = None
@@ -115,17 +115,15 @@ class Form:
         self.is_complete = False
         """Nothing can come any more."""
 
-    def allowed(self, may_end: bool) -> npt.NDArray[np.bool_]:
-        """By token: may it come next? An end of the text may where it is complete, and `may_end` says so."""
-        mask = mask_of(self._matcher, self._vocabulary)
+    def allowed(self, may_end: bool) -> TokenBits:
+        """What may come next. An end of the text may where it is complete, and `may_end` says so."""
+        bits = bits_of(self._matcher)
         if not (may_end and self._ends_at_eos):
-            going_on = mask.copy()
-            going_on[self._end_places] = False
+            going_on = bits & self._going_on[: len(bits)]
             if going_on.any():
                 return going_on
-        if not mask.any():  # a limit of the library was met in the middle: an end is all that is left
-            mask[self._end_places] = True
-        return mask
+        # Nothing at all: a limit of the library was met in the middle, and an end is all that is left.
+        return bits if bits.any() else ~self._going_on
 
     def take(self, token: int, left: int) -> int:
         """`token` was drawn and `left` more may be. What is taken: it, or where it leads too far from the end, the
@@ -157,6 +155,7 @@ class Form:
             return True
         self._consume(token)
         if len(closing) <= left and self._closings.closes(self._matcher, closing):
+            self._shorten(closing, left)
             return True
         found = self._closings.find(self._matcher, left)
         if found is not None and len(found) <= left:
@@ -165,6 +164,12 @@ class Form:
         self._matcher.rollback(1)
         self.is_complete = False
         return False
+
+    def _shorten(self, closing: list[int], left: int) -> None:
+        """A long closing is dear to follow, and often its second half will do: what the first was to fill is filled."""
+        half = closing[len(closing) // 2 :]
+        if left % _TRIED_EVERY == 0 and len(half) > _SHORT and self._closings.closes(self._matcher, half):
+            self._closing = half
 
     def _consume(self, token: int) -> None:
         self._matcher.consume_token(token)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.penalties import adjusted
+from parrot_compat.gpu.token_bits import as_mask
 
 __all__ = ["UNUSABLE", "filter_scores", "read_tokens", "sample", "uniform"]
 
@@ -85,16 +85,15 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
 
 def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Rows that must have a form keep the tokens that their form allows; the rest of them becomes -inf."""
-    formed = [(row, draw.allowed) for row, draw in enumerate(draws) if draw.allowed is not None]
+    # Only now, when the device is at work on the logits already: this is the host's.
+    formed = [(row, draw.allowed()) for row, draw in enumerate(draws) if draw.allowed is not None]
     if not formed:
         return scores
-    banned = np.ones((len(formed), scores.shape[-1]), np.bool_)
-    for place, (_, allowed) in enumerate(formed):
-        width = min(len(allowed), scores.shape[-1])
-        banned[place, :width] = ~allowed[:width]
+    banned = ~as_mask([allowed for _, allowed in formed], scores.shape[-1], scores.device)
+    if len(formed) == len(draws):
+        return scores.masked_fill(banned, float("-inf"))
     rows = torch.tensor([row for row, _ in formed], device=scores.device)
-    kept = scores[rows].masked_fill(torch.from_numpy(banned).to(scores.device), float("-inf"))
-    return scores.index_copy(0, rows, kept)
+    return scores.index_copy(0, rows, scores[rows].masked_fill(banned, float("-inf")))
 
 
 def _draw(scores: Tensor, draws: Sequence[Draw]) -> Tensor:

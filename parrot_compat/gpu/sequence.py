@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from .history import History
 from .kv.context import Context
 from .reading import Pool, Read, Reading, Score
 from .step import SequenceView
+from .token_bits import TokenBits
 
 __all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
 
@@ -46,7 +48,7 @@ class Form(Protocol):
 
     is_complete: bool
 
-    def allowed(self, may_end: bool) -> npt.NDArray[np.bool_]: ...
+    def allowed(self, may_end: bool) -> TokenBits: ...
 
     def take(self, token: int, left: int) -> int: ...
 
@@ -133,7 +135,8 @@ class Sequence:
             return None
         assert isinstance(self.verb, Generate)
         sampling, index = self.verb.sampling, len(self.drawn)
-        allowed = None if self._form is None else self._form.allowed(may_end=index >= sampling.min_tokens)
+        may_end = index >= sampling.min_tokens
+        allowed = None if self._form is None else partial(self._form.allowed, may_end=may_end)
         return Draw(sampling=sampling, index=index, history=self._history, allowed=allowed)
 
     def reading_after(self, computed: int) -> Reading | None:

@@ -6,8 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from parrot_compat.core.call import ResolvedSampling
@@ -17,6 +15,7 @@ from parrot_compat.core.output_format import AnyJson, Regex
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
+from parrot_compat.gpu.token_bits import TokenBits, all_but
 from tests.core.engine_contract import settle
 from tests.gpu.paged_runner import VOCABULARY, PagedRunner, answer, expected, paged_stepper, prompt
 
@@ -26,8 +25,8 @@ FORM = AnyJson()
 class AnyText:
     is_complete = False
 
-    def allowed(self, may_end: bool) -> npt.NDArray[np.bool_]:
-        return np.ones(VOCABULARY, np.bool_)
+    def allowed(self, may_end: bool) -> TokenBits:
+        return all_but((), VOCABULARY // 8)
 
     def take(self, token: int, left: int) -> int:
         return token

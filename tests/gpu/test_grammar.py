@@ -69,7 +69,7 @@ def drawn_at_random(format: OutputFormat, most: int, seed: int) -> tuple[str, bo
     """What a model without any sense says in this form, and whether nothing could follow."""
     form, draw, tokens = _shared["grammars"].form(format), np.random.default_rng(seed), []
     for left in range(most - 1, -1, -1):
-        token = int(draw.choice(np.flatnonzero(form.allowed(may_end=True))))
+        token = int(draw.choice(np.flatnonzero(np.unpackbits(form.allowed(may_end=True), bitorder="little"))))
         tokens.append(form.take(token, left))
         if form.is_complete:
             break
