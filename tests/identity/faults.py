@@ -129,7 +129,7 @@ def _last_slot_of_each_page_is_never_written(patch: Patch) -> None:
 
         return replace(right, prepare=prepare, rotate=rotate)
 
-    _patch_kernels(patch, change)
+    _patch_kernels(patch, _one_by_one(change))
 
 
 def _prefix_hit_ignores_the_end_of_a_page(patch: Patch) -> None:
@@ -292,6 +292,11 @@ def _patch_attention(patch: Patch, change: Callable[[AttentionInputs], Attention
     _patch_kernels(patch, lambda right: replace(right, prepare=lambda inputs: right.prepare(change(inputs))))
 
 
+def _one_by_one(change: Callable[[Kernels], Kernels]) -> Callable[[Kernels], Kernels]:
+    """A kernel that is changed must be the one that runs, not what has it inside."""
+    return lambda right: replace(change(right), all_layers=None)
+
+
 def _patch_window(patch: Patch, change: Callable[[int], int | None]) -> None:
     def changed(right: Kernels) -> Kernels:
         def attention(*given: Any, window: int | None = None, **rest: Any) -> Tensor:
@@ -299,7 +304,7 @@ def _patch_window(patch: Patch, change: Callable[[int], int | None]) -> None:
 
         return replace(right, attention=attention)
 
-    _patch_kernels(patch, changed)
+    _patch_kernels(patch, _one_by_one(changed))
 
 
 def _patch_model(patch: Patch, change: Callable[[FastDecoder], None]) -> None:

@@ -9,7 +9,7 @@ Layouts (row-major, contiguous):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 
-__all__ = ["Activation", "AttentionInputs", "Kernels", "NormWeight", "Positions"]
+__all__ = ["Activation", "AllLayers", "AttentionInputs", "Kernels", "NormWeight", "Positions"]
 
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 
@@ -91,6 +91,23 @@ class Rotate(Protocol):
     ) -> Tensor: ...
 
 
+class AllLayers(Protocol):
+    most_tokens: int
+
+    def __call__(
+        self,
+        x: Tensor,
+        step: Any,
+        places: Mapping[str, Positions],
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        """`x` [tokens, hidden], the embeddings, may be written into; `places` by rotary scaling; the caches by layer.
+        Gives what enters the last layer's MLP and what that adds to it, which is there until the next call."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
     """What a decoder needs beside products of matrices: one table of functions for each kind of device.
@@ -111,3 +128,6 @@ class Kernels:
     attention: Attention
     gated: Callable[[Tensor, Activation], Tensor]
     """[tokens, 2 inner] → activation(first half) * second half"""
+    all_layers: Callable[[Any, Sequence[Any]], AllLayers | None] | None = None
+    """(a decoder's plan, its layers) → the same bits of all layers in one call, for steps of few tokens; `None`: not of
+    these."""

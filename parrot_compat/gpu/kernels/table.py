@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from parrot_compat.gpu.kernels import Kernels
+from parrot_compat.gpu.kernels.cpu.layers import layers_at_once
 from parrot_compat.gpu.kernels.cpu.table import FORMATS, cpu_kernels
 from parrot_compat.gpu.kernels.reference import elementwise
 from parrot_compat.gpu.kernels.reference.attention import paged_attention
@@ -29,7 +30,7 @@ def choose(device: torch.device, dtype: torch.dtype, *, deterministic: bool = Fa
     """The fastest table that works for `dtype` on `device`. `deterministic`: a row's bits hang on nothing but itself,
     which all but `triton` have anyway."""
     if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
-        return found
+        return replace(found, all_layers=layers_at_once)
     if device.type == "cuda":
         try:
             # Late: only a machine with a CUDA device needs triton.

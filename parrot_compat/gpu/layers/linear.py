@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from parrot_compat.gpu.kernels.cpu.product import FEW, few_rows
 
-__all__ = ["Linear", "PackedLinear", "can_pack", "linear", "pack_linears"]
+__all__ = ["Linear", "Packed", "PackedLinear", "can_pack", "linear", "pack_linears"]
 
 Linear = Callable[[Tensor], Tensor]
 """[tokens, in] → [tokens, out]"""
@@ -33,18 +33,30 @@ def linear(weight: Tensor, bias: Tensor | None, *, deterministic: bool = False) 
         return lambda x: fixed_linear(x, weight, bias)
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return lambda x: F.linear(x, weight, bias)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    product = torch.ops.mkldnn._linear_pointwise.default
-    none: list[float] = []
+    return Packed(weight, bias)
 
-    def many(x: Tensor, added: Tensor | None) -> Tensor:
-        out: Tensor = product(x, packed, added, "none", none, "")
+
+class Packed:
+    """The product with a weight in oneDNN's form. The plain weight is not kept."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self._bias = bias
+        self._product = torch.ops.mkldnn._linear_pointwise.default
+        self._none: list[float] = []
+        self.few = few_rows(self._packed, bias, (weight.shape[0], weight.shape[1]), self._many)
+        """The same for at most `FEW` rows, straight from oneDNN's memory, where that can be."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.few is not None and x.shape[0] <= FEW:
+            return self.few(x.contiguous())
+        if x.shape[0] == 1:
+            return self._many(x.expand(2, -1), self._bias)[:1]
+        return self._many(x, self._bias)
+
+    def _many(self, x: Tensor, added: Tensor | None) -> Tensor:
+        out: Tensor = self._product(x, self._packed, added, "none", self._none, "")
         return out
-
-    few = few_rows(packed, bias, (weight.shape[0], weight.shape[1]), many)
-    if few is not None:
-        return lambda x: few(x.contiguous()) if x.shape[0] <= FEW else many(x, bias)
-    return lambda x: many(x, bias) if x.shape[0] != 1 else many(x.expand(2, -1), bias)[:1]
 
 
 class PackedLinear(nn.Module):

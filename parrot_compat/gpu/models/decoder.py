@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from parrot_compat.gpu.batch import Batch
-from parrot_compat.gpu.kernels import Kernels, NormWeight, Positions
+from parrot_compat.gpu.kernels import AllLayers, Kernels, NormWeight, Positions
 from parrot_compat.gpu.kernels.table import choose
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.linear import Linear, linear
@@ -128,6 +129,8 @@ class FastDecoder:
         x = self.embedding.index_select(0, batch.token_ids)
         if self._embedding_scale is not None:
             x = x * self._embedding_scale
+        if (at_once := self._all_layers) is not None and x.shape[0] <= at_once.most_tokens:
+            return at_once(x, step, places, storage.keys, storage.values)
         normed = kernels.norm(x, self.layers[0].before_attention)
         for number, layer in enumerate(self.layers):
             attended = self._attend(layer, number, normed, places[layer.plan.rope], step, storage)
@@ -140,6 +143,11 @@ class FastDecoder:
             if number + 1 < len(self.layers):
                 x, normed = kernels.add_norm(x, mixed, self.layers[number + 1].before_attention)
         return x, mixed
+
+    @cached_property
+    def _all_layers(self) -> AllLayers | None:
+        make = self.kernels.all_layers
+        return None if make is None else make(self.plan, self.layers)
 
     def _attend(
         self, layer: Layer, number: int, normed: Tensor, at: Positions, step: Any, storage: KvStorage

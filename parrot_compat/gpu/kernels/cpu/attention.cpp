@@ -3,9 +3,9 @@
 //
 // A token's result depends on its row's keys alone, bit for bit: chunks begin at fixed positions, whatever else is in
 // the step and however many threads there are.
+#include "rows.h"
 #include "tiles.h"
 #include <algorithm>
-#include <vector>
 
 namespace {
 
@@ -13,31 +13,6 @@ constexpr int CHUNK = 128; // keys of one query at once
 constexpr int AHEAD = 32;  // keys: how early they are asked for
 constexpr int KEYS = 128;  // keys of a block of queries at once
 constexpr int BLOCK = 192; // queries times heads of a group, at most about
-
-struct Step {
-    int64_t rows, page_size, heads, kv_heads, dim;
-    const int64_t *starts, *lengths, *const *pages;
-    float scale, cap; // cap 0: none
-    int64_t window;   // 0: none
-
-    int64_t group() const { return heads / kv_heads; }
-    int64_t queries(int64_t row) const { return starts[row + 1] - starts[row]; }
-    // Where in a cache keys [begin, begin + count) of a row and head lie.
-    void find(int64_t row, int64_t head, int64_t begin, int64_t count, int64_t *places) const {
-        int64_t page = begin / page_size, offset = begin % page_size;
-        for (int64_t key = 0; key < count; key++) {
-            places[key] = ((pages[row][page] * page_size + offset) * kv_heads + head) * dim;
-            if (++offset == page_size) offset = 0, page++;
-        }
-    }
-    // The first key that a query at `position` sees.
-    int64_t first(int64_t position) const { return window ? std::max<int64_t>(0, position - window + 1) : 0; }
-};
-
-struct Item {
-    int64_t row, head, begin, end; // keys of a single query, or queries of a block
-    int64_t place;                 // where a chunk's part goes; -1: a block of queries
-};
 
 inline vec capped(vec scores, float cap) { return cap ? tanh(scores / cap) * cap : scores; }
 
@@ -225,9 +200,43 @@ template <class T> void attend_block(const Step &step, const Item &item, const T
             store(out + place(line) + d, load(sums + line * padded + d) / total[line], dim - d);
 }
 
-template <int V, class T> void attend(const Step &step, const T *query, const T *keys, const T *values, T *out, int threads) {
-    std::vector<Item> items, merges;
+template <int V, class T> void attend_item(Attention &all, const Item &item, const Tensors &on) {
+    const int64_t part = all.step.group() * (V + 1) * LANES;
+    const T *query = (const T *)on.query, *keys = (const T *)on.keys, *values = (const T *)on.values;
+    if (item.place < 0)
+        attend_block(all.step, item, query, keys, values, (T *)on.out);
+    else
+        attend_chunk<V>(all.step, item, query, keys, values, all.space.data() + item.place * part);
+}
+
+template <int V, class T> void merge_item(Attention &all, const Item &item, const Tensors &on) {
+    const Step &step = all.step;
     const int64_t group = step.group(), stride = (V + 1) * LANES;
+    for (int64_t g = 0; g < group; g++) {
+        T *to = (T *)on.out + (step.starts[item.row] * step.heads + item.head * group + g) * step.dim;
+        merge(step, all.space.data() + (item.begin * group + g) * stride, item.end - item.begin, group * stride, to);
+    }
+}
+
+} // namespace
+
+Attention::Attention(int format, const Step &of) : step(of) {
+    int64_t vectors = 0;
+    with_format(format, [&](auto *type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        auto use = [&](auto chosen) {
+            constexpr int V = decltype(chosen)::value;
+            vectors = V, attend = attend_item<V, T>, merge = merge_item<V, T>;
+        };
+        const int64_t needed = (step.dim + LANES - 1) / LANES;
+        if (needed <= 1) use(std::integral_constant<int, 1>());
+        else if (needed <= 2) use(std::integral_constant<int, 2>());
+        else if (needed <= 4) use(std::integral_constant<int, 4>());
+        else if (needed <= 6) use(std::integral_constant<int, 6>());
+        else if (needed <= 8) use(std::integral_constant<int, 8>());
+        else use(std::integral_constant<int, 16>());
+    });
+    const int64_t group = step.group(), stride = (vectors + 1) * LANES;
     const int64_t block = std::max<int64_t>(1, BLOCK / group);
     int64_t parts = 0;
     for (int64_t row = 0; row < step.rows; row++) {
@@ -249,44 +258,20 @@ template <int V, class T> void attend(const Step &step, const T *query, const T 
         for (int64_t head = 0; head < step.kv_heads; head++, parts += chunks)
             merges.push_back({row, head, parts, parts + chunks, 0});
     }
-    std::vector<float> space(parts * group * stride);
-#pragma omp parallel num_threads(threads)
-    {
-#pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < items.size(); i++) {
-            if (items[i].place < 0)
-                attend_block(step, items[i], query, keys, values, out);
-            else
-                attend_chunk<V>(step, items[i], query, keys, values, space.data() + items[i].place * group * stride);
-        }
-#pragma omp for
-        for (size_t i = 0; i < merges.size(); i++)
-            for (int64_t g = 0; g < group; g++) {
-                const Item &of = merges[i];
-                T *to = out + (step.starts[of.row] * step.heads + of.head * group + g) * step.dim;
-                merge(step, space.data() + (of.begin * group + g) * stride, of.end - of.begin, group * stride, to);
-            }
-    }
+    space.resize(parts * group * stride);
 }
-
-} // namespace
 
 extern "C" void parrot_attention(int format, const void *query, const void *keys, const void *values, void *out,
                                  int64_t rows, const int64_t *starts, const int64_t *lengths,
                                  const int64_t *const *pages, int64_t page_size, int64_t heads, int64_t kv_heads,
                                  int64_t dim, float scale, int64_t window, float cap, int threads) {
-    Step step{rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window};
-    with_format(format, [&](auto *type) {
-        using T = std::remove_pointer_t<decltype(type)>;
-        auto go = [&](auto vectors) {
-            attend<decltype(vectors)::value>(step, (const T *)query, (const T *)keys, (const T *)values, (T *)out, threads);
-        };
-        const int64_t needed = (dim + LANES - 1) / LANES;
-        if (needed <= 1) go(std::integral_constant<int, 1>());
-        else if (needed <= 2) go(std::integral_constant<int, 2>());
-        else if (needed <= 4) go(std::integral_constant<int, 4>());
-        else if (needed <= 6) go(std::integral_constant<int, 6>());
-        else if (needed <= 8) go(std::integral_constant<int, 8>());
-        else go(std::integral_constant<int, 16>());
-    });
+    Attention all(format, {rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window});
+    const Tensors on{query, keys, values, out};
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < all.items.size(); i++) all.attend(all, all.items[i], on);
+#pragma omp for
+        for (size_t i = 0; i < all.merges.size(); i++) all.merge(all, all.merges[i], on);
+    }
 }

@@ -1,14 +1,9 @@
 // Norms, rotary positions with the store into the cache, gated activations. Every token alone, rounding where Hugging
 // Face's modules round (kernels/reference/elementwise.py is the specification).
+#include "rows.h"
 #include "vectors.h"
 
 namespace {
-
-struct Norm {
-    const float *weight; // null: none
-    float eps;
-    bool rounds_first;
-};
 
 template <class T> void normalise(const T *x, T *out, int width, const Norm &by) {
     vec squares{};
@@ -52,40 +47,62 @@ constexpr int64_t WORTH_THREADS = 1 << 15;
 
 } // namespace
 
-extern "C" void parrot_norm(int format, const void *x, void *added, const float *weight, void *out, int64_t rows,
-                            int64_t width, float eps, int rounds_first, int threads) {
-    // `added`: null, or the sum that x is added to and that is normalised then.
+void norm_row(int format, const void *x, void *added, const Norm &by, void *out, int64_t width) {
     with_format(format, [&](auto *type) {
         using T = std::remove_pointer_t<decltype(type)>;
-        Norm by{weight, eps, bool(rounds_first)};
-#pragma omp parallel for num_threads(threads) if (rows * width > WORTH_THREADS)
-        for (int64_t row = 0; row < rows; row++) {
-            const T *from = (const T *)x + row * width;
-            if (added) {
-                T *total = (T *)added + row * width;
-                for (int i = 0; i < width; i += LANES)
-                    store(total + i, load(total + i, width - i) + load(from + i, width - i), width - i);
-                from = total;
-            }
-            normalise(from, (T *)out + row * width, width, by);
+        const T *from = (const T *)x;
+        if (added) {
+            T *total = (T *)added;
+            for (int i = 0; i < width; i += LANES)
+                store(total + i, load(total + i, width - i) + load(from + i, width - i), width - i);
+            from = total;
+        }
+        normalise(from, (T *)out, width, by);
+    });
+}
+
+void gated_row(int format, const void *gate_up, void *out, int64_t inner, int activation) {
+    with_format(format, [&](auto *type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *gate = (const T *)gate_up, *up = gate + inner;
+        for (int i = 0; i < inner; i += LANES) {
+            int n = inner - i;
+            store((T *)out + i, rounded<T>(activated(load(gate + i, n), activation)) * load(up + i, n), n);
         }
     });
 }
 
-extern "C" void parrot_gated(int format, const void *gate_up, void *out, int64_t rows, int64_t inner, int activation,
-                             int threads) {
+void rotate_token(int format, const Heads &heads, const void *qkv, const void *cos, const void *sin,
+                  const Norm &query_norm, const Norm &key_norm, void *query, void *key, void *value) {
     with_format(format, [&](auto *type) {
         using T = std::remove_pointer_t<decltype(type)>;
-#pragma omp parallel for num_threads(threads) if (rows * inner > WORTH_THREADS / 4)
-        for (int64_t row = 0; row < rows; row++) {
-            const T *gate = (const T *)gate_up + row * 2 * inner, *up = gate + inner;
-            T *to = (T *)out + row * inner;
-            for (int i = 0; i < inner; i += LANES) {
-                int n = inner - i;
-                store(to + i, rounded<T>(activated(load(gate + i, n), activation)) * load(up + i, n), n);
-            }
+        const T *from = (const T *)qkv;
+        T normed[1024];
+        for (int64_t head = 0; head < heads.query + heads.kv; head++, from += heads.dim) {
+            bool is_query = head < heads.query;
+            T *to = is_query ? (T *)query + head * heads.dim : (T *)key + (head - heads.query) * heads.dim;
+            const Norm &by = is_query ? query_norm : key_norm;
+            if (by.weight) normalise(from, normed, heads.dim, by);
+            turn(by.weight ? normed : from, to, heads.dim, heads.half, (const T *)cos, (const T *)sin);
         }
+        memcpy(value, from, heads.kv * heads.dim * sizeof(T));
     });
+}
+
+extern "C" void parrot_norm(int format, const void *x, void *added, const float *weight, void *out, int64_t rows,
+                            int64_t width, float eps, int rounds_first, int threads) {
+    Norm by{weight, eps, rounds_first};
+#pragma omp parallel for num_threads(threads) if (rows * width > WORTH_THREADS)
+    for (int64_t row = 0; row < rows; row++)
+        norm_row(format, at(x, row * width, format), added ? at(added, row * width, format) : nullptr, by,
+                 at(out, row * width, format), width);
+}
+
+extern "C" void parrot_gated(int format, const void *gate_up, void *out, int64_t rows, int64_t inner, int activation,
+                             int threads) {
+#pragma omp parallel for num_threads(threads) if (rows * inner > WORTH_THREADS / 4)
+    for (int64_t row = 0; row < rows; row++)
+        gated_row(format, at(gate_up, row * 2 * inner, format), at(out, row * inner, format), inner, activation);
 }
 
 extern "C" void parrot_rotate(int format, const void *qkv, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim,
@@ -93,24 +110,13 @@ extern "C" void parrot_rotate(int format, const void *qkv, int64_t tokens, int64
                               const int64_t *slots, const float *query_weight, float query_eps, const float *key_weight,
                               float key_eps, int rounds_first, void *key_cache, void *value_cache, void *query,
                               int threads) {
-    with_format(format, [&](auto *type) {
-        using T = std::remove_pointer_t<decltype(type)>;
-        Norm query_norm{query_weight, query_eps, bool(rounds_first)}, key_norm{key_weight, key_eps, bool(rounds_first)};
-        int64_t width = (heads + 2 * kv_heads) * dim;
+    Norm query_norm{query_weight, query_eps, rounds_first}, key_norm{key_weight, key_eps, rounds_first};
+    int64_t width = (heads + 2 * kv_heads) * dim;
 #pragma omp parallel for num_threads(threads) if (tokens * width > WORTH_THREADS)
-        for (int64_t token = 0; token < tokens; token++) {
-            const T *from = (const T *)qkv + token * width;
-            const T *c = (const T *)cos + positions[token] * half, *s = (const T *)sin + positions[token] * half;
-            T normed[1024];
-            for (int64_t head = 0; head < heads + kv_heads; head++, from += dim) {
-                bool is_query = head < heads;
-                T *to = is_query ? (T *)query + (token * heads + head) * dim
-                                 : (T *)key_cache + (slots[token] * kv_heads + head - heads) * dim;
-                const Norm &by = is_query ? query_norm : key_norm;
-                if (by.weight) normalise(from, normed, dim, by);
-                turn(by.weight ? normed : from, to, dim, half, c, s);
-            }
-            memcpy((T *)value_cache + slots[token] * kv_heads * dim, from, kv_heads * dim * sizeof(T));
-        }
-    });
+    for (int64_t token = 0; token < tokens; token++) {
+        const int64_t slot = slots[token] * kv_heads * dim, angle = positions[token] * half;
+        rotate_token(format, {heads, kv_heads, dim, half}, at(qkv, token * width, format), at(cos, angle, format),
+                     at(sin, angle, format), query_norm, key_norm, at(query, token * heads * dim, format),
+                     at(key_cache, slot, format), at(value_cache, slot, format));
+    }
 }

@@ -1,12 +1,13 @@
 // A few rows times a matrix that oneDNN has packed: panels of 64 columns, all of K, float32 or pairs of bfloat16.
 // Such products wait for memory; here nothing else is between it and the registers. The order of additions is that of
 // oneDNN's product of many rows (chains of `block` along K, added one after another), so results are the same bits.
+#include "rows.h"
 #include "vectors.h"
 #include <algorithm>
 
 namespace {
 
-constexpr int WIDE = 64, V = WIDE / LANES, MOST_ROWS = 64;
+constexpr int WIDE = PANEL, V = WIDE / LANES, MOST_ROWS = 64;
 
 // acc += one step along K of a panel: one number of x for float32, a pair of them for bfloat16.
 inline vec step(vec acc, const float *x, const float *w) { return fma(all(*x), load(w), acc); }
@@ -53,25 +54,23 @@ void panels(const T *x, int64_t k, const T *w, int64_t count, float *carry, bool
 }
 
 template <class T>
-void product(const T *x, const T *w, const T *bias, T *y, int64_t m, int64_t n, int64_t k, int64_t block, int threads) {
+void product(const T *x, const T *w, const T *bias, T *y, int64_t m, int64_t n, int64_t k, int64_t block,
+             int64_t column) {
     // More rows than the registers hold read a piece of the panel again: it must be in the first cache still.
     const int64_t piece = m <= 6 ? k : 16384 / (WIDE * sizeof(T));
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t column = 0; column < n; column += WIDE) {
-        float carry[MOST_ROWS * WIDE], sums[MOST_ROWS * WIDE];
-        for (int64_t start = 0; start < k; start += block) {
-            const int64_t end = std::min(k, start + block);
-            for (int64_t at = start; at < end; at += piece)
-                panels(x + at, k, w + column * k + at * WIDE, std::min(piece, end - at), carry, at > start, m);
-            for (int64_t i = 0; i < m * WIDE; i += LANES)
-                store(sums + i, start ? load(sums + i) + load(carry + i) : load(carry + i));
-        }
-        for (int64_t row = 0; row < m; row++)
-            for (int64_t j = 0; j < WIDE; j += LANES) {
-                vec sum = load(sums + row * WIDE + j);
-                store(y + row * n + column + j, bias ? sum + load(bias + column + j) : sum);
-            }
+    float carry[MOST_ROWS * WIDE], sums[MOST_ROWS * WIDE];
+    for (int64_t start = 0; start < k; start += block) {
+        const int64_t end = std::min(k, start + block);
+        for (int64_t at = start; at < end; at += piece)
+            panels(x + at, k, w + column * k + at * WIDE, std::min(piece, end - at), carry, at > start, m);
+        for (int64_t i = 0; i < m * WIDE; i += LANES)
+            store(sums + i, start ? load(sums + i) + load(carry + i) : load(carry + i));
     }
+    for (int64_t row = 0; row < m; row++)
+        for (int64_t j = 0; j < WIDE; j += LANES) {
+            vec sum = load(sums + row * WIDE + j);
+            store(y + row * n + column + j, bias ? sum + load(bias + column + j) : sum);
+        }
 }
 
 } // namespace
@@ -84,11 +83,18 @@ extern "C" int parrot_has_product(int format) {
     return format == 0;
 }
 
+void product_panel(int format, const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t n, int64_t k,
+                   int64_t block, int64_t column) {
+    if (format == 0)
+        product((const float *)x, (const float *)w, (const float *)bias, (float *)y, m, n, k, block, column);
+#if defined(__AVX512BF16__)
+    if (format == 1) product((const bf16 *)x, (const bf16 *)w, (const bf16 *)bias, (bf16 *)y, m, n, k, block, column);
+#endif
+}
+
 extern "C" void parrot_product(int format, const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t n,
                                int64_t k, int64_t block, int threads) {
-    if (format == 0)
-        product((const float *)x, (const float *)w, (const float *)bias, (float *)y, m, n, k, block, threads);
-#if defined(__AVX512BF16__)
-    if (format == 1) product((const bf16 *)x, (const bf16 *)w, (const bf16 *)bias, (bf16 *)y, m, n, k, block, threads);
-#endif
+    // Dynamic: a thread that was woken late, or whose core is somebody else's for a while, holds nobody up.
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t column = 0; column < n; column += PANEL) product_panel(format, x, w, bias, y, m, n, k, block, column);
 }

@@ -15,9 +15,8 @@ from torch import Tensor
 from parrot_compat.gpu.kernels.cpu.build import library
 from parrot_compat.gpu.kernels.cpu.table import FORMATS
 
-__all__ = ["FEW", "few_rows"]
+__all__ = ["FEW", "FewRows", "few_rows"]
 
-Product = Callable[[Tensor], Tensor]
 PackedProduct = Callable[[Tensor, Tensor | None], Tensor]
 """oneDNN's, of a packed weight: (x, bias) → x w + bias"""
 
@@ -28,7 +27,7 @@ FEW = 64
 """Most rows; MOST_ROWS of product.cpp. Beyond, oneDNN is as fast."""
 
 
-def few_rows(packed: Tensor, bias: Tensor | None, shape: tuple[int, int], many_rows: PackedProduct) -> Product | None:
+def few_rows(packed: Tensor, bias: Tensor | None, shape: tuple[int, int], many_rows: PackedProduct) -> FewRows | None:
     """x [at most FEW, in] → [rows, out], equal to `many_rows` bit for bit; `None` where there is none.
 
     `packed` is oneDNN's form of a weight [out, in]; `shape` is (out, in); `bias` is of the same dtype.
@@ -44,14 +43,14 @@ def few_rows(packed: Tensor, bias: Tensor | None, shape: tuple[int, int], many_r
     rest = -many_rows(tried, None)[0]
     for block in BLOCKS:
         if all(
-            torch.equal(_Product(found, packed, less, shape, block)(tried[:7]), many_rows(tried, less)[:7])
+            torch.equal(FewRows(found, packed, less, shape, block)(tried[:7]), many_rows(tried, less)[:7])
             for less in (rest, bias)
         ):
-            return _Product(found, packed, bias, shape, block)
+            return FewRows(found, packed, bias, shape, block)
     return None
 
 
-class _Product:
+class FewRows:
     """One weight's product; it keeps alive what its addresses point to."""
 
     def __init__(
@@ -60,17 +59,18 @@ class _Product:
         self._function = found.parrot_product
         self._function.argtypes, self._function.restype = (_I, _P, _P, _P, _P, _L, _L, _L, _L, _I), None
         self._keep = packed, bias
+        self.dtype = packed.dtype
+        self.weight: int = torch.ops.mkldnn.data_ptr(packed)
+        self.bias = None if bias is None else bias.data_ptr()
+        self.out, self.into = shape
+        self.block = block
         self._format = FORMATS[packed.dtype]
-        self._weight = torch.ops.mkldnn.data_ptr(packed)
-        self._bias = None if bias is None else bias.data_ptr()
-        self._out, self._into = shape
-        self._block = block
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.shape[0]
-        y = x.new_empty(rows, self._out)
+        y = x.new_empty(rows, self.out)
         self._function(
-            self._format, x.data_ptr(), self._weight, self._bias, y.data_ptr(), rows, self._out, self._into,
-            self._block, torch.get_num_threads(),
+            self._format, x.data_ptr(), self.weight, self.bias, y.data_ptr(), rows, self.out, self.into,
+            self.block, torch.get_num_threads(),
         )  # fmt: skip
         return y

@@ -16,7 +16,7 @@ from torch import Tensor
 from parrot_compat.gpu.kernels import Activation, AttentionInputs, Kernels, NormWeight, Positions
 from parrot_compat.gpu.kernels.cpu.build import library
 
-__all__ = ["FORMATS", "cpu_kernels"]
+__all__ = ["ACTIVATIONS", "FORMATS", "CpuStep", "cpu_kernels"]
 
 FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
@@ -31,7 +31,7 @@ SIGNATURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class CpuStep:
     """A step as the kernels see it; the arrays are kept alive by it."""
 
     inputs: AttentionInputs
@@ -63,12 +63,12 @@ def cpu_kernels() -> Kernels | None:
     )
 
 
-def _prepare(inputs: AttentionInputs) -> _Step:
+def _prepare(inputs: AttentionInputs) -> CpuStep:
     numbers = np.zeros((3, len(inputs.query_starts)), dtype=np.int64)
     numbers[0] = inputs.query_starts
     numbers[1, :-1] = inputs.kv_lengths
     numbers[2, :-1] = [pages.data_ptr() for pages in inputs.pages]
-    return _Step(inputs, numbers)
+    return CpuStep(inputs, numbers)
 
 
 class _Calls:
@@ -111,7 +111,7 @@ class _Calls:
         heads: int,
         key_cache: Tensor,
         value_cache: Tensor,
-        step: _Step,
+        step: CpuStep,
         at: Positions,
         query_norm: NormWeight | None,
         key_norm: NormWeight | None,
@@ -134,7 +134,7 @@ class _Calls:
         query: Tensor,
         key_cache: Tensor,
         value_cache: Tensor,
-        step: _Step,
+        step: CpuStep,
         *,
         scale: float,
         window: int | None = None,

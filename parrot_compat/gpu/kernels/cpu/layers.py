@@ -1,0 +1,148 @@
+"""All layers of a step of few tokens in one call: no Python, and no threads that fall asleep, between its kernels.
+
+It knows how layers.cpp is told of weights, caches and a step; nothing of families or batches. It is there where every
+product of the layers is one of our own (`product`). For more tokens, and elsewhere, the decoder goes from kernel to
+kernel itself.
+
+The invariant: the same bits as kernel by kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parrot_compat.gpu.kernels import NormWeight, Positions
+from parrot_compat.gpu.kernels.cpu.build import library
+from parrot_compat.gpu.kernels.cpu.product import FEW, FewRows
+from parrot_compat.gpu.kernels.cpu.table import ACTIVATIONS, FORMATS, CpuStep
+
+__all__ = ["LayersAtOnce", "layers_at_once"]
+
+_P, _L, _F, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", _P), ("eps", _F), ("rounds_first", _I))
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (("weight", _P), ("bias", _P), ("out", _L), ("into", _L), ("block", _L))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("before_attention", "query", "key", "after_attention", "before_mlp", "after_mlp")),
+        *((name, _Product) for name in ("qkv", "output", "gate_up", "down")),
+        *((name, _P) for name in ("keys", "values")),
+        *((name, _L) for name in ("rope", "window")),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, _L) for name in ("format", "layers", "heads", "kv_heads", "dim", "width", "inner", "activation")),
+        *((name, _F) for name in ("scale", "cap")),
+        ("layer", _P),
+    )
+
+
+class _Rope(ctypes.Structure):
+    _fields_ = (*((name, _P) for name in ("positions", "cos", "sin")), ("half", _L))
+
+
+class _Few(ctypes.Structure):
+    _fields_ = (
+        *((name, _L) for name in ("tokens", "rows", "page_size", "threads")),
+        *((name, _P) for name in ("starts", "lengths", "pages", "slots", "rope")),
+        *((name, _P) for name in ("x", "mixed", "normed", "qkv", "query", "attended", "gate_up", "gated")),
+    )
+
+
+def layers_at_once(plan: Any, layers: Sequence[Any]) -> LayersAtOnce | None:
+    """Of a decoder (`models.plan.DecoderPlan`, `models.decoder.Layer`). `None`: not all of its products are our own."""
+    found = library()
+    linears = [linear for layer in layers for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+    if found is None or not all(isinstance(getattr(linear, "few", None), FewRows) for linear in linears):
+        return None
+    return LayersAtOnce(found, plan, layers)
+
+
+class LayersAtOnce:
+    """One model's. It writes into buffers of its own, so one step is over before the next one begins."""
+
+    most_tokens = FEW
+
+    def __init__(self, found: ctypes.CDLL, plan: Any, layers: Sequence[Any]) -> None:
+        self._function = found.parrot_layers
+        self._function.argtypes, self._function.restype = (_P, _P), None
+        self._plan = plan
+        self._layers = layers
+        self._ropes = tuple(dict.fromkeys(layer.plan.rope for layer in layers))
+        self._dtype: torch.dtype = layers[0].qkv.few.dtype
+        queries = plan.heads * plan.dim
+        widths = (plan.hidden, plan.hidden, queries + 2 * plan.kv_heads * plan.dim, queries, queries, 2 * plan.inner)
+        # mixed, normed, qkv, query, attended, gate_up, gated
+        self._buffers = [torch.empty(FEW, width, dtype=self._dtype) for width in (*widths, plan.inner)]
+        self._addresses = [buffer.data_ptr() for buffer in self._buffers]
+        self._caches: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+        self._rows: Any = None
+        self._model: Any = None
+
+    def __call__(
+        self,
+        x: Tensor,
+        step: CpuStep,
+        places: Mapping[str, Positions],
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """`x` [tokens, hidden] is written into: what enters the last layer's MLP; and what that adds to it, which is
+        there until the next call."""
+        if self._caches is None or self._caches[0] is not keys or self._caches[1] is not values:
+            self._describe(keys, values)
+        ropes = (_Rope * len(self._ropes))(*(_rope(places[kind]) for kind in self._ropes))
+        starts, line = step.numbers.ctypes.data, step.numbers.strides[0]
+        few = _Few(
+            x.shape[0], step.rows, step.inputs.page_size, torch.get_num_threads(),
+            starts, starts + line, starts + 2 * line, step.inputs.slots.data_ptr(), ctypes.addressof(ropes),
+            x.data_ptr(), *self._addresses,
+        )  # fmt: skip
+        self._function(ctypes.addressof(self._model), ctypes.addressof(few))
+        return x, self._buffers[0][: x.shape[0]]
+
+    def _describe(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        plan = self._plan
+        self._caches = keys, values
+        self._rows = (_Layer * len(self._layers))(
+            *(self._layer(*each) for each in zip(self._layers, keys, values, strict=True))
+        )
+        self._model = _Model(
+            FORMATS[self._dtype], len(self._layers), plan.heads, plan.kv_heads, plan.dim, plan.hidden, plan.inner,
+            ACTIVATIONS[plan.activation], plan.scale, plan.soft_cap or 0.0, ctypes.addressof(self._rows),
+        )  # fmt: skip
+
+    def _layer(self, layer: Any, keys: Tensor, values: Tensor) -> _Layer:
+        norms = (layer.before_attention, layer.query_norm, layer.key_norm)
+        norms += (layer.after_attention, layer.before_mlp, layer.after_mlp)
+        return _Layer(
+            *(_norm(norm) for norm in norms),
+            *(_product(linear.few) for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)),
+            keys.data_ptr(), values.data_ptr(), self._ropes.index(layer.plan.rope), layer.plan.window or 0,
+        )  # fmt: skip
+
+
+def _norm(by: NormWeight | None) -> _Norm:
+    return _Norm(None, 0.0, 0) if by is None else _Norm(by.weight.data_ptr(), by.eps, by.rounds_first)
+
+
+def _product(by: FewRows) -> _Product:
+    return _Product(by.weight, by.bias, by.out, by.into, by.block)
+
+
+def _rope(at: Positions) -> _Rope:
+    return _Rope(at.positions.data_ptr(), at.cos.data_ptr(), at.sin.data_ptr(), at.cos.shape[1])
