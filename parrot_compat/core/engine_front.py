@@ -77,7 +77,7 @@ class Ready:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """Everything that one step has to tell, for all rows at once. On the way to another process it is plain tuples:
-    to pickle dataclasses one by one costs a small model's step a tenth of its time, and the reader as much."""
+    dataclasses are pickled, and read, one by one and in Python."""
 
     updates: tuple[Update, ...] = ()
     load: EngineLoad = field(default_factory=EngineLoad)

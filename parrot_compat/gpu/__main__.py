@@ -6,6 +6,7 @@ Whoever starts engines runs it (`core.engines.process`); it is of no use by hand
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from multiprocessing.connection import Connection
@@ -19,13 +20,23 @@ os.environ.update(
     else {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 )
 
+from .config import EngineConfig
+from .engine import load_stepper
 from .service import serve
+from .stepper import Stepper
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m parrot_compat.gpu", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="an inherited socket, one end of a pair")
-    return serve(Connection(parser.parse_args().fd))
+    return serve(Connection(parser.parse_args().fd), _load)
+
+
+def _load(config: EngineConfig) -> Stepper:
+    stepper = load_stepper(config)
+    gc.collect()
+    gc.freeze()  # a model and its libraries are very many objects, and stay: no collection need walk over them
+    return stepper
 
 
 if __name__ == "__main__":

@@ -115,6 +115,11 @@ class Sequence:
         return self.context.computed == len(self.context.tokens)
 
     @property
+    def is_drawing(self) -> bool:
+        """Its prompt is computed: each step draws one token."""
+        return bool(self.drawn) and self.context.computed == len(self.context.tokens) - 1
+
+    @property
     def view(self) -> SequenceView:
         return SequenceView(
             id=self.id,
@@ -122,7 +127,7 @@ class Sequence:
             computed=self.context.computed,
             pages=self.context.pages,
             is_started=self.is_started,
-            is_drawing=bool(self.drawn) and self.context.computed == len(self.context.tokens) - 1,
+            is_drawing=self.is_drawing,
             is_ahead=self.is_ahead,
             due_s=self.due_s,
             flow=self.flow,

@@ -8,7 +8,6 @@ The invariant: the process ends when it is told to stop, or when the other end i
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -46,8 +45,6 @@ def serve(connection: Connection, load: Callable[[EngineConfig], Stepper] = load
         logger.exception("the engine did not start")
         connection.send(EngineError(f"the engine did not start: {type(error).__name__}: {error}"))
         return 1
-    gc.collect()
-    gc.freeze()  # a model and its libraries are a million objects, which no later collection walks over
     steps = StepLoop(stepper, connection.send)
     connection.send(Ready(stepper.info, stepper.load()))
     commands.give_to(steps)

@@ -42,7 +42,7 @@ class StepRows:
     def find(self) -> list[Row]:
         """Plan until there is room for what is planned. Every round that finds no row takes pages from somebody."""
         while self._work.sequences:
-            plan = self._plan()
+            plan = self._all_draw() or self._plan()
             for id in plan.preempt:
                 self._preempt(self._work.sequences[id])
             if plan.drop_idle_pages:
@@ -51,6 +51,19 @@ class StepRows:
                 # Rows that share a prefix come one after another: their page lists begin alike.
                 return sorted(rows, key=lambda row: row[0].context.pages)
         return []
+
+    def _all_draw(self) -> StepPlan | None:
+        """The plan of the commonest step, found without the scheduler: everybody draws, and there is room for all."""
+        sequences, size, missing = self._work.sequences.values(), self._config.page_size, 0
+        if len(sequences) > min(self._config.max_rows, self._config.step_tokens):
+            return None
+        for sequence in sequences:
+            if not (sequence.is_started and sequence.is_drawing):
+                return None
+            missing += len(sequence.context.tokens) > len(sequence.context.pages) * size
+        if missing > self._contexts.free_pages:
+            return None
+        return StepPlan(rows=tuple(PlannedRow(id, 1) for id in self._work.sequences))
 
     def _plan(self) -> StepPlan:
         room = Room(
