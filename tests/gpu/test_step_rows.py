@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parrot_compat.core.engine_front import Answer, Command
 from parrot_compat.gpu import step_rows
 from parrot_compat.gpu.batch import BatchRow
+from parrot_compat.gpu.step import StepPlan
 from parrot_compat.gpu.step_rows import StepRows
 from tests.gpu.paged_runner import PagedRunner, generate, paged_stepper, prompt, resolved
 
@@ -47,8 +48,13 @@ def test_the_short_way_to_a_plan_gives_the_same_steps(work: list[tuple[int, int,
 
 
 def test_the_scheduler_is_not_asked_while_all_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    planned: list[Any] = []
-    right = step_rows.plan_step
-    monkeypatch.setattr(step_rows, "plan_step", lambda *facts: planned.append(facts) or right(*facts))
+    asked_for, right = 0, step_rows.plan_step
+
+    def counted(*facts: Any) -> StepPlan:
+        nonlocal asked_for
+        asked_for += 1
+        return right(*facts)
+
+    monkeypatch.setattr(step_rows, "plan_step", counted)
     steps, _ = ran([(9, 1, 20, 0), (9, 2, 20, 0)], pages=200)
-    assert len(planned) == 1 and len(steps) == 20
+    assert asked_for == 1 and len(steps) == 20
