@@ -22,7 +22,7 @@ from transformers import (
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
-from parrot_compat.gpu.sampler import filter_scores, uniform
+from parrot_compat.gpu.sampler import filter_scores, largest, uniform
 from tests.gpu.drawn import drawn_tokens
 
 VOCABULARY = 50
@@ -55,6 +55,23 @@ def hugging_face(logits: Tensor, chosen: Filters) -> Tensor:
 
 def draw(index: int = 0, **values: object) -> Draw:
     return Draw(sampling=ResolvedSampling(**{"max_tokens": 100, **values}), index=index)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, -0.0, 1.0, 1.0, -3.5, math.inf, -math.inf, math.nan]), min_size=33, max_size=33),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_largest_score_is_that_of_the_lowest_token_that_has_it_and_nan_before_all(rows: list[list[float]]) -> None:
+    values, tokens = largest(torch.tensor(rows))
+    for row, value, token in zip(rows, values.tolist(), tokens.tolist(), strict=True):
+        if any(map(math.isnan, row)):
+            assert math.isnan(value)
+        else:
+            assert value == max(row) and token == row.index(max(row))
 
 
 @settings(max_examples=200, deadline=None)
