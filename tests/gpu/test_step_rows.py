@@ -26,7 +26,8 @@ def ran(
     runner = PagedRunner(resolved(pages=pages, max_rows=3, context_tokens=60))
     stepper = paged_stepper(runner, clock=lambda: 0.0)
     commands = [
-        (step, generate(number + 1, prompt(tokens, salt), most)) for number, (tokens, salt, most, step) in enumerate(work)
+        (step, generate(number + 1, prompt(tokens, salt), most))
+        for number, (tokens, salt, most, step) in enumerate(work)
     ]
     answers: list[tuple[int, Answer]] = []
     number = 0

@@ -32,6 +32,9 @@ class BegunPages:
             place = self._place_of[context.id] = _place(context, full)
             self._inside.setdefault(place, {})[context.id] = context
 
+    def has(self, context: Context) -> bool:
+        return context.id in self._place_of
+
     def leave(self, context: Context) -> None:
         place = self._place_of.pop(context.id, None)
         if place is not None:

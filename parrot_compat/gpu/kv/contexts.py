@@ -10,8 +10,8 @@ anybody else can read.
     [0, cut)             full pages, cut = computed rounded down to a page. In the tree and perhaps in other contexts,
                          so never written. We let go in `truncate`, `drop`, `free`; then they stay as evictable
                          cache. (Without a tree: shared with our forks only, and free when the last lets go.)
-    [cut, computed)      part of a page. Ours alone, or shared with forks and whoever has the same text, or the tree's if
-                         a full page was cut short: `reserve` copies it before it is written, unless it is ours alone.
+    [cut, computed)      part of a page. Ours alone, or shared with forks and whoever has the same text, or the tree's
+                         if a full page was cut short: `reserve` copies it before it is written, unless ours alone.
     [computed, reserved) whole pages of ours, not written yet. Free again in `match`, `truncate`, `drop`, `free`.
 
 The way of a sequence:  open or fork -> extend -> (match, reserve, copy pages, run, commit)* -> free.
@@ -184,9 +184,8 @@ class Contexts:
         assert context.computed <= computed <= len(context.tokens), f"commit {context.computed} -> {computed}"
         assert self._pool.pages_for(computed) <= len(context.pages), "committed more than was reserved"
         known, full = context.computed // size, computed // size
-        goes_on = known == full and context.computed % size > 0
         context.computed = computed
-        if self._tree is None or goes_on:
+        if self._tree is None or (known == full and self._begun.has(context)):
             return
         if known < full:
             context.pages[known:full] = self._tree.insert(

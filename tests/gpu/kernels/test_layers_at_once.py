@@ -1,4 +1,4 @@
-"""All layers in one call are the layers kernel by kernel, bit for bit, whatever is in the step and however many threads."""
+"""All layers in one call are the layers one by one, bit for bit, whatever the step and however many threads."""
 
 from __future__ import annotations
 
