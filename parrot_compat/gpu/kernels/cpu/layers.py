@@ -127,10 +127,9 @@ class LayersAtOnce:
         )  # fmt: skip
 
     def _layer(self, layer: Any, keys: Tensor, values: Tensor) -> _Layer:
-        norms = (layer.before_attention, layer.query_norm, layer.key_norm)
-        norms += (layer.after_attention, layer.before_mlp, layer.after_mlp)
+        attention_norms = (layer.before_attention, layer.query_norm, layer.key_norm, layer.after_attention)
         return _Layer(
-            *(_norm(norm) for norm in norms),
+            *(_norm(norm) for norm in (*attention_norms, layer.before_mlp, layer.after_mlp)),
             *(_product(linear.few) for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)),
             keys.data_ptr(), values.data_ptr(), self._ropes.index(layer.plan.rope), layer.plan.window or 0,
         )  # fmt: skip
