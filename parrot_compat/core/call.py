@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "CallId",
     "Finish",
+    "Logprobs",
     "ObjectiveKind",
     "Reading",
     "ResolvedSampling",
@@ -24,6 +25,7 @@ __all__ = [
     "TokenLogprobs",
     "Usage",
     "VariableName",
+    "WrittenLogprobs",
 ]
 
 CallId = NewType("CallId", str)
@@ -160,6 +162,19 @@ class TokenLogprobs:
     """The likeliest tokens with theirs, likeliest first, as many as were asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenLogprobs:
+    """The same of a text engine, which tells what a token writes and not its id. Whether bias, penalties and temperature
+    are in it is that server's affair."""
+
+    written: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+Logprobs = TokenLogprobs | WrittenLogprobs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens of one call. `cached_tokens` of the `prompt_tokens` were not computed again."""
@@ -167,6 +182,8 @@ class Usage:
     prompt_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
+    """Of the output; `None` where nobody counts them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +194,8 @@ class Reading:
     """How it writes calls of tools; `None`: what looks like one is text."""
     reasoning: ReasoningStyle | None = None
     """`None`: as the model's chat template shows it."""
+    is_parallel: bool = True
+    """False: at most one call of a tool, and the answer ends with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal, NewType, Protocol
 
-from .call import Finish, ResolvedSampling, Sampling, TokenLogprobs, Usage
+from .call import Finish, Logprobs, ResolvedSampling, Sampling, TokenLogprobs, Usage
 from .prompt import Content
-from .tool_calls import ToolCall
+from .tool_calls import CallPiece
 
 __all__ = [
     "Chunk",
@@ -116,6 +116,8 @@ class Generate:
     sampling: ResolvedSampling
     parent: ContextId | None = None
     scope: Scope = field(default_factory=Scope)
+    is_parallel: bool = True
+    """False: at most one call of a tool is wanted, which a text engine that tells calls apart is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +131,18 @@ class Chunk:
     tokens: tuple[int, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    """One for each of `tokens` where the sampling asked for them, else empty."""
+    logprobs: tuple[Logprobs, ...] = ()
+    """One for each of `tokens` where the sampling asked for them, else empty; of a text engine as they come."""
     reasoning: str = ""
     """What comes before the answer, where it is told apart: by a text engine, else by `reading.Reader`."""
-    calls: tuple[ToolCall, ...] = ()
-    """Calls of tools that are whole now, told apart likewise."""
+    calls: tuple[CallPiece, ...] = ()
+    """What there is of calls of tools, told apart likewise."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """On the first chunk, where the sampling asked for them: one for each token of the prompt but the first."""
+    prompt: Usage | None = None
+    """On the first chunk, of engines that know it then: the prompt's tokens, and which were not computed again."""
+    stop: str | None = None
+    """On the last chunk: the stop string that ended the text; `None` where none did, or a text engine did not say."""
 
 
 Pooling = Literal["mean", "last"]

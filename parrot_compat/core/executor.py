@@ -73,7 +73,13 @@ class Executor:
         context = self._fleet.draw_context()
         content = _content(task, member)
         sampling = _sampling(task, member.info, content)
-        generate = Generate(context=context, content=content, sampling=sampling, scope=task.scope)
+        generate = Generate(
+            context=context,
+            content=content,
+            sampling=sampling,
+            scope=task.scope,
+            is_parallel=task.call.reading.is_parallel,
+        )
         # The port promises that closing the iterator stops the work; every engine's iterator is a generator.
         stream = cast("AsyncGenerator[Chunk, None]", member.engine.generate(generate))
         try:

@@ -27,7 +27,7 @@ from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer
 from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
-from .tokenizer import Reasoned
+from .tokenizer import Reasoned, Templated
 from .width import Width
 
 __all__ = ["Intake", "Machinery"]
@@ -74,6 +74,7 @@ class Intake:
                 for call, model in zip(calls, models, strict=True)
                 if self.dataflow.has_inputs(call)
             }
+            readings = {call.id: self._reading(call, model) for call, model in pairs}
             self._must_be_open()  # it may have been closed while a large prompt was encoded
             self.dataflow.graph.add(calls)
         except BaseException:
@@ -82,7 +83,7 @@ class Intake:
         if width is not None:
             self._widths |= dict.fromkeys([call.id for call in calls], Width(width, self._machinery.scheduler.put))
         near = self.dataflow.graph.alike([call.id for call in calls]) if len(calls) > 1 else {}
-        tasks = tuple(self._accept(call, model, near.get(call.id)) for call, model in zip(calls, models, strict=True))
+        tasks = tuple(self._accept(call, model, near.get(call.id), readings[call.id]) for call, model in pairs)
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
         self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))
         for task in tasks:
@@ -120,7 +121,7 @@ class Intake:
 
     # ---- inside ----------------------------------------------------------------------------------------
 
-    def _accept(self, call: Call, model: str, near: str | None) -> Task:
+    def _accept(self, call: Call, model: str, near: str | None, reading: Reading) -> Task:
         seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
         name = self._length_name(call, model)
         task = self.dataflow.tasks[call.id] = Task(
@@ -133,15 +134,18 @@ class Intake:
             clock=self._machinery.fleet.clock,
             expected_tokens=self._machinery.lengths.expected(name, call.sampling.max_tokens),
             on_end=self._ended,
-            reading=self._reading(call, model),
+            reading=reading,
         )
         return task
 
     def _reading(self, call: Call, model: str) -> Reading:
-        """A raw text has no reasoning before it, nor has an answer that is held to a form from its first token on."""
+        """A raw text has no reasoning before it, nor has an answer that is held to a form from its first token on.
+        Errors: `BadPrompt`."""
         reading, tokenizer = call.reading, self._machinery.fleet.tokenizer(model)
         if reading.reasoning is not None or call.sampling.format is not None or not isinstance(call.prompt, ChatPrompt):
             return reading
+        if call.prompt.template and isinstance(tokenizer, Templated):
+            return replace(reading, reasoning=tokenizer.reasoning_style_with(call.prompt.template))
         return replace(reading, reasoning=tokenizer.reasoning_style) if isinstance(tokenizer, Reasoned) else reading
 
     def _run(self, task: Task) -> None:

@@ -54,8 +54,8 @@ def content_text(content: Content) -> str:
             return text
         case Tokens(ids):
             return " ".join(map(str, ids))
-        case Chat(messages, tools):
-            parts = [json.dumps(tool, sort_keys=True, default=repr) for tool in tools]
+        case Chat(messages, tools, template):
+            parts = [json.dumps(told, sort_keys=True, default=repr) for told in (*tools, *([template] if template else ()))]
             for message in messages:
                 parts += (f"{key}\x00{value}" for key, value in message.items())
             return "\x00".join(parts)
@@ -91,8 +91,8 @@ def _parts(prompt: Prompt) -> Iterator[Segment | str]:
             yield from segments
         case TokensPrompt(ids):
             yield " ".join(map(str, ids))
-        case ChatPrompt(messages, tools):
-            yield json.dumps(tools, sort_keys=True, default=repr)
+        case ChatPrompt(messages, tools, template):
+            yield json.dumps([tools, template] if template else tools, sort_keys=True, default=repr)
             for message in messages:
                 yield json.dumps([message.role, message.fields], sort_keys=True, default=repr)
                 yield from message.content or ()

@@ -66,6 +66,8 @@ class Chat:
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What else the template is told, by the names it has for it (`enable_thinking`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Message:
 class ChatPrompt:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     def inputs(self) -> tuple[str, ...]:
         """Variables that must have a value before this prompt can run, in order of first use."""
@@ -122,6 +125,7 @@ class ChatPrompt:
                 for message in self.messages
             ),
             self.tools,
+            self.template,
         )
 
 

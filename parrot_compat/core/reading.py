@@ -7,17 +7,17 @@ It knows the families' ways to write these (`output_format`), nothing of prompts
 apart by itself (another server does) passes through.
 
 The invariant: how a text is cut into chunks changes nothing of what is read out of it, and nothing of it is lost but
-the marks and the white space around them.
+the marks and the white space around them, and what comes after the one call that is wanted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .call import Finish, Reading
+from .call import Finish, Reading, Usage
 from .engine import Chunk
 from .output_format import ReasoningStyle
-from .tool_calls import ToolReader
+from .tool_calls import CallPiece, ToolReader
 
 __all__ = ["Reader", "ReasoningReader"]
 
@@ -30,26 +30,47 @@ class Reader:
     def __init__(self, reading: Reading) -> None:
         style = reading.reasoning
         self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
-        self._tools = None if reading.tools is None else ToolReader(reading.tools)
+        self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel)
+        self._is_parallel = reading.is_parallel
+        self._prompt: Usage | None = None
+        self._drawn_tokens = 0
+        self._reasoning_tokens = 0
 
     def read(self, chunk: Chunk) -> Chunk:
-        """The same stretch of output, told apart. What may yet become a mark is held back for the next."""
+        """The same stretch of output, told apart. What may yet become a mark is held back for the next.
+
+        Where one call is wanted its end is that of the answer, if the engine tells what was used so far."""
         if self._reasoning is None and self._tools is None:
             return chunk
+        self._prompt = chunk.prompt or self._prompt
+        self._drawn_tokens += len(chunk.tokens)
         is_end = chunk.finish is not None
         text, reasoning, calls, finish = chunk.text, chunk.reasoning, chunk.calls, chunk.finish
         if self._reasoning is not None:
+            self._reasoning_tokens += 0 if self._reasoning.is_answering else len(chunk.tokens)
             thought, text = self._reasoning.push(text, is_end=is_end)
             reasoning += thought
+        usage = chunk.usage
         if self._tools is not None:
-            text, found = self._tools.push(text)
-            if is_end:
-                rest, last = self._tools.end()
-                text, found = text + rest, found + last
-            calls = (*calls, *found)
-            if is_end and self._tools.calls and not self._tools.is_broken:
+            text, calls = self._called(self._tools, text, chunk)
+            if is_end and self._tools.pieces and not (finish is Finish.LENGTH and self._tools.is_cut):
                 finish = Finish.TOOL_CALLS
-        return replace(chunk, text=text, reasoning=reasoning, calls=calls, finish=finish)
+            elif not is_end and self._tools.is_over and self._prompt is not None:
+                finish, usage = Finish.TOOL_CALLS, replace(self._prompt, output_tokens=self._drawn_tokens)
+        if usage is not None and self._reasoning is not None and self._drawn_tokens:
+            # a text engine, which tells no tokens, counts by itself
+            thought_tokens = self._reasoning_tokens if self._reasoning.has_reasoned else 0
+            usage = replace(usage, reasoning_tokens=thought_tokens)
+        return replace(chunk, text=text, reasoning=reasoning, calls=calls, finish=finish, usage=usage)
+
+    def _called(self, reader: ToolReader, text: str, chunk: Chunk) -> tuple[str, tuple[CallPiece, ...]]:
+        """The text that is no call, and pieces of calls: the engine's own, where it tells them apart by itself."""
+        text, found = reader.push(text)
+        if chunk.finish is not None:
+            rest, last = reader.end()
+            text, found = text + rest, found + last
+        own = chunk.calls if self._is_parallel else tuple(piece for piece in chunk.calls if piece.index == 0)
+        return text, (*own, *found)
 
 
 @dataclass(slots=True)
@@ -59,10 +80,16 @@ class ReasoningReader:
 
     style: ReasoningStyle
     _held: str = ""
+    has_reasoned: bool = False
     _is_inside: bool | None = None
     """`None`: not known yet."""
     _may_be_space: bool = True
     """Nothing but white space has come since the last mark: it belongs to the mark."""
+
+    @property
+    def is_answering(self) -> bool:
+        """What comes now is no reasoning."""
+        return self._is_inside is False
 
     def push(self, text: str, *, is_end: bool) -> tuple[str, str]:
         """The reasoning and the answer that are certain now."""
@@ -82,6 +109,7 @@ class ReasoningReader:
         else:
             self._is_inside = self.style == "think_open"
             self._may_be_space = self._is_inside
+        self.has_reasoned = self._is_inside
         return True
 
     def _reason(self, is_end: bool) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .call import Finish, TokenLogprobs, Usage
+from .call import Finish, Logprobs, TokenLogprobs, Usage
 from .engine import Chunk
-from .tool_calls import ToolCall
+from .tool_calls import ToolCall, whole_calls
 
 __all__ = ["TaskResult"]
 
@@ -31,10 +31,12 @@ class TaskResult:
     started_s: float
     first_token_s: float
     finished_s: float
-    logprobs: tuple[TokenLogprobs, ...] = ()
+    logprobs: tuple[Logprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
+    stop: str | None = None
+    """The stop string that ended it, where one did and the engine says so."""
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], **facts: Any) -> TaskResult:
@@ -45,6 +47,7 @@ class TaskResult:
             logprobs=tuple(item for chunk in chunks for item in chunk.logprobs),
             prompt_logprobs=tuple(item for chunk in chunks for item in chunk.prompt_logprobs),
             reasoning="".join(chunk.reasoning for chunk in chunks),
-            calls=tuple(call for chunk in chunks for call in chunk.calls),
+            calls=whole_calls(piece for chunk in chunks for piece in chunk.calls),
+            stop=chunks[-1].stop if chunks else None,
             **facts,
         )

@@ -6,13 +6,13 @@ together. One exception, for safety: text inside values (message contents) never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from .output_format import OutputFormat, ReasoningStyle, ToolStyle
 from .prompt import Content
 
-__all__ = ["FormatChecker", "Reasoned", "Tokenizer", "ToolStyled"]
+__all__ = ["FormatChecker", "Reasoned", "Templated", "Tokenizer", "ToolStyled"]
 
 
 class Tokenizer(Protocol):
@@ -53,3 +53,17 @@ class Reasoned(Protocol):
 
     @property
     def reasoning_style(self) -> ReasoningStyle: ...
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """A tokenizer whose chat template can be told more than messages and tools (`Chat.template`)."""
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """The names that it has for what it can be told; any other is passed over."""
+        ...
+
+    def reasoning_style_with(self, values: Mapping[str, Any]) -> ReasoningStyle:
+        """How the model writes what it thinks where the template is told these. Errors: `BadPrompt`."""
+        ...

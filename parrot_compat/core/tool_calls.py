@@ -1,28 +1,32 @@
 """Calls of tools, read out of a model's text: each family writes them its own way (`output_format.ToolStyle`).
 
-It knows nothing of prompts, engines or of how a call is told to a client.
+It knows nothing of prompts, engines or of how a call is told to a client. A call is told in pieces, as it is drawn: its
+name once it is certain that it is one (`call_object`), then the text of its arguments.
 
-The invariant: how a text is cut into pieces changes nothing of what is read out of it; what is no call stays text.
+The invariant: how a text is cut into pieces changes nothing of what is read out of it; what is no call stays text, and
+what was told as a call stays one.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
+from .call_object import CallObject
 from .output_format import ToolStyle
 
-__all__ = ["ToolCall", "ToolReader"]
+__all__ = ["CallPiece", "ToolCall", "ToolReader", "new_call_id", "whole_calls"]
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_STARTS: Mapping[ToolStyle, tuple[str, ...]] = {
-    "hermes": (_OPEN,),
+_STARTS: Mapping[ToolStyle, tuple[str, str]] = {
     "llama3_json": ("<|python_tag|>", "{"),
     "mistral": ("[TOOL_CALLS]", "["),
 }
+"""Of the styles whose calls are the whole answer: the mark that may stand before them, and how they begin without."""
+_BETWEEN = " \t\r\n;,[]}"
+"""What stands between calls and is none of them; a brace too many is a usual slip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,114 +35,188 @@ class ToolCall:
 
     name: str
     arguments: str
-    """JSON."""
+    """As the model wrote them: JSON, where a form held it to that; where an answer was cut off, its beginning."""
     id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPiece:
+    """What a stretch of text adds to the call number `index` of its answer. The first of a call has its id and name."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+def whole_calls(pieces: Iterable[CallPiece]) -> tuple[ToolCall, ...]:
+    heads: dict[int, CallPiece] = {}
+    arguments: dict[int, list[str]] = {}
+    for piece in pieces:
+        heads.setdefault(piece.index, piece)
+        arguments.setdefault(piece.index, []).append(piece.arguments)
+    return tuple(
+        ToolCall(name=head.name or "", arguments="".join(arguments[index]), id=head.id or "")
+        for index, head in sorted(heads.items())
+    )
+
+
+def new_call_id(style: ToolStyle | None = None) -> str:
+    # Mistral's templates take ids of nine letters and digits, and no others
+    return uuid.uuid4().hex[:9] if style == "mistral" else f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(slots=True)
 class ToolReader:
-    """Text in, text and calls out. White space around calls is no text."""
+    """Text in, text and pieces of calls out. White space around calls is no text."""
 
     style: ToolStyle
-    calls: list[ToolCall] = field(default_factory=list)
-    is_broken: bool = False
-    """Something that began like a call was none."""
+    is_parallel: bool = True
+    """False: after the first call nothing more is read."""
+    pieces: list[CallPiece] = field(default_factory=list)
+    is_over: bool = False
+    """The one call that is wanted is whole."""
+    _place: Literal["text", "start", "between", "object"] = "start"
+    """start: nothing has come yet of an answer that may be calls; between: where a call may begin or calls may end."""
     _held: str = ""
+    _mark: str | None = None
+    """What came before the first object of a run of calls; `None` once one of them is a call."""
+    _object: CallObject = field(default_factory=CallObject)
+    _index: int = -1
+    """Of the call that is being told."""
     _has_text: bool = False
 
-    def push(self, text: str) -> tuple[str, list[ToolCall]]:
-        """The text that is no part of a call, and the calls that are whole now."""
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """So far."""
+        return whole_calls(self.pieces)
+
+    @property
+    def is_cut(self) -> bool:
+        """The last call has not got all of its arguments."""
+        return self._place == "object" and self._object.is_cut
+
+    def push(self, text: str) -> tuple[str, list[CallPiece]]:
+        """The text that is no part of a call, and what there is of calls now."""
         self._held += text
         return self._read(is_end=False)
 
-    def end(self) -> tuple[str, list[ToolCall]]:
+    def end(self) -> tuple[str, list[CallPiece]]:
         """The rest."""
         return self._read(is_end=True)
 
-    def _read(self, is_end: bool) -> tuple[str, list[ToolCall]]:
+    def _read(self, is_end: bool) -> tuple[str, list[CallPiece]]:
+        if self._place == "start" and self.style == "hermes":
+            self._place = "text"  # calls may come anywhere in it
         said: list[str] = []
-        calls: list[ToolCall] = []
-        if self.style == "hermes":
-            while self._hermes(said, calls, is_end):
-                pass
-        else:
-            self._json(said, calls, is_end)
-        self.calls += calls
-        self._has_text = self._has_text or any(said)
-        return "".join(said), calls
+        told = len(self.pieces)
+        goes_on = not self.is_over
+        while goes_on:
+            match self._place:
+                case "text":
+                    goes_on = self._find(said, is_end)
+                case "start":
+                    goes_on = self._start(is_end)
+                case "between":
+                    goes_on = self._begin(said, is_end)
+                case "object":
+                    goes_on = self._follow(said, is_end)
+        return "".join(said), self.pieces[told:]
 
-    def _hermes(self, said: list[str], calls: list[ToolCall], is_end: bool) -> bool:
-        """One piece of what is held. True: there may be more."""
+    # ---- each goes on from its place; True: there is more to read ---------------------------------------
+
+    def _find(self, said: list[str], is_end: bool) -> bool:
+        if self.style != "hermes":
+            self._say(said, self._held)
+            self._held = ""
+            return False
         before, tag, after = self._held.partition(_OPEN)
-        if not tag:
-            safe = len(self._held) if is_end else _safe(self._held, _OPEN)
-            text, self._held = self._held[:safe], self._held[safe:]
-            if is_end and self.calls + calls:
-                text = text.rstrip()
-            said.append(text.lstrip() if self.calls + calls and not self._has_text and not any(said) else text)
-            return False
-        inner, end, rest = after.partition(_CLOSE)
-        if not end and not is_end:
-            said.append(before.rstrip())
-            self._held = before[len(before.rstrip()) :] + tag + after
-            return False
-        found = _calls(inner, self.style) if end else None
-        if found is None:
-            self.is_broken = True
-            said.append(before + tag + inner + end)
-        else:
-            said.append(before.rstrip())
-            calls += found
-        self._held = rest
-        return bool(rest)
+        if tag:
+            text = before.rstrip()
+            self._say(said, text)
+            self._place, self._mark, self._held = "between", before[len(text) :] + tag, after
+            return True
+        safe = len(self._held) if is_end else _safe(self._held, _OPEN)
+        text, self._held = self._held[:safe], self._held[safe:]
+        self._say(said, text.rstrip() if is_end and self.pieces else text)
+        return False
 
-    def _json(self, said: list[str], calls: list[ToolCall], is_end: bool) -> None:
-        """These families write calls and nothing else, or text and nothing else."""
+    def _start(self, is_end: bool) -> bool:
+        mark, bare = _STARTS[self.style]
         begun = self._held.lstrip()
-        may_call = not self._has_text and (
-            not begun or any(begun.startswith(start) or start.startswith(begun) for start in _STARTS[self.style])
-        )
-        if may_call and not is_end:
-            return
-        found = _calls(begun, self.style) if may_call and begun else None
-        if found is None:
-            self.is_broken = may_call and bool(begun)
-            said.append(self._held)
+        space = self._held[: len(self._held) - len(begun)]
+        if begun.startswith(mark):
+            self._place, self._mark, self._held = "between", space + mark, begun.removeprefix(mark)
+        elif not is_end and mark.startswith(begun):
+            return False
+        elif begun.startswith(bare):
+            self._place, self._mark, self._held = "between", space, begun
         else:
-            calls += found
-        self._held = ""
+            self._place = "text"
+        return True
+
+    def _begin(self, said: list[str], is_end: bool) -> bool:
+        rest = self._held.lstrip(_BETWEEN)
+        if self._mark is not None:
+            self._mark += self._held[: len(self._held) - len(rest)]
+        self._held = rest
+        if rest.startswith("{"):
+            self._place, self._object = "object", CallObject()
+            return True
+        if self.style == "hermes" and rest.startswith(_CLOSE):
+            self._held = rest.removeprefix(_CLOSE)
+            self._leave(said, _CLOSE)
+            return True
+        if not rest or (self.style == "hermes" and _CLOSE.startswith(rest)):
+            if not is_end:
+                return False
+            if self._mark is None:
+                self._held = ""  # a closing mark that was cut off is no text either
+        self._leave(said)
+        return True
+
+    def _leave(self, said: list[str], end: str = "") -> None:
+        """There are no more calls here; what looked like some and was none is text."""
+        if self._mark is not None:
+            self._say(said, self._mark + end)
+        self._place, self._mark = "text", None
+
+    def _follow(self, said: list[str], is_end: bool) -> bool:
+        call = self._object
+        self._held = call.push(self._held)
+        if call.is_call:
+            self._tell(call)
+        if call.is_none or (is_end and not call.is_call):
+            text = (self._mark or "") + call.text
+            self._say(said, text.rstrip() if is_end and self.pieces and not self._held else text)
+            self._place, self._mark, self._object = "text", None, CallObject()
+            return True
+        if not call.is_over:
+            return False
+        self._place, self._index = "between", -1
+        if not self.is_parallel:
+            self.is_over, self._held = True, ""
+        return not self.is_over
+
+    def _tell(self, call: CallObject) -> None:
+        arguments = call.take_arguments()
+        if self._index < 0:
+            self._mark, self._index = None, self.pieces[-1].index + 1 if self.pieces else 0
+            self.pieces.append(
+                CallPiece(index=self._index, id=new_call_id(self.style), name=call.name, arguments=arguments)
+            )
+        elif arguments:
+            self.pieces.append(CallPiece(index=self._index, arguments=arguments))
+
+    def _say(self, said: list[str], text: str) -> None:
+        if self.pieces and not self._has_text:
+            text = text.lstrip()
+        if text:
+            self._has_text = True
+            said.append(text)
 
 
 def _safe(text: str, tag: str) -> int:
     """How much of the text can be said: no beginning of the tag, and no white space that a tag may follow."""
     kept = next((size for size in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:size])), 0)
     return len(text[: len(text) - kept].rstrip())
-
-
-def _calls(text: str, style: ToolStyle) -> list[ToolCall] | None:
-    """The calls that the text is; `None` where it is something else."""
-    for start in _STARTS[style]:
-        if len(start) > 1:
-            text = text.removeprefix(start).lstrip()
-    decoder, items = json.JSONDecoder(), []
-    text = text.strip()
-    try:
-        while text:
-            item, used = decoder.raw_decode(text)
-            items += item if isinstance(item, list) else [item]
-            text = text[used:].lstrip("; \r\n\t")
-    except (ValueError, RecursionError):
-        return None
-    calls = [_call(item, style) for item in items]
-    return None if not calls or None in calls else [call for call in calls if call is not None]
-
-
-def _call(item: Any, style: ToolStyle) -> ToolCall | None:
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-        return None
-    arguments = item.get("arguments", item.get("parameters", {}))
-    if not isinstance(arguments, dict):
-        return None
-    # Mistral's templates take ids of nine letters and digits, and no others
-    id = uuid.uuid4().hex[:9] if style == "mistral" else f"call_{uuid.uuid4().hex[:24]}"
-    return ToolCall(name=item["name"], arguments=json.dumps(arguments, ensure_ascii=False), id=id)

@@ -36,7 +36,8 @@ __all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
 class TextStream(Protocol):
     """Drawn tokens in, text out that is safe to show; see `text_stream`."""
 
-    stopped: bool
+    met: str | None
+    """The stop string that has ended the text."""
 
     def push(self, token_ids: Items[int]) -> str: ...
 
@@ -212,11 +213,18 @@ class Sequence:
         self.drawn.append(token)
         text = "" if is_end else self._text.push((token,))
         is_end = is_end or (self._form is not None and self._form.is_complete)
-        chunk = Chunk(text=text, tokens=(token,), logprobs=logprobs, prompt_logprobs=self._take_scores())
-        if not (is_end or self._text.stopped or len(self.drawn) == self._max_tokens):
+        chunk = Chunk(
+            text=text,
+            tokens=(token,),
+            logprobs=logprobs,
+            prompt_logprobs=self._take_scores(),
+            prompt=replace(self._usage(), output_tokens=0) if len(self.drawn) == 1 else None,
+        )
+        if not (is_end or self._text.met is not None or len(self.drawn) == self._max_tokens):
             return chunk
-        finish = Finish.STOP if is_end or self._text.stopped else Finish.LENGTH
-        return replace(chunk, text=text + self._text.flush(), finish=finish, usage=self._usage())
+        text += self._text.flush()
+        finish = Finish.STOP if is_end or self._text.met is not None else Finish.LENGTH
+        return replace(chunk, text=text, finish=finish, usage=self._usage(), stop=self._text.met)
 
     def _take_scores(self) -> tuple[TokenLogprobs, ...]:
         scores, self._scores = tuple(self._scores), []

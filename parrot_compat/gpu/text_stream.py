@@ -59,8 +59,12 @@ class TextStream:
         self._tokens = tokens
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False
-        """A stop string was met; whatever comes after it is not text of this generation."""
+        self.met: str | None = None
+        """The stop string that was met; whatever comes after it is not text of this generation."""
+
+    @property
+    def stopped(self) -> bool:
+        return self.met is not None
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Take drawn tokens; give the text that is safe to show now."""
@@ -80,8 +84,9 @@ class TextStream:
         text = self._held + text
         met = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
         if met:
-            self.stopped, self._held = True, ""
-            return text[: min(met)[1]]
+            end, start = min(met)
+            self.met, self._held = text[start:end], ""
+            return text[:start]
         cut = min(_may_begin(text, stop) for stop in self._stop)
         self._held = text[cut:]
         return text[:cut]

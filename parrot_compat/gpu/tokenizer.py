@@ -10,6 +10,7 @@ value (`control_tokens` says how); every chat without control strings in its val
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
+import jinja2.ext
+import jinja2.meta
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ..core.errors import BadPrompt, BadSchema, ModelRefused
@@ -35,8 +41,20 @@ __all__ = ["HuggingFaceTokenizer"]
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "ipython"})
 """The roles that a template may build control strings from (`'<|' + role + '|>'`)."""
 
-_TEMPLATE_FAILURES = (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+_TEMPLATE_FAILURES = (
+    jinja2.TemplateError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What a template raises on messages it cannot take: by itself, or by stumbling over a field."""
+
+
+_GIVEN = frozenset({"messages", "raise_exception", "strftime_now"})
+"""What every template has from transformers, beside the parameters of `apply_chat_template`."""
 
 
 class HuggingFaceTokenizer:
@@ -89,12 +107,30 @@ class HuggingFaceTokenizer:
     @cached_property
     def reasoning_style(self) -> ReasoningStyle:
         """What was asked for, else what the chat template shows: some end the prompt inside of the model's thoughts."""
+        return self.reasoning_style_with({})
+
+    def reasoning_style_with(self, values: Mapping[str, Any]) -> ReasoningStyle:
+        """The same where the template is told `values`, which may turn thinking on or off. Errors: `BadPrompt`."""
         if self._reasoning is not None:
             return self._reasoning
         if "</think>" not in str(self._hf.chat_template or ""):
             return "none"
-        prompt = self.decode(self.encode(Chat(({"role": "user", "content": "?"},))), skip_special_tokens=False)
+        asked = Chat(({"role": "user", "content": "?"},), template=values)
+        prompt = self.decode(self.encode(asked), skip_special_tokens=False)
         return "think_open" if prompt.rstrip().endswith("<think>") else "think"
+
+    @cached_property
+    def template_variables(self) -> frozenset[str]:
+        """What the chat template can be told beside messages and tools, by its own names."""
+        source = self._hf.chat_template
+        sources = list(source.values()) if isinstance(source, dict) else [source or ""]
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols, _Generation])
+        try:
+            found = [jinja2.meta.find_undeclared_variables(environment.parse(str(text))) for text in sources]
+        except jinja2.TemplateError:  # rendering will say so
+            return frozenset()
+        given = {*inspect.signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map}
+        return frozenset[str]().union(*found) - given - environment.globals.keys() - _GIVEN
 
     def forms(self, eos_token_ids: Sequence[int]) -> Forms | None:
         """How answers in this vocabulary are held to forms; `None` where the library for it is not installed."""
@@ -125,12 +161,13 @@ class HuggingFaceTokenizer:
     def _encode_chat(self, chat: Chat) -> tuple[int, ...]:
         messages = [_for_template(message) for message in chat.messages]
         tools = [dict(tool) for tool in chat.tools] or None
-        text = self._render(messages, tools)
+        values = {name: value for name, value in chat.template.items() if name in self.template_variables}
+        text = self._render(messages, tools, values)
         if self._controls.are_all_control(text):
             return self._as_hugging_face(self._controls.original(text), add_special_tokens=False)
         # Other control strings came from values, or the template puts them together: '<|' + role + '|>'.
         others = self._controls.count_control(text)
-        built = self._controls.count_control(self._render(*self._controls.plain_words((messages, tools))))
+        built = self._controls.count_control(self._render(*self._controls.plain_words((messages, tools, values))))
         if not built:
             return self._controls.encode(text)
         if built != others:
@@ -140,7 +177,7 @@ class HuggingFaceTokenizer:
             raise BadPrompt(f"this model's chat template builds control strings from roles; unknown: {unknown}")
         return self._as_hugging_face(self._controls.original(text), add_special_tokens=False)
 
-    def _render(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: list[Any] | None, values: Mapping[str, Any]) -> str:
         if self._hf.chat_template is None:
             raise BadPrompt(f"the model in {self._path.name!r} has no chat template; use a text prompt")
         try:
@@ -151,6 +188,7 @@ class HuggingFaceTokenizer:
                 add_generation_prompt=True,
                 tokenize=False,
                 **self._controls.replaced(dict(self._hf.special_tokens_map)),
+                **values,
             )
         except _TEMPLATE_FAILURES as error:
             raise BadPrompt(f"the chat template refuses the messages: {self._controls.original(str(error))}") from None
@@ -159,6 +197,17 @@ class HuggingFaceTokenizer:
 
     def _as_hugging_face(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         return tuple(self._hf(encodable(text), add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+
+
+class _Generation(jinja2.ext.Extension):
+    """The tag around what an assistant has said, which transformers knows and training uses."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
 
 
 # ---- messages as templates want them ---------------------------------------------------------------

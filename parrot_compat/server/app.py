@@ -3,7 +3,7 @@
 It knows the manager's interface and no engine. `create_app` makes one from its arguments alone; two in one
 process share nothing.
 
-The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope.
+The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope, or Anthropic's on its paths.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import ToolStyle
 
+from .anthropic import messages
+from .anthropic.problems import body_of, is_anthropics
 from .auth import Auth, Keys
 from .describing import describe
 from .errors import Problem, problem_of
@@ -71,6 +73,7 @@ def create_app(
         aliases=dict(aliases or {}),
     )
     app.include_router(chat.router(serving))
+    app.include_router(messages.router(serving))
     app.include_router(completions.router(serving))
     app.include_router(embeddings.router(serving))
     app.include_router(models.router(serving, created=int(time.time())))
@@ -120,7 +123,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status >= 500:
         log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    return _response(problem)
+    return _response(problem, request.url.path)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -134,7 +137,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405 and (allowed := _allowed(request)):
         headers = {"allow": allowed}
-    return _response(Problem(status=error.status_code, message=message, code=code, headers=headers))
+    problem = Problem(status=error.status_code, message=message, code=code, headers=headers)
+    return _response(problem, request.url.path)
 
 
 def _allowed(request: Request) -> str:
@@ -144,9 +148,9 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted({method.upper() for methods in here for method in methods}))
 
 
-def _response(problem: Problem) -> Response:
+def _response(problem: Problem, path: str) -> Response:
     headers = dict(problem.headers)
-    return Response(problem.body(), status_code=problem.status, media_type="application/json", headers=headers)
+    return Response(body_of(problem, path), status_code=problem.status, media_type="application/json", headers=headers)
 
 
 # ---- what every answer has ---------------------------------------------------------------------------
@@ -181,6 +185,8 @@ class Edge:
                 has_started = True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if is_anthropics(scope["path"]):
+                    headers["request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - begun) * 1000))
                 headers["openai-version"] = "2020-10-01"
                 headers["x-parrot-version"] = __version__
@@ -200,4 +206,4 @@ class Edge:
             if has_started:
                 raise  # uvicorn logs it and cuts the connection, which is all that can still be said
             log.exception("%s %s failed inside (request %s)", scope["method"], scope["path"], request_id)
-            await _response(problem_of(error))(scope, receive, send_marked)
+            await _response(problem_of(error), scope["path"])(scope, receive, send_marked)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .anthropic.problems import body_of
 from .errors import ApiError, Problem
 
 __all__ = ["Auth", "Keys", "is_loopback"]
@@ -70,7 +71,7 @@ class Auth:
         try:
             scope.setdefault("state", {})["tenant"] = self._tenant(scope)
         except ApiError as error:
-            return await _answer(error.problem, send)
+            return await _answer(error.problem, scope["path"], send)
         await self._app(scope, receive, send)
 
     def _tenant(self, scope: Scope) -> str:
@@ -80,13 +81,19 @@ class Auth:
             return ""
         if scope["path"] in _OPEN_PATHS:
             return ""
-        kind, _, key = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not key:
-            raise _unauthorized("no API key was sent; send 'Authorization: Bearer KEY'")
+        key = _key(headers)
+        if not key:
+            raise _unauthorized("no API key was sent; send 'Authorization: Bearer KEY' or 'x-api-key: KEY'")
         tenant = self._keys.tenant(key.strip())
         if tenant is None:
             raise _unauthorized("the API key is not one of this server's")
         return tenant
+
+
+def _key(headers: Headers) -> str:
+    """As OpenAI's clients send it, or as Anthropic's do."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    return key if kind.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _must_be_local(headers: Headers) -> None:
@@ -118,8 +125,8 @@ def _forbidden(message: str) -> ApiError:
     )
 
 
-async def _answer(problem: Problem, send: Send) -> None:
+async def _answer(problem: Problem, path: str, send: Send) -> None:
     headers = {"content-type": "application/json", **problem.headers}
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": problem.body()})
+    await send({"type": "http.response.body", "body": body_of(problem, path)})

@@ -17,11 +17,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from .anthropic import answers_schema as anthropics
+from .anthropic.messages_schema import CountTokensRequest, MessagesRequest
 from .limits import Schema
 from .openai import answers_schema as told
 from .openai.chat_schema import ChatRequest
 from .openai.completions_schema import CompletionRequest
-from .openai.embeddings_schema import EmbeddingRequest
+from .openai.embeddings_schema import EmbeddingList, EmbeddingRequest
 from .openai.tokenize_schema import DetokenizeRequest, TokenizeRequest
 from .parrot import answers_schema as ours
 from .parrot.calls_schema import CallsRequest
@@ -38,6 +40,7 @@ class _Endpoint:
     gives: type[BaseModel] | None = None
     streams: type[BaseModel] | None = None
     """The data of each server-sent event."""
+    fails: type[BaseModel] = told.ErrorAnswer
     query: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 
@@ -53,7 +56,16 @@ _ENDPOINTS: dict[tuple[str, str], _Endpoint] = {
     ("post", "/v1/completions"): _Endpoint(
         takes=CompletionRequest, gives=told.TextCompletion, streams=told.TextCompletion
     ),
-    ("post", "/v1/embeddings"): _Endpoint(takes=EmbeddingRequest, gives=told.EmbeddingList),
+    ("post", "/v1/messages"): _Endpoint(
+        takes=MessagesRequest,
+        gives=anthropics.MessageAnswer,
+        streams=anthropics.MessageEvent,
+        fails=anthropics.AnthropicErrorAnswer,
+    ),
+    ("post", "/v1/messages/count_tokens"): _Endpoint(
+        takes=CountTokensRequest, gives=anthropics.TokenCount, fails=anthropics.AnthropicErrorAnswer
+    ),
+    ("post", "/v1/embeddings"): _Endpoint(takes=EmbeddingRequest, gives=EmbeddingList),
     ("get", "/v1/models"): _Endpoint(gives=told.ModelList),
     ("get", "/v1/models/{model}"): _Endpoint(gives=told.ModelDescription),
     ("post", "/tokenize"): _Endpoint(takes=TokenizeRequest, gives=told.Tokenized),
@@ -80,7 +92,7 @@ def describe(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
     """The document; FastAPI's own knows the paths and their parameters."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     # of an answer a field with a default may be missing, which is what "validation" says
-    models = {model for endpoint in _ENDPOINTS.values() for model in _models(endpoint)} | {told.ErrorAnswer}
+    models = {model for endpoint in _ENDPOINTS.values() for model in _models(endpoint)}
     wanted: Any = [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)]
     _, definitions = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": definitions["$defs"]}
@@ -99,7 +111,7 @@ def describe(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
 
 
 def _models(endpoint: _Endpoint) -> list[type[BaseModel]]:
-    return [model for model in (endpoint.takes, endpoint.gives, endpoint.streams) if model is not None]
+    return [model for model in (endpoint.takes, endpoint.gives, endpoint.streams, endpoint.fails) if model is not None]
 
 
 def _responses(endpoint: _Endpoint) -> dict[str, Any]:
@@ -111,13 +123,13 @@ def _responses(endpoint: _Endpoint) -> dict[str, Any]:
         data = {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": {"anyOf": [_reference(endpoint.streams), _reference(told.ErrorAnswer)]},
+            "contentSchema": {"anyOf": [_reference(endpoint.streams), _reference(endpoint.fails)]},
         }
         schema = {"type": "object", "required": ["data"], "properties": {"data": data}}
         content["text/event-stream"] = {"schema": schema}
     if not content:
         content["text/plain"] = {"schema": {"type": "string"}}
-    errors = {"application/json": {"schema": _reference(told.ErrorAnswer)}}
+    errors = {"application/json": {"schema": _reference(endpoint.fails)}}
     return {
         "200": {"description": "As asked", "content": content},
         "default": {"description": "Why not", "content": errors},

@@ -1,7 +1,7 @@
 """Repeats: a request sent again under its `Idempotency-Key` gets the answer that it got before.
 
-It knows nothing of what is asked or answered, and keeps whole answers only: a stream is not kept, nor is an error,
-which may go better the next time.
+It knows nothing of what is asked or answered, and keeps whole answers only: a stream once it has been sent to its end,
+and then it comes at once. An error is not kept, nor a stream that a client has left: it may go better the next time.
 
 The invariant: within a tenant and a path a key stands for one body; while its first request runs no second one does.
 """
@@ -18,11 +18,13 @@ from starlette.responses import Response
 
 from .errors import ApiError
 from .parrot.deferred import digest
+from .sse import EventStream
 
 __all__ = ["Repeats"]
 
 _KEPT_S = 600.0  # a client that has given up by then asks anew
 _KEPT_BYTES = 64 * 2**20
+_LONGEST_STREAM = 8 * 2**20
 _LONGEST_KEY = 256
 _Key = tuple[str, str, str]
 
@@ -62,12 +64,27 @@ class Repeats:
         except BaseException:
             del self._entries[key]
             raise
-        if "content-length" not in response.headers or response.status_code != 200:
+        if isinstance(response, EventStream):
+            headers = {name: value for name, value in response.headers.items() if name.startswith("x-parrot-")}
+            kind = response.headers["content-type"]
+
+            def over(sent: bytes | None) -> None:
+                is_kept = sent is not None and len(sent) <= _LONGEST_STREAM
+                self._keep(key, Response(sent, media_type=kind, headers=headers) if is_kept else None)
+
+            response.when_over = over
+        else:
+            self._keep(key, response if response.status_code == 200 else None)
+        return response
+
+    def _keep(self, key: _Key, response: Response | None) -> None:
+        """What the first request was answered; `None`: nothing that is worth keeping."""
+        if response is None:
             del self._entries[key]
-            return response
+            return
+        entry = self._entries[key]
         entry.response = response
         self._bytes += entry.size
-        return response
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from parrot_compat.core.errors import Cancelled
 
-from .errors import problem_of
+from .errors import Problem, problem_of
 
 __all__ = ["DONE", "EventStream", "event", "merge", "while_connected", "with_keep_alive"]
 
@@ -36,11 +36,16 @@ def event(data: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
+def _told(problem: Problem) -> bytes:
+    return event(problem.envelope())
+
+
 class EventStream(Response):
-    """Sends `events` as they come, a comment in long silences, an error as one last event.
+    """Sends `events` as they come, a comment in long silences, an error as one last event, in the words of `tell`.
 
     `owner` is what the events are made from (a session with calls in it); it is closed when the stream has
-    ended, whichever way, even if it never began.
+    ended, whichever way, even if it never began. Who sets `when_over` is told all that was sent, then; `None` where that
+    was not all, or a failure.
     """
 
     media_type = "text/event-stream"
@@ -52,30 +57,47 @@ class EventStream(Response):
         owner: AsyncExitStack,
         keep_alive_s: float = 15.0,
         headers: Mapping[str, str] | None = None,
+        tell: Callable[[Problem], bytes] = _told,
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
         del self.headers["content-length"]  # an empty Response promises 0 bytes; a stream promises nothing
         self._events = events
         self._owner = owner
         self._keep_alive_s = keep_alive_s
+        self._tell = tell
+        self.when_over: Callable[[bytes | None], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._owner:
-            with suppress(Cancelled):  # the client has left: there is nobody to tell
-                await while_connected(receive, self._send_all(send))
+            try:
+                with suppress(Cancelled):  # the client has left: there is nobody to tell
+                    await while_connected(receive, self._send_all(send))
+            finally:
+                self._over(None)
 
     async def _send_all(self, send: Send) -> None:
+        sent: list[bytes] = []
+        is_whole = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async with aclosing(with_keep_alive(self._events, self._keep_alive_s)) as events:
                 async for data in events:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
+                    if self.when_over is not None:
+                        sent.append(data)
         except Exception as error:  # the status line is out, so the failure becomes the last event
+            is_whole = False
             problem = problem_of(error)
             if problem.status == 500:
                 log.exception("a stream failed inside")
-            await send({"type": "http.response.body", "body": event(problem.envelope()), "more_body": True})
+            await send({"type": "http.response.body", "body": self._tell(problem), "more_body": True})
+        self._over(b"".join(sent) if is_whole else None)  # before a client can know that this was all
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _over(self, sent: bytes | None) -> None:
+        when_over, self.when_over = self.when_over, None
+        if when_over is not None:
+            when_over(sent)
 
 
 async def with_keep_alive(events: AsyncGenerator[bytes, None], silence_s: float) -> AsyncGenerator[bytes, None]:

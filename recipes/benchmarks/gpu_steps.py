@@ -33,7 +33,7 @@ WARM_STEPS, TIMED_STEPS = 8, 8
 class Silent:
     """A text stream for tokens that nobody reads."""
 
-    stopped = False
+    met: str | None = None
 
     def push(self, token_ids: Sequence[int]) -> str:
         return ""

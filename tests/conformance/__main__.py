@@ -21,13 +21,14 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which judges (default: all)")
     parser.add_argument("--openai", default="3.57.0", help="newest openai package to judge with")
+    parser.add_argument("--anthropic", default="2.10.0", help="anthropic package to judge with")
     parser.add_argument("--openai-document", help="OpenAI's published OpenAPI document: a file or URL")
     parser.add_argument("--examples", type=int, default=30, help="of each operation, for schemathesis (default 30)")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(JUDGES):
         parser.error(f"no such judge: {', '.join(sorted(unknown))}")
-    options = Options(asked.openai, asked.openai_document, asked.examples, asked.seed)
+    options = Options(asked.openai, asked.anthropic, asked.openai_document, asked.examples, asked.seed)
     reasons, report, is_good = known_reasons(), [], True
     for name in asked.names or JUDGES:
         for verdict in JUDGES[name](options):

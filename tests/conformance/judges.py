@@ -23,6 +23,8 @@ OLDEST_OPENAI = "2.54.0"
 class Options:
     openai: str
     """The newest version of the openai package to judge with."""
+    anthropic: str
+    """The version of the anthropic package."""
     openai_document: str | None
     """OpenAI's own OpenAPI document: a file or URL."""
     examples: int
@@ -172,6 +174,13 @@ def litellm(options: Options) -> list[Verdict]:
     return _client("litellm", ("litellm>=1.80", *PYTEST), ["litellm_client"])
 
 
+def anthropic(options: Options) -> list[Verdict]:
+    """The anthropic package on /v1/messages."""
+    python = environment("anthropic", f"anthropic=={options.anthropic}", *PYTEST)
+    with serving(folder_of("anthropic"), max_model_len=2048) as url:
+        return [run_suites(f"anthropic {options.anthropic}", python, url, ["anthropic_sdk"])]
+
+
 def agent(options: Options) -> list[Verdict]:
     """A coding agent's loop over the SDK: tools, and a history that only grows."""
     packages = (f"openai[aiohttp]=={options.openai}", *PYTEST, *_RESOURCE_TOOLS)
@@ -187,5 +196,5 @@ def _client(judge: str, packages: Sequence[str], suites: Sequence[str]) -> list[
 
 
 JUDGES: dict[str, Callable[[Options], list[Verdict]]] = {
-    judge.__name__: judge for judge in (sdk, resources, schemathesis, langchain, llamaindex, litellm, agent)
+    judge.__name__: judge for judge in (sdk, resources, schemathesis, langchain, llamaindex, litellm, anthropic, agent)
 }

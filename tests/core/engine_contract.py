@@ -117,6 +117,9 @@ class EngineContract:
         _, chunks = await collect(engine.generate(generate))
         usage = chunks[-1].usage
         assert usage is not None and usage.prompt_tokens == 10 and 0 <= usage.cached_tokens <= 10
+        if engine.info.takes == "tokens":  # known before the first token is drawn
+            assert chunks[0].prompt == Usage(prompt_tokens=10, cached_tokens=usage.cached_tokens)
+            assert not any(chunk.prompt for chunk in chunks[1:])
 
     async def test_the_same_greedy_prompt_has_the_same_answer(self, engine: Engine) -> None:
         assert await self.ask(engine, self.content(12)) == await self.ask(engine, self.content(12))
@@ -136,6 +139,8 @@ class EngineContract:
         text, chunks = await collect(engine.generate(generate))
         assert text == whole[: whole.index(stop)]
         assert chunks[-1].finish is Finish.STOP
+        if engine.info.takes == "tokens":
+            assert chunks[-1].stop == stop
 
     # ---- contexts ----------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class ScriptedServer:
         self.was_left = asyncio.Event()
         """A reader went before the end of its answer."""
         self.refusal: Response | None = None
+        self.usage: dict[str, Any] = {}
+        """Said beside the counts."""
+        self.tells_logprobs = True
+        """Where they are asked for: one of -0.5 for each character."""
         self.deltas: list[dict[str, Any]] = []
         """Said before the text of a chat, each in an event of its own."""
         self.breaks_after: int | None = None
@@ -64,13 +68,26 @@ class ScriptedServer:
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
-        return self._answer(body, Chat(tuple(body["messages"])), lambda text: {"delta": {"content": text}})
+
+        def said(text: str) -> dict[str, Any]:
+            told = {"delta": {"content": text}}
+            if not body.get("logprobs") or not self.tells_logprobs:
+                return told
+            return told | {"logprobs": _chat_logprobs(text, body.get("top_logprobs", 0))}
+
+        return self._answer(body, Chat(tuple(body["messages"])), said)
 
     async def completion(self, request: Request) -> Response:
         body = await request.json()
         prompt = body["prompt"]
         content = Text(prompt) if isinstance(prompt, str) else Tokens(tuple(prompt))
-        return self._answer(body, content, lambda text: {"text": text})
+
+        def said(text: str) -> dict[str, Any]:
+            top = body.get("logprobs")
+            told = {} if top is None or not self.tells_logprobs else {"logprobs": _text_logprobs(text, top)}
+            return {"text": text} | told
+
+        return self._answer(body, content, said)
 
     async def embeddings(self, request: Request) -> Response:
         body = await request.json()
@@ -126,13 +143,31 @@ class ScriptedServer:
                 "completion_tokens": said.drawn,
                 "total_tokens": prompt_tokens + said.drawn,
                 "prompt_tokens_details": {"cached_tokens": prompt_tokens // 2},
-            }
+            } | self.usage
             yield _event(choices=[], usage=usage)
             yield "data: [DONE]\n\n"
             is_done = True
         finally:
             if not is_done:
                 self.was_left.set()
+
+
+def _chat_logprobs(text: str, top: int) -> dict[str, Any]:
+    def entry(character: str, logprob: float = -0.5) -> dict[str, Any]:
+        return {"token": character, "logprob": logprob, "bytes": list(character.encode())}
+
+    most = [("?", -1.5)][: max(0, top - 1)]
+    content = [{**entry(one), "top_logprobs": [entry(one), *(entry(*other) for other in most)][:top]} for one in text]
+    return {"content": content, "refusal": None}
+
+
+def _text_logprobs(text: str, top: int) -> dict[str, Any]:
+    return {
+        "tokens": list(text),
+        "token_logprobs": [-0.5] * len(text),
+        "top_logprobs": [dict([(one, -0.5), ("?", -1.5)][:top]) for one in text] if top else None,
+        "text_offset": list(range(len(text))),
+    }
 
 
 def _event(**fields: Any) -> str:

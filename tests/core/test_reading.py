@@ -17,6 +17,7 @@ from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import ReasoningStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, TextPrompt
 from parrot_compat.core.reading import Reader
+from parrot_compat.core.tool_calls import CallPiece, whole_calls
 
 ADD = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 CASES: list[tuple[Reading, str, str, str, int]] = [
@@ -34,6 +35,7 @@ CASES: list[tuple[Reading, str, str, str, int]] = [
     (Reading(tools="hermes"), f"I add.\n{ADD}", "", "I add.", 1),
     (Reading(tools="hermes", reasoning="think"), f"<think>\n{ADD}\n</think>\n{ADD}\n{ADD}", ADD, "", 2),
     (Reading(tools="hermes", reasoning="think_open"), f"Add?</think>\n\nI add. {ADD}", "Add?", "I add.", 1),
+    (Reading(tools="hermes", is_parallel=False), f"I add. {ADD}\n{ADD}\nDone.", "", "I add.", 1),
 ]
 
 
@@ -60,7 +62,7 @@ def check(case: tuple[Reading, str, str, str, int], pieces: list[str]) -> None:
     chunks = read(reading, pieces)
     assert "".join(chunk.reasoning for chunk in chunks) == reasoning
     assert "".join(chunk.text for chunk in chunks) == answer
-    assert sum(len(chunk.calls) for chunk in chunks) == calls
+    assert len(whole_calls(piece for chunk in chunks for piece in chunk.calls)) == calls
     assert chunks[-1].finish is (Finish.TOOL_CALLS if calls else Finish.STOP)
 
 
@@ -103,3 +105,68 @@ async def test_a_variable_holds_the_answer_and_its_reader_is_told_nothing_else()
         )
         # a raw text is no chat: what the model writes is the answer
         assert (await unread.finished()).text == said["Question"]
+
+
+async def test_where_one_call_is_wanted_the_engine_stops_behind_it() -> None:
+    engine = ScriptedEngine({"": f"I add. {ADD}\n{ADD}\n" + "And so on. " * 50})
+    fleet = Fleet()
+    fleet.add(engine, engine.tokenizer)
+    async with Manager(fleet) as manager:
+        session = manager.open_session()
+        prompt = ChatPrompt((Message.of("user", "Add."),))
+        one, many = await session.submit_all(
+            [
+                Call(
+                    id=CallId(name),
+                    prompt=prompt,
+                    output=VariableName(name),
+                    reading=Reading(tools="hermes", is_parallel=name == "many"),
+                )
+                for name in ("one", "many")
+            ]
+        )
+        single, several = await one.finished(), await many.finished()
+        assert (single.text, single.finish, len(single.calls)) == ("I add.", Finish.TOOL_CALLS, 1)
+        assert len(several.calls) == 2 and several.text.endswith("And so on.")
+        assert single.usage.output_tokens == len(single.tokens) < len(f"I add. {ADD}\n{ADD}")
+        assert single.usage.prompt_tokens == several.usage.prompt_tokens > 0
+        await session.close()
+        manager.check()
+        engine.check()
+        assert engine.load().running == 0
+
+
+async def test_a_call_that_the_limit_cuts_off_is_told_as_far_as_it_came() -> None:
+    reader = Reader(Reading(tools="hermes"))
+    told = [reader.read(Chunk(text=ADD[: ADD.index("1")])), reader.read(Chunk(finish=Finish.LENGTH, usage=Usage()))]
+    assert [(call.name, call.arguments) for call in whole_calls(piece for one in told for piece in one.calls)] == [
+        ("add", '{"a": ')
+    ]
+    assert told[-1].finish is Finish.LENGTH
+
+
+def test_calls_that_an_engine_has_told_apart_are_no_more_than_were_wanted() -> None:
+    pieces = (CallPiece(index=0, id="a", name="add"), CallPiece(index=1, id="b", name="now"))
+    for is_parallel, expected in ((True, 2), (False, 1)):
+        chunk = Reader(Reading(tools="hermes", is_parallel=is_parallel)).read(Chunk(calls=pieces))
+        assert len(chunk.calls) == expected
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "counted"),
+    [
+        ("think", "<think>Hm.</think>Yes.", len("<think>Hm.</think>")),
+        ("think", "Yes, <think>no</think>.", 0),
+        ("think_open", "Hm.</think>Yes.", len("Hm.</think>")),
+        ("think_open", "Never closed", len("Never closed")),
+        ("none", "<think>a</think>b", None),
+    ],
+)
+def test_the_tokens_of_reasoning_are_counted_with_its_marks(
+    style: ReasoningStyle, text: str, counted: int | None
+) -> None:
+    reader = Reader(Reading(reasoning=style))
+    for character in text:
+        reader.read(Chunk(text=character, tokens=(1,)))
+    usage = reader.read(Chunk(finish=Finish.STOP, usage=Usage(output_tokens=len(text)))).usage
+    assert usage == Usage(output_tokens=len(text), reasoning_tokens=counted)

@@ -64,10 +64,33 @@ async def test_a_client_that_leaves_may_ask_again() -> None:
         assert (await send(server, "POST", CHAT, ASKED, KEY)).status == 200
 
 
-async def test_a_stream_says_that_its_key_had_no_effect() -> None:
+async def test_a_stream_that_was_sent_to_its_end_comes_again_and_is_run_once() -> None:
     async with live() as server:
-        reply = await send(server, "POST", CHAT, ASKED | {"stream": True}, KEY)
-        assert reply.headers["x-parrot-ignored"] == "idempotency-key"
+        streamed = ASKED | {"stream": True}
+        for path, asked in ((CHAT, streamed), ("/v1/completions", {"prompt": "count", "stream": True})):
+            generated = server.engine.generated
+            first, again = [await send(server, "POST", path, asked, KEY) for _ in range(2)]
+            assert first.body == again.body and server.engine.generated == generated + 1
+            assert "x-parrot-repeated" not in first.headers and again.headers["x-parrot-repeated"] == "true"
+            assert again.headers["content-type"] == first.headers["content-type"]
+            assert again.headers["x-parrot-call"] == first.headers["x-parrot-call"]
+        assert (await send(server, "POST", CHAT, ASKED, KEY)).status == 409
+
+
+async def test_a_stream_that_failed_or_was_left_is_run_anew() -> None:
+    async with live() as server:
+        streamed = ASKED | {"stream": True}
+        server.engine.fail_next(EngineError("out of paper"), after_tokens=8)
+        assert b"out of paper" in (await send(server, "POST", CHAT, streamed, KEY)).body
+        server.engine.stall()
+        _, writer = await connect(server.url, "POST", CHAT, json.dumps(streamed).encode(), KEY)
+        await until(lambda: server.engine.generated == 2)
+        busy = await send(server, "POST", CHAT, streamed, KEY)
+        assert busy.status == 409 and busy.error["code"] == "request_in_progress"
+        writer.close()
+        await until(lambda: not server.manager.open_calls)
+        server.engine.resume()
+        assert b"[DONE]" in (await send(server, "POST", CHAT, streamed, KEY)).body
 
 
 async def test_the_tier_that_was_asked_for_is_told() -> None:

@@ -1,54 +1,14 @@
-"""Calls of tools: read out of texts however they are cut, required of real engines, told to stock clients."""
+"""Calls of tools: required of real engines, told to stock clients."""
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
-
-from parrot_compat.core.output_format import ToolStyle
-from parrot_compat.core.tool_calls import ToolReader
-
-CALL = '{"name": "add", "arguments": {"a": 1, "b": "é"}}'
-TEXTS: list[tuple[ToolStyle, str, str, int]] = [
-    ("hermes", f"<tool_call>\n{CALL}\n</tool_call>", "", 1),
-    ("hermes", f"I add. \n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>{CALL}</tool_call>", "I add.", 2),
-    ("hermes", "a < b, <tool_ and nothing else \n", "a < b, <tool_ and nothing else \n", 0),
-    ("hermes", "<tool_call>\nno json\n</tool_call>", "<tool_call>\nno json\n</tool_call>", 0),
-    ("hermes", f"<tool_call>\n{CALL}", f"<tool_call>\n{CALL}", 0),
-    ("llama3_json", CALL.replace("arguments", "parameters"), "", 1),
-    ("llama3_json", '{"a": 1}', '{"a": 1}', 0),
-    ("mistral", f"[TOOL_CALLS] [{CALL}, {CALL}]", "", 2),
-    ("mistral", "Hello", "Hello", 0),
-]
-
-
-@pytest.mark.parametrize(("style", "text", "said", "calls"), TEXTS)
-def test_calls_are_told_from_text(style: ToolStyle, text: str, said: str, calls: int) -> None:
-    reader = ToolReader(style)
-    assert reader.push(text)[0] + reader.end()[0] == said
-    assert [json.loads(call.arguments) for call in reader.calls] == [{"a": 1, "b": "é"}] * calls
-    assert len({call.id for call in reader.calls}) == calls
-
-
-@given(which=st.sampled_from(TEXTS), cuts=st.lists(st.integers(0, 120), max_size=20))
-def test_how_a_text_is_cut_changes_nothing(which: tuple[ToolStyle, str, str, int], cuts: list[int]) -> None:
-    style, text, said, calls = which
-    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    reader = ToolReader(style)
-    pieces = [reader.push(text[start:end])[0] for start, end in itertools.pairwise(places)]
-    assert "".join(pieces) + reader.end()[0] == said
-    assert len(reader.calls) == calls
-
-
-# ---- a real engine -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +83,18 @@ async def test_a_required_call_is_whole_and_valid(client: openai.AsyncOpenAI) ->
 async def test_a_stream_tells_the_same_calls(client: openai.AsyncOpenAI) -> None:
     asked = {**ASKED, "tools": TOOLS, "tool_choice": NAMED, "temperature": 0}
     whole = (await client.chat.completions.create(**asked)).choices[0]
-    calls, finish = [], None
+    pieces, finish = [], None
     async for chunk in await client.chat.completions.create(**asked, stream=True):
-        calls += chunk.choices[0].delta.tool_calls or []
+        pieces += chunk.choices[0].delta.tool_calls or []
         assert not chunk.choices[0].delta.content
         finish = chunk.choices[0].finish_reason or finish
     (call,) = whole.message.tool_calls or []
     assert call.type == "function"
-    assert [(one.index, one.function and one.function.arguments) for one in calls] == [(0, call.function.arguments)]
+    told = [piece.function for piece in pieces if piece.function is not None]
+    assert len(told) == len(pieces) > 2 and {piece.index for piece in pieces} == {0}
+    assert [one.name for one in told] == [call.function.name, *[None] * (len(told) - 1)]
+    assert pieces[0].id and not any(piece.id for piece in pieces[1:])
+    assert "".join(one.arguments or "" for one in told) == call.function.arguments
     assert finish == whole.finish_reason == "tool_calls"
 
 

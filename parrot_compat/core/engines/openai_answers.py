@@ -1,75 +1,136 @@
 """An answer of an OpenAI-compatible server, event by event, told apart as that server does it: text, reasoning, calls.
 
-It knows nothing of connections. The invariant: a call of a tool is told once, when the answer has ended.
+It knows nothing of connections. The invariant: a call of a tool has its id and name on its first piece, and arguments
+that are not empty once the answer has ended by itself.
 """
 
 from __future__ import annotations
 
-import uuid
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..call import Finish, Usage
+from ..call import Finish, Usage, WrittenLogprobs
 from ..engine import Chunk
-from ..tool_calls import ToolCall
+from ..tool_calls import CallPiece, new_call_id
 from .openai_requests import finish_of, usage_of
 
 __all__ = ["AnswerReader"]
 
 _REASONING = ("reasoning_content", "reasoning")
 """What servers call it; OpenAI's API has no word for it."""
+_STOPS = ("stop_reason", "matched_stop")
+"""Where vLLM and SGLang say which stop string ended a text."""
+_BYTES = re.compile(r"bytes:(?:\\x[0-9a-fA-F]{2})+")
+"""How a text completion writes a token that is part of a character."""
 
 
 @dataclass(slots=True)
 class _Call:
+    index: int
+    """Among the calls of the answer; servers count in ways of their own."""
     id: str = ""
     name: str = ""
     arguments: str = ""
-
-    def whole(self) -> ToolCall:
-        id = self.id or f"call_{uuid.uuid4().hex[:24]}"
-        return ToolCall(name=self.name, arguments=self.arguments or "{}", id=id)
+    """Not told yet."""
+    is_told: bool = False
+    has_arguments: bool = False
 
 
 @dataclass(slots=True)
 class AnswerReader:
     """Of a stream with one choice."""
 
+    has_text: bool = False
+    """Something was said, be it text, reasoning or a call."""
+    has_logprobs: bool = False
     _calls: dict[int, _Call] = field(default_factory=dict)
     _reason: str | None = None
+    _stop: str | None = None
     _usage: Usage = field(default_factory=Usage)
 
     def read(self, event: Any) -> Chunk | None:
         """What an event adds that can be told now."""
         if event.usage is not None:
             self._usage = usage_of(event.usage)
-        text, reasoning = "", ""
+        chunk = Chunk()
         for choice in event.choices[:1]:
             delta = getattr(choice, "delta", None)
-            text = (delta.content if delta is not None else getattr(choice, "text", None)) or ""
-            if delta is not None:
-                reasoning = self._reasoning(delta)
-                self._keep(delta.tool_calls or ())
+            if delta is None:
+                chunk = Chunk(text=getattr(choice, "text", None) or "", logprobs=tuple(_of_text(getattr(choice, "logprobs", None))))
+            else:
+                chunk = Chunk(
+                    text=delta.content or "",
+                    reasoning=self._reasoning(delta),
+                    calls=tuple(self._heard(delta.tool_calls or ())),
+                    logprobs=tuple(_of_chat(getattr(choice, "logprobs", None))),
+                )
             self._reason = choice.finish_reason or self._reason
-        return Chunk(text=text, reasoning=reasoning) if text or reasoning else None
+            self._stop = self._stop or _stop(choice)
+        self.has_text = self.has_text or bool(chunk.text or chunk.reasoning or chunk.calls)
+        self.has_logprobs = self.has_logprobs or bool(chunk.logprobs)
+        return None if chunk == Chunk() else chunk
 
     def end(self) -> Chunk | None:
         """The last chunk; `None` where the server has not said how the answer ended."""
         if self._reason is None:
             return None
-        calls = tuple(self._calls[index].whole() for index in sorted(self._calls))
-        finish = finish_of(self._reason, has_calls=bool(calls))
-        # a call that was cut off by the limit is none
-        return Chunk(finish=finish, usage=self._usage, calls=() if finish is Finish.LENGTH else calls)
+        told = [call for call in self._calls.values() if call.is_told]
+        finish = finish_of(self._reason, has_calls=bool(told))
+        empty = [CallPiece(index=call.index, arguments="{}") for call in told if not call.has_arguments]
+        calls = () if finish is Finish.LENGTH else tuple(empty)
+        return Chunk(finish=finish, usage=self._usage, calls=calls, stop=self._stop)
 
     def _reasoning(self, delta: Any) -> str:
         extra = delta.model_extra or {}
         return next((extra[name] for name in _REASONING if isinstance(extra.get(name), str)), "")
 
-    def _keep(self, deltas: Any) -> None:
+    def _heard(self, deltas: Any) -> Iterator[CallPiece]:
         for delta in deltas:
-            call = self._calls.setdefault(delta.index or 0, _Call())
-            call.id = delta.id or call.id
+            call = self._calls.setdefault(delta.index or 0, _Call(len(self._calls)))
+            call.id = call.id or delta.id or ""
             if delta.function is not None:
-                call.name += delta.function.name or ""
+                call.name = call.name or delta.function.name or ""
                 call.arguments += delta.function.arguments or ""
+            if not call.name or (call.is_told and not call.arguments):
+                continue
+            head = {} if call.is_told else {"id": call.id or new_call_id(), "name": call.name}
+            yield CallPiece(index=call.index, arguments=call.arguments, **head)
+            call.has_arguments = call.has_arguments or bool(call.arguments)
+            call.is_told, call.arguments = True, ""
+
+
+def _stop(choice: Any) -> str | None:
+    extra = getattr(choice, "model_extra", None) or {}
+    return next((extra[name] for name in _STOPS if isinstance(extra.get(name), str)), None)
+
+
+# ---- log probabilities -----------------------------------------------------------------------------------
+
+
+def _of_chat(told: Any) -> Iterator[WrittenLogprobs]:
+    for item in getattr(told, "content", None) or ():
+        top = tuple((_written(one), float(one.logprob)) for one in item.top_logprobs or ())
+        yield WrittenLogprobs(_written(item), float(item.logprob), top)
+
+
+def _written(item: Any) -> bytes:
+    return _encoded(item.token) if item.bytes is None else bytes(item.bytes)
+
+
+def _of_text(told: Any) -> Iterator[WrittenLogprobs]:
+    if told is None:
+        return
+    tokens, logprobs = told.tokens or [], told.token_logprobs or []
+    tops = told.top_logprobs or [None] * len(tokens)
+    for token, logprob, top in zip(tokens, logprobs, tops, strict=False):
+        ranked = sorted((top or {}).items(), key=lambda one: one[1], reverse=True)
+        alternatives = tuple((_encoded(name), float(value)) for name, value in ranked)
+        yield WrittenLogprobs(_encoded(token), float("-inf") if logprob is None else float(logprob), alternatives)
+
+
+def _encoded(token: str) -> bytes:
+    if _BYTES.fullmatch(token):
+        return bytes.fromhex(token.removeprefix("bytes:").replace("\\x", ""))
+    return token.encode("utf-8", "surrogatepass")

@@ -26,9 +26,15 @@ _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetit
 _TOO_LONG = ("prompt is too long", "context length", "context_length", "context size", "maximum context")
 
 
-def chat_request(model: str, chat: Chat, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
+def chat_request(
+    model: str, chat: Chat, sampling: ResolvedSampling, context_tokens: int, is_parallel: bool = True
+) -> dict[str, Any]:
     request = _request(model, sampling, context_tokens) | {"messages": list(chat.messages)}
-    request |= {"tools": list(chat.tools)} if chat.tools else {}
+    if chat.tools:
+        request |= {"tools": list(chat.tools)} | ({} if is_parallel else {"parallel_tool_calls": False})
+    if sampling.logprobs is not None:
+        request |= {"logprobs": True} | ({"top_logprobs": sampling.logprobs} if sampling.logprobs else {})
+    request |= _told_to_template(chat, request.pop("extra_body", {}))
     match sampling.format:
         case AnyJson():
             request["response_format"] = {"type": "json_object"}
@@ -48,7 +54,8 @@ def completion_request(
     model: str, content: Text | Tokens, sampling: ResolvedSampling, context_tokens: int
 ) -> dict[str, Any]:
     prompt = content.text if isinstance(content, Text) else list(content.ids)
-    return _request(model, sampling, context_tokens) | {"prompt": prompt}
+    request = _request(model, sampling, context_tokens) | {"prompt": prompt}
+    return request if sampling.logprobs is None else request | {"logprobs": sampling.logprobs}
 
 
 def embedding_request(model: str, embed: Embed) -> dict[str, Any]:
@@ -91,6 +98,14 @@ def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dic
     return request | ({"extra_body": chosen} if chosen else {})
 
 
+def _told_to_template(chat: Chat, extra: dict[str, Any]) -> dict[str, Any]:
+    """What the chat template is to be told, beside other fields that the SDK does not know."""
+    told = dict(chat.template)
+    request = {"reasoning_effort": told.pop("reasoning_effort")} if "reasoning_effort" in told else {}
+    extra |= {"chat_template_kwargs": told} if told else {}
+    return request | ({"extra_body": extra} if extra else {})
+
+
 def _vllms_form(format: OutputFormat | None) -> dict[str, Any]:
     """Forms that OpenAI's API has no word for, in vLLM's."""
     match format:
@@ -114,10 +129,12 @@ def finish_of(reason: str, *, has_calls: bool = False) -> Finish:
 def usage_of(usage: Any) -> Usage:
     """Of a usage object; some servers leave fields out."""
     details = getattr(usage, "prompt_tokens_details", None)
+    answer_details = getattr(usage, "completion_tokens_details", None)
     return Usage(
         prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
         output_tokens=getattr(usage, "completion_tokens", None) or 0,
         cached_tokens=getattr(details, "cached_tokens", None) or 0,
+        reasoning_tokens=getattr(answer_details, "reasoning_tokens", None),
     )
 
 

@@ -120,8 +120,8 @@ class OpenAIServerEngine:
 
     async def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
         self._must_be_open()
-        if generate.sampling.logprobs is not None or generate.sampling.prompt_logprobs is not None:
-            raise BadPrompt("logprobs are told by token ids, which another server does not give", param="logprobs")
+        if generate.sampling.prompt_logprobs is not None:
+            raise BadPrompt("another server does not tell log probabilities of a prompt", param="prompt_logprobs")
         self._running += 1
         stream: Any = None
         try:
@@ -132,6 +132,8 @@ class OpenAIServerEngine:
                     yield chunk
             if (last := reader.end()) is None:
                 raise EngineError(f"the server behind engine {self._info.name!r} ended without saying why")
+            if generate.sampling.logprobs is not None and reader.has_text and not reader.has_logprobs:
+                raise EngineError(f"the server behind engine {self._info.name!r} tells no log probabilities")
             yield last
         finally:
             self._running -= 1
@@ -176,7 +178,9 @@ class OpenAIServerEngine:
     async def _ask(self, generate: Generate) -> Any:
         info, content = self._info, generate.content
         if isinstance(content, Chat):
-            chat = chat_request(info.model, content, generate.sampling, info.context_tokens)
+            chat = chat_request(
+                info.model, content, generate.sampling, info.context_tokens, generate.is_parallel
+            )
             return await self._client.chat.completions.create(**chat)
         completion = completion_request(info.model, content, generate.sampling, info.context_tokens)
         return await self._client.completions.create(**completion)

@@ -26,6 +26,8 @@ class Answer:
     ids: tuple[int, ...]
     drawn: int
     finish: Finish
+    stop: str | None = None
+    """The stop string that ended it."""
 
 
 def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -> Answer:
@@ -37,10 +39,11 @@ def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -
     finish = Finish.LENGTH if len(text) > room else Finish.STOP
     text = text[:room]
     drawn, kept = len(text), len(text)
-    for end, length in _stops(text, sampling):
+    met: str | None = None
+    for end, length, stop in _stops(text, sampling):
         if end < drawn or finish is Finish.LENGTH:
-            drawn, kept, finish = end, end - length, Finish.STOP
-    return Answer(ids=tuple(map(ord, text[:kept])), drawn=drawn, finish=finish)
+            drawn, kept, finish, met = end, end - length, Finish.STOP, stop
+    return Answer(ids=tuple(map(ord, text[:kept])), drawn=drawn, finish=finish, stop=met)
 
 
 def certain(ids: Sequence[int], top: int | None) -> tuple[TokenLogprobs, ...]:
@@ -57,13 +60,13 @@ def _scripted(script: Script, prompt: str) -> str:
     return script[max(keys, key=len)]
 
 
-def _stops(text: str, sampling: ResolvedSampling) -> Iterator[tuple[int, int]]:
-    """Where each stop string and the first stop token end, and how much of the text each takes away."""
+def _stops(text: str, sampling: ResolvedSampling) -> Iterator[tuple[int, int, str | None]]:
+    """Where each stop string and the first stop token end, how much of the text each takes away, and the string."""
     for stop in sampling.stop:
         at = text.find(stop, max(0, sampling.min_tokens - len(stop) + 1))
         if at >= 0:
-            yield at + len(stop), len(stop)
+            yield at + len(stop), len(stop), stop
     for position in range(sampling.min_tokens, len(text)):
         if ord(text[position]) in sampling.stop_token_ids:
-            yield position + 1, 1
+            yield position + 1, 1, None
             break

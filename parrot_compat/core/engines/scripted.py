@@ -109,7 +109,9 @@ class ScriptedEngine:
             room = self._info.context_tokens - len(row.ids)
             scripted = answer(self._script, self.tokenizer.decode(row.ids), generate.sampling, room)
             sampling = generate.sampling
-            prompted = {"prompt_logprobs": certain(row.ids[1:], sampling.prompt_logprobs)}
+            prompted: dict[str, Any] = {"prompt_logprobs": certain(row.ids[1:], sampling.prompt_logprobs)}
+            if self._info.takes == "tokens":
+                prompted["prompt"] = _usage(row, 0)
             said = scripted.ids if failure is None else scripted.ids[: failure.after_tokens]
             pieces = [said[at : at + self._speed.chunk_tokens] for at in range(0, len(said), self._speed.chunk_tokens)]
             for index, piece in enumerate(pieces or [()]):
@@ -117,7 +119,8 @@ class ScriptedEngine:
                 if failure is None and index >= len(pieces) - 1:
                     self._contexts[generate.context] = [*row.ids, *scripted.ids]
                     usage = _usage(row, scripted.drawn)
-                    yield self._chunk(piece, sampling, finish=scripted.finish, usage=usage, **prompted)
+                    ends = {"finish": scripted.finish, "usage": usage, "stop": scripted.stop}
+                    yield self._chunk(piece, sampling, **ends, **prompted)
                 elif piece:
                     yield self._chunk(piece, sampling, **prompted)
                 prompted = {}

@@ -26,17 +26,16 @@ __all__ = [
     "ChatToken",
     "CompletionUsage",
     "Detokenized",
-    "Embedding",
-    "EmbeddingList",
-    "EmbeddingUsage",
     "ErrorAnswer",
     "ErrorObject",
+    "FunctionDelta",
     "Health",
     "MadeCall",
     "ModelCapabilities",
     "ModelDescription",
     "ModelList",
     "PromptToken",
+    "ReasoningTokens",
     "Receipt",
     "TextChoice",
     "TextCompletion",
@@ -75,11 +74,17 @@ class CachedTokens(Answered):
     cached_tokens: int
 
 
+class ReasoningTokens(Answered):
+    reasoning_tokens: int
+
+
 class CompletionUsage(Answered):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    completion_tokens_details: ReasoningTokens | None = None
+    """Of models that think before they answer."""
 
 
 class Receipt(Answered):
@@ -153,8 +158,18 @@ class ChatCompletion(Answered):
     parrot: Receipt | None = None
 
 
-class CallDelta(MadeCall):
+class FunctionDelta(Answered):
+    name: str | None = None
+    arguments: str
+
+
+class CallDelta(Answered):
+    """The first of a call has its id, type and name; each has the next stretch of its arguments."""
+
     index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
 
 
 class ChatDelta(Answered):
@@ -230,24 +245,6 @@ class TextCompletion(Answered):
 
 
 # ---- the others ------------------------------------------------------------------------------------------
-
-
-class Embedding(Answered):
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(Answered):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingList(Answered):
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
 
 
 class ModelCapabilities(Answered):

@@ -8,6 +8,7 @@ The invariant: the messages of the prompt say what the request said; no part of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from parrot_compat.core.output_format import OutputFormat, ToolStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import invalid, not_supported_yet
+from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import Limits, Schema
 
 from .format_schema import ResponseFormat, one_format
@@ -34,6 +36,7 @@ __all__ = [
     "ToolCall",
     "chat_prompt",
     "message_texts",
+    "no_references",
 ]
 
 REF = "parrot:ref"
@@ -48,13 +51,14 @@ _CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "moderation": (),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "documents": ([],),
     "echo": (False,),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
     "add_special_tokens": (False,),
 }
+MOST_TEMPLATE_CHARACTERS = 65_536
+"""Of what the chat template is told."""
 _MESSAGE_NOT_YET: Mapping[str, tuple[Any, ...]] = {"audio": (), "function_call": ()}
 
 # A prompt cannot be told these; the names are the ones OpenAI gives them.
@@ -111,6 +115,9 @@ class ChatRequest(SamplingRequest):
     tools: list[Tool] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Annotated[str, Field(max_length=32)] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
+    """Told to the chat template, where it has a name for it."""
 
     def format_field(self) -> str:
         if self.structured_outputs is not None:
@@ -144,7 +151,30 @@ class ChatRequest(SamplingRequest):
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
             raise invalid("max_completion_tokens", both)
+        size = len(json.dumps(self.chat_template_kwargs or {}))
+        if size > MOST_TEMPLATE_CHARACTERS:
+            raise invalid("chat_template_kwargs", f"{size} characters; at most {MOST_TEMPLATE_CHARACTERS}")
         self.tool_use("hermes")  # what is wrong with it is so in every style
+
+    def template_values(self, known: frozenset[str] | None, hints: Hints) -> dict[str, Any]:
+        """What the chat template is told beside messages and tools. `known`: the names that it has; `None`: another
+        server has it, and is told all."""
+        asked = dict(self.chat_template_kwargs or {})
+        told = {name: value for name, value in asked.items() if known is None or name in known}
+        for name in asked:
+            (hints.applied if name in told else hints.ignored)(f"chat_template_kwargs.{name}")
+        effort = self.reasoning_effort
+        if effort is None:
+            return told
+        if known is None or "reasoning_effort" in known:
+            told = {"reasoning_effort": effort} | told
+        elif effort == "none" and "enable_thinking" in known:
+            told = {"enable_thinking": False} | told
+        else:
+            hints.ignored("reasoning_effort")
+            return told
+        hints.applied("reasoning_effort")
+        return told
 
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
@@ -164,21 +194,25 @@ class ChatRequest(SamplingRequest):
 _MEDIA_FIELDS: Mapping[str, tuple[Any, ...]] = {name: () for name in _MEDIA}
 
 
-def _no_references(part: ContentPart, path: str) -> str:
+def no_references(part: ContentPart, path: str) -> str:
+    """A `Resolve` where nothing is called. Errors: `ApiError` 400."""
     raise invalid(f"{path}.type", f"a {REF} part cannot stand here: nothing is called that it could wait for")
 
 
 def chat_prompt(
     messages: list[ChatMessage],
-    resolve: Resolve = _no_references,
+    resolve: Resolve = no_references,
     *,
     tools: list[Tool] | None = None,
+    template: Mapping[str, Any] | None = None,
     developer_role: str = "system",
 ) -> ChatPrompt:
-    """The prompt of these messages; `developer_role` is what the model calls a developer. Errors: `ApiError`."""
+    """The prompt of these messages; `template` is what else the chat template is told, `developer_role` what the model
+    calls a developer. Errors: `ApiError`."""
     return ChatPrompt(
         tuple(_message(message, index, resolve, developer_role) for index, message in enumerate(messages)),
         tuple(tool.model_dump(exclude_none=True) for tool in tools or ()),
+        template or {},
     )
 
 

@@ -15,11 +15,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import TokenLogprobs, Usage
+from parrot_compat.core.call import Logprobs, TokenLogprobs, Usage
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.result import TaskResult
-from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
@@ -28,7 +27,7 @@ from parrot_compat.server.parrot.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
-from .logprobs import TextLogprobs, prompt_logprobs
+from .logprobs import TextLogprobs, Writes, prompt_logprobs
 from .serving import Answer, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["router"]
@@ -46,14 +45,14 @@ def router(serving: Serving) -> APIRouter:
         body = parse(raw, CompletionRequest)
         body.check(serving.limits)
         hints = Hints()
-        hints.ignored(
-            *body.ignored(), *(["idempotency-key"] * (bool(body.stream) and "idempotency-key" in request.headers))
-        )
+        hints.ignored(*body.ignored())
         ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
         card = serving.card(body.model)
         serving.check_tokens(card.name, body.sampling())
+        if body.sampling().prompt_logprobs is not None:
+            serving.tokenizer(card.name)  # they are told by ids
         tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
-        tokenizer = serving.tokenizer(card.name) if tells else None
+        writer = serving.writer(card.name) if tells else None
         prompts = body.prompts()
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(body.drawn)]
@@ -68,13 +67,13 @@ def router(serving: Serving) -> APIRouter:
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
             if body.stream:
-                events = _stream(answer, begun, body, known, tokenizer)
+                events = _stream(answer, begun, body, known, writer)
                 headers = begun.headers()
                 return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
-            data = _whole(answer, results, body, known, tokenizer)
+            data = _whole(answer, results, body, known, writer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
@@ -115,7 +114,7 @@ def _whole(
     results: Sequence[TaskResult],
     body: CompletionRequest,
     known: list[_Known],
-    tokenizer: Tokenizer | None,
+    writer: Writes | None,
 ) -> dict[str, Any]:
     choices, usages = [], [result.usage for result in results]
     for index, result in enumerate(_chosen(results, body)):
@@ -127,10 +126,10 @@ def _whole(
             "logprobs": None,
             "finish_reason": result.finish.value,
         }
-        if tokenizer is not None and body.logprobs is not None:
-            choice["logprobs"] = _told(TextLogprobs(tokenizer), prompt.first, scores, result.logprobs, body.logprobs)
-        if tokenizer is not None and body.prompt_logprobs is not None:
-            choice["prompt_logprobs"] = prompt_logprobs(tokenizer, scores, body.prompt_logprobs)
+        if writer is not None and body.logprobs is not None:
+            choice["logprobs"] = _told(TextLogprobs(writer), prompt.first, scores, result.logprobs, body.logprobs)
+        if writer is not None and body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(writer, scores, body.prompt_logprobs)
         if prompt.ids is not None:
             choice |= {"prompt_token_ids": prompt.ids, "token_ids": list(result.tokens)}
         choices.append(choice)
@@ -153,7 +152,7 @@ def _told(
     text: TextLogprobs,
     first: int | None,
     scores: Sequence[TokenLogprobs],
-    drawn: Sequence[TokenLogprobs],
+    drawn: Sequence[Logprobs],
     most: int,
 ) -> dict[str, Any]:
     """Of the echoed prompt, if `first` is its first token, and then of what was drawn."""
@@ -164,7 +163,7 @@ def _told(
 
 
 async def _stream(
-    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known], tokenizer: Tokenizer | None
+    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
 ) -> AsyncGenerator[bytes, None]:
     n, tasks = body.n or 1, begun.tasks
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -182,7 +181,7 @@ async def _stream(
             yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
         elif prompt.echo:
             yield chunk(index, prompt.echo)
-    logprobs = [] if tokenizer is None else [TextLogprobs(tokenizer) for _ in tasks]
+    logprobs = [] if writer is None else [TextLogprobs(writer) for _ in tasks]
     usages: dict[int, Usage] = {}
     echoed: set[int] = set()
     async for index, piece in merge([task.chunks() for task in tasks]):
@@ -200,7 +199,7 @@ async def _stream(
             is_last = len(usages) == len(tasks) and not with_usage
             receipt = begun.object(list(usages.values())) if is_last else {}
             yield chunk(index, piece.text, piece.finish.value, receipt, **more)
-        elif piece.text or (more and piece.tokens):
+        elif piece.text or (more and (piece.tokens or piece.logprobs)):
             yield chunk(index, piece.text, **more)
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]

@@ -1,4 +1,4 @@
-"""The body of POST /v1/embeddings, and the texts that it stands for.
+"""The body of POST /v1/embeddings, the texts that it stands for, and the answer.
 
 It knows nothing of how a text becomes a vector. The invariant: inputs keep their order, and every one of them becomes
 exactly one content.
@@ -14,9 +14,10 @@ from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.limits import Schema
 
+from .answers_schema import Answered
 from .sampling_schema import TokenId, ignored_fields, one_of
 
-__all__ = ["EmbeddingRequest"]
+__all__ = ["Embedding", "EmbeddingList", "EmbeddingRequest", "EmbeddingUsage"]
 
 MOST_INPUTS = 2048
 
@@ -59,3 +60,21 @@ class EmbeddingRequest(Schema):
 
     def ignored(self) -> list[str]:
         return ignored_fields(self, {})
+
+
+class Embedding(Answered):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Answered):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Answered):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage

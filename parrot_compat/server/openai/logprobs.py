@@ -10,32 +10,51 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from parrot_compat.core.call import TokenLogprobs
+from parrot_compat.core.call import Logprobs, TokenLogprobs
 from parrot_compat.core.tokenizer import Tokenizer
 
-__all__ = ["TextLogprobs", "chat_logprobs", "prompt_logprobs"]
+__all__ = ["TextLogprobs", "TokenWriter", "Writes", "chat_logprobs", "prompt_logprobs"]
 
 _LEAST = -9999.0
 """Stands for minus infinity, which JSON cannot say; OpenAI says so too."""
 
 
-def chat_logprobs(tokenizer: Tokenizer, drawn: Sequence[TokenLogprobs]) -> dict[str, Any]:
+class Writes(Protocol):
+    """What a token writes; tokenizers know it."""
+
+    def token_bytes(self, token: Any) -> bytes: ...
+
+
+class TokenWriter:
+    """By the model's tokenizer, or as a text engine has told it."""
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+
+    def token_bytes(self, token: int | bytes) -> bytes:
+        if isinstance(token, bytes):
+            return token
+        assert self._tokenizer is not None, "ids come from engines whose tokenizer is known"
+        return self._tokenizer.token_bytes(token)
+
+
+def chat_logprobs(tokenizer: Writes, drawn: Sequence[Logprobs]) -> dict[str, Any]:
     """`choices[i].logprobs` of a chat."""
 
-    def entry(token: int, logprob: float) -> dict[str, Any]:
+    def entry(token: Any, logprob: float) -> dict[str, Any]:
         written = tokenizer.token_bytes(token)
         return {"token": _text(written), "logprob": max(logprob, _LEAST), "bytes": list(written)}
 
     content = [
-        {**entry(item.token, item.logprob), "top_logprobs": [entry(*alternative) for alternative in item.top]}
+        {**entry(_token(item), item.logprob), "top_logprobs": [entry(*alternative) for alternative in item.top]}
         for item in drawn
     ]
     return {"content": content, "refusal": None}
 
 
-def prompt_logprobs(tokenizer: Tokenizer, told: Sequence[TokenLogprobs], most: int) -> list[dict[str, Any] | None]:
+def prompt_logprobs(tokenizer: Writes, told: Sequence[TokenLogprobs], most: int) -> list[dict[str, Any] | None]:
     """`choices[i].prompt_logprobs`, as vLLM has it: by token id, the first token has none. A rank is known of the
     likeliest only."""
 
@@ -54,15 +73,15 @@ def prompt_logprobs(tokenizer: Tokenizer, told: Sequence[TokenLogprobs], most: i
 class TextLogprobs:
     """`choices[i].logprobs` of a text, chunk after chunk: offsets count the characters since its beginning."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Writes) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
 
-    def told(self, drawn: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def told(self, drawn: Sequence[Logprobs]) -> dict[str, Any]:
         tokens, offsets, tops = [], [], []
         for item in drawn:
-            written = self._tokenizer.token_bytes(item.token)
+            written = self._tokenizer.token_bytes(_token(item))
             tokens.append(_text(written))
             offsets.append(self._offset)
             tops.append(self._top(item))
@@ -80,12 +99,16 @@ class TextLogprobs:
         told["token_logprobs"][0] = told["top_logprobs"][0] = None
         return told
 
-    def _top(self, item: TokenLogprobs) -> dict[str, float]:
+    def _top(self, item: Logprobs) -> dict[str, float]:
         """The likeliest tokens and the drawn one. Of tokens that look alike (parts of characters) the likeliest."""
         top: dict[str, float] = {}
-        for token, logprob in (*item.top, (item.token, item.logprob)):
+        for token, logprob in (*item.top, (_token(item), item.logprob)):
             top.setdefault(_text(self._tokenizer.token_bytes(token)), max(logprob, _LEAST))
         return top
+
+
+def _token(item: Logprobs) -> int | bytes:
+    return item.token if isinstance(item, TokenLogprobs) else item.written
 
 
 def _text(written: bytes) -> str:

@@ -23,12 +23,13 @@ from parrot_compat.core.errors import BadPrompt, NoEngineForModel
 from parrot_compat.core.manager import Manager, ModelCard
 from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.core.tokenizer import Tokenizer, ToolStyled
+from parrot_compat.core.tokenizer import Templated, Tokenizer, ToolStyled
 from parrot_compat.server.errors import ApiError, invalid
 from parrot_compat.server.limits import Limits
 from parrot_compat.server.parrot.directory import Directory
 from parrot_compat.server.repeats import Repeats
 
+from .logprobs import TokenWriter
 from .tools import Tool, ToolUse
 
 __all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
@@ -100,6 +101,17 @@ class Serving:
             )
         return tokenizer
 
+    def writer(self, model: str) -> TokenWriter:
+        """Tells what the tokens of answers write."""
+        return TokenWriter(self.manager.tokenizer(model))
+
+    def template_variables(self, model: str) -> frozenset[str] | None:
+        """What the model's chat template can be told; `None` where another server has it."""
+        tokenizer = self.manager.tokenizer(model)
+        if tokenizer is None:
+            return None
+        return tokenizer.template_variables if isinstance(tokenizer, Templated) else frozenset()
+
     def tool_style_of(self, model: str) -> ToolStyle:
         tokenizer = self.manager.tokenizer(model)
         return self.tool_style or (tokenizer.tool_style if isinstance(tokenizer, ToolStyled) else "hermes")
@@ -143,7 +155,13 @@ def usage_of(usages: Sequence[Usage], choices: int = 1) -> dict[str, Any]:
         "prompt_tokens_details": {
             "cached_tokens": sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
         },
-    }
+    } | _answer_details(usages)
+
+
+def _answer_details(usages: Sequence[Usage]) -> dict[str, Any]:
+    """What the answers were used for, where that is counted: of models that think before they answer."""
+    counted = [usage.reasoning_tokens for usage in usages if usage.reasoning_tokens is not None]
+    return {"completion_tokens_details": {"reasoning_tokens": sum(counted)}} if counted else {}
 
 
 def send_json(data: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from parrot_compat.core.call import Sampling
+from parrot_compat.core.call import Reading, Sampling
 from parrot_compat.core.output_format import ToolCalls, ToolStyle
-from parrot_compat.core.tool_calls import ToolCall
+from parrot_compat.core.tool_calls import CallPiece, ToolCall
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.limits import Schema
 
-__all__ = ["Tool", "ToolFunction", "ToolUse", "tool_use", "wire_call"]
+__all__ = ["Tool", "ToolFunction", "ToolUse", "reading_of", "tool_use", "wire_call", "wire_piece"]
 
 MOST_TOOLS = 128
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -44,6 +44,8 @@ class ToolUse:
     style: ToolStyle
     format: ToolCalls | None
     """What holds the answer to calls, where a call is required."""
+    is_parallel: bool
+    """False: at most one call."""
 
     def held(self, sampling: Sampling) -> Sampling:
         return sampling if self.format is None else replace(sampling, format=self.format)
@@ -61,14 +63,20 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
         return None
     required = _required(choice, [tool.function.name for tool in tools])
     if required is None:
-        return ToolUse(style, None)
+        return ToolUse(style, None, is_parallel)
     wanted = [
         (tool.function.name, tool.function.parameters or _NO_ARGUMENTS)
         for tool in tools
         if tool.function.name in required
     ]
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
-    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel and not is_named))
+    is_parallel = is_parallel and not is_named
+    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel), is_parallel)
+
+
+def reading_of(use: ToolUse | None) -> Reading:
+    """What is read out of an answer that uses tools so; `None`: not at all."""
+    return Reading() if use is None else Reading(tools=use.style, is_parallel=use.is_parallel)
 
 
 def _required(choice: Any, names: list[str]) -> list[str] | None:
@@ -93,3 +101,11 @@ def _required(choice: Any, names: list[str]) -> list[str] | None:
 def wire_call(call: ToolCall) -> dict[str, Any]:
     """A call that a model has made, as OpenAI writes it."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def wire_piece(piece: CallPiece) -> dict[str, Any]:
+    """What a stretch of output adds to a call, as OpenAI streams it."""
+    told: dict[str, Any] = {"index": piece.index}
+    if piece.name is None:
+        return told | {"function": {"arguments": piece.arguments}}
+    return told | {"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": piece.arguments}}

@@ -15,15 +15,17 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from parrot_compat.core.call import Call, CallId, Reading, VariableName
+from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
 from parrot_compat.core.plans import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import completion
-from parrot_compat.server.openai.chat_schema import REF, chat_prompt, message_texts
+from parrot_compat.server.openai.chat_schema import REF, message_texts
+from parrot_compat.server.openai.conversing import prompt_of
 from parrot_compat.server.openai.serving import Serving
+from parrot_compat.server.openai.tools import reading_of
 
 from .asking import read_ask
 from .deferred import call_exists
@@ -74,13 +76,12 @@ def _planned(
         raise within(error, f"{path}.request.model") from None
     try:
         body.ignored()  # what a plain request would be refused for
-        ask = read_ask(body, Headers({}), "", message_texts(body.messages), Hints())
+        hints = Hints()
+        ask = read_ask(body, Headers({}), "", message_texts(body.messages), hints)
         use = body.tool_use(serving.tool_style_of(card.name))
-        prompt = chat_prompt(body.messages, references, tools=serving.offered(card.name, body.tools, use))
+        prompt = prompt_of(serving, card.name, body, hints, references)
         sampling = body.sampling() if use is None else use.held(body.sampling())
         serving.check_tokens(card.name, sampling)
-        if body.logprobs:
-            serving.tokenizer(card.name)
     except ParrotError as error:
         raise within(error, f"{path}.request") from None
     stage = planned.stage or ask.said.stage
@@ -93,7 +94,7 @@ def _planned(
         function=planned.function or ask.said.function,
         objective=ask.objective,
         stage=None if stage is None else stage.stage(),
-        reading=Reading(tools=None if use is None else use.style),
+        reading=reading_of(use),
     )
     notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
     return Planned(PlannedCall(call=call, body=planned.request), notes)
@@ -107,12 +108,12 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
     answer = serving.answer("chatcmpl", "chat.completion", settled.body.get("model") or task.model)
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
-    tokenizer = serving.tokenizer(task.model) if task.call.sampling.logprobs is not None else None
+    writer = serving.writer(task.model) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,
         "request": resolved(settled.body, settled.content),
-        "completion": completion(answer, [task.result], None if ids is None else list(ids), tokenizer),
+        "completion": completion(answer, [task.result], None if ids is None else list(ids), writer),
     }
 
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
+from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName
+from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName, WrittenLogprobs
 from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
 from parrot_compat.core.engines.openai_answers import AnswerReader
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
@@ -29,6 +31,7 @@ from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
 from parrot_compat.core.prompt import Chat, ChatPrompt, Content, Message, Text, Tokens
+from parrot_compat.core.tool_calls import whole_calls
 from tests.core.engine_contract import EngineContract, collect, greedy, new_context
 from tests.core.scripted_server import ScriptedServer, serving
 
@@ -146,12 +149,41 @@ async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: S
     }
 
 
-async def test_log_probabilities_that_another_server_would_tell_without_ids_are_refused(
+async def test_log_probabilities_are_asked_for_and_told_by_what_the_tokens_write(
     engine: OpenAIServerEngine, server: ScriptedServer
 ) -> None:
-    with pytest.raises(BadPrompt, match="logprobs"):
+    expected = [WrittenLogprobs(one.encode(), -0.5, ((one.encode(), -0.5), (b"?", -1.5))) for one in "I am"]
+    for content in (CHAT, Text("who are you?")):
+        _, chunks = await collect(engine.generate(generate(content, ResolvedSampling(max_tokens=4, logprobs=2))))
+        assert [item for chunk in chunks for item in chunk.logprobs] == expected
+    assert (server.asked[0]["logprobs"], server.asked[0]["top_logprobs"]) == (True, 2)
+    assert server.asked[1]["logprobs"] == 2
+    for content in (CHAT, Text("who are you?")):
+        _, chunks = await collect(engine.generate(generate(content, ResolvedSampling(max_tokens=4, logprobs=0))))
+        assert [item for chunk in chunks for item in chunk.logprobs] == [replace(one, top=()) for one in expected]
+    assert "top_logprobs" not in server.asked[2]
+
+
+async def test_a_server_that_tells_no_log_probabilities_fails_the_call_that_asked(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    server.tells_logprobs = False
+    with pytest.raises(EngineError, match="log probabilities"):
         await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=5, logprobs=0))))
-    assert not server.asked
+    with pytest.raises(BadPrompt, match="of a prompt"):
+        await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=5, prompt_logprobs=0))))
+    assert len(server.asked) == 1
+
+
+def test_a_part_of_a_character_is_told_by_its_bytes() -> None:
+    told = {"tokens": ["bytes:\\xe9\\x9b", "\\xe9"], "token_logprobs": [-0.5, None], "text_offset": [0, 0]}
+    choice = {"index": 0, "text": "", "finish_reason": "stop", "logprobs": told | {"top_logprobs": None}}
+    chunk = AnswerReader().read(Completion.construct(id="x", choices=[choice], usage=None))
+    assert chunk is not None
+    assert [(item.written, item.logprob) for item in chunk.logprobs if isinstance(item, WrittenLogprobs)] == [
+        (b"\xe9\x9b", -0.5),
+        (b"\\xe9", float("-inf")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -264,22 +296,39 @@ async def test_reasoning_and_calls_are_told_apart_as_the_server_does_it(
     ]
     text, chunks = await collect(engine.generate(generate(sampling=ResolvedSampling(max_tokens=100))))
     assert text == "I add." and "".join(chunk.reasoning for chunk in chunks) == "Two and two."
-    assert [(call.name, call.arguments) for call in chunks[-1].calls] == [("add", '{"a": 2, "b": 2}'), ("now", "{}")]
-    assert chunks[-1].calls[0].id == "c1" and chunks[-1].calls[1].id
+    pieces = [piece for chunk in chunks for piece in chunk.calls]
+    assert [piece.arguments for piece in pieces if piece.index == 0] == ["", '{"a": 2, ', '"b": 2}']
+    calls = whole_calls(pieces)
+    assert [(call.name, call.arguments) for call in calls] == [("add", '{"a": 2, "b": 2}'), ("now", "{}")]
+    assert calls[0].id == "c1" and calls[1].id
     assert chunks[-1].finish is Finish.TOOL_CALLS
 
 
-async def test_a_call_that_the_limit_cut_off_is_none(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
-    reader = AnswerReader()
-    begun = {"index": 0, "function": {"name": "a", "arguments": "{"}}
+def test_a_call_that_the_limit_cut_off_is_told_as_far_as_it_came() -> None:
+    reader, told = AnswerReader(), []
+    begun = {"index": 3, "function": {"name": "a", "arguments": "{"}}
     for choice in (
         {"index": 0, "delta": {"tool_calls": [begun]}, "finish_reason": None},
         {"index": 0, "delta": {}, "finish_reason": "length"},
     ):
-        told = {"id": "x", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice]}
-        assert reader.read(ChatCompletionChunk.model_validate(told)) is None
-    last = reader.end()
+        event = {"id": "x", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice]}
+        told.append(reader.read(ChatCompletionChunk.model_validate(event)))
+    first, last = told[0], reader.end()
+    assert first is not None and [(piece.index, piece.arguments) for piece in first.calls] == [(0, "{")]
     assert last is not None and last.calls == () and last.finish is Finish.LENGTH
+
+
+async def test_what_the_template_is_told_and_how_many_calls_are_wanted_is_sent_on(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    values = {"reasoning_effort": "low", "enable_thinking": False}
+    asked = generate(Chat(CHAT.messages, (TOOL,), values), ResolvedSampling(max_tokens=100, top_k=3))
+    await collect(engine.generate(replace(asked, is_parallel=False)))
+    await collect(engine.generate(replace(asked, content=CHAT, is_parallel=False)))
+    sent, plain = server.asked
+    assert (sent["reasoning_effort"], sent["chat_template_kwargs"]) == ("low", {"enable_thinking": False})
+    assert sent["parallel_tool_calls"] is False and sent["top_k"] == 3
+    assert not plain.keys() & {"parallel_tool_calls", "reasoning_effort", "chat_template_kwargs"}
 
 
 @pytest.mark.parametrize(

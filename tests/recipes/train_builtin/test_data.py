@@ -90,7 +90,7 @@ def test_calls_of_tools_are_read_by_the_server_as_they_were_meant() -> None:
         example = tools.call(source, 100)
         reader = ToolReader("hermes")
         said = reader.push(example.answer)[0] + reader.end()[0]
-        assert reader.calls and not said and not reader.is_broken
+        assert reader.calls and not said
         offered = {tool["function"]["name"]: tool["function"] for tool in example.tools}
         for call in reader.calls:
             given = json.loads(call.arguments)

@@ -1,0 +1,171 @@
+"""A call object: the JSON object in which a model writes a call of a tool, read while it is being drawn.
+
+    {"name": "add", "arguments": {"a": 1, "b": 2}}
+
+It knows nothing of what stands around the object (`tool_calls`), and does not judge the arguments: they are the
+model's own text, from their opening brace to the one that closes it.
+
+The invariant: what has been said to be a call stays one. It is a call as soon as its name is known and its arguments
+have begun, or it has ended without any; it is none at the first character that no such object can have.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+__all__ = ["CallObject"]
+
+_ARGUMENTS = ("arguments", "parameters")
+_MEMBERS = ("name", "type", "id", *_ARGUMENTS)
+"""What may come before it is known to be a call; models write the name first."""
+_LONGEST_WORD = 256
+_SPACE = " \t\r\n"
+_State = Literal["open", "first", "key", "in_key", "colon", "value", "in_string", "literal", "nested", "after", "lost"]
+
+
+class CallObject:
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.is_over = False
+        """Its closing brace has come."""
+        self.is_none = False
+        self._state: _State = "open"
+        self._said: list[str] = []
+        self._word: list[str] = []
+        self._key = ""
+        self._has_arguments = False
+        self._is_in_arguments = False
+        self._arguments: list[str] = []
+        self._depth = 0
+        self._is_in_string = self._is_escaped = False
+
+    @property
+    def is_call(self) -> bool:
+        return self.name is not None and (self._has_arguments or self.is_over) and not self.is_none
+
+    @property
+    def is_cut(self) -> bool:
+        """A call whose arguments have not ended."""
+        return self.is_call and self._is_in_arguments
+
+    @property
+    def text(self) -> str:
+        """All of it, as long as it is no call."""
+        return "".join(self._said)
+
+    def push(self, text: str) -> str:
+        """What of the text comes after the object, or after the character that makes it none."""
+        for place, character in enumerate(text):
+            if self.is_over or self.is_none:
+                return text[place:]
+            if not self.is_call:
+                self._said.append(character)
+            self._take(character)
+        return ""
+
+    def take_arguments(self) -> str:
+        """What has come of them since they were last taken."""
+        told, self._arguments = "".join(self._arguments), []
+        return told
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _take(self, character: str) -> None:
+        match self._state:
+            case "nested":
+                self._nest(character)
+            case "in_key" | "in_string":
+                self._spell(character)
+            case "literal" if character not in ",}":
+                pass
+            case "literal":
+                self._state = "after"
+                self._build(character)
+            case "lost":  # it has been told as a call: what is wrong behind its arguments is passed over
+                if character == "}":
+                    self._close()
+            case _:
+                if character not in _SPACE:
+                    self._build(character)
+
+    def _build(self, character: str) -> None:
+        match self._state, character:
+            case "open", "{":
+                self._state = "first"
+            case ("first" | "key"), '"':
+                self._state = "in_key"
+            case "colon", ":":
+                self._state = "value"
+            case "value", _:
+                self._begin_value(character)
+            case "after", ",":
+                self._state = "key"
+            case ("first" | "after"), "}":
+                self._close()
+            case _:
+                self._fail()
+
+    def _begin_value(self, character: str) -> None:
+        is_arguments = self._key in _ARGUMENTS and not self._has_arguments
+        if (is_arguments and character != "{") or (self._key == "name" and self.name is None and character != '"'):
+            self._fail()
+        elif character == '"':
+            self._state = "in_string"
+        elif character in "{[":
+            self._state, self._depth = "nested", 0
+            self._is_in_arguments = is_arguments
+            self._has_arguments = self._has_arguments or is_arguments
+            self._nest(character)
+        else:
+            self._state = "literal"
+
+    def _nest(self, character: str) -> None:
+        if self._is_in_arguments:
+            self._arguments.append(character)
+        if self._is_escaped:
+            self._is_escaped = False
+        elif self._is_in_string:
+            self._is_escaped = character == "\\"
+            self._is_in_string = character != '"'
+        elif character == '"':
+            self._is_in_string = True
+        elif character in "{[":
+            self._depth += 1
+        elif character in "}]":
+            self._depth -= 1
+            if self._depth == 0:
+                self._state, self._is_in_arguments = "after", False
+
+    def _spell(self, character: str) -> None:
+        """A key, or a text that is a value."""
+        if self._is_escaped or character != '"':
+            self._is_escaped = character == "\\" and not self._is_escaped
+            self._word.append(character)
+            if len(self._word) > _LONGEST_WORD:
+                self._fail()
+            return
+        word, self._word = "".join(self._word), []
+        try:
+            spelt = str(json.loads(f'"{word}"'))
+        except ValueError:
+            return self._fail()
+        if self._state == "in_key":
+            self._key, self._state = spelt, "colon"
+            if spelt not in _MEMBERS:
+                self._fail()
+        else:
+            self._state = "after"
+            if self._key == "name" and self.name is None:
+                self.name = spelt
+
+    def _close(self) -> None:
+        self.is_over, self.is_none = True, self.name is None
+        if not self._has_arguments:
+            self._arguments.append("{}")
+
+    def _fail(self) -> None:
+        if self.is_call:
+            self._state, self._word = "lost", []
+        else:
+            self.is_none = True

@@ -1,0 +1,143 @@
+"""Calls of tools are read out of a text while it is drawn: each as soon as it is certain, and none that is taken back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parrot_compat.core.output_format import ToolStyle
+from parrot_compat.core.tool_calls import CallPiece, ToolReader, whole_calls
+
+CALL = '{"name": "add", "arguments": {"a": 1, "b": "é"}}'
+LLAMA = CALL.replace("arguments", "parameters")
+TEXTS: list[tuple[ToolStyle, str, str, int]] = [
+    ("hermes", f"<tool_call>\n{CALL}\n</tool_call>", "", 1),
+    ("hermes", f"I add. \n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>{CALL}</tool_call>", "I add.", 2),
+    ("hermes", "a < b, <tool_ and nothing else \n", "a < b, <tool_ and nothing else \n", 0),
+    ("hermes", "<tool_call>\nno json\n</tool_call>", "<tool_call>\nno json\n</tool_call>", 0),
+    ("hermes", "<tool_call></tool_call>", "<tool_call></tool_call>", 0),
+    ("hermes", f"<tool_call>\n{CALL}", "", 1),
+    ("hermes", f"<tool_call>\n{CALL}\n</tool_ca", "", 1),
+    ("hermes", f"<tool_call>[{CALL}, {CALL}]</tool_call>", "", 2),
+    ("hermes", f"<tool_call>{CALL}}}</tool_call> Done. ", "Done.", 1),
+    ("hermes", f"<tool_call>{CALL} I mean it.</tool_call>", "I mean it.</tool_call>", 1),
+    ("hermes", '<tool_call>{"name": 1, "arguments": {}}', '<tool_call>{"name": 1, "arguments": {}}', 0),
+    ("hermes", '<tool_call>{"name": "a", "arguments": "b"}', '<tool_call>{"name": "a", "arguments": "b"}', 0),
+    ("hermes", '<tool_call>{"arguments": {"a": 1, "b": "é"}, "name": "add"}</tool_call>', "", 1),
+    ("hermes", f'<tool_call>{CALL[:-1]}, "id": 7}}</tool_call>', "", 1),
+    ("llama3_json", LLAMA, "", 1),
+    ("llama3_json", f"<|python_tag|>{LLAMA}; {LLAMA}", "", 2),
+    ("llama3_json", f"{LLAMA} and so on ", "and so on ", 1),
+    ("llama3_json", '{"a": 1}', '{"a": 1}', 0),
+    ("llama3_json", ' {"title": "a", "name": "b", "parameters": {}}', ' {"title": "a", "name": "b", "parameters": {}}', 0),
+    ("llama3_json", '{"name": "add"', '{"name": "add"', 0),
+    ("llama3_json", "<|python_tag|>print(1)", "<|python_tag|>print(1)", 0),
+    ("llama3_json", f"No: {LLAMA}", f"No: {LLAMA}", 0),
+    ("mistral", f"[TOOL_CALLS] [{CALL}, {CALL}]", "", 2),
+    ("mistral", f"[{CALL}]", "", 1),
+    ("mistral", "[1] is a footnote", "[1] is a footnote", 0),
+    ("mistral", "[TOOL_CALLS", "[TOOL_CALLS", 0),
+    ("mistral", "Hello", "Hello", 0),
+]
+MARKS: list[tuple[ToolStyle, str]] = [
+    ("hermes", f"<tool_call>\n{CALL}\n</tool_call>"),
+    ("llama3_json", LLAMA),
+    ("mistral", f"[TOOL_CALLS][{CALL}]"),
+]
+FRAGMENTS = (
+    *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>", CALL, '"name": "add"', '"arguments": {', '"x": 2'),
+    *("{", "}", "[", "]", ",", ":", ";", " ", "\n", '"', "\\", "a", "<"),
+)
+STYLES: tuple[ToolStyle, ...] = ("hermes", "llama3_json", "mistral")
+
+
+def read(style: ToolStyle, pieces: list[str], is_parallel: bool = True) -> tuple[str, list[tuple[str, str]]]:
+    """What is said, and the calls."""
+    reader = ToolReader(style, is_parallel)
+    said = [reader.push(piece)[0] for piece in pieces]
+    said.append(reader.end()[0])
+    return "".join(said), [(call.name, call.arguments) for call in reader.calls]
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    edges = [0, *sorted(min(place, len(text)) for place in places), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@pytest.mark.parametrize(("style", "text", "said", "calls"), TEXTS)
+def test_calls_are_told_from_text(style: ToolStyle, text: str, said: str, calls: int) -> None:
+    reader = ToolReader(style)
+    assert reader.push(text)[0] + reader.end()[0] == said
+    assert [json.loads(call.arguments) for call in reader.calls] == [{"a": 1, "b": "é"}] * calls
+    assert len({call.id for call in reader.calls}) == calls
+
+
+@given(which=st.sampled_from(TEXTS), cuts=st.lists(st.integers(0, 120), max_size=20))
+def test_how_a_text_is_cut_changes_nothing(which: tuple[ToolStyle, str, str, int], cuts: list[int]) -> None:
+    style, text, said, calls = which
+    told, read_calls = read(style, cut(text, cuts))
+    assert told == said and len(read_calls) == calls
+
+
+@given(
+    style=st.sampled_from(STYLES),
+    fragments=st.lists(st.sampled_from(FRAGMENTS), max_size=16),
+    cuts=st.lists(st.integers(0, 120), max_size=20),
+)
+def test_nor_does_it_with_any_text_however_broken(style: ToolStyle, fragments: list[str], cuts: list[int]) -> None:
+    text = "".join(fragments)
+    assert read(style, cut(text, cuts)) == read(style, [text])
+
+
+@pytest.mark.parametrize(("style", "text"), MARKS)
+def test_a_call_is_named_once_it_is_certain_and_its_arguments_are_told_as_they_are_drawn(
+    style: ToolStyle, text: str
+) -> None:
+    reader, pieces = ToolReader(style), list[CallPiece]()
+    arguments = '{"a": 1, "b": "é"}'
+    begins = text.index(arguments)
+    for place, character in enumerate(text):
+        pieces += reader.push(character)[1]
+        assert bool(pieces) == (place >= begins)
+        drawn = text[begins : place + 1] if place >= begins else ""
+        assert "".join(piece.arguments for piece in pieces) == drawn[: len(arguments)]
+    assert [piece.name for piece in pieces] == ["add", *[None] * (len(arguments) - 1)]
+    assert [piece.id is None for piece in pieces] == [False, *[True] * (len(arguments) - 1)]
+    (call,) = whole_calls(pieces)
+    assert (call.name, call.arguments, call.id) == ("add", arguments, pieces[0].id)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_text_that_is_no_call_is_said_at_the_first_character_that_shows_it(style: ToolStyle) -> None:
+    for begun, shows in (('{"a"', "x"), ('{"title"', ": "), ("Hello", ""), ("[1", "]")):
+        reader = ToolReader(style)
+        assert reader.push(begun)[0] + reader.push(shows)[0] == begun + shows
+
+
+def test_a_call_that_is_cut_off_keeps_what_there_is_of_it() -> None:
+    reader = ToolReader("hermes")
+    reader.push('<tool_call>\n{"name": "add", "arguments": {"a": "x')
+    assert reader.end() == ("", []) and reader.is_cut
+    assert [(call.name, call.arguments) for call in reader.calls] == [("add", '{"a": "x')]
+
+
+@pytest.mark.parametrize(("style", "text"), MARKS)
+def test_where_one_call_is_wanted_the_first_is_the_end(style: ToolStyle, text: str) -> None:
+    begun = "I add. " if style == "hermes" else ""
+    reader = ToolReader(style, is_parallel=False)
+    said = reader.push(f"{begun}{text}; {text} Done.")[0] + reader.end()[0]
+    assert said == begun.strip() and reader.is_over
+    assert [call.name for call in reader.calls] == ["add"]
+    assert not ToolReader(style, is_parallel=False).is_over
+
+
+def test_ids_are_what_each_familys_templates_take() -> None:
+    for style, text in MARKS:
+        reader = ToolReader(style)
+        reader.push(text)
+        (call,) = reader.calls
+        assert (len(call.id) == 9 and call.id.isalnum()) if style == "mistral" else call.id.startswith("call_")

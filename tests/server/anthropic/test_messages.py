@@ -1,0 +1,240 @@
+"""Anthropic's API: messages whole and streamed, tools, thinking, counts, and errors in its own envelope."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from parrot_compat.core.engines.char_tokenizer import CharTokenizer
+from parrot_compat.core.errors import EngineError
+from parrot_compat.core.output_format import ReasoningStyle
+from parrot_compat.server.anthropic.answers_schema import MessageAnswer, MessageEvent
+from tests.server.live import Live, Reply, live, send
+
+PATH = "/v1/messages"
+HELLO: dict[str, Any] = {"role": "user", "content": "the capital of France"}
+ASKED: dict[str, Any] = {"model": "org/scripted", "max_tokens": 200, "messages": [HELLO]}
+ADD = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call>'
+TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}
+CALLS = {"Add": f"I add.\n{ADD}\n{ADD}"}
+
+
+class Thinking(CharTokenizer):
+    reasoning_style: ReasoningStyle = "think"
+
+
+async def ask(server: Live, **change: Any) -> Any:
+    reply = await send(server, "POST", PATH, ASKED | change)
+    assert reply.status == 200, reply.body
+    return MessageAnswer.model_validate(reply.json()).model_dump()
+
+
+def events_of(reply: Reply) -> list[dict[str, Any]]:
+    """Of a stream; each event is named as its data says, and is as it is described."""
+    events = []
+    for block in reply.body.decode().strip().split("\n\n"):
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        events.append(event)
+        if event["type"] != "error":
+            MessageEvent.model_validate(event)
+    return events
+
+
+async def streamed(server: Live, **change: Any) -> list[dict[str, Any]]:
+    reply = await send(server, "POST", PATH, ASKED | change | {"stream": True})
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    return events_of(reply)
+
+
+def error_of(reply: Reply) -> dict[str, Any]:
+    data = reply.json()
+    assert set(data) == {"type", "error"} and data["type"] == "error" and set(data["error"]) == {"type", "message"}
+    return {"status": reply.status, **data["error"]}
+
+
+async def test_a_message_is_answered_with_its_content_its_end_and_what_was_used(server: Live) -> None:
+    answer = await ask(server)
+    assert answer["content"] == [{"type": "text", "text": "Paris is the capital of France."}]
+    assert (answer["role"], answer["model"]) == ("assistant", "org/scripted") and answer["id"].startswith("msg_")
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("end_turn", None)
+    counted = await send(server, "POST", f"{PATH}/count_tokens", {"model": "org/scripted", "messages": [HELLO]})
+    usage = answer["usage"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == counted.json()["input_tokens"] > 0
+    assert usage["output_tokens"] == len("Paris is the capital of France.")
+
+
+async def test_why_an_answer_ended_is_told(server: Live) -> None:
+    cut = await ask(server, max_tokens=5)
+    assert (cut["content"][0]["text"], cut["stop_reason"]) == ("Paris", "max_tokens")
+    stopped = await ask(server, stop_sequences=["never", " capital"])
+    assert (stopped["content"][0]["text"], stopped["stop_reason"]) == ("Paris is the", "stop_sequence")
+    assert stopped["stop_sequence"] == " capital"
+
+
+async def test_what_was_cached_of_a_prompt_is_told_apart(server: Live) -> None:
+    system = [{"type": "text", "text": "Be brief. " * 40, "cache_control": {"type": "ephemeral"}}]
+    first, again = [(await ask(server, system=system))["usage"] for _ in range(2)]
+    assert first["cache_read_input_tokens"] + first["input_tokens"] == sum(
+        again[name] for name in ("cache_read_input_tokens", "input_tokens")
+    )
+    assert again["cache_read_input_tokens"] > first["cache_read_input_tokens"]
+    assert again["cache_creation_input_tokens"] == 0
+    events = await streamed(server, system=system)
+    assert events[0]["message"]["usage"] == again | {"output_tokens": 0}
+    assert events[-2]["usage"] == again
+
+
+@pytest.mark.parametrize(
+    ("script", "change", "kinds"),
+    [
+        ({"France": "Paris."}, {}, ["text"]),
+        ({"France": "<think>\nA city.\n</think>\n\nParis."}, {}, ["thinking", "text"]),
+        (CALLS, {"messages": [{"role": "user", "content": "Add"}], "tools": [TOOL]}, ["text", "tool_use", "tool_use"]),
+        ({"France": "Paris. STOP"}, {"stop_sequences": ["STOP"]}, ["text"]),
+        ({"France": ""}, {}, []),
+    ],
+)
+async def test_the_events_of_a_stream_come_to_the_whole_message(
+    script: dict[str, str], change: dict[str, Any], kinds: list[str]
+) -> None:
+    async with live(script, tokenizer=Thinking()) as server:
+        whole = await ask(server, **change)
+        events = await streamed(server, **change)
+    assert [block["type"] for block in whole["content"]] == kinds
+    assert [event["type"] for event in (events[0], *events[-2:])] == ["message_start", "message_delta", "message_stop"]
+    assert events[-2]["delta"] == {name: whole[name] for name in ("stop_reason", "stop_sequence")}
+    blocks: list[dict[str, Any]] = []
+    is_open = False
+    for event in events[1:-2]:
+        match event["type"]:
+            case "content_block_start":
+                assert not is_open and event["index"] == len(blocks)
+                blocks.append(event["content_block"] | {"json": ""})
+                is_open = True
+            case "content_block_delta":
+                assert is_open and event["index"] == len(blocks) - 1
+                delta = event["delta"]
+                name = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "json"}[delta["type"]]
+                blocks[-1][name] += delta["partial_json" if name == "json" else name]
+            case "content_block_stop":
+                assert is_open and event["index"] == len(blocks) - 1
+                is_open = False
+    assert not is_open
+    for block, expected in zip(blocks, whole["content"], strict=True):
+        written = block.pop("json")
+        if block["type"] == "tool_use":
+            assert json.loads(written) == expected["input"]
+        assert {name: value for name, value in block.items() if name not in ("id", "input")} == {
+            name: value for name, value in expected.items() if name not in ("id", "input")
+        }
+
+
+async def test_tools_are_called_and_what_they_say_comes_back() -> None:
+    seen: list[str] = []
+
+    def script(prompt: str) -> str:
+        seen.append(prompt)
+        return "Three." if "tool\n" in prompt else f"I add. {ADD}"
+
+    async with live(script) as server:
+        asked = {"role": "user", "content": [{"type": "text", "text": "Add"}]}
+        first = await ask(server, messages=[asked], tools=[TOOL], tool_choice={"type": "auto"})
+        assert first["stop_reason"] == "tool_use"
+        call = first["content"][-1]
+        assert (call["name"], call["input"]) == ("add", {"a": 1, "b": "é"})
+        said = {"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "3"}]}
+        then = [{"role": "assistant", "content": first["content"]}, {"role": "user", "content": [said, *asked["content"]]}]
+        second = await ask(server, messages=[asked, *then], tools=[TOOL])
+        assert second["content"] == [{"type": "text", "text": "Three."}]
+    assert seen[0].startswith("tools\n") and '"name": "add"' in seen[0]
+    assert seen[1].endswith("user\nAddassistant\nI add.tool\n3user\nAddassistant\n")
+
+
+async def test_of_calls_that_must_not_be_parallel_one_is_made() -> None:
+    async with live(CALLS) as server:
+        for parallel, expected in ((False, 2), (True, 1)):
+            choice = {"type": "auto", "disable_parallel_tool_use": parallel}
+            asked = {"messages": [{"role": "user", "content": "Add"}], "tools": [TOOL], "tool_choice": choice}
+            answer = await ask(server, **asked)
+            assert len([block for block in answer["content"] if block["type"] == "tool_use"]) == expected
+            events = await streamed(server, **asked)
+            starts = [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"]
+            assert starts == ["text", *["tool_use"] * expected]
+
+
+async def test_a_call_that_was_cut_off_has_what_there_was_of_its_input() -> None:
+    async with live(CALLS) as server:
+        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Add"}], "tools": [TOOL]}
+        cut = await ask(server, **asked, max_tokens=CALLS["Add"].index(' "b"'))
+    assert cut["stop_reason"] == "max_tokens"
+    assert cut["content"][-1]["input"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "messages[0].content[0].tool_use_id"),
+        ({"messages": [HELLO, {"role": "assistant", "content": "Par"}]}, "messages"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
+        ({"tools": [{"name": "add"}]}, "tools[0].input_schema"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"system": [{"type": "text"}]}, "system[0].text"),
+    ],
+)
+async def test_what_cannot_be_served_is_refused_by_the_name_that_the_client_gave_it(
+    server: Live, change: dict[str, Any], words: str
+) -> None:
+    for stream in (False, True):
+        error = error_of(await send(server, "POST", PATH, ASKED | change | {"stream": stream}))
+        assert (error["status"], error["type"]) == (400, "invalid_request_error")
+        assert words in error["message"]
+
+
+async def test_errors_are_anthropics_on_its_paths_alone() -> None:
+    async with live(keys=["secret"]) as server:
+        for headers, status, kind in (
+            ({}, 401, "authentication_error"),
+            ({"x-api-key": "wrong"}, 401, "authentication_error"),
+            ({"x-api-key": "secret"}, 404, "not_found_error"),
+            ({"authorization": "Bearer secret"}, 404, "not_found_error"),
+        ):
+            reply = await send(server, "POST", PATH, ASKED | {"model": "none"}, headers)
+            error = error_of(reply)
+            assert (error["status"], error["type"]) == (status, kind)
+            assert reply.headers["request-id"] == reply.headers["x-request-id"]
+        key = {"x-api-key": "secret"}
+        assert error_of(await send(server, "GET", PATH, b"", key))["status"] == 405
+        assert (await send(server, "POST", PATH, ASKED, key)).status == 200
+        assert (await send(server, "GET", "/v1/models/none", b"", key)).error["code"] == "model_not_found"
+
+
+async def test_a_failure_amid_a_stream_is_its_last_event() -> None:
+    async with live() as server:
+        server.engine.fail_next(EngineError("out of paper"), after_tokens=8)
+        *events, last = await streamed(server)
+        assert events[-1]["delta"] == {"type": "text_delta", "text": "Paris is"}
+        assert last["type"] == "error" and last["error"] == {"type": "api_error", "message": "out of paper"}
+
+
+async def test_what_has_no_effect_is_named(server: Live) -> None:
+    more = {
+        "metadata": {"user_id": "u"},
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "output_config": {"effort": "low"},
+        "mood": "cheerful",
+    }
+    reply = await send(server, "POST", PATH, ASKED | more)
+    ignored = reply.headers["x-parrot-ignored"].split(", ")
+    assert set(ignored) >= {"metadata", "thinking.budget_tokens", "reasoning_effort", "mood"}
+    plain = await send(server, "POST", PATH, ASKED)
+    assert plain.status == 200 and "x-parrot-ignored" not in plain.headers
