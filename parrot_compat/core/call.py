@@ -164,8 +164,8 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class WrittenLogprobs:
-    """The same of a text engine, which tells what a token writes and not its id. Whether bias, penalties and temperature
-    are in it is that server's affair."""
+    """The same of a text engine, which tells what a token writes and not its id. Whether bias and temperature are
+    in it is that server's affair."""
 
     written: bytes
     logprob: float

@@ -55,7 +55,8 @@ def content_text(content: Content) -> str:
         case Tokens(ids):
             return " ".join(map(str, ids))
         case Chat(messages, tools, template):
-            parts = [json.dumps(told, sort_keys=True, default=repr) for told in (*tools, *([template] if template else ()))]
+            told = [*tools, template] if template else tools
+            parts = [json.dumps(one, sort_keys=True, default=repr) for one in told]
             for message in messages:
                 parts += (f"{key}\x00{value}" for key, value in message.items())
             return "\x00".join(parts)

@@ -243,8 +243,8 @@ def _tool_call(call: Any) -> Any:
         return call
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError as error:
-        raise BadPrompt(f"arguments of tool call {function.get('name')!r} are not JSON: {error}") from None
+    except (ValueError, RecursionError):
+        return call  # what a model wrote that nothing held to JSON stands in the prompt as it was written
     return {**call, "function": {**function, "arguments": arguments}}
 
 

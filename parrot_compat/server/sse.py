@@ -44,8 +44,8 @@ class EventStream(Response):
     """Sends `events` as they come, a comment in long silences, an error as one last event, in the words of `tell`.
 
     `owner` is what the events are made from (a session with calls in it); it is closed when the stream has
-    ended, whichever way, even if it never began. Who sets `when_over` is told all that was sent, then; `None` where that
-    was not all, or a failure.
+    ended, whichever way, even if it never began. Who sets `when_over` is told all that was sent, then; `None` where
+    that was not all, or a failure.
     """
 
     media_type = "text/event-stream"

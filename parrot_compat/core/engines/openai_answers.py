@@ -58,7 +58,8 @@ class AnswerReader:
         for choice in event.choices[:1]:
             delta = getattr(choice, "delta", None)
             if delta is None:
-                chunk = Chunk(text=getattr(choice, "text", None) or "", logprobs=tuple(_of_text(getattr(choice, "logprobs", None))))
+                told = getattr(choice, "logprobs", None)
+                chunk = Chunk(text=getattr(choice, "text", None) or "", logprobs=tuple(_of_text(told)))
             else:
                 chunk = Chunk(
                     text=delta.content or "",

@@ -65,7 +65,7 @@ def test_a_prompt_that_comes_again_is_read_from_the_cache_and_counted_so(client:
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_a_call_that_is_required_is_made_and_its_result_is_taken(client: anthropic.Anthropic, is_streamed: bool) -> None:
+def test_a_call_that_is_required_is_made_and_its_result_taken(client: anthropic.Anthropic, is_streamed: bool) -> None:
     if is_streamed:
         with client.messages.stream(**ASKED, **MUST_CALL) as stream:
             kinds = [event.type for event in stream]

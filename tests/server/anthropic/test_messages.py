@@ -147,7 +147,10 @@ async def test_tools_are_called_and_what_they_say_comes_back() -> None:
         call = first["content"][-1]
         assert (call["name"], call["input"]) == ("add", {"a": 1, "b": "é"})
         said = {"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "3"}]}
-        then = [{"role": "assistant", "content": first["content"]}, {"role": "user", "content": [said, *asked["content"]]}]
+        then = [
+            {"role": "assistant", "content": first["content"]},
+            {"role": "user", "content": [said, *asked["content"]]},
+        ]
         second = await ask(server, messages=[asked, *then], tools=[TOOL])
         assert second["content"] == [{"type": "text", "text": "Three."}]
     assert seen[0].startswith("tools\n") and '"name": "add"' in seen[0]
