@@ -66,7 +66,8 @@ def router(serving: Serving) -> APIRouter:
             body = translated(asked, hints)
             body.check(serving.limits)
             model = serving.card(body.model).name
-            ids = await prompt_ids(serving, model, prompt_of(serving, model, body, hints))
+            use = body.tool_use(serving.tool_style_of(model))
+            ids = await prompt_ids(serving, model, prompt_of(serving, model, body, use, hints))
         except ApiError as error:
             raise untranslated(error) from None
         return send_json({"input_tokens": len(ids or ())}, hints.headers())

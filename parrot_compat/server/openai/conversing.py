@@ -22,7 +22,7 @@ from parrot_compat.server.parrot.rooms import Begun, entered
 
 from .chat_schema import ChatRequest, Resolve, chat_prompt, message_texts, no_references
 from .serving import Answer, Serving
-from .tools import reading_of
+from .tools import ToolUse, reading_of
 
 __all__ = ["Conversation", "converse", "prompt_ids", "prompt_of"]
 
@@ -53,7 +53,7 @@ async def converse(
     first = body.sampling() if use is None else use.held(body.sampling())
     serving.check_tokens(card.name, first)
     room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-    prompt = prompt_of(serving, card.name, body, hints, room.resolve)
+    prompt = prompt_of(serving, card.name, body, use, hints, room.resolve)
     wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
     known = await prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
     answer = serving.answer("chatcmpl", kind, body.model or card.name, body.service_tier)
@@ -65,10 +65,10 @@ async def converse(
 
 
 def prompt_of(
-    serving: Serving, model: str, body: ChatRequest, hints: Hints, resolve: Resolve = no_references
+    serving: Serving, model: str, body: ChatRequest, use: ToolUse | None, hints: Hints, resolve: Resolve = no_references
 ) -> ChatPrompt:
-    """Of a body that has been checked. Errors: `ApiError`."""
-    tools = serving.offered(model, body.tools, body.tool_use(serving.tool_style_of(model)))
+    """Of a body that has been checked and uses tools so. Errors: `ApiError`."""
+    tools = serving.offered(model, body.tools, use)
     template = body.template_values(serving.template_variables(model), hints)
     return chat_prompt(body.messages, resolve, tools=tools, template=template)
 

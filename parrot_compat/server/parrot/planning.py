@@ -79,7 +79,7 @@ def _planned(
         hints = Hints()
         ask = read_ask(body, Headers({}), "", message_texts(body.messages), hints)
         use = body.tool_use(serving.tool_style_of(card.name))
-        prompt = prompt_of(serving, card.name, body, hints, references)
+        prompt = prompt_of(serving, card.name, body, use, hints, references)
         sampling = body.sampling() if use is None else use.held(body.sampling())
         serving.check_tokens(card.name, sampling)
     except ParrotError as error:
