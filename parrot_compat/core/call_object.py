@@ -93,7 +93,7 @@ class CallObject:
         match self._state, character:
             case "open", "{":
                 self._state = "first"
-            case ("first" | "key"), '"':
+            case (("first" | "key"), '"'):
                 self._state = "in_key"
             case "colon", ":":
                 self._state = "value"
@@ -101,7 +101,7 @@ class CallObject:
                 self._begin_value(character)
             case "after", ",":
                 self._state = "key"
-            case ("first" | "after"), "}":
+            case (("first" | "after"), "}"):
                 self._close()
             case _:
                 self._fail()

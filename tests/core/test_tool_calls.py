@@ -114,7 +114,7 @@ def test_a_call_is_named_once_it_is_certain_and_its_arguments_are_told_as_they_a
 
 @pytest.mark.parametrize("style", STYLES)
 def test_text_that_is_no_call_is_said_at_the_first_character_that_shows_it(style: ToolStyle) -> None:
-    for begun, shows in (('{"a"', "x"), ('{"title"', ": "), ("Hello", ""), ("[1", "]")):
+    for begun, shows in (('{"a"', "x"), ('{"title"', ":"), ("Hello", ""), ("[1", "]")):
         reader = ToolReader(style)
         assert reader.push(begun)[0] + reader.push(shows)[0] == begun + shows
 

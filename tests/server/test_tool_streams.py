@@ -104,10 +104,12 @@ async def test_an_answer_that_is_cut_off_amid_a_call_says_so() -> None:
 async def test_the_sdks_streaming_helper_puts_the_pieces_together() -> None:
     async with live({"Add": SAID["hermes"]}) as server:
         asked: Any = {**ASKED, "model": "org/scripted"}
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-            async with client.chat.completions.stream(**asked) as stream:
-                kinds = [event.type async for event in stream]
-                final = await stream.get_final_completion()
+        async with (
+            openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+            client.chat.completions.stream(**asked) as stream,
+        ):
+            kinds = [event.type async for event in stream]
+            final = await stream.get_final_completion()
     calls = final.choices[0].message.tool_calls or []
     assert [json.loads(call.function.arguments) for call in calls] == [json.loads(ARGUMENTS)] * 2
     assert kinds.count("tool_calls.function.arguments.delta") > 4

@@ -178,9 +178,7 @@ class OpenAIServerEngine:
     async def _ask(self, generate: Generate) -> Any:
         info, content = self._info, generate.content
         if isinstance(content, Chat):
-            chat = chat_request(
-                info.model, content, generate.sampling, info.context_tokens, generate.is_parallel
-            )
+            chat = chat_request(info.model, content, generate.sampling, info.context_tokens, generate.is_parallel)
             return await self._client.chat.completions.create(**chat)
         completion = completion_request(info.model, content, generate.sampling, info.context_tokens)
         return await self._client.completions.create(**completion)

@@ -116,12 +116,9 @@ class CountTokensRequest(Schema):
     def ignored(self) -> list[str]:
         """Fields without effect."""
         fields = _unknown(self, "")
-        for name, part in (
-            ("tool_choice", self.tool_choice),
-            ("thinking", self.thinking),
-            ("output_config", self.output_config),
-        ):
-            fields += [] if part is None else _unknown(part, f"{name}.")
+        for name in ("tool_choice", "thinking", "output_config"):
+            if (said := getattr(self, name)) is not None:
+                fields += _unknown(said, f"{name}.")
         if self.thinking is not None and self.thinking.budget_tokens is not None:
             fields.append("thinking.budget_tokens")
         parts = [*self.blocks(), *((tool, f"tools[{index}]") for index, tool in enumerate(self.tools or ()))]
