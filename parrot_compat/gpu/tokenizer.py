@@ -130,7 +130,8 @@ class HuggingFaceTokenizer:
         except jinja2.TemplateError:  # rendering will say so
             return frozenset()
         given = {*inspect.signature(self._hf.apply_chat_template).parameters, *self._hf.special_tokens_map}
-        return frozenset[str]().union(*found) - given - environment.globals.keys() - _GIVEN
+        named = frozenset[str]().union(*found) - given - environment.globals.keys() - _GIVEN
+        return frozenset(name for name in named if not name.endswith("_token"))  # it may have none by this name
 
     def forms(self, eos_token_ids: Sequence[int]) -> Forms | None:
         """How answers in this vocabulary are held to forms; `None` where the library for it is not installed."""

@@ -121,7 +121,10 @@ class CountTokensRequest(Schema):
                 fields += _unknown(said, f"{name}.")
         if self.thinking is not None and self.thinking.budget_tokens is not None:
             fields.append("thinking.budget_tokens")
-        parts = [*self.blocks(), *((tool, f"tools[{index}]") for index, tool in enumerate(self.tools or ()))]
+        parts: list[tuple[Block | ToolDefinition, str]] = [
+            *self.blocks(),
+            *((tool, f"tools[{index}]") for index, tool in enumerate(self.tools or ())),
+        ]
         for part, path in parts:
             fields += _unknown(part, f"{path}.")
             # what is computed is kept by itself, wherever the client would cut
