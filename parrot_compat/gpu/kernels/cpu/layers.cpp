@@ -41,7 +41,7 @@ struct Few {
 
 namespace {
 
-constexpr int SPINS = 4000; // a tenth of a millisecond, about
+constexpr int MOST_SPINS = 1024, LEAST_SPINS = 8; // 25 us, about, and next to nothing
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -55,14 +55,15 @@ class Team {
   public:
     int threads = 1;
 
-    // Item by item, each by whoever is free. All of them are done when it returns.
-    template <class F> void share(int64_t items, F body) {
+    // Item by item, each by whoever is free. All of them are done when it returns. `patience`: the thread's own.
+    template <class F> void share(int &patience, int64_t items, F body) {
         for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(item);
-        meet();
+        meet(patience);
     }
 
   private:
-    void meet() {
+    // Where spinning was in vain (the others have no core) less of it is done the next time.
+    void meet(int &patience) {
         const int64_t now = round.load(std::memory_order_relaxed);
         if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
             arrived.store(0, std::memory_order_relaxed);
@@ -70,11 +71,15 @@ class Team {
             round.store(now + 1, std::memory_order_release);
             return;
         }
-        for (int spins = 0; round.load(std::memory_order_acquire) == now; spins++)
-            if (spins < SPINS)
-                pause();
-            else
-                std::this_thread::yield();
+        for (int spins = 0; spins < patience; spins++) {
+            if (round.load(std::memory_order_acquire) != now) {
+                patience = patience < MOST_SPINS ? 2 * patience : MOST_SPINS;
+                return;
+            }
+            pause();
+        }
+        patience = patience > LEAST_SPINS ? patience / 2 : LEAST_SPINS;
+        while (round.load(std::memory_order_acquire) == now) std::this_thread::yield();
     }
 
     alignas(64) std::atomic<int64_t> next{0};
@@ -87,18 +92,19 @@ struct Run {
     const Few &step;
     Team &team;
     const int format = int(model.format);
+    int patience = MOST_SPINS;
 
     void *row(void *p, int64_t token, int64_t width) const { return at(p, token * width, format); }
 
     void multiply(const Product &by, const void *x, void *y) {
-        team.share(by.out / PANEL, [&](int64_t panel) {
+        team.share(patience, by.out / PANEL, [&](int64_t panel) {
             product_panel(format, x, by.weight, by.bias, y, step.tokens, by.out, by.in, by.block, panel * PANEL);
         });
     }
 
     // x += mixed, after a norm of its own if it has one; normed = the norm of that for what comes next, if anything does.
     void add(const Norm &own, const Norm *next) {
-        team.share(step.tokens, [&](int64_t token) {
+        team.share(patience, step.tokens, [&](int64_t token) {
             void *mixed = row(step.mixed, token, model.width);
             if (own.weight) norm_row(format, mixed, nullptr, own, mixed, model.width);
             if (next)
@@ -111,7 +117,7 @@ struct Run {
         const int64_t queries = model.heads * model.dim, keys = model.kv_heads * model.dim;
         multiply(by.qkv, step.normed, step.qkv);
         const Rope &rope = step.rope[by.rope];
-        team.share(step.tokens, [&](int64_t token) {
+        team.share(patience, step.tokens, [&](int64_t token) {
             const int64_t angle = rope.positions[token] * rope.half, slot = step.slots[token] * keys;
             rotate_token(format, {model.heads, model.kv_heads, model.dim, rope.half},
                          row(step.qkv, token, queries + 2 * keys), at(rope.cos, angle, format),
@@ -119,13 +125,13 @@ struct Run {
                          at(by.keys, slot, format), at(by.values, slot, format));
         });
         const Tensors on{step.query, by.keys, by.values, step.attended};
-        team.share(attention.items.size(), [&](int64_t i) { attention.attend(attention, attention.items[i], on); });
+        team.share(patience, attention.items.size(), [&](int64_t i) { attention.attend(attention, attention.items[i], on); });
         if (!attention.merges.empty())
-            team.share(attention.merges.size(), [&](int64_t i) { attention.merge(attention, attention.merges[i], on); });
+            team.share(patience, attention.merges.size(), [&](int64_t i) { attention.merge(attention, attention.merges[i], on); });
         multiply(by.output, step.attended, step.mixed);
         add(by.after_attention, &by.before_mlp);
         multiply(by.gate_up, step.normed, step.gate_up);
-        team.share(step.tokens, [&](int64_t token) {
+        team.share(patience, step.tokens, [&](int64_t token) {
             gated_row(format, row(step.gate_up, token, 2 * model.inner), row(step.gated, token, model.inner), model.inner,
                       int(model.activation));
         });
@@ -134,7 +140,7 @@ struct Run {
     }
 
     void layers(std::vector<Attention> &attentions, const std::vector<int> &which) {
-        team.share(step.tokens, [&](int64_t token) {
+        team.share(patience, step.tokens, [&](int64_t token) {
             norm_row(format, row(step.x, token, model.width), nullptr, model.layer->before_attention,
                      row(step.normed, token, model.width), model.width);
         });
