@@ -31,6 +31,7 @@ class Reader:
         style = reading.reasoning
         self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
         self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel)
+        self._is_plain = self._reasoning is None and self._tools is None
         self._is_parallel = reading.is_parallel
         self._prompt: Usage | None = None
         self._drawn_tokens = 0
@@ -40,19 +41,26 @@ class Reader:
         """The same stretch of output, told apart. What may yet become a mark is held back for the next.
 
         Where one call is wanted its end is that of the answer, if the engine tells what was used so far."""
-        if self._reasoning is None and self._tools is None:
+        if self._is_plain:
             return chunk
         self._prompt = chunk.prompt or self._prompt
         self._drawn_tokens += len(chunk.tokens)
         is_end = chunk.finish is not None
-        text, reasoning, calls, finish = chunk.text, chunk.reasoning, chunk.calls, chunk.finish
+        text, reasoning, calls, finish = chunk.text, chunk.reasoning, self._wanted(chunk.calls), chunk.finish
         if self._reasoning is not None:
             self._reasoning_tokens += 0 if self._reasoning.is_answering else len(chunk.tokens)
             thought, text = self._reasoning.push(text, is_end=is_end)
             reasoning += thought
         usage = chunk.usage
+        if self._tools is not None and calls and not self._tools.pieces:
+            # the engine tells calls apart by itself: what looks like one is text
+            text, self._tools = self._tools.end()[0] + text, None
         if self._tools is not None:
-            text, calls = self._called(self._tools, text, chunk)
+            text, found = self._tools.push(text)
+            if is_end:
+                rest, last = self._tools.end()
+                text, found = text + rest, found + last
+            calls = (*calls, *found)
             if is_end and self._tools.pieces and not (finish is Finish.LENGTH and self._tools.is_cut):
                 finish = Finish.TOOL_CALLS
             elif not is_end and self._tools.is_over and self._prompt is not None:
@@ -63,14 +71,8 @@ class Reader:
             usage = replace(usage, reasoning_tokens=thought_tokens)
         return replace(chunk, text=text, reasoning=reasoning, calls=calls, finish=finish, usage=usage)
 
-    def _called(self, reader: ToolReader, text: str, chunk: Chunk) -> tuple[str, tuple[CallPiece, ...]]:
-        """The text that is no call, and pieces of calls: the engine's own, where it tells them apart by itself."""
-        text, found = reader.push(text)
-        if chunk.finish is not None:
-            rest, last = reader.end()
-            text, found = text + rest, found + last
-        own = chunk.calls if self._is_parallel else tuple(piece for piece in chunk.calls if piece.index == 0)
-        return text, (*own, *found)
+    def _wanted(self, calls: tuple[CallPiece, ...]) -> tuple[CallPiece, ...]:
+        return calls if self._is_parallel else tuple(piece for piece in calls if piece.index == 0)
 
 
 @dataclass(slots=True)

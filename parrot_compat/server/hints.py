@@ -9,7 +9,7 @@ so they are shortened and counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 __all__ = ["Hints", "Word", "plain_names"]
@@ -33,6 +33,10 @@ class Hints:
 
     def ignored(self, *names: str) -> None:
         self._words.update((name, "ignored") for name in names)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """As the client calls them, where that is another name."""
+        self._words = {names.get(name, name): word for name, word in self._words.items()}
 
     def words(self) -> dict[str, Word]:
         """For the receipt."""

@@ -152,6 +152,22 @@ def test_calls_that_an_engine_has_told_apart_are_no_more_than_were_wanted() -> N
         assert len(chunk.calls) == expected
 
 
+def test_where_an_engine_tells_calls_apart_by_itself_what_looks_like_one_is_text() -> None:
+    reader = Reader(Reading(tools="hermes"))
+    told = [
+        reader.read(chunk)
+        for chunk in (
+            Chunk(text=ADD[:20]),
+            Chunk(calls=(CallPiece(index=0, id="a", name="now", arguments="{}"),)),
+            Chunk(text=ADD),
+            Chunk(finish=Finish.TOOL_CALLS, usage=Usage()),
+        )
+    ]
+    assert "".join(chunk.text for chunk in told) == ADD[:20] + ADD
+    assert [call.name for call in whole_calls(piece for chunk in told for piece in chunk.calls)] == ["now"]
+    assert told[-1].finish is Finish.TOOL_CALLS
+
+
 @pytest.mark.parametrize(
     ("style", "text", "counted"),
     [

@@ -25,7 +25,7 @@ from parrot_compat.server.sse import EventStream, event, while_connected
 from .answers import events_of, message_of
 from .messages_schema import CountTokensRequest, MessagesRequest
 from .problems import envelope_of
-from .translation import translated, untranslated
+from .translation import CLIENT_NAMES, translated, untranslated
 
 __all__ = ["router"]
 
@@ -46,6 +46,7 @@ def router(serving: Serving) -> APIRouter:
                 chat = await converse(serving, body, request.headers, tenant_of(request), hints, "message", stack)
             except ApiError as error:
                 raise untranslated(error) from None
+            hints.rename(CLIENT_NAMES)
             begun = chat.begun
             if asked.stream:
                 return EventStream(
@@ -70,6 +71,7 @@ def router(serving: Serving) -> APIRouter:
             ids = await prompt_ids(serving, model, prompt_of(serving, model, body, use, hints))
         except ApiError as error:
             raise untranslated(error) from None
+        hints.rename(CLIENT_NAMES)
         return send_json({"input_tokens": len(ids or ())}, hints.headers())
 
     return routes

@@ -22,7 +22,7 @@ from parrot_compat.server.openai.chat_schema import ChatRequest
 
 from .messages_schema import Block, CountTokensRequest, InputMessage, MessagesRequest, ThinkingConfig
 
-__all__ = ["translated", "untranslated"]
+__all__ = ["CLIENT_NAMES", "translated", "untranslated"]
 
 _MEDIA = frozenset({"image", "document", "search_result", "container_upload"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -148,6 +148,8 @@ def _text(block: Block, path: str) -> dict[str, Any]:
 
 # ---- back ------------------------------------------------------------------------------------------------
 
+CLIENT_NAMES = {"chat_template_kwargs.enable_thinking": "thinking", "reasoning_effort": "output_config.effort"}
+"""Of hints."""
 _FIELDS = (
     (re.compile(r"^stop\b"), "stop_sequences"),
     (re.compile(r"^response_format\b"), "output_config.format"),
