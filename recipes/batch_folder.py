@@ -29,7 +29,7 @@ from serving import add_server_options, server
 from parrot_compat.integrations.langchain import ChatParrot, stats
 
 SUMMARISE = ChatPromptTemplate.from_template("Summarise this text in two sentences:\n\n{text}")
-ENTITLE = ChatPromptTemplate.from_template("Give this text a title of five words:\n\n{summary}")
+ENTITLE = ChatPromptTemplate.from_template("A title for: {summary}")
 
 
 def digest(llm: ChatParrot) -> Runnable[Any, dict[str, str]]:
@@ -60,11 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--at-once", type=int, default=4, metavar="N", help="files at one time (4)")
     parser.add_argument("--characters", type=int, default=1500, help="how much of each file is read")
-    parser.add_argument("--max-tokens", type=int, default=24, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()
     failed: list[str] = []
+    titles: dict[str, str] = {}
     before = stats()
 
     with folder_of(options.folder) as folder, server(options.base_url, options.model) as url:
@@ -82,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
                 if isinstance(made, Exception):
                     failed.append(f"{todo[index].name}: {made}")
                 else:
-                    text = f"{made['title'].strip()}\n\n{made['summary'].strip()}\n"
+                    titles[todo[index].name] = made["title"].strip()
+                    text = f"{titles[todo[index].name]}\n\n{made['summary'].strip()}\n"
                     (out / todo[index].name).write_text(text, encoding="utf-8")
                 progress.advance(bar)
         model = llm.model_name or "builtin:tiny"
@@ -90,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     now = stats()
     came = f"{now.pushed - before.pushed} pushed, {now.claimed - before.claimed} claimed"
     console.print(f"{len(todo) - len(failed)} of {len(files)} files done now", highlight=False)
+    for name, title in sorted(titles.items()):
+        console.print(printable(f"  {name}: {title}"), markup=False, highlight=False)
     console.print(f"answers: {came}, {now.direct - before.direct} direct", style="dim", highlight=False)
     for line in failed:
         console.print(printable(line), style="red", markup=False, highlight=False)

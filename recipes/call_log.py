@@ -39,7 +39,8 @@ class LoggedCall:
 
 
 class CallLog(BaseCallbackHandler):
-    """A LangChain callback handler: `chain.invoke(…, {"callbacks": [log]})`. Calls are named after their `run_name`."""
+    """A LangChain callback handler: `chain.invoke(…, {"callbacks": [log]})`. Calls are named after their
+    `run_name`, or their model's `name`."""
 
     def __init__(self, total: int, console: Console) -> None:
         self.calls: dict[UUID, LoggedCall] = {}
@@ -54,7 +55,7 @@ class CallLog(BaseCallbackHandler):
     ) -> None:
         prompt = "\n\n".join(f"{message.type}: {message.text}" for message in messages[0])
         with self._lock:
-            self.calls[run_id] = LoggedCall(name or "call", time.perf_counter(), prompt=prompt)
+            self.calls[run_id] = LoggedCall(name or _name_of(serialized) or "call", time.perf_counter(), prompt=prompt)
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         call = self.calls[run_id]
@@ -110,6 +111,12 @@ class CallLog(BaseCallbackHandler):
 
     def say_if_random(self) -> None:
         random_weights(self._console, {call.model for call in self.calls.values()})
+
+
+def _name_of(model: Mapping[str, Any]) -> str | None:
+    """That it was given; the name of its class is none."""
+    name, *_, kind = model.get("name"), *model.get("id", ())
+    return name if name != kind else None
 
 
 def random_weights(console: Console, models: Collection[str]) -> None:

@@ -43,9 +43,11 @@ def refine(llm: ChatParrot, parts: list[str]) -> Runnable[Any, str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Refine summary with LangChain.")
     parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
-    parser.add_argument("--topics", nargs="+", default=["naming"], metavar="NAME", help="which chapters")
-    parser.add_argument("--part-tokens", type=int, default=400, help="tokens of each part")
-    parser.add_argument("--max-tokens", type=int, default=48, help="tokens of each answer")
+    parser.add_argument(
+        "--topics", nargs="+", default=["exceptions", "context-managers"], metavar="NAME", help="which chapters"
+    )
+    parser.add_argument("--part-tokens", type=int, default=200, help="tokens of each part")
+    parser.add_argument("--max-tokens", type=int, default=96, help="tokens of each answer")
     parser.add_argument("--limit", type=int, default=None, help="read this many parts at most")
     add_server_options(parser)
     options = parser.parse_args(argv)

@@ -3,7 +3,7 @@
     python recipes/compare.py
     python recipes/compare.py FILE --limit 10 --rtt-ms 240
 
-The apps are those of `chain_summary.py`, `map_reduce.py` and `letters.py`, unchanged. What is compared is time and,
+The apps are those of `chain_summary.py`, `map_reduce.py` and `orders.py`, unchanged. What is compared is time and,
 call by call, the answers. Those of the first two are cut short, so that the way to the server is seen beside the work;
 at the end the text is summarised once more, with room for whole sentences. Before the runs that count each app runs
 once with the planner off and once with it on, so that the text is in the server's cache, and the connections are open,
@@ -23,9 +23,9 @@ from typing import Any
 from call_log import CallLog, printable, show_answer
 from chain_summary import refine
 from langchain_core.runnables import Runnable
-from letters import answering, drawn, letters
-from letters import show as show_letters
 from map_reduce import map_reduce
+from orders import answering, drawn, notes
+from orders import show as show_orders
 from plan_view import Plans, watch_plans
 from reading import cut, read_text, show_parts
 from rich import box
@@ -36,7 +36,7 @@ from serving import add_server_options, far_away, server
 
 from parrot_compat.integrations.langchain import ChatParrot, planning
 
-TOPICS = ("naming", "execmodel")
+TOPICS = ("exceptions", "context-managers")
 FORM_TOKENS = 64
 
 
@@ -96,10 +96,10 @@ def apps(llm: ChatParrot, parts: list[str], facts: list[dict[str, str]]) -> list
             many + 1,
         ),
         App(
-            "letters",
-            "a form from each letter, and an answer that reads the form",
+            "orders",
+            "a form from each note, and an answer that reads the form",
             answering(patient),
-            letters(facts),
+            notes(facts),
             2 * len(facts),
         ),
     ]
@@ -173,9 +173,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topics", nargs="+", default=TOPICS, metavar="NAME", help="which chapters")
     parser.add_argument("--part-tokens", type=int, default=200, help="tokens of each part")
     parser.add_argument("--max-tokens", type=int, default=12, help="tokens of each answer")
-    parser.add_argument("--summary-tokens", type=int, default=64, help="tokens of each answer of the last summary")
+    parser.add_argument("--summary-tokens", type=int, default=96, help="tokens of each answer of the last summary")
     parser.add_argument("--limit", type=int, default=6, help="compare on this many parts (6)")
-    parser.add_argument("--letters", type=int, default=4, help="compare on this many letters (4)")
+    parser.add_argument("--notes", type=int, default=4, help="compare on this many notes on orders (4)")
     parser.add_argument("--rtt-ms", type=float, default=50.0, help="round trip to the server (50)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds that count (2)")
     add_server_options(parser)
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
             parts = cut(text, ChatParrot(base_url=near, **settings), options.part_tokens)
         show_parts(console, text, parts, options.limit)
         console.print(f"server  {options.rtt_ms:g} ms away, through a proxy", style="dim", highlight=False)
-        facts = drawn(options.letters)
+        facts = drawn(options.notes)
         compared_apps = apps(ChatParrot(base_url=far, **settings), parts[: options.limit], facts)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, console=console, transient=True) as progress:
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
             compared = [compare(app, options.rounds, console, lambda: progress.advance(bar)) for app in compared_apps]
         for one in compared:
             show(console, one)
-        show_letters(console, facts, compared[-1].on[-1].answer)
+        show_orders(console, facts, compared[-1].on[-1].answer)
         whole_text = parts if options.file is not None else parts[: options.limit]
         near_by = ChatParrot(base_url=near, **{**settings, "max_tokens": options.summary_tokens})
         summary, log = whole(near_by, whole_text, console)

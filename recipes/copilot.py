@@ -31,11 +31,11 @@ PROMPT = ChatPromptTemplate.from_messages(
     ]
 )
 QUESTIONS = (
-    "What is a namespace?",
-    "When is a name local?",
-    "What does global do?",
-    "Where are builtins looked up?",
-    "What is a free variable?",
+    "What is an exception?",
+    "What does the text say about handlers?",
+    "Which sentence is about tracebacks?",
+    "What does the text say about finally?",
+    "Which sentence is about class instances?",
 )
 
 
@@ -46,9 +46,11 @@ def copilot(llm: ChatParrot, reference: str) -> Runnable[Any, str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A copilot with a long shared prompt.")
     parser.add_argument("--users", type=int, default=6, help="questions that come together")
-    parser.add_argument("--topics", nargs="+", default=["naming"], metavar="NAME", help="chapters that all users share")
+    parser.add_argument(
+        "--topics", nargs="+", default=["exceptions"], metavar="NAME", help="chapters that all users share"
+    )
     parser.add_argument("--reference-characters", type=int, default=3000, help="how much of them")
-    parser.add_argument("--max-tokens", type=int, default=16, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=int, default=48, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -21,7 +21,7 @@ from session_view import show_session
 from parrot_compat import Output, Variable, connect
 from parrot_compat.integrations.application.session import Session
 
-MOTION = "A language should check types before a program runs."
+MOTION = "Errors should never pass silently."
 OPENING = "A debate is held on this motion: {{input:motion}}\n\nThe brief:\n\n{{input:brief}}\n\n"
 SPEECH = "You are speaker {{input:speaker}}. Say in two sentences what the others have not said: {{output:speech}}"
 VERDICT = "You are the judge. Who has argued best, and why? {{output:verdict}}"
@@ -49,11 +49,13 @@ def debate(session: Session, motion: str, brief: str, *, debaters: int, rounds: 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A debate with a judge.")
     parser.add_argument("--motion", default=MOTION, help="what is debated")
-    parser.add_argument("--topics", nargs="+", default=["naming"], metavar="NAME", help="chapters that make the brief")
+    parser.add_argument(
+        "--topics", nargs="+", default=["exceptions"], metavar="NAME", help="chapters that make the brief"
+    )
     parser.add_argument("--brief-characters", type=int, default=1500, help="how much of them is read")
     parser.add_argument("--debaters", type=int, default=3, choices=range(1, 27), metavar="1-26")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=24, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -1,7 +1,7 @@
 """An edit loop: draft a text, then criticise it and revise it, round after round.
 
     python recipes/edit_loop.py
-    python recipes/edit_loop.py --rounds 4 --subject "why tests should be quick"
+    python recipes/edit_loop.py --rounds 4 --subject "Tests should be quick. Slow ones wait for the night."
 
 The loop is a plain LCEL chain: `assign` keeps the draft and its critique side by side. Every call reads the text of
 the ones before, so an app that waits for each pays the way to the server for each; the planner sends the whole loop in
@@ -18,12 +18,13 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from plan_view import watch_plans
+from reading import chapters
 from rich.console import Console
 from serving import add_server_options, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
-DRAFT = ChatPromptTemplate.from_template("Write two sentences about this: {subject}")
+DRAFT = ChatPromptTemplate.from_template("Summarise this in two sentences:\n\n{subject}")
 CRITICISE = ChatPromptTemplate.from_template("Name the weakest point of this text, in one sentence:\n\n{draft}")
 REVISE = ChatPromptTemplate.from_template(
     "The text:\n\n{draft}\n\nIts weakest point: {critique}\n\nWrite the text again, better, and change nothing else."
@@ -45,9 +46,9 @@ def edit_loop(llm: ChatParrot, rounds: int) -> Runnable[Any, str]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draft, criticise, revise.")
-    parser.add_argument("--subject", default="why parrots repeat what they hear")
+    parser.add_argument("--subject", default=chapters(["exceptions"])[:600], help="a text to write about")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=32, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

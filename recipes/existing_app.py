@@ -12,18 +12,18 @@ from typing import Any
 
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableParallel, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableParallel
 from langchain_openai import ChatOpenAI
+
+TEXT = "Parrots repeat what they hear. Servers answer what they are asked. Rivers run to the sea."
 
 
 def review(llm: Any) -> Runnable[Any, str]:
-    """Two readers of one text, and an editor who has heard both."""
-    fan = ChatPromptTemplate.from_template("What is good about this text?\n\n{text}") | llm | StrOutputParser()
-    critic = ChatPromptTemplate.from_template("What is bad about this text?\n\n{text}") | llm | StrOutputParser()
-    editor = ChatPromptTemplate.from_template(
-        "A text:\n\n{text}\n\nIts fan: {fan}\n\nIts critic: {critic}\n\nWhat should be changed first?"
-    )
-    readers = RunnableParallel(fan=fan, critic=critic, text=RunnablePassthrough())
+    """Two readers of one text, and an editor who puts together what they bring."""
+    first = ChatPromptTemplate.from_template("Quote the first sentence.\n\n{text}") | llm | StrOutputParser()
+    last = ChatPromptTemplate.from_template("Quote the last sentence.\n\n{text}") | llm | StrOutputParser()
+    editor = ChatPromptTemplate.from_template("Combine these summaries into one:\n\n{first}\n\n{last}")
+    readers = RunnableParallel(first=first, last=last)
     return readers | editor | llm | StrOutputParser()
 
 
@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Two readers and an editor.")
     parser.add_argument("--base-url", default=os.environ.get("PARROT_BASE_URL", "http://127.0.0.1:8000/v1"))
     parser.add_argument("--model", default="builtin:tiny")
-    parser.add_argument("--max-tokens", type=int, default=16)
-    parser.add_argument("--text", default="Parrots repeat what they hear. Servers answer what they are asked.")
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--text", default=TEXT)
     options = parser.parse_args(argv)
     llm = ChatOpenAI(
         base_url=options.base_url,

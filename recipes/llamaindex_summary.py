@@ -12,25 +12,31 @@ from __future__ import annotations
 import argparse
 
 from call_log import random_weights, show_answer
-from llama_index.core import Document, Settings, SummaryIndex
+from llama_index.core import Document, PromptTemplate, Settings, SummaryIndex
 from llama_index.core.node_parser import SentenceSplitter
-from reading import DEFAULT_TOPICS, read_text
+from reading import read_text
 from rich.console import Console
 from serving import add_server_options, server
 
 from parrot_compat.integrations.llamaindex import ParrotLLM, stats
 
 MODES = ("tree_summarize", "refine", "compact", "accumulate", "compact_accumulate", "simple_summarize")
+SUMMARISE = PromptTemplate("{query_str} Summarise it in two sentences:\n\n{context_str}")
+REFINE = PromptTemplate(
+    "The summary so far:\n\n{existing_answer}\n\nThe next part:\n\n{context_msg}\n\nGive the new summary."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A summary with LlamaIndex.")
     parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
-    parser.add_argument("--topics", nargs="+", default=DEFAULT_TOPICS[:1], metavar="NAME", help="which chapters")
+    parser.add_argument(
+        "--topics", nargs="+", default=["exceptions", "context-managers"], metavar="NAME", help="which chapters"
+    )
     parser.add_argument("--mode", choices=MODES, default=MODES[0], help="LlamaIndex's response mode")
     parser.add_argument("--query", default="What is this text about?")
-    parser.add_argument("--window", type=int, default=1024, help="tokens that one call may read and write")
-    parser.add_argument("--max-tokens", type=int, default=32, help="tokens of each answer")
+    parser.add_argument("--window", type=int, default=512, help="tokens that one call may read and write")
+    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()
@@ -49,7 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         splitter = SentenceSplitter(chunk_size=options.window // 4, chunk_overlap=0)
         index = SummaryIndex.from_documents([Document(text=text)], transformations=[splitter])
         before = stats()
-        answer = index.as_query_engine(response_mode=options.mode).query(options.query)
+        engine = index.as_query_engine(
+            response_mode=options.mode, summary_template=SUMMARISE, text_qa_template=SUMMARISE, refine_template=REFINE
+        )
+        answer = engine.query(options.query)
         now = stats()
 
     show_answer(console, "answer", str(answer))

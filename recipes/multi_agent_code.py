@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", default=TASK, help="what to write")
     parser.add_argument("--files", type=int, default=3, help="files, and so agents of each kind (3)")
     parser.add_argument("--rounds", type=int, default=2, help="how often all files are reviewed and revised (2)")
-    parser.add_argument("--max-tokens", type=int, default=24, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=int, default=96, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -1,41 +1,50 @@
 """The openai SDK and one import: calls that read each other on the server, while the app waits once.
 
-    python recipes/openai_references.py --subject parrots
+    python recipes/openai_references.py
+    python recipes/openai_references.py --topics naming objects
 
-An outline, two sections that read it, an ending that reads both sections: four calls in one request. Then a fifth, an
-ordinary `create` in the same session, with a reference in its prompt.
+Summaries of two texts, and one of both that reads them: three calls in one request. Then a fourth, an ordinary `create`
+in the same session, with a reference in its prompt.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from call_log import random_weights, show_answer
 from openai import OpenAI
+from reading import chapters
 from rich.console import Console
 from serving import add_server_options, server
 
 from parrot_compat.integrations.openai import Graph, prompt, ref, said
 
+TOPICS = ("exceptions", "context-managers")
+SUMMARISE = "Summarise this in one sentence:\n\n{text}"
 
-def essay(model: str, subject: str, max_tokens: int, session: str) -> Graph:
+
+def digest(model: str, texts: Sequence[str], max_tokens: int, session: str) -> Graph:
     graph = Graph(session)
     sampling: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0}
-    outline = graph.call("outline", prompt("Outline an essay on {subject}.", subject=subject), **sampling)
-    section = "Write section {number} of this outline:\n{outline}"
-    first = graph.call("first", prompt(section, number="1", outline=outline), function="section", **sampling)
-    second = graph.call("second", prompt(section, number="2", outline=outline), function="section", **sampling)
-    ending = prompt("{first}\n\n{second}\n\nEnd this essay in one sentence.", first=first, second=second)
-    graph.call("ending", ending, **sampling)
+    summaries = [
+        graph.call(f"summary {number}", prompt(SUMMARISE, text=text), function="summarise", **sampling)
+        for number, text in enumerate(texts, 1)
+    ]
+    names = [f"summary_{number}" for number in range(1, len(texts) + 1)]
+    listed = "\n\n".join(f"{{{name}}}" for name in names)
+    both = prompt(f"Combine these summaries into one:\n\n{listed}", **dict(zip(names, summaries, strict=True)))
+    graph.call("both", both, **sampling)
     return graph
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="References with the openai SDK.")
-    parser.add_argument("--subject", default="why parrots repeat what they hear")
-    parser.add_argument("--max-tokens", type=int, default=16, help="tokens of each answer")
+    parser.add_argument("--topics", nargs=2, default=TOPICS, metavar="NAME", help="two chapters of Python's reference")
+    parser.add_argument("--characters", type=int, default=600, help="how much of each is read")
+    parser.add_argument("--max-tokens", type=int, default=96, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()
@@ -43,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     with server(options.base_url, options.model) as url:
         client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY", "none"))
         model = options.model or client.models.list().data[0].id
-        session = f"essay {os.getpid()}"
-        submitted = essay(model, options.subject, options.max_tokens, session).submit(client, wanted=["ending"])
-        for call in ("outline", "first", "second", "ending"):
+        texts = [chapters([name])[: options.characters] for name in options.topics]
+        graph = digest(model, texts, options.max_tokens, f"digest {os.getpid()}")
+        submitted = graph.submit(client, wanted=["both"])
+        for call in ("summary 1", "summary 2", "both"):
             show_answer(console, call, submitted.text(call))
-        title = prompt("A title for: {outline}", outline=ref("outline", {"truncate": 200}))
+        title = prompt("A title for: {it}", it=ref("both", {"truncate": 200}))
         create: Any = client.chat.completions.create
         answer = create(
             model=model, max_tokens=options.max_tokens, temperature=0, **said(title, session=submitted.session)

@@ -14,6 +14,8 @@ from openai import OpenAI
 from rich.console import Console
 from serving import add_server_options, server
 
+PROMPT = "Repeat after me: Parrots repeat what they hear, and servers answer what they are asked."
+
 
 def show(console: Console, title: str, text: str) -> None:
     console.print(title, style="bold", highlight=False)
@@ -23,7 +25,7 @@ def show(console: Console, title: str, text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The openai SDK against parrot_compat.")
     parser.add_argument("--max-tokens", type=int, default=24, help="tokens of each answer")
-    parser.add_argument("--prompt", default="Why do parrots repeat what they hear?")
+    parser.add_argument("--prompt", default=PROMPT)
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

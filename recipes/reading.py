@@ -5,6 +5,7 @@ Every CPython carries its language reference in `pydoc_data.topics`, so there is
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -12,13 +13,16 @@ from langchain_core.language_models import BaseLanguageModel
 from rich.console import Console
 
 DEFAULT_TOPICS = ("execmodel", "naming", "objects", "import")
+HEADING = re.compile(r"^.+\n([*=~^-])\1{3,}\n", re.MULTILINE)
+"""A line, and a line under it."""
 
 
 def chapters(names: list[str] | tuple[str, ...]) -> str:
+    """Their text, without the headings."""
     unknown = [name for name in names if name not in topics]
     if unknown:
         raise SystemExit(f"no such topic: {', '.join(unknown)}. There are: {', '.join(sorted(topics))}")
-    return "\n\n".join(topics[name] for name in names)
+    return "\n\n".join(HEADING.sub("", topics[name]).strip() for name in names)
 
 
 def read_text(file: str | None, names: list[str] | tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 PRELOADED = [
     "pytest",
@@ -57,7 +58,8 @@ def _run(program: str, environment: dict[str, str], said: tuple[Path, Path]) -> 
     os.environ.update(environment)
     code = 0
     try:
-        exec(compile(program, "example", "exec"), {"__name__": "__main__"})
+        main = sys.modules["__main__"] = ModuleType("__main__")  # where type hints are looked up
+        exec(compile(program, "example", "exec", dont_inherit=True), main.__dict__)
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -50,7 +50,7 @@ def test_a_question_finds_pieces_and_has_an_answer(url: str, capsys: pytest.Capt
 def test_calls_read_each_other_on_the_server(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert openai_references.main(["--base-url", url, "--max-tokens", "4"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("outline", "first", "second", "ending", "title"))
+    assert all(name in shown for name in ("summary 1", "summary 2", "both", "title"))
 
 
 @pytest.mark.parametrize("page", ["llamaindex.md", "openai_sdk.md"])

@@ -142,7 +142,7 @@ def test_comparing_shows_graphs_calls_times_and_that_answers_are_equal(
     file.write_text(
         "\n\n".join(f"Parrot {number} repeats what parrot {number - 1} has said." for number in range(1, 20))
     )
-    sizes = ["--limit", "3", "--letters", "2", "--part-tokens", "40", "--max-tokens", "4", "--summary-tokens", "8"]
+    sizes = ["--limit", "3", "--notes", "2", "--part-tokens", "40", "--max-tokens", "4", "--summary-tokens", "8"]
     assert compare.main([str(file), "--base-url", url, *sizes, "--rtt-ms", "30", "--rounds", "1"]) == 0
     shown = capsys.readouterr().out
     assert "begin ─── refine 1 ─── refine 2\n" in shown and "map 1 ─┬─ reduce\n" in shown
@@ -152,7 +152,7 @@ def test_comparing_shows_graphs_calls_times_and_that_answers_are_equal(
     for row in rows(shown, "off"):  # the way there and back is not free, whatever the machine
         assert float(row["round 1"].removesuffix(" s")) >= 0.03
     assert shown.count("answers are equal in all 2 runs") == 3
-    assert "2 of 2 letters were read and answered right" in shown
+    assert "2 of 2 notes were read and answered right" in shown
     assert "summary" in shown
 
 

@@ -30,3 +30,7 @@ class TestStandardIntegration(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return MODELS[1]
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True

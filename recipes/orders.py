@@ -1,12 +1,12 @@
-"""Letters become forms, and each is answered: two calls for a letter, the second of which reads what the first found.
+"""Notes on orders become forms, and each customer is answered: two calls for a note, and the second reads the form.
 
-    python recipes/letters.py
-    python recipes/letters.py --count 12 --base-url http://127.0.0.1:8000/v1
+    python recipes/orders.py
+    python recipes/orders.py --count 12 --base-url http://127.0.0.1:8000/v1
 
 The form is a JSON object, and the server holds the answer to its schema while it is written. Two fields of it go into
-the next prompt, on the server: the planner knows which, so all calls for all letters are one request. The letters are
-made up, each from values that are drawn, so the table can say which were read as they were written. (What it shows is
-the work that builtin:tiny was trained for: finding values in a text, and repeating.)
+the next prompt, on the server: the planner knows which, so all calls for all notes are one request. The notes are made
+of values that are drawn, so the table can say which were read as they were written. (builtin:tiny was trained to find
+values in notes worded as plainly as these, and to repeat; of other wordings it makes little.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FORM = {
     "properties": {name: {"type": "string"} for name in ("name", "city", "code")},
     "required": ["name", "city", "code"],
 }
-READ = ChatPromptTemplate.from_template("Extract 'name', 'city' and 'code' as JSON.\n\n{letter}")
+READ = ChatPromptTemplate.from_template("Extract 'name', 'city' and 'code' as JSON.\n\n{note}")
 ANSWER = ChatPromptTemplate.from_template("Repeat after me:\n\nDear {name}, your order {code} is on its way.")
 
 NAMES = ("Ada Byron", "Grace Murray", "Alan Mathison", "Barbara Jane", "Donald Ervin", "Edsger Wybe", "Frances Allen")
@@ -48,7 +48,7 @@ WORDINGS = (
 
 
 def drawn(count: int, seed: int = 7) -> list[dict[str, str]]:
-    """What letters say: the same for the same seed."""
+    """What notes say: the same for the same seed."""
     draw = Random(seed)
     return [
         {
@@ -60,13 +60,13 @@ def drawn(count: int, seed: int = 7) -> list[dict[str, str]]:
     ]
 
 
-def letters(facts: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def notes(facts: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """What the app is given."""
-    return [{"letter": WORDINGS[number % len(WORDINGS)].format(**said)} for number, said in enumerate(facts)]
+    return [{"note": WORDINGS[number % len(WORDINGS)].format(**said)} for number, said in enumerate(facts)]
 
 
 def answering(llm: ChatParrot) -> Runnable[list[dict[str, str]], list[dict[str, Any]]]:
-    """From [{"letter": …}, …] to each with its form and its answer."""
+    """From [{"note": …}, …] to each with its form and its answer."""
     reader, writer = (llm.model_copy(update={"name": name}) for name in ("read", "answer"))
     form = READ | reader.with_structured_output(FORM)
     answer: Runnable[Any, str] = itemgetter("form") | ANSWER | writer | StrOutputParser()
@@ -81,20 +81,20 @@ def right(said: Mapping[str, str], made: Mapping[str, Any]) -> bool:
 
 def show(console: Console, facts: Sequence[Mapping[str, str]], made: Sequence[Mapping[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("letter", "read as", "answered", "right"):
+    for title in ("note", "read as", "answered", "right"):
         table.add_column(title)
     for said, one in zip(facts, made, strict=True):
         read = "\n".join(f"{name}: {value}" for name, value in one["form"].items())
-        texts = (printable(text) for text in (one["letter"], read, one["answer"].strip()))
+        texts = (printable(text) for text in (one["note"], read, one["answer"].strip()))
         table.add_row(*texts, "yes" if right(said, one) else "no")
     console.print(table)
     count = sum(right(said, one) for said, one in zip(facts, made, strict=True))
-    console.print(f"{count} of {len(facts)} letters were read and answered right", highlight=False)
+    console.print(f"{count} of {len(facts)} notes were read and answered right", highlight=False)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Letters become forms, and are answered.")
-    parser.add_argument("--count", type=int, default=6, help="letters (6)")
+    parser = argparse.ArgumentParser(description="Notes become forms, and are answered.")
+    parser.add_argument("--count", type=int, default=6, help="notes (6)")
     parser.add_argument("--seed", type=int, default=7, help="of what is in them")
     parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
     add_server_options(parser)
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         llm = ChatParrot(base_url=url, model=options.model, max_tokens=options.max_tokens, temperature=0)
         log = CallLog(total=2 * options.count, console=console)
         with log.progress, watch_plans() as plans:
-            made = answering(llm).invoke(letters(facts), {"callbacks": [log]})
+            made = answering(llm).invoke(notes(facts), {"callbacks": [log]})
 
     plans.show(console, log)
     show(console, facts, made)
