@@ -13,6 +13,7 @@ import agent
 import batch_folder
 import copilot
 import edit_loop
+import orders
 import two_line_diff
 
 from .test_recipes import names, rows
@@ -38,6 +39,15 @@ def test_users_of_a_copilot_share_its_long_prompt(url: str, capsys: pytest.Captu
     (told,) = re.findall(r"([\d,]+) of ([\d,]+) prompt tokens were not computed again", shown)
     kept, read = (int(number.replace(",", "")) for number in told)
     assert kept > read // 2
+
+
+def test_notes_become_forms_and_answers_that_read_them(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert orders.main(["--base-url", url, "--count", "3"]) == 0
+    shown = capsys.readouterr().out
+    calls = rows(shown, "read") + rows(shown, "answer")
+    assert len(calls) == 6 and {row["answer"] for row in calls} == {"pushed"}
+    assert "read 1 ─── answer" in shown
+    assert "3 of 3 notes were read and answered right" in shown
 
 
 def test_an_edit_loop_is_one_plan(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from parrot_compat.integrations.langchain import ChatParrot
 from recipes.benchmarks.measured import read
 from recipes.benchmarks.round_trip_apps import APPS
-from recipes.benchmarks.round_trips import HAS_PROC, ON, SCRIPTED, Place, Times, fresh_parts, main, round_trips
+from recipes.benchmarks.round_trips import HAS_PROC, ON, SCRIPTED, Place, Times, fresh_parts, main, round_trips, run, started
+
+CHAINS = [app for app in ("chain", "LlamaIndex refine") if app in APPS]
 
 
-def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--rtt-ms", "0", "20", "--rounds", "1", "--calls", "3", "--engines", "scripted"]
+def test_it_measures_both_lanes_and_writes_them_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--rtt-ms", "0", "20", "--rounds", "1", "--calls", "3", "--engines", "scripted", "--apps", *CHAINS]
     assert main([*arguments, "--results", str(tmp_path)]) == 0
     assert "0 planned calls in vain" in capsys.readouterr().out
     path = tmp_path / "round_trips.csv"
@@ -25,17 +26,25 @@ def test_it_measures_both_lanes_of_both_apps_and_writes_them_down(
     rows = {(row["workload"], row["system"], row["metric"]): float(row["p50"]) for row in read(path)}
     of_all = {"completion", "speedup"} | ({"foreign_cpu_share"} if HAS_PROC else set())
     assert {metric for _, _, metric in rows} == of_all | {"round_trips", "pushed", "claimed", "direct"}
-    for app in APPS:
+    for app in CHAINS:
         assert rows[f"{app} of 3 calls, 0 ms round trip, scripted engine", "planner on", "completion"] > 0
-    far = "chain of 3 calls, 20 ms round trip, scripted engine"
-    assert [rows[far, "planner off", word] for word in ("pushed", "claimed", "direct")] == [0, 0, 3]
-    assert [rows[far, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
-    if "LlamaIndex refine" in APPS:
-        refined = "LlamaIndex refine of 3 calls, 20 ms round trip, scripted engine"
-        assert [rows[refined, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
-    assert rows[far, "planner off", "completion"] >= 3 * 0.02
-    assert rows[far, "planner on", "completion"] >= 0.02
-    assert {(far, "planner on", "speedup"), (far, "planner on", "round_trips")} <= rows.keys()
+        far = f"{app} of 3 calls, 20 ms round trip, scripted engine"
+        assert [rows[far, "planner off", word] for word in ("pushed", "claimed", "direct")] == [0, 0, 3]
+        assert [rows[far, "planner on", word] for word in ("pushed", "claimed", "direct")] == [3, 0, 0]
+        assert rows[far, "planner off", "completion"] >= 3 * 0.02
+        assert rows[far, "planner on", "completion"] >= 0.02
+        assert {(far, "planner on", "speedup"), (far, "planner on", "round_trips")} <= rows.keys()
+
+
+async def test_every_app_gives_the_same_answer_with_and_without_planner() -> None:
+    with started(SCRIPTED) as url:
+        llm = ChatParrot(base_url=url, max_retries=0, max_tokens=12, temperature=0, extra_body={"ignore_eos": True})
+        for app in APPS:
+            parts = fresh_parts(3, app)
+            _, plain, direct = await run(app, llm, parts, planner=False)
+            _, planned, came = await run(app, llm, parts, planner=True)
+            assert planned == plain, app
+            assert direct.pushed + direct.claimed == 0 and direct.direct >= came.direct
 
 
 def test_round_trips_are_counted_against_no_distance() -> None:
