@@ -33,7 +33,7 @@ class RunSession:
         self.is_of_many = label is not None
         """More than one call is known to belong to it."""
         self._label = label
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._name: str | None = None
         self._going_on = 0
         self._calls = 0
