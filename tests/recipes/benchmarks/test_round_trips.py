@@ -10,7 +10,18 @@ import pytest
 from parrot_compat.integrations.langchain import ChatParrot
 from recipes.benchmarks.measured import read
 from recipes.benchmarks.round_trip_apps import APPS
-from recipes.benchmarks.round_trips import HAS_PROC, ON, SCRIPTED, Place, Times, fresh_parts, main, round_trips, run, started
+from recipes.benchmarks.round_trips import (
+    HAS_PROC,
+    ON,
+    SCRIPTED,
+    Place,
+    Times,
+    fresh_parts,
+    main,
+    round_trips,
+    run,
+    started,
+)
 
 CHAINS = [app for app in ("chain", "LlamaIndex refine") if app in APPS]
 
