@@ -30,7 +30,7 @@ from parrot_compat.core.engines.process import ProcessEngine
 
 from .checkpoints import facts, folder
 from .engine_cases import CASES, Case, Ceilings, Measured
-from .processor_time import MOST_FOREIGN, Stopwatch
+from .processor_time import MOST_FOREIGN, Stopwatch, settled
 from .results import Row, merge, spread
 from .runs import RESULTS, RUNS, commit, hardware, today, versions
 from .servers import ROOT, ServerFailed, Setting, parrot_server, stop_on_sigterm, vllm_server
@@ -117,6 +117,7 @@ async def measure(lanes: Sequence[Lane], wanted: Wanted, progress: Progress) -> 
             watch = Stopwatch(pids)
             taken = []
             for lane in [*lanes[turn:], *lanes[:turn]]:
+                await settled(pids)
                 taken.append((lane.name, await case.run(lane.streams, f"round {number}", wanted.vocabulary)))
             is_quiet = wanted.any_load or watch.read().foreign_share <= MOST_FOREIGN
             samples += [Sample(case.name, number, lane, measured, is_quiet) for lane, measured in taken]

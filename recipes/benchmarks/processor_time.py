@@ -9,6 +9,7 @@ no measurement.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import defaultdict
@@ -16,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MOST_FOREIGN", "Spent", "Stopwatch", "process_s"]
+__all__ = ["MOST_FOREIGN", "Spent", "Stopwatch", "process_s", "settled"]
 
 MOST_FOREIGN = 0.05
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -58,6 +59,22 @@ class Stopwatch:
         spent, children = _processes()
         trees = sum(_tree_s(pid, spent, children) for pid in self._servers)
         return spent.get(os.getpid(), 0.0), trees
+
+
+LOOK_S, LONGEST_S = 0.1, 5.0
+IDLE_SHARE = 0.05
+
+
+async def settled(servers: Collection[int]) -> None:
+    """Wait until these process trees are idle (at most 5 s): what a lane's server still does after its answer, such as
+    polling for the next request, would be taken from the lane that is measured next."""
+    watch = Stopwatch(servers)
+    for _ in range(int(LONGEST_S / LOOK_S)):
+        await asyncio.sleep(LOOK_S)
+        spent = watch.read()
+        if spent.servers_s <= IDLE_SHARE * spent.elapsed_s:
+            return
+        watch = Stopwatch(servers)
 
 
 def process_s(pid: int) -> float:

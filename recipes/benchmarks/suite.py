@@ -27,6 +27,7 @@ from .clients import Endpoint
 from .equality import wrong_lengths
 from .lanes import RunningLane, running
 from .plan import Asked, Planned, parse, planned
+from .processor_time import settled
 from .recordings import Prose, Recordings, Replay
 from .results import RESULTS_FILE, RowKey, good_rounds, merge, read_rows, summarise
 from .runs import RESULTS, OtherRun, Run, versions
@@ -116,6 +117,7 @@ class Suite:
 
     async def _run(self, place: Place, wanted: Round, places: Places, seed: str) -> Cell:
         endpoint, pids = places[place.lane]
+        await settled([pid for _, others in places.values() for pid in others])
         if self.recordings is None:
             return await run_cell(place, wanted, endpoint, pids)
         recordings, prose = self.recordings, Prose(self.checkpoint, f"says {place.row} {seed}")
