@@ -22,6 +22,7 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import ReasoningStyle
+from parrot_compat.core.policy import Policy
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
@@ -70,7 +71,7 @@ async def managing(settings: Settings, progress: Progress = lambda line: None) -
             await _join_upstream(fleet, settings, progress)
         else:
             await _join_engines(fleet, settings, progress)
-        yield await stack.enter_async_context(Manager(fleet))
+        yield await stack.enter_async_context(Manager(fleet, policy=Policy.read(settings.policy)))
 
 
 def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
@@ -148,6 +149,7 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
         "step_tokens": settings.max_num_batched_tokens,
         "threads": threads,
         "enable_prefix_caching": settings.enable_prefix_caching,
+        "share_prefixes": Policy.read(settings.policy).prefixes,
         "enforce_eager": settings.enforce_eager,
         "async_scheduling": settings.async_scheduling,
         "deterministic": settings.deterministic,

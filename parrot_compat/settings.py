@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.output_format import ReasoningStyle, ToolStyle
+from parrot_compat.core.policy import Policy
 
 __all__ = ["BadSettings", "Settings"]
 
@@ -51,6 +52,8 @@ class Settings:
     """Written when the server answers: {"base_url": …, "pid": …}."""
     drain_s: float = 30.0
     """How long a stopping server lets answers finish."""
+    policy: str = "all"
+    """Which ways of finishing apps sooner are in use, as `Policy.read` takes it."""
 
     device: str = "auto"
     dtype: str = "auto"
@@ -93,6 +96,10 @@ class Settings:
             raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_STYLES)}")
         if self.reasoning_parser is not None and self.reasoning_parser not in REASONING_STYLES:
             raise BadSettings(f"--reasoning-parser {self.reasoning_parser}: there is {', '.join(REASONING_STYLES)}")
+        try:
+            Policy.read(self.policy)
+        except ValueError as error:
+            raise BadSettings(f"--policy {self.policy}: {error}") from None
         if self.more_models and self.served_model_name:
             raise BadSettings("--served-model-name names one model, and there are several: leave it out")
         if len(set(self.models)) < len(self.models):

@@ -73,7 +73,7 @@ async def test_the_version_is_printed() -> None:
 async def test_help_names_every_option_and_what_it_does() -> None:
     code, out, _ = await parrot("serve", "--help")
     assert code == 0
-    for option in ("--model", "--port", "--api-key", "--max-model-len", "--upstream", "--ready-file", "--page-size"):
+    for option in ("--model", "--port", "--api-key", "--max-model-len", "--upstream", "--ready-file", "--policy"):
         assert option in out
     assert "PARROT_API_KEYS" in out
 

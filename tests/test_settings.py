@@ -55,6 +55,7 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"model": "a", "more_models": ("a",)}, "--model"),
         ({"reasoning_parser": "loud"}, "--reasoning-parser"),
         ({"tool_call_parser": "loud"}, "--tool-call-parser"),
+        ({"policy": "no-magic"}, "--policy no-magic: .*no-slack"),
     ],
 )
 def test_what_contradicts_itself_names_the_option(asked: dict[str, Any], named: str) -> None:

@@ -77,6 +77,7 @@ def serve(
     async_scheduling: options.AsyncScheduling = None,
     deterministic: options.Deterministic = None,
     upstream: options.Upstream = None,
+    policy: options.Policy = None,
 ) -> None:
     """Serve a model over OpenAI's API, until Ctrl-C.
 
@@ -139,6 +140,8 @@ async def _serve_until_stopped(settings: Settings) -> None:
                 status.stop()
                 names = [card.name for card in served.manager.models()] + list(settings.aliases)
                 typer.echo(f"parrot_compat serves {', '.join(names)} at {listener.url}/v1")
+                if left_out := served.manager.policy.left_out:
+                    _say.print(f"policy {settings.policy}: without {', '.join(left_out)}")
                 if settings.upstream is None and settings.model == "builtin:random":
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
                 if settings.ready_file is not None:

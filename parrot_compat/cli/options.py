@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
-_MODEL, _ENGINE, _NETWORK = "Model", "Engine", "Network"
+from parrot_compat.core.policy import MECHANISMS
+
+_MODEL, _ENGINE, _NETWORK, _APPS = "Model", "Engine", "Network", "Apps"
 
 Model = Annotated[
     list[str] | None,
@@ -204,5 +206,15 @@ Upstream = Annotated[
         "engine, like http://127.0.0.1:8001/v1. --model is then its name for the model. Its key is read from "
         "PARROT_UPSTREAM_API_KEY.",
         rich_help_panel=_ENGINE,
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        help="Which ways of finishing apps sooner are in use; answers are the same with any. all, paper (those of the "
+        "paper alone) or plain (none), and what is left out of it, like no-slack or paper,no-groups: "
+        f"{', '.join(f'no-{name}' for name in MECHANISMS)}. To measure what each is worth.",
+        show_default="all",
+        rich_help_panel=_APPS,
     ),
 ]

@@ -184,6 +184,8 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int | None = None
     """Of the output; `None` where nobody counts them."""
+    waited_s: float = field(default=0.0, compare=False)
+    """Inside the engine, before the first step in which it took part; 0 where an engine does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

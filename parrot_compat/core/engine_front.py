@@ -95,7 +95,9 @@ def _packed(update: Update) -> Update | tuple[int, str, tuple[int, ...]]:
     chunk = update.answer
     if not isinstance(chunk, Chunk) or chunk.finish is not None or chunk.usage is not None:
         return update
-    if chunk.logprobs or chunk.reasoning or chunk.calls or chunk.prompt_logprobs:
+    if chunk.prompt is not None or chunk.stop is not None or chunk.prompt_logprobs:
+        return update
+    if chunk.logprobs or chunk.reasoning or chunk.calls:
         return update
     return update.command, chunk.text, chunk.tokens
 

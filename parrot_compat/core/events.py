@@ -109,6 +109,8 @@ class CallFinished:
     finish: Finish
     usage: Usage
     submitted_s: float
+    ready_s: float
+    """When it had all that it reads."""
     started_s: float
     first_token_s: float
 

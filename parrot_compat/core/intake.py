@@ -23,6 +23,7 @@ from .fleet import Fleet
 from .lengths import Lengths
 from .life import Life
 from .objective import Deduction, Objective
+from .policy import Policy
 from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer
 from .scheduler import Scheduler
@@ -45,6 +46,7 @@ class Machinery:
     admission: Admission
     background: Background
     lengths: Lengths
+    policy: Policy
 
 
 class Intake:
@@ -55,6 +57,7 @@ class Intake:
         self._machinery = machinery
         self._life = life
         self._must_be_open = must_be_open
+        self._policy = machinery.policy
         self._widths: dict[CallId, Width] = {}
 
     async def submit_all(self, calls: Sequence[Call], is_delivered: bool, width: int | None) -> tuple[Task, ...]:
@@ -82,7 +85,8 @@ class Intake:
             raise
         if width is not None:
             self._widths |= dict.fromkeys([call.id for call in calls], Width(width, self._machinery.scheduler.put))
-        near = self.dataflow.graph.alike([call.id for call in calls]) if len(calls) > 1 else {}
+        is_near = len(calls) > 1 and self._policy.groups
+        near = self.dataflow.graph.alike([call.id for call in calls]) if is_near else {}
         tasks = tuple(self._accept(call, model, near.get(call.id), readings[call.id]) for call, model in pairs)
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
         self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))
@@ -107,7 +111,7 @@ class Intake:
                 task.objective = self._objective(call, slack_s=0.0)  # its slack is that of the moment it is ready
             elif task.state is TaskState.READY:
                 self._machinery.scheduler.forget(task)
-                task.objective = self._objective(call, slack_s=self.deduction.slack_s(call))
+                task.objective = self._objective(call, slack_s=self._slack_s(call))
                 self._queue(task)
 
     def check(self) -> None:
@@ -117,7 +121,8 @@ class Intake:
             width.check()
         for task in self.dataflow.tasks.values():
             if not task.is_over:
-                assert task.objective.kind == self.deduction.kind(task.call.id) or task.state is TaskState.RUNNING
+                kind = self.deduction.kind(task.call.id) if self._policy.objectives else "latency"
+                assert task.objective.kind == kind or task.state is TaskState.RUNNING
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class Intake:
 
     def _put(self, task: Task, rendered: Rendered) -> None:
         if not task.is_over:
-            task.objective = replace(task.objective, slack_s=self.deduction.slack_s(task.call.id))
+            task.objective = replace(task.objective, slack_s=self._slack_s(task.call.id))
             task.make_ready(rendered)
             self._life.hold()
             self._queue(task)
@@ -182,8 +187,13 @@ class Intake:
         put = self._machinery.scheduler.put if width is None else width.put
         put(task)
 
+    def _slack_s(self, call: CallId) -> float:
+        return self.deduction.slack_s(call) if self._policy.objectives and self._policy.slack else 0.0
+
     def _objective(self, call: CallId, slack_s: float) -> Objective:
-        group = self.deduction.group(call)
+        if not self._policy.objectives:
+            return Objective()
+        group = self.deduction.group(call) if self._policy.groups else None
         return Objective(
             kind=self.deduction.kind(call),
             group=None if group is None else f"{self._flow.session}/{group}",
@@ -199,7 +209,7 @@ class Intake:
         self._machinery.fleet.events.emit(_ending(task))
         if task.rendered is not None:
             self._life.release()
-        if task.result is not None and task.call.function is not None:
+        if self._policy.lengths and task.result is not None and task.call.function is not None:
             name = self._length_name(task.call, task.model)
             self._machinery.lengths.learn(name, task.result.usage.output_tokens)
         self.deduced(self.deduction.remove(task.call.id))
@@ -237,6 +247,7 @@ def _ending(task: Task) -> CallFinished | CallFailed:
             error=task.failure,
             submitted_s=task.submitted_s,
         )
+    assert task.ready_s is not None
     return CallFinished(
         at_s=task.finished_s,
         session=task.flow.session,
@@ -248,6 +259,7 @@ def _ending(task: Task) -> CallFinished | CallFailed:
         finish=task.result.finish,
         usage=task.result.usage,
         submitted_s=task.submitted_s,
+        ready_s=task.ready_s,
         started_s=task.result.started_s,
         first_token_s=task.result.first_token_s,
     )

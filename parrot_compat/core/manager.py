@@ -33,6 +33,7 @@ from .intake import Machinery
 from .lengths import Lengths
 from .planning import Planning
 from .plans import Plan, PlannedCall
+from .policy import Policy
 from .prompt import Content
 from .rendering import Renderer
 from .scheduler import Scheduler
@@ -60,8 +61,9 @@ class ModelCard:
 class Manager:
     """Owns the sessions, the scheduler, and the fleet it is given: closing the manager closes the engines."""
 
-    def __init__(self, fleet: Fleet, *, limits: Limits | None = None) -> None:
+    def __init__(self, fleet: Fleet, *, limits: Limits | None = None, policy: Policy | None = None) -> None:
         self.fleet = fleet
+        self.policy = policy or Policy()
         self._background = Background()
         self._machinery = Machinery(
             fleet=fleet,
@@ -70,6 +72,7 @@ class Manager:
             admission=Admission(limits or Limits()),
             background=self._background,
             lengths=Lengths(),
+            policy=self.policy,
         )
         self._embedder = Embedder(fleet, self._machinery.renderer, self._machinery.admission)
         self._planning = Planning(self._machinery.admission, self._background, fleet.events, fleet.clock)
@@ -154,7 +157,7 @@ class Manager:
         session_id = secrets.token_hex(16)
         session = self._sessions[session_id] = Session(
             session_id,
-            flow=Flow(tenant=tenant, session=session_id, order=next(self._order), began_s=self.clock.now()),
+            flow=self._flow(tenant, session_id),
             name=name,
             machinery=self._machinery,
             on_close=self._session_closed,
@@ -243,6 +246,16 @@ class Manager:
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
 
     # ---- inside ----------------------------------------------------------------------------------------
+
+    def _flow(self, tenant: str, session: str) -> Flow:
+        by_age = self.policy.app_order
+        return Flow(
+            tenant=tenant,
+            session=session,
+            order=next(self._order) if by_age else 0,
+            began_s=self.clock.now() if by_age else None,
+            takes_turns=self.policy.turns,
+        )
 
     async def _drain(self, drain_s: float) -> None:
         idle = asyncio.ensure_future(self._machinery.admission.idle())

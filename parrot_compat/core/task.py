@@ -48,7 +48,15 @@ class Flow:
     tenant: str
     session: str
     order: int
-    began_s: float = 0.0
+    began_s: float | None = 0.0
+    """`None`: how long its app has been here gives a call no place before others."""
+    takes_turns: bool = True
+    """Inside an engine, with the other apps of its tenant."""
+
+    @property
+    def name(self) -> str:
+        """By which engines know it."""
+        return f"{self.tenant}/{self.session}" if self.takes_turns else self.tenant
 
 
 class Task:
@@ -112,7 +120,7 @@ class Task:
     def scope(self) -> Scope:
         return Scope(
             namespace=self.flow.tenant,
-            flow=f"{self.flow.tenant}/{self.flow.session}",
+            flow=self.flow.name,
             group=self.group,
             slack_s=self.objective.slack_s,
         )
@@ -122,8 +130,10 @@ class Task:
         """Whose turn it is: an app's work counts from when the app began, work with much slack from when it was ready,
         and both from as much later as nobody would notice."""
         assert self.ready_s is not None
-        slack_s = self.objective.slack_s
-        return slack_s + (self.flow.began_s if slack_s < BASE_SLACK_S["throughput"] else self.ready_s)
+        slack_s, began_s = self.objective.slack_s, self.flow.began_s
+        if began_s is None or slack_s >= BASE_SLACK_S["throughput"]:
+            began_s = self.ready_s
+        return slack_s + began_s
 
     # ---- for receipts ------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ class EngineConfig:
     """Token budget of one step, so also the longest prefill chunk."""
     threads: int | None = None
     enable_prefix_caching: bool = True
+    share_prefixes: bool = True
+    """A prompt waits for a page that another computes now, and rows read what they have in common together."""
     enforce_eager: bool = False
     """No CUDA graphs: every kernel of a step is launched by itself."""
     async_scheduling: bool | None = None
@@ -164,6 +166,7 @@ class ResolvedConfig:
     eos_token_ids: tuple[int, ...]
     defaults: Sampling
     rope_growth: RopeGrowth | None = None
+    share_prefixes: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -236,6 +239,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         step_tokens=config.step_tokens or (512 if on_cpu else 8192),
         threads=config.threads or machine.cores,
         enable_prefix_caching=config.enable_prefix_caching,
+        share_prefixes=config.share_prefixes,
         enforce_eager=config.enforce_eager,
         async_scheduling=not on_cpu if config.async_scheduling is None else config.async_scheduling,
         deterministic=config.deterministic,

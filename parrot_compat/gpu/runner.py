@@ -56,7 +56,8 @@ class ModelRunner:
         triton = (
             self._decoder if isinstance(self._decoder, FastDecoder) and self._decoder.kernels.name == "triton" else None
         )
-        self._sharing = None if triton is None or self.config.deterministic else self._choose_sharing(dtype)
+        is_shared = triton is not None and self.config.share_prefixes and not self.config.deterministic
+        self._sharing = self._choose_sharing(dtype) if is_shared else None
         self._storage = KvStorage(
             facts.layers,
             self.config.pages + 1,  # the last is nobody's: padding of CUDA graphs writes there

@@ -64,13 +64,22 @@ class Sequence:
     """One verb at work on a context whose tokens are the whole prompt; `base` of them were there before."""
 
     def __init__(
-        self, id: int, verb: Fill | Generate | Embed, context: Context, *, base: int, made_context: bool, due_s: float
+        self,
+        id: int,
+        verb: Fill | Generate | Embed,
+        context: Context,
+        *,
+        base: int,
+        made_context: bool,
+        arrived_s: float,
+        due_s: float,
     ) -> None:
         self.id = id
         self.verb = verb
         self.context = context
         self.base = base
         self.made_context = made_context
+        self.arrived_s = arrived_s
         self.due_s = due_s
         self.is_started = False
         self.is_ahead = isinstance(verb, Fill)
@@ -78,6 +87,7 @@ class Sequence:
         self.drawn: list[int] = []
         self.prompt_tokens = len(context.tokens)
         self._found_tokens: int | None = None
+        self._waited_s = 0.0
         self._max_tokens = 0
         self._text: TextStream | None = None
         self._ends: frozenset[int] = frozenset()
@@ -174,11 +184,13 @@ class Sequence:
 
     # ---- answers -----------------------------------------------------------------------------------
 
-    def found_cached(self) -> None:
+    def found_cached(self, now_s: float) -> None:
         """What the context has now was not computed by this verb. Called when the work starts, and starts again.
 
         The count only falls: what was computed in one of the tries was computed.
         """
+        if self._found_tokens is None:
+            self._waited_s = now_s - self.arrived_s
         found = min(self.context.computed, self.prompt_tokens)
         self._found_tokens = found if self._found_tokens is None else min(self._found_tokens, found)
         self._states = None
@@ -239,7 +251,12 @@ class Sequence:
         return TokenLogprobs(taken, dict(drawn.top).get(taken, float("-inf")), drawn.top)
 
     def _usage(self) -> Usage:
-        return Usage(prompt_tokens=self.prompt_tokens, output_tokens=len(self.drawn), cached_tokens=self._cached_tokens)
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=len(self.drawn),
+            cached_tokens=self._cached_tokens,
+            waited_s=self._waited_s,
+        )
 
     @property
     def _cached_tokens(self) -> int:

@@ -72,7 +72,7 @@ class StepRows:
             free_pages=self._contexts.free_pages,
             page_size=self._config.page_size,
             now_s=self._clock(),
-            shares_prefixes=self._config.enable_prefix_caching,
+            shares_prefixes=self._config.enable_prefix_caching and self._config.share_prefixes,
             has_idle=self._work.has_idle,
         )
         return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
@@ -104,7 +104,7 @@ class StepRows:
             self._copy_pages(copies)
         if not sequence.is_started:
             sequence.is_started = True
-            sequence.found_cached()
+            sequence.found_cached(self._clock())
         row = BatchRow(
             tokens=context.tokens[start:end],
             start=start,

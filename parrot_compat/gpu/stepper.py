@@ -153,7 +153,7 @@ class Stepper:
         for sequence in list(self._work.sequences.values()):
             # Another may have computed the same text by now.
             if not sequence.is_started and self._contexts.match(sequence.context) == len(sequence.context.tokens):
-                sequence.found_cached()
+                sequence.found_cached(self._clock())
                 self._work.end_if_computed(sequence)
 
     def _launch(self, rows: list[Row], after: _UnderWay | None = None) -> _UnderWay | None:

@@ -203,8 +203,8 @@ class Work:
         else:
             context = self.contexts.open(verb.context, verb.scope.namespace)
         self.contexts.extend(context, ids, keep_last=draws, is_read=is_read, salt=self._config.salt(held + len(ids)))
-        due = due_s(self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
-        sequence = Sequence(id, verb, context, base=held, made_context=made, due_s=due)
+        due = due_s(now_s := self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
+        sequence = Sequence(id, verb, context, base=held, made_context=made, arrived_s=now_s, due_s=due)
         if isinstance(verb, Generate):
             room = self._config.context_tokens - sequence.prompt_tokens
             text = self._text_streams(verb.sampling.stop)
@@ -217,8 +217,8 @@ class Work:
         pooling = embed.pooling or self._config.pooling
         context = self.contexts.open(own_context(id), embed.scope.namespace)
         self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean", salt=self._config.salt(len(ids)))
-        due = due_s(self._clock(), embed.scope.slack_s, is_fill=False)
-        sequence = Sequence(id, embed, context, base=0, made_context=True, due_s=due)
+        due = due_s(now_s := self._clock(), embed.scope.slack_s, is_fill=False)
+        sequence = Sequence(id, embed, context, base=0, made_context=True, arrived_s=now_s, due_s=due)
         sequence.will_pool(pooling)
         return sequence
 

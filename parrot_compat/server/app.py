@@ -78,9 +78,11 @@ def create_app(
     app.include_router(embeddings.router(serving))
     app.include_router(models.router(serving, created=int(time.time())))
     app.include_router(tokenize.router(serving))
-    app.include_router(capabilities.router())
-    for endpoints in (sessions, calls, variables, graphs):
+    app.include_router(capabilities.router(manager.policy))
+    for endpoints in (sessions, calls, variables):
         app.include_router(endpoints.router(serving))
+    if manager.policy.plans:
+        app.include_router(graphs.router(serving))
     metrics = Metrics(manager)
     app.include_router(metrics_router(metrics))
     _add_probes(app, manager)

@@ -91,15 +91,16 @@ _ENDPOINTS: dict[tuple[str, str], _Endpoint] = {
 def describe(app: FastAPI, *, has_keys: bool) -> dict[str, Any]:
     """The document; FastAPI's own knows the paths and their parameters."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    there = {at: endpoint for at, endpoint in _ENDPOINTS.items() if at[1] in document["paths"]}
     # of an answer a field with a default may be missing, which is what "validation" says
-    models = {model for endpoint in _ENDPOINTS.values() for model in _models(endpoint)}
+    models = {model for endpoint in there.values() for model in _models(endpoint)}
     wanted: Any = [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)]
     _, definitions = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
     document["components"] = {"schemas": definitions["$defs"]}
     if has_keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
-    for (method, path), endpoint in _ENDPOINTS.items():
+    for (method, path), endpoint in there.items():
         operation = document["paths"][path][method]
         operation["responses"] = _responses(endpoint)
         if endpoint.takes is not None:

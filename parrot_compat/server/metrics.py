@@ -48,7 +48,10 @@ class Metrics:
         self._cached = self._counter("cached_tokens", "Of those, not computed again", "model")
         self._output = self._counter("output_tokens", "Tokens drawn by finished calls", "model")
         self._waited = self._histogram("wait_seconds", "From acceptance to an engine, waiting for inputs included")
+        self._queued = self._histogram("queue_seconds", "From having its inputs to its first step in an engine")
         self._first = self._histogram("first_token_seconds", "From acceptance to the first token")
+        self._prefill = self._histogram("prefill_seconds", "From its first step to its first token")
+        self._decode = self._histogram("decode_seconds", "From its first token to its last")
         self._whole = self._histogram("call_seconds", "From acceptance to the end")
         self._plans = self._counter("plans", "Plans that have ended")
         self._planned = self._counter("planned_calls", "Planned calls by what became of them", "outcome")
@@ -102,7 +105,11 @@ class Metrics:
         self._cached.labels(model).inc(event.usage.cached_tokens)
         self._output.labels(model).inc(event.usage.output_tokens)
         self._waited.labels(model).observe(max(0.0, event.started_s - event.submitted_s))
+        begun_s = event.started_s + event.usage.waited_s
+        self._queued.labels(model).observe(max(0.0, begun_s - event.ready_s))
         self._first.labels(model).observe(max(0.0, event.first_token_s - event.submitted_s))
+        self._prefill.labels(model).observe(max(0.0, event.first_token_s - begun_s))
+        self._decode.labels(model).observe(max(0.0, event.at_s - event.first_token_s))
         self._whole.labels(model).observe(max(0.0, event.at_s - event.submitted_s))
 
 

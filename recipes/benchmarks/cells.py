@@ -13,12 +13,13 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .clients import CallRecord, Client, Endpoint
 from .processor_time import Spent, Stopwatch
 from .recordings import Replay
+from .server_counts import added, read_counts
 from .workloads import App, Round
 
 __all__ = ["AppRecord", "Cell", "Place", "run_cell"]
@@ -71,6 +72,8 @@ class Cell:
     makespan_s: float
     spent: Spent
     apps: list[AppRecord]
+    server: dict[str, float] = field(default_factory=dict)
+    """What its server says of its own work (`server_counts`); empty where it says nothing."""
 
     @property
     def foreground(self) -> list[AppRecord]:
@@ -107,6 +110,7 @@ async def run_cell(
     """Run the apps of a round in one lane, to their end. An app that fails is an error in the cell, not of it.
     `replays` is what the calls of an app are to say."""
     gc.collect()
+    before = await asyncio.to_thread(read_counts, endpoint.metrics_url)
     began, watch, start = time.time(), Stopwatch(pids), time.perf_counter()
     room = asyncio.Semaphore(wanted.at_once or len(wanted.apps))
     running = [
@@ -122,7 +126,9 @@ async def run_cell(
         if app.group == BACKGROUND:
             with contextlib.suppress(asyncio.CancelledError):
                 records.append(await task)
-    return Cell(place=place, began=began, makespan_s=makespan, spent=watch.read(), apps=records)
+    spent = watch.read()
+    counted = added(before, await asyncio.to_thread(read_counts, endpoint.metrics_url))
+    return Cell(place=place, began=began, makespan_s=makespan, spent=spent, apps=records, server=counted)
 
 
 async def _run(app: App, client: Client, start: float, room: asyncio.Semaphore) -> AppRecord:

@@ -27,7 +27,7 @@ from openai import AsyncOpenAI, omit
 
 from .recordings import Line, Replay
 
-__all__ = ["CallRecord", "Client", "Endpoint"]
+__all__ = ["TIMEOUT_S", "CallRecord", "Client", "Endpoint", "fingerprint", "sdk"]
 
 Message = Mapping[str, str]
 ROLES = {"human": "user", "ai": "assistant", "system": "system"}
@@ -41,7 +41,9 @@ class Endpoint:
     base_url: str
     model: str
     chat_class: Literal["openai", "parrot"] = "openai"
-    """`ChatOpenAI` of langchain-openai, or our `ChatParrot`."""
+    """`ChatOpenAI` of langchain-openai and `OpenAILike` of LlamaIndex, or our `ChatParrot` and `ParrotLLM`."""
+    metrics_url: str | None = None
+    """Where its server counts its own work; without the distance."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,11 +97,11 @@ class Client:
     async def ask(self, messages: Sequence[Message], max_tokens: int, *, name: str, awaited: bool = False) -> str:
         """One chat call through OpenAI's SDK; `awaited` text is streamed."""
         line = self._line(name, max_tokens)
-        record = CallRecord(name=name, prompt=_fingerprint(messages), max_tokens=line.tokens)
+        record = CallRecord(name=name, prompt=fingerprint(messages), max_tokens=line.tokens)
         self.calls.append(record)
         request: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages), "temperature": 0}
         request |= {"max_tokens": line.tokens, "seed": line.seed or omit, "extra_body": {"ignore_eos": True}}
-        create = _sdk(self.endpoint.base_url).chat.completions.create
+        create = sdk(self.endpoint.base_url).chat.completions.create
         record.submitted = time.perf_counter()
         try:
             if awaited:
@@ -135,13 +137,13 @@ class Client:
         return usage
 
 
-def _fingerprint(messages: Sequence[Message]) -> str:
+def fingerprint(messages: Sequence[Message]) -> str:
     plain = json.dumps([[message["role"], message["content"]] for message in messages], separators=(",", ":"))
     return hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @cache
-def _sdk(base_url: str) -> AsyncOpenAI:
+def sdk(base_url: str) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=TIMEOUT_S)
 
 
@@ -191,7 +193,7 @@ class _Log(AsyncCallbackHandler):
         plain = [{"role": ROLES[message.type], "content": str(message.text)} for message in messages[0]]
         limit = kwargs.get("invocation_params", {})
         most = limit.get("max_completion_tokens") or limit.get("max_tokens") or 0
-        record = CallRecord(name=name or "call", prompt=_fingerprint(plain), max_tokens=most)
+        record = CallRecord(name=name or "call", prompt=fingerprint(plain), max_tokens=most)
         self._calls.append(record)
         self._running[run_id] = record
         record.submitted = time.perf_counter()

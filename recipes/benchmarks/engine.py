@@ -3,8 +3,9 @@
 Prefill, decode at 1 to 64 streams, time to the first token, memory, and how near to the machine's own limits. Three
 lanes: vLLM over HTTP, `parrot serve` over HTTP, and our engine's process straight from its port.
 
-The invariant: the lanes take turns within each round and get the same token ids; in fp32 their answers are compared
-token by token.
+The invariants: the lanes take turns within each round and get the same token ids, and in fp32 their answers are
+compared token by token; stopped at any moment it has lost at most one round, shows the cases that are finished, and
+goes on with --resume.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from parrot_compat.core.engines.process import ProcessEngine
 
 from .checkpoints import facts, folder
-from .engine_cases import CASES, Case, Ceilings, Measured
+from .engine_cases import CASES, Case, Ceilings
+from .engine_samples import Sample, finished, memory_rows, rows, table
 from .processor_time import MOST_FOREIGN, Stopwatch, settled
-from .results import Row, merge, spread
-from .runs import RESULTS, RUNS, commit, hardware, today, versions
+from .results import merge
+from .runs import RESULTS, OtherRun, Run, versions
 from .servers import ROOT, ServerFailed, Setting, parrot_server, stop_on_sigterm, vllm_server
 from .token_streams import EngineStreams, HttpStreams, Streams
 
-__all__ = ["main", "measure"]
+__all__ = ["Bench", "Lane", "Wanted", "main"]
 
 LANES = ("vllm", "ours", "engine")
 MOST_ATTEMPTS = 3
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,10 @@ class Wanted:
     cases: Sequence[Case]
     rounds: int
     vocabulary: int
-    any_load: bool
+    any_load: bool = False
     """Rounds in which others used the machine count too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    case: str
-    round: int
-    lane: str
-    measured: Measured
-    is_quiet: bool
+    until: float = float("inf")
+    """No round begins after this, on the clock of `time.monotonic`."""
 
 
 # ---- lanes -------------------------------------------------------------------------------------------------
@@ -104,28 +98,78 @@ async def _own_engine(setting: Setting) -> AsyncIterator[Lane]:
 # ---- measuring ---------------------------------------------------------------------------------------------
 
 
-async def measure(lanes: Sequence[Lane], wanted: Wanted, progress: Progress) -> list[Sample]:
-    samples: list[Sample] = []
-    pids = [lane.pid for lane in lanes]
-    for case in wanted.cases:
-        bar = progress.add_task(case.name, total=wanted.rounds)
+class Bench:
+    """One run: what is wanted, and what of it is there. `measure` takes the rest."""
+
+    def __init__(self, run: Run, wanted: Wanted) -> None:
+        self.run, self.wanted = run, wanted
+        self.samples = [Sample.from_json(line) for line in run.lines(SAMPLES)]
+
+    @property
+    def counted(self) -> list[Sample]:
+        """In the order in which they were measured."""
+        return [sample for sample in self.samples if sample.is_quiet or self.wanted.any_load]
+
+    def done(self, case: Case) -> int:
+        """Rounds of it that count."""
+        return sum(sample.case == case.name for sample in self.counted)
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Rounds that are missing, by case."""
+        missing = {case.name: self.wanted.rounds - self.done(case) for case in self.wanted.cases}
+        return {case: rounds for case, rounds in missing.items() if rounds > 0}
+
+    async def measure(self, lanes: Sequence[Lane], progress: Progress) -> None:
+        turns = self.wanted.rounds * len(lanes)
+        bars = {case: progress.add_task(case.name, total=turns) for case in self.wanted.cases}
+        for case, bar in bars.items():
+            progress.update(bar, completed=self.done(case) * len(lanes))
+        for case, bar in bars.items():
+            await self._case(case, lanes, progress, bar)
+
+    async def _case(self, case: Case, lanes: Sequence[Lane], progress: Progress, bar: TaskID) -> None:
+        missing = self.wanted.rounds - self.done(case)
+        if missing <= 0 or time.monotonic() > self.wanted.until:
+            return
         for lane in lanes:
-            await case.run(lane.streams, "warm-up", wanted.vocabulary)
-        quiet = 0
-        for number in range(MOST_ATTEMPTS * wanted.rounds):
-            turn = number % len(lanes)
-            watch = Stopwatch(pids)
-            taken = []
-            for lane in [*lanes[turn:], *lanes[:turn]]:
-                await settled(pids)
-                taken.append((lane.name, await case.run(lane.streams, f"round {number}", wanted.vocabulary)))
-            is_quiet = wanted.any_load or watch.read().foreign_share <= MOST_FOREIGN
-            samples += [Sample(case.name, number, lane, measured, is_quiet) for lane, measured in taken]
-            quiet += is_quiet
-            progress.update(bar, completed=quiet)
-            if quiet >= wanted.rounds:
+            progress.update(bar, description=f"{case.name} warm-up: {lane.name}")
+            await case.run(lane.streams, "warm-up", self.wanted.vocabulary)
+        first = max((sample.round for sample in self.samples if sample.case == case.name), default=-1) + 1
+        for number in range(first, first + MOST_ATTEMPTS * missing):
+            if self.done(case) >= self.wanted.rounds or time.monotonic() > self.wanted.until:
                 break
-    return samples
+            progress.update(bar, completed=self.done(case) * len(lanes))
+            sample = await self._round(case, number, lanes, progress, bar)
+            self.samples.append(sample)
+            self.run.append(SAMPLES, sample.to_json())
+            self._look_at_memory(lanes)
+        completed = self.done(case) * len(lanes)
+        progress.update(bar, description=case.name, completed=completed)
+        last = next((sample for sample in reversed(self.samples) if sample.case == case.name), None)
+        if last is not None:
+            said = ", ".join(f"{lane} {one.value:,.4g} {one.unit}" for lane, one in last.measured.items())
+            progress.console.print(f"{case.name}: {self.done(case)} rounds; the last {said}", highlight=False)
+
+    async def _round(self, case: Case, number: int, lanes: Sequence[Lane], progress: Progress, bar: TaskID) -> Sample:
+        """Every lane once, another one first each time."""
+        turn = number % len(lanes)
+        pids = [lane.pid for lane in lanes]
+        watch = Stopwatch(pids)
+        taken = {}
+        for lane in [*lanes[turn:], *lanes[:turn]]:
+            progress.update(bar, description=f"{case.name} round {number}: {lane.name}")
+            await settled(pids)
+            taken[lane.name] = await case.run(lane.streams, f"round {number}", self.wanted.vocabulary)
+            progress.advance(bar)
+        is_quiet = watch.read().foreign_share <= MOST_FOREIGN
+        measured = {lane.name: taken[lane.name] for lane in lanes}
+        return Sample(case=case.name, round=number, is_quiet=is_quiet, measured=measured)
+
+    def _look_at_memory(self, lanes: Sequence[Lane]) -> None:
+        held = self.run.facts.setdefault("memory", {})
+        held |= {lane.name: max(held.get(lane.name, 0), memory_bytes(lane.pid)) for lane in lanes}
+        self.run.save()
 
 
 def ceilings(setting: Setting) -> Ceilings:
@@ -145,121 +189,93 @@ def memory_bytes(pid: int) -> int:
     return total + next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
 
 
-# ---- what it says ------------------------------------------------------------------------------------------
-
-
-def rows(
-    samples: Sequence[Sample], best: Ceilings, checkpoint: Mapping[str, Any], known: Mapping[str, str]
-) -> list[Row]:
-    """`known` are the columns that every row shares. The first lane is what the others are compared with."""
-    values: dict[tuple[str, str], list[Measured]] = defaultdict(list)
-    for sample in samples:
-        values[sample.case, sample.lane].append(sample.measured)
-    first = samples[0].lane if samples else ""
-    made: list[Row] = []
-    for case in CASES:
-        for lane in dict.fromkeys(sample.lane for sample in samples):
-            taken = values.get((case.name, lane))
-            base = values.get((case.name, first))
-            if not taken or not base:
-                continue
-            found = {"measured": ([each.value for each in taken], taken[0].unit)}
-            if lane != first:
-                pairs = list(zip(taken, base, strict=False))
-                ratios = [this.value / other.value for this, other in pairs]
-                found["speedup"] = (ratios if taken[0].unit != "s" else [1 / ratio for ratio in ratios], "ratio")
-                found["identical_answers"] = ([float(this.tokens == other.tokens) for this, other in pairs], "share")
-            shares = [best.share(case, each.value, checkpoint) for each in taken]
-            roofline = [share for share in shares if share is not None]
-            if roofline:
-                found["roofline"] = (roofline, "share")
-            made += [_row(case.name, lane, metric, *pair, known) for metric, pair in found.items()]
-    return made
-
-
-def _row(case: str, lane: str, metric: str, values: list[float], unit: str, known: Mapping[str, Any]) -> Row:
-    measured = {"metric": metric, "unit": unit, **spread(values)}
-    return Row(workload="engine", variant=case, load="", rtt_ms=0.0, system=lane, **measured, **known)
-
-
-def table(made: Sequence[Row], lanes: Sequence[str]) -> Table:
-    shown = Table(title="median (and how many times the first lane; share of the machine's limit; identical answers)")
-    shown.add_column("case", no_wrap=True)
-    for lane in lanes:
-        shown.add_column(lane, justify="right", no_wrap=True)
-    found = {(row.variant, row.system, row.metric): row for row in made}
-    for case in dict.fromkeys(row.variant for row in made):
-        cells = []
-        for lane in lanes:
-            main = found.get((case, lane, "measured"))
-            text = "-" if main is None else f"{main.p50:,.4g} {main.unit}"
-            for metric, form in (("speedup", "{:.2f}x"), ("roofline", "{:.0%}"), ("identical_answers", "={:.0%}")):
-                if (row := found.get((case, lane, metric))) is not None:
-                    text += f"  {form.format(row.p50)}"
-            cells.append(text)
-        shown.add_row(case, *cells)
-    return shown
-
-
 # ---- the command -------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="parrot bench engine", description="Our engine beside vLLM.")
-    parser.add_argument("--model", default="l25-fp32", help="l25-fp32, l25-bf16, q125-fp32, q125-bf16, or a folder")
-    parser.add_argument("--lanes", default=",".join(LANES), help="the first is the baseline")
-    parser.add_argument("--cases", default=",".join(case.name for case in CASES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kv-gib", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--any-load", action="store_true", help="count rounds in which others used the machine; a trial"
-    )
-    options = parser.parse_args(argv)
+    options = _parse(argv)
     console = Console(stderr=True)
     checkpoint = folder(options.model)
     known = facts(checkpoint)
     context = known["max_position_embeddings"]
     setting = Setting(checkpoint=checkpoint, context_tokens=context, kv_gib=options.kv_gib, threads=options.threads)
-    chosen = set(options.cases.split(","))
-    cases = [case for case in CASES if case.name in chosen and case.context <= context]
-    names = options.lanes.split(",")
+    chosen, names = set(options.cases.split(",")), options.lanes.split(",")
     if unknown := [*(chosen - {case.name for case in CASES}), *(set(names) - set(LANES))]:
         console.print(f"no such case or lane: {', '.join(sorted(unknown))}", style="red")
         return 2
+    wanted = Wanted(
+        cases=[case for case in CASES if case.name in chosen and case.context <= context],
+        rounds=options.rounds,
+        vocabulary=known["vocab_size"],
+        any_load=options.any_load,
+        until=float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes,
+    )
+    name = options.name or f"engine-{Path(options.model).name}-{options.threads}".replace(":", "-")
+    asked = {"model": options.model, "lanes": names, "kv_gib": options.kv_gib, "threads": options.threads}
+    code = 0
     try:
-        best = ceilings(setting)
-        asked = Wanted(cases=cases, rounds=options.rounds, vocabulary=known["vocab_size"], any_load=options.any_load)
-        samples, memory, vllm = asyncio.run(_run(names, setting, asked, console))
-    except ServerFailed as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        bench = Bench(Run.open(name, asked, resume=options.resume), wanted)
+        if bench.left:
+            asyncio.run(_run(bench, setting, console))
+    except (OtherRun, ServerFailed) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return 130
-    counted = [sample for sample in samples if sample.is_quiet]
-    shared = {"model": options.model, "scale": f"{setting.threads} threads", "hardware": hardware()}
-    shared |= {"versions": versions([vllm]), "commit": commit(), "date": today()}
-    made = rows(counted, best, known, shared)
-    made += [_row("memory", lane, "measured", [held / 2**30], "GiB", shared) for lane, held in memory.items()]
-    out = Console(width=max(Console().width, 150))
-    out.print(table(made, names))
-    out.print(f"ceilings: {best.bytes_per_s / 1e9:.1f} GB/s, {best.flops / 1e9:.0f} GFLOP/s", highlight=False)
-    if not options.any_load and counted:
-        merge(made, RESULTS / "engine.csv")
-    return 0
+        code = 130
+    if bench.left:
+        missing = ", ".join(f"{case} ({rounds} rounds)" for case, rounds in bench.left.items())
+        console.print(f"not finished: {missing}; --resume goes on with {name}", style="yellow", highlight=False)
+    _show(bench, keep=not options.any_load)
+    return code
 
 
-async def _run(
-    names: Sequence[str], setting: Setting, wanted: Wanted, console: Console
-) -> tuple[list[Sample], dict[str, int], str | None]:
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="parrot bench engine", description="Our engine beside vLLM.")
+    named = parser.add_argument
+    named("--model", default="l25-fp32", help="l25-fp32, l25-bf16, q125-fp32, q125-bf16, or a folder")
+    named("--lanes", default=",".join(LANES), help="the first is the baseline")
+    named("--cases", default=",".join(case.name for case in CASES))
+    named("--rounds", type=int, default=5)
+    named("--kv-gib", type=int, default=2)
+    named("--threads", type=int, default=os.cpu_count() or 1)
+    named("--name", help="of the run (default: made of model and threads)")
+    named("--resume", action="store_true", help="go on with the run of this name: what was measured is not again")
+    named("--minutes", type=float, help="begin no further round after this long")
+    named("--any-load", action="store_true", help="count rounds in which others used the machine; a trial")
+    return parser.parse_args(argv)
+
+
+async def _run(bench: Bench, setting: Setting, console: Console) -> None:
     stop_on_sigterm()
+    run, names = bench.run, bench.run.facts["asked"]["lanes"]
+    with console.status("measuring what the machine can do"):
+        best, before = await asyncio.to_thread(ceilings, setting), run.facts.get("ceilings", {})
+    # a ceiling is the best of all tries, those of earlier parts too
+    run.facts["ceilings"] = {name: max(value, before.get(name, 0.0)) for name, value in asdict(best).items()}
     async with AsyncExitStack() as stack:
         with console.status(f"starting {', '.join(names)}"):
-            lanes = await stack.enter_async_context(running(names, setting, RUNS / "engine"))
-        with Progress(console=console, refresh_per_second=2) as progress:
-            samples = await measure(lanes, wanted, progress)
-        memory = {lane.name: memory_bytes(lane.pid) for lane in lanes}
-        return samples, memory, next((lane.version for lane in lanes if lane.version), None)
+            lanes = await stack.enter_async_context(running(names, setting, run.folder))
+        run.facts["versions"] = versions([lane.version for lane in lanes])
+        run.save()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+            await bench.measure(lanes, progress)
+
+
+def _show(bench: Bench, *, keep: bool) -> None:
+    """The table of the cases that are finished, and their rows in the CSV file where they are results."""
+    facts_of_run, found = bench.run.facts, finished(bench.counted, bench.wanted.rounds)
+    if not found:
+        return
+    asked, best = facts_of_run["asked"], Ceilings(**facts_of_run["ceilings"])
+    known = {"model": asked["model"], "scale": f"{asked['threads']} threads"}
+    known |= {name: facts_of_run[name] for name in ("hardware", "versions", "commit", "date")}
+    made = rows(found, best, facts(folder(asked["model"])), known) + memory_rows(facts_of_run["memory"], known)
+    out = Console(width=max(Console().width, 150))
+    out.print(table(made, asked["lanes"]))
+    out.print(f"ceilings: {best.bytes_per_s / 1e9:.1f} GB/s, {best.flops / 1e9:.0f} GFLOP/s", highlight=False)
+    if keep:
+        merge(made, RESULTS / "engine.csv")
 
 
 if __name__ == "__main__":

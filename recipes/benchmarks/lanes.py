@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from parrot_compat.core.policy import MECHANISMS
+
 from .clients import Endpoint
 from .servers import MODEL, Server, ServerFailed, Setting, attached, delayed, parrot_server, vllm_server
 
-__all__ = ["ABSENT", "LANES", "Lane", "RunningLane", "running"]
+__all__ = ["ABSENT", "LANES", "MISSING", "Lane", "RunningLane", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +35,38 @@ class Lane:
     """More options of `parrot serve`."""
 
 
+MISSING: Mapping[str, tuple[str, ...]] = {
+    **{f"no-{mechanism}": ("--policy", f"no-{mechanism}") for mechanism in MECHANISMS},
+    "no-prefix-caching": ("--no-prefix-caching",),
+}
+"""Lanes of everything but one mechanism, and the options that leave it out."""
+
 LANES: Mapping[str, Lane] = {
     lane.name: lane
     for lane in (
         Lane(name="vllm", title="vLLM, tuned launch", server="vllm", chat_class="openai"),
         Lane(name="s0", title="ours, a plain server (S0)", server="parrot", chat_class="openai"),
+        Lane(
+            name="s1",
+            title="ours, the paper's policies (S1)",
+            server="parrot",
+            chat_class="parrot",
+            options=("--policy", "paper"),
+        ),
         Lane(name="ours", title="ours, all on", server="parrot", chat_class="parrot"),
         Lane(name="front", title="our manager before vLLM", server="parrot-before-vllm", chat_class="parrot"),
+        *(
+            Lane(name=name, title=f"ours, {name}", server="parrot", chat_class="parrot", options=options)
+            for name, options in MISSING.items()
+        ),
     )
 }
-ABSENT = {"s1": "the paper's policies only: no switch leaves them on without the others yet"}
+ABSENT = {
+    "no-fill-ahead": "nothing is filled ahead of its inputs yet: the engine can, the manager does not ask for it",
+    "no-drafts": "nothing is drafted from variables yet",
+    "no-memo": "identical work is not remembered yet, beyond the keys and values of prefixes",
+}
+"""Mechanisms that would have a lane, and are not built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +82,12 @@ class RunningLane:
         """The lane from so far away, and every process that serves it."""
         async with delayed(self.server, rtt_ms, self.logs / f"proxy-{self.lane.name}.log") as server:
             proxy = (server.pid,) if server.pid is not None else ()
-            endpoint = Endpoint(base_url=server.base_url, model=MODEL, chat_class=self.lane.chat_class)
+            endpoint = Endpoint(
+                base_url=server.base_url,
+                model=MODEL,
+                chat_class=self.lane.chat_class,
+                metrics_url=f"{self.server.base_url.removesuffix('/v1')}/metrics",
+            )
             yield endpoint, tuple({*self.pids, *proxy})
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from .lanes import LANES
+from .lanes import LANES, MISSING
 from .text import FreshText, open_tokenizer
 from .workloads import WORKLOADS, Round, Shape, Workload
 
-__all__ = ["Asked", "Planned", "parse", "planned"]
+__all__ = ["DEFAULTS", "Asked", "Planned", "asked_of", "is_installed", "missing", "name_of", "parse", "planned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +31,20 @@ class Asked:
     calls: float = 1.0
     tool_s: float = 0.1
     kv_gib: int = 2
-    lanes: tuple[str, ...] = ("vllm", "s0", "ours")
+    lanes: tuple[str, ...] = ("vllm", "s0", "s1", "ours")
     against: str | None = None
     replay: bool = False
     """Answers are recorded text, not what random weights say."""
 
     def shape(self, rate: float = 1.0) -> Shape:
         return Shape(tokens=self.scale, calls=self.calls, tool_s=self.tool_s, rate=rate)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Asked:
+        return cls(**{**value, "lanes": tuple(value["lanes"])})
 
 
 DEFAULTS = Asked()
@@ -58,7 +67,8 @@ class Planned:
 
 
 def planned(workloads: Sequence[str], rtts_ms: Sequence[float], loads: Sequence[float]) -> list[Planned]:
-    """Rows of `w01`, `w01:VARIANT` or `w01:all`. Errors: `SystemExit` with one message."""
+    """Rows of `w01`, `w01:VARIANT` or `w01:all` (all but those of LlamaIndex, which want an environment of their own).
+    Errors: `SystemExit` with one message."""
     rows = []
     for wanted in workloads:
         name, _, variant = wanted.partition(":")
@@ -68,12 +78,72 @@ def planned(workloads: Sequence[str], rtts_ms: Sequence[float], loads: Sequence[
         known = list(workload.variants)
         if variant not in ("", "all", *known):
             raise SystemExit(f"no variant {variant!r} of {name}; there are all, {', '.join(known)}")
-        for chosen in known if variant == "all" else [variant or known[0]]:
+        every = [name for name in known if name not in workload.llamaindex]
+        for chosen in every if variant == "all" else [variant or known[0]]:
             at = loads if chosen in workload.open_loop else [None]
             rows += [
                 Planned(workload=workload, variant=chosen, load=load, rtt_ms=rtt) for load in at for rtt in rtts_ms
             ]
     return rows
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is not there
+        return False
+
+
+def missing(rows: Sequence[Planned], asked: Asked, is_there: Callable[[str], bool] = is_installed) -> str | None:
+    """Why these rows cannot be run with what is installed; `None` where they can."""
+    names = [f"{row.workload.name}:{row.variant}" for row in rows if row.variant in row.workload.llamaindex]
+    if not names:
+        return None
+    if asked.replay:
+        return f"{names[0]}: LlamaIndex gives a call no seed of its own, and answers are recorded by seed: no --replay"
+    wanted = ["llama_index.core"]
+    if any(LANES[lane].chat_class == "openai" for lane in asked.lanes if lane in LANES):
+        wanted.append("llama_index.llms.openai_like")
+    if all(map(is_there, wanted)):
+        return None
+    return (
+        f"{names[0]} is a LlamaIndex app, whose OpenAILike wants an older openai package than ours: "
+        "scripts/bench-setup-llamaindex puts both into .bench/llamaindex, then "
+        ".bench/llamaindex/bin/python -m parrot_compat bench suite …"
+    )
+
+
+def asked_of(options: argparse.Namespace) -> Asked:
+    """Errors: `SystemExit` with one message."""
+    return Asked(
+        model=options.model,
+        scale=options.scale,
+        calls=options.calls,
+        tool_s=options.tool_time,
+        kv_gib=options.kv_gib,
+        lanes=_lanes(options.lanes, options.ablation),
+        against=options.against,
+        replay=options.replay,
+    )
+
+
+def name_of(asked: Asked) -> str:
+    """Of a run that was given none."""
+    kind = "suite" if asked.lanes[0] == "vllm" else "-".join(asked.lanes)
+    replayed = "-replay" if asked.replay else ""
+    return f"{kind}-{Path(asked.model).name}-{asked.scale:g}{replayed}".replace(":", "-")
+
+
+def _lanes(named: str | None, ablation: str | None) -> tuple[str, ...]:
+    if ablation is None:
+        return DEFAULTS.lanes if named is None else tuple(named.split(","))
+    if named is not None:
+        raise SystemExit("--ablation says which lanes there are: leave --lanes out")
+    chosen = list(MISSING) if ablation == "all" else [f"no-{name.removeprefix('no-')}" for name in ablation.split(",")]
+    if unknown := [name for name in chosen if name not in MISSING]:
+        known = ", ".join(name.removeprefix("no-") for name in MISSING)
+        raise SystemExit(f"nothing called {unknown[0].removeprefix('no-')!r} can be left out; there are {known}")
+    return ("ours", *chosen)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -99,7 +169,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     named("--rtt", default="0,50", help="round trips in ms, separated by commas")
     named("--load", default="0.5,0.8", help="of the first lane's capacity, where apps arrive by themselves")
     named("--rounds", type=int, default=5)
-    named("--lanes", default=",".join(DEFAULTS.lanes), help=f"the first is the baseline; there are {', '.join(LANES)}")
+    lanes = f"{','.join(DEFAULTS.lanes)} by default; the first is the baseline; there are {', '.join(LANES)}"
+    named("--lanes", help=lanes)
+    named(
+        "--ablation",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help="everything on, beside the same without each of these mechanisms (default: all): one server of each is up",
+    )
     named(
         "--against", metavar="URL", help="a server that runs already (…/v1, serving the model as m), in place of vLLM"
     )
@@ -110,6 +188,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     named("--name", help="of the run (default: made of model and scale)")
     named("--resume", action="store_true", help="go on with the run of this name")
     named("--minutes", type=float, help="begin no further round after this long")
+    named("--profile", action="store_true", help="say where the time goes in each lane, and what bounds it")
+    named("--report", action="store_true", help="measure nothing: table, files and pictures of this run from its cells")
     named("--any-load", action="store_true", help="count rounds in which others used the machine (a trial, no result)")
     named("--no-results", action="store_true", help="leave recipes/benchmarks/results and README as they are")
     return parser.parse_args(argv)

@@ -19,6 +19,7 @@ from typing import Any
 
 from .cells import BACKGROUND, AppRecord, Cell
 from .equality import Equality, compare
+from .phases import phases
 
 __all__ = [
     "MAIN",
@@ -96,6 +97,7 @@ def metrics(cell: Cell) -> dict[str, tuple[float, str]]:
         found |= {f"{name}{suffix}": value for name, value in _of_apps(apps).items()}
     if MAIN not in found:  # apps of several kinds: the mean over all that have to finish
         found |= _of_apps([app for name, apps in groups.items() if name != BACKGROUND for app in apps])
+    found |= phases(cell)
     calls = [call for call in cell.calls if call.finished is not None]
     out = sum(call.output_tokens for call in calls)
     prompt, cached = sum(call.prompt_tokens for call in calls), sum(call.cached_tokens for call in calls)
@@ -110,6 +112,10 @@ def metrics(cell: Cell) -> dict[str, tuple[float, str]]:
         "server_cpu": (cell.spent.servers_s, "s"),
         "foreign_cpu_share": (cell.spent.foreign_share, "share"),
     }
+
+
+def _main(cell: Cell) -> float:
+    return metrics(cell)[MAIN][0]
 
 
 def _of_apps(apps: Sequence[AppRecord]) -> dict[str, tuple[float, str]]:
@@ -149,7 +155,8 @@ def good_rounds(
 def summarise(
     rounds: Mapping[RowKey, Sequence[Mapping[str, Cell]]], lanes: Sequence[str], facts: Mapping[str, Any]
 ) -> list[Row]:
-    """Rows of everything; lanes are compared with the first. `facts` are the run's."""
+    """Rows of everything. Lanes are compared with the first (`speedup`), and with each between it and them
+    (`speedup_over_LANE`). `facts` are the run's."""
     rows: list[Row] = []
     for row, found in rounds.items():
         for lane in lanes:
@@ -159,9 +166,11 @@ def summarise(
                 for name, value in metrics(cells[lane]).items():
                     values[name].append(value)
                 if lane != lanes[0]:
-                    base, this = metrics(cells[lanes[0]])[MAIN][0], metrics(cells[lane])[MAIN][0]
+                    base, this = _main(cells[lanes[0]]), _main(cells[lane])
                     values["speedup"].append((base / this, "ratio"))
                     equality += compare(cells[lanes[0]], cells[lane])
+                for other in lanes[1 : lanes.index(lane)]:
+                    values[f"speedup_over_{other}"].append((_main(cells[other]) / _main(cells[lane]), "ratio"))
             if equality.calls:
                 values["identical_answers"] = [(equality.share, "share")]
                 values["compared_calls"] = [(float(equality.calls - equality.followers - equality.alone), "calls")]

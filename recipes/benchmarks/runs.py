@@ -1,6 +1,6 @@
 """A run on disk: what was asked, and every cell as it was measured, so that it can be resumed, replayed and reread.
 
-    .bench/runs/NAME/  run.json  cells.jsonl  *.log
+    .bench/runs/NAME/  run.json  cells.jsonl (or samples.jsonl, of engines)  *.log
 
 It knows files, nothing of how a cell comes to be.
 
@@ -15,7 +15,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +32,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class OtherRun(Exception):
-    """A run of this name was begun with other options."""
+    """A run of this name was begun with other options, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +62,38 @@ class Run:
 
     @classmethod
     def read(cls, name: str, under: Path = RUNS) -> Run:
-        return cls(under / name, json.loads((under / name / "run.json").read_text()))
+        """Errors: `OtherRun` where there is none."""
+        place = under / name / "run.json"
+        if not place.exists():
+            raise OtherRun(f"there is no run {name!r} in {under}")
+        return cls(under / name, json.loads(place.read_text()))
 
     def save(self) -> None:
         (self.folder / "run.json").write_text(json.dumps(self.facts, indent=2) + "\n")
 
     def add(self, cell: Cell) -> None:
-        line = json.dumps(cell.to_json(), separators=(",", ":"))
-        with (self.folder / "cells.jsonl").open("a") as file:
-            file.write(line + "\n")
+        self.append("cells.jsonl", cell.to_json())
 
     def cells(self) -> Iterator[Cell]:
-        place = self.folder / "cells.jsonl"
+        return map(Cell.from_json, self.lines("cells.jsonl"))
+
+    def append(self, name: str, value: Mapping[str, Any]) -> None:
+        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        with (self.folder / name).open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # killed in the middle of a line, which stays what nobody can read
+                    line = b"\n" + line
+            file.write(line)
+
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+        place = self.folder / name
         if not place.exists():
             return
         with place.open() as file:
             for line in file:
-                if line.endswith("\n"):  # else the run was killed in the middle of it
-                    yield Cell.from_json(json.loads(line))
+                with suppress(json.JSONDecodeError):  # the run was killed in the middle of it
+                    yield json.loads(line)
 
 
 def today() -> str:

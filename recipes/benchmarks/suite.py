@@ -14,7 +14,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -25,8 +24,9 @@ from .cells import Cell, Place, run_cell
 from .checkpoints import facts, folder
 from .clients import Endpoint
 from .equality import wrong_lengths
+from .explanations import explained
 from .lanes import RunningLane, running
-from .plan import Asked, Planned, parse, planned
+from .plan import DEFAULTS, Asked, Planned, asked_of, missing, name_of, parse, planned
 from .processor_time import settled
 from .recordings import Prose, Recordings, Replay
 from .results import RESULTS_FILE, RowKey, good_rounds, merge, read_rows, summarise
@@ -42,6 +42,7 @@ MOST_ATTEMPTS = 2
 """Rounds begun for each that is wanted, before a row is given up."""
 WARM_UP_CALLS = 0.1
 LEAST_SCALE = 0.25
+PROFILE_HEAD = "# Where the time goes, and what bounds it: written by `parrot bench suite` from suite.csv beside it"
 Places = Mapping[str, tuple[Endpoint, tuple[int, ...]]]
 
 
@@ -168,27 +169,21 @@ class Suite:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     console = Console(stderr=True)
-    asked = Asked(
-        model=options.model,
-        scale=options.scale,
-        calls=options.calls,
-        tool_s=options.tool_time,
-        kv_gib=options.kv_gib,
-        lanes=tuple(options.lanes.split(",")),
-        against=options.against,
-        replay=options.replay,
-    )
-    rows = planned(options.workloads, _numbers(options.rtt), _numbers(options.load))
-    replayed = "-replay" if asked.replay else ""
-    name = options.name or f"suite-{Path(asked.model).name}-{asked.scale:g}{replayed}".replace(":", "-")
-    as_json = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(asked).items()}
+    asked = asked_of(options)
+    name = options.name or name_of(asked)
+    rows = [] if options.report else planned(options.workloads, _numbers(options.rtt), _numbers(options.load))
+    if why := missing(rows, asked):
+        console.print(why, style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
     try:
-        run = Run.open(name, as_json, resume=options.resume)
+        run = Run.read(name) if options.report else Run.open(name, asked.to_json(), resume=options.resume)
+        asked = Asked.from_json(run.facts["asked"])
         suite = Suite(asked, run, options.rounds, any_load=options.any_load, console=console)
         if options.minutes is not None:
             suite.deadline = time.monotonic() + 60 * options.minutes
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_measure(suite, rows))
+        if rows:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_measure(suite, rows))
     except (OtherRun, ServerFailed) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
@@ -197,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if asked.scale < LEAST_SCALE:
         console.print(f"below {LEAST_SCALE} of the paper's tokens overheads decide: a trial, no result", style="yellow")
-    _show(suite, keep=not (options.no_results or options.any_load or asked.scale < LEAST_SCALE))
+    is_result = not (options.no_results or options.any_load or asked.scale < LEAST_SCALE)
+    _show(suite, keep=is_result, profile=options.profile)
     return 0
 
 
@@ -220,19 +216,29 @@ async def _measure(suite: Suite, rows: Sequence[Planned]) -> None:
         await suite.measure(rows, lanes)
 
 
-def _show(suite: Suite, *, keep: bool) -> None:
+def _show(suite: Suite, *, keep: bool, profile: bool) -> None:
     """The table; the CSV, the plots and README where the run is a result and not a trial."""
-    rows = summarise(suite.good(), suite.asked.lanes, suite.run.facts)
-    Console(width=max(Console().width, 120)).print(table(rows, suite.asked.lanes))
+    lanes = suite.asked.lanes
+    rows = summarise(suite.good(), lanes, suite.run.facts)
+    out = Console(width=max(Console().width, 120))
+    out.print(table(rows, lanes))
+    if profile:
+        out.print(explained(rows, lanes), markup=False, highlight=False)
     if not keep or not rows:
         return
-    merge(rows, RESULTS / RESULTS_FILE)
-    everything = read_rows(RESULTS / RESULTS_FILE)
-    if not write_readme(README, markdown(everything, suite.asked.lanes)):
+    # what is compared with another lane than vLLM has files of its own: a row there means something else
+    place = RESULTS if lanes[0] == DEFAULTS.lanes[0] else RESULTS / lanes[0]
+    merge(rows, place / RESULTS_FILE)
+    everything = read_rows(place / RESULTS_FILE)
+    written = markdown(everything, lanes)
+    (place / "profile.md").write_text(f"{PROFILE_HEAD}\n\n{explained(everything, lanes)}\n", "utf-8")
+    if place != RESULTS:
+        (place / "table.md").write_text(f"{written}\n", "utf-8")
+    elif not write_readme(README, written):
         suite.console.print("README.md has no markers for the table: it is left as it is", style="dim")
     from .plots import draw  # here: matplotlib is slow to import and only drawing needs it
 
-    for path in draw(suite.cells, rows, suite.asked.lanes, RESULTS):
+    for path in draw(suite.cells, rows, lanes, place):
         suite.console.print(f"drawn {path}", style="dim", highlight=False)
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .lanes import ABSENT
 from .results import MAIN, Row
 from .workloads import WORKLOADS
 
-__all__ = ["MARKER", "geometric_mean", "markdown", "table", "write_readme"]
+__all__ = ["MARKER", "Case", "cases", "geometric_mean", "markdown", "table", "write_readme"]
 
 MARKER = "bench:suite"
 MOST_RATIO = 4.0
@@ -49,12 +48,12 @@ class Case:
         return f"{self.workload} {self.variant}{f' at {self.load}' if self.load else ''}"
 
 
-def _cases(rows: Iterable[Row]) -> dict[Case, dict[str, dict[str, Row]]]:
+def cases(rows: Iterable[Row]) -> dict[Case, dict[str, dict[str, Row]]]:
     """Rows by case, system and metric, in the order of workload, load and distance."""
-    cases: dict[Case, dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[Case, dict[str, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        cases[Case(row.workload, row.variant, row.load, row.scale, row.rtt_ms)][row.system][row.metric] = row
-    return {case: cases[case] for case in sorted(cases)}
+        found[Case(row.workload, row.variant, row.load, row.scale, row.rtt_ms)][row.system][row.metric] = row
+    return {case: found[case] for case in sorted(found)}
 
 
 def table(rows: Sequence[Row], lanes: Sequence[str]) -> Table:
@@ -65,7 +64,7 @@ def table(rows: Sequence[Row], lanes: Sequence[str]) -> Table:
     for lane in lanes:
         shown.add_column(lane, justify="right", no_wrap=True)
     shown.add_column("identical", justify="right")
-    for case, systems in _cases(rows).items():
+    for case, systems in cases(rows).items():
         cells = [_cell(systems.get(lane, {})) for lane in lanes]
         rounds = next((str(found[MAIN].rounds) for found in systems.values() if MAIN in found), "-")
         equal = ", ".join(f"{lane} {_percent(systems.get(lane, {}))}" for lane in lanes[1:])
@@ -89,11 +88,13 @@ def _percent(found: Mapping[str, Row]) -> str:
     return f"{found['identical_answers'].p50:.1%}" if "identical_answers" in found else "-"
 
 
-def geometric_mean(rows: Iterable[Row], lane: str, rtt_ms: float | None = None) -> float | None:
+def geometric_mean(
+    rows: Iterable[Row], lane: str, rtt_ms: float | None = None, metric: str = "speedup"
+) -> float | None:
     """Of a lane's ratios, each capped; `None` where there are none."""
     ratios: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        if row.system == lane and row.metric == "speedup" and rtt_ms in (None, row.rtt_ms):
+        if row.system == lane and row.metric == metric and rtt_ms in (None, row.rtt_ms):
             ratios[row.workload].append(math.log(min(MOST_RATIO, row.p50)))
     if not ratios:
         return None
@@ -117,7 +118,6 @@ def markdown(rows: Sequence[Row], lanes: Sequence[str]) -> str:
             "Caches begin empty in every lane: the text of each round is fresh from its first token on. "
             f"{'; '.join(hardware)}. {'; '.join(versions)}. Commit {', '.join(when)}."
         )
-    parts += [f"Lane {name} is absent: {why}." for name, why in ABSENT.items()]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -128,7 +128,7 @@ def _tokens(row: Row) -> str:
 def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:
     head = ["workload", "RTT ms", *lanes, "identical answers"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for case, systems in _cases(rows).items():
+    for case, systems in cases(rows).items():
         cells = [_cell(systems.get(lane, {})) for lane in lanes]
         equal = ", ".join(f"{lane} {_percent(systems.get(lane, {}))}" for lane in lanes[1:])
         lines.append(f"| {case.title} | {case.rtt_ms:g} | {' | '.join(cells)} | {equal} |")
@@ -137,11 +137,12 @@ def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:
 
 def _markdown_means(rows: Sequence[Row], lanes: Sequence[str]) -> str:
     means = []
-    for lane in lanes[1:]:
+    for lane, other in [(lane, other) for at, lane in enumerate(lanes) for other in ("", *lanes[1:at])]:
+        metric, over = ("speedup", "") if not other else (f"speedup_over_{other}", f" over {other}")
         for rtt_ms in sorted({row.rtt_ms for row in rows}):
-            mean = geometric_mean(rows, lane, rtt_ms)
+            mean = geometric_mean(rows, lane, rtt_ms, metric)
             if mean is not None:
-                means.append(f"{lane} {mean:.2f}x at {rtt_ms:g} ms")
+                means.append(f"{lane}{over} {mean:.2f}x at {rtt_ms:g} ms")
     return f"Geometric mean, each ratio capped at {MOST_RATIO:g}: {', '.join(means)}." if means else ""
 
 

@@ -52,8 +52,12 @@ class FreshText:
         end: int = encoding.offsets[tokens - 1][1]
         return text[:end]
 
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
     def count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self.ids(text))
 
 
 @cache

@@ -13,6 +13,7 @@ from parrot_compat.core.engines.scripted import Script, ScriptedEngine, Speed
 from parrot_compat.core.events import Event
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
+from parrot_compat.core.policy import Policy
 from parrot_compat.core.prompt import Constant, Input, TextPrompt
 
 SPEED = Speed(prefill_tokens_s=1000.0, step_s=0.01, row_share=0.02, chunk_tokens=4)
@@ -35,6 +36,9 @@ class World:
 
     def limit(self, limits: Limits) -> None:
         self.manager = Manager(self.fleet, limits=limits)
+
+    def use(self, policy: Policy) -> None:
+        self.manager = Manager(self.fleet, policy=policy)
 
     def engine(
         self,

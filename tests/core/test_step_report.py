@@ -24,6 +24,8 @@ OTHER_THAN_BY_DEFAULT: dict[str, Any] = {
     "reasoning": "hm",
     "calls": (ToolCall(id="1", name="f", arguments="{}"),),
     "prompt_logprobs": LOGPROBS,
+    "prompt": Usage(prompt_tokens=3, cached_tokens=1),
+    "stop": "END",
 }
 
 

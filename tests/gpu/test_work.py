@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
 
-from parrot_compat.core.engine import ContextId, EngineLoad, Fill
+from parrot_compat.core.engine import Chunk, ContextId, EngineLoad, Fill
+from parrot_compat.core.engine_front import Command
 from parrot_compat.core.errors import ContextLost, PromptTooLong
 from parrot_compat.core.prompt import Tokens
-from tests.gpu.paged_runner import PagedEngine, answer, drained, expected, generate, prompt
+from tests.gpu.paged_runner import (
+    PagedEngine,
+    PagedRunner,
+    answer,
+    drained,
+    expected,
+    generate,
+    paged_stepper,
+    prompt,
+    resolved,
+)
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
@@ -152,3 +164,33 @@ async def test_a_cancelled_leader_of_a_common_prefix_does_not_strand_its_followe
     engine.runner.gate.set()
     assert await asyncio.gather(*followers) == [expected((*head, n), 6) for n in (12, 13)]
     await drained(engine, 12, 13)
+
+
+def test_an_answer_tells_how_long_it_waited_before_its_first_step() -> None:
+    moments = itertools.count()
+    runner = PagedRunner(resolved(max_rows=1))
+    stepper = paged_stepper(runner, clock=lambda: float(next(moments)))
+    updates = list(stepper.step([Command(n, generate(n, prompt(5, n), 10)) for n in (1, 2)]).updates)
+    while stepper.has_work:
+        updates += stepper.step(()).updates
+    chunks = [(update.command, update.answer) for update in updates if isinstance(update.answer, Chunk)]
+    usages = {command: chunk.usage for command, chunk in chunks if chunk.usage is not None}
+    first, second = (usages[n] for n in (1, 2))
+    assert 0 < first.waited_s < second.waited_s
+    assert first == second  # how long it waited is nothing that was counted
+
+
+@pytest.mark.parametrize(("shares", "times"), [(True, 1), (False, 3)])
+def test_what_prompts_have_in_common_is_computed_once_where_they_wait_for_each_other(shares: bool, times: int) -> None:
+    runner = PagedRunner(resolved(share_prefixes=shares, step_tokens=64))
+    stepper = paged_stepper(runner)
+    common = prompt(16)
+    prompts = {n: (*common, *prompt(2, n)) for n in (1, 2, 3)}
+    updates = list(stepper.step([Command(n, generate(n, ids, 3)) for n, ids in prompts.items()]).updates)
+    while stepper.has_work:
+        updates += stepper.step(()).updates
+    chunks = [(update.command, update.answer) for update in updates if isinstance(update.answer, Chunk)]
+    drawn = {n: sum((chunk.tokens for command, chunk in chunks if command == n), ()) for n in prompts}
+    assert drawn == {n: expected(ids, 3) for n, ids in prompts.items()}
+    read = sum(len(row.tokens) for step in runner.steps for row in step if row.start < 16)
+    assert read in range(16 * times, 16 * times + 2 * 3 + 1)

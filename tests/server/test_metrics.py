@@ -35,6 +35,8 @@ async def test_calls_tokens_and_requests_are_counted() -> None:
         assert values["parrot_output_tokens_total", MODEL] == 15
         assert values["parrot_prompt_tokens_total", MODEL] == 3 * len("count")
         assert values["parrot_first_token_seconds_count", MODEL] == 3
+        phases = [values[f"parrot_{phase}_seconds_sum", MODEL] for phase in ("queue", "prefill", "decode")]
+        assert min(phases) >= 0 and sum(phases) <= values["parrot_call_seconds_sum", MODEL]
         assert values["parrot_requests_total", (("route", "/v1/completions"), ("status", "200"))] == 3
         assert values["parrot_requests_total", (("route", "/v1/completions"), ("status", "502"))] == 1
         assert values["parrot_open_calls", ()] == 0

@@ -8,15 +8,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from parrot_compat import __version__
+from parrot_compat.core.policy import Policy
 from parrot_compat.core.transform import NAMES
 from parrot_compat.server.openai.serving import send_json
 
 __all__ = ["router"]
 
 LEVELS = ("annotate", "plan", "claim", "reference")
+PLANS = ("plan", "claim")
 
 
-def router() -> APIRouter:
+def router(policy: Policy) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/v1/parrot", summary="What this server can do for an app", tags=["parrot"])
@@ -26,7 +28,7 @@ def router() -> APIRouter:
                 "object": "parrot.capabilities",
                 "v": 1,
                 "version": __version__,
-                "levels": list(LEVELS),
+                "levels": [level for level in LEVELS if policy.plans or level not in PLANS],
                 "transforms": list(NAMES),
             }
         )

@@ -134,6 +134,8 @@ async def _pushes(serving: Serving, accepted: _Accepted) -> AsyncGenerator[bytes
         return event({"type": type, "sequence_number": next(numbers), **data})
 
     yield say("parrot:accepted", graph=plan.id, **accepted.head())
+    if not serving.manager.policy.pushes:
+        return
     lost_tokens = 0
     async for settled in plan.events():
         if settled.task.result is None:

@@ -31,10 +31,19 @@ def _article(shape: Shape, text: FreshText, *, part: int = 1024, out: int = 50) 
     return Round(apps=[map_reduce_app(shape, text, "article", part=part, out=out)])
 
 
+def _llamaindex(shape: Shape, text: FreshText) -> Round:
+    """The same article by LlamaIndex's `tree_summarize`."""
+    from .llama_summaries import tree_app  # here: LlamaIndex takes seconds to import, and this variant alone needs it
+
+    return Round(apps=[tree_app(shape, text, "article", parts=shape.count(MAPS, least=3), part=1024, out=50)])
+
+
 WORKLOAD = Workload(
     name="w03",
     title="map-reduce summary",
     variants={"part1024-out50": _article}
     | {f"part1024-out{out}": partial(_article, out=out) for out in (25, 75, 100)}
-    | {f"part{part}-out50": partial(_article, part=part) for part in (512, 1536, 2048)},
+    | {f"part{part}-out50": partial(_article, part=part) for part in (512, 1536, 2048)}
+    | {"llamaindex": _llamaindex},
+    llamaindex=frozenset({"llamaindex"}),
 )

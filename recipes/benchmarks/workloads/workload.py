@@ -68,6 +68,8 @@ class Workload:
     """The first is the one that is run where none is named."""
     open_loop: frozenset[str] = frozenset()
     """Variants whose apps arrive at `Shape.rate`, whether the server keeps up or not."""
+    llamaindex: frozenset[str] = frozenset()
+    """Variants that are LlamaIndex apps; they are run where they are named."""
     notes: str = ""
 
 

@@ -6,6 +6,15 @@ from recipes.benchmarks.cells import AppRecord, Cell, Place
 from recipes.benchmarks.clients import CallRecord
 from recipes.benchmarks.processor_time import Spent
 
+FACTS = {
+    "asked": {"model": "m", "scale": 0.25, "calls": 1.0},
+    "hardware": "a machine",
+    "versions": "1, 2",
+    "commit": "abc",
+    "date": "2026-11-20",
+}
+"""Of a run."""
+
 
 def call(name: str, *, prompt: str = "p", text: str = "t", tokens: int = 4, cached: int = 0) -> CallRecord:
     return CallRecord(

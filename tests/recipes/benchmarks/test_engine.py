@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
+
+pytest.importorskip("typer")
+
+from rich.console import Console
+from rich.progress import Progress
 
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from recipes.benchmarks.checkpoints import facts, folder
+from recipes.benchmarks.engine import Bench, Lane, Wanted
 from recipes.benchmarks.engine_cases import CASES, Case, Ceilings
+from recipes.benchmarks.engine_samples import finished, memory_rows, rows, table
+from recipes.benchmarks.runs import Run
 from recipes.benchmarks.token_streams import EngineStreams, HttpStreams, TokenStream
 
 from ...server.live import live
@@ -77,3 +91,94 @@ def test_the_roofline_of_decode_is_the_bytes_of_one_step() -> None:
 def test_the_cases_are_those_of_the_goals() -> None:
     names = {case.name for case in CASES}
     assert {"prefill-512", "prefill-2048", "prefill-8192", "decode-1", "decode-16", "decode-64"} <= names
+
+
+# ---- a run of cases --------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Streams that say what they are asked, and count how often."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def run(self, prompt: Sequence[int], max_tokens: int) -> TokenStream:
+        self.asked += 1
+        tokens = tuple(prompt[:1]) * max_tokens
+        return TokenStream(0.0, tuple((1.0 + at, 1) for at in range(max_tokens)), tokens)
+
+
+CHOSEN = [Case(kind="first", size=64), Case(kind="decode", size=4)]
+ASKED = {"model": "builtin:random", "lanes": ["a", "b"], "kv_gib": 1, "threads": 1}
+
+
+def wanted(rounds: int = 2, **fields: Any) -> Wanted:
+    return Wanted(cases=CHOSEN, rounds=rounds, vocabulary=4096, any_load=True, **fields)
+
+
+def bench(place: Path, want: Wanted, *, resume: bool = False) -> Bench:
+    return Bench(Run.open("engine", ASKED, resume=resume, under=place), want)
+
+
+async def measured(bench: Bench, *streams: Counting) -> None:
+    lanes = [Lane(name, one, os.getpid()) for name, one in zip("ab", streams, strict=True)]
+    with Progress(console=Console(quiet=True)) as progress:
+        await bench.measure(lanes, progress)
+
+
+async def test_what_is_measured_of_an_engine_is_not_measured_again(tmp_path: Path) -> None:
+    first, streams = bench(tmp_path, wanted()), (Counting(), Counting())
+    assert first.left == {"first-64": 2, "decode-4": 2}
+    await measured(first, *streams)
+    assert first.left == {}
+    assert [one.asked for one in streams] == [3 * 1 + 3 * 4] * 2  # a warm-up and two rounds of each
+    again = bench(tmp_path, wanted(3), resume=True)
+    assert again.samples == first.samples and again.left == {"first-64": 1, "decode-4": 1}
+    await measured(again, *streams)
+    assert [(sample.case, sample.round) for sample in again.samples[4:]] == [("first-64", 2), ("decode-4", 2)]
+    assert set(again.run.facts["memory"]) == {"a", "b"} and min(again.run.facts["memory"].values()) > 0
+
+
+async def test_a_run_of_engines_that_ends_early_keeps_what_is_finished(tmp_path: Path) -> None:
+    class Interrupted(Counting):
+        async def run(self, prompt: Sequence[int], max_tokens: int) -> TokenStream:
+            if self.asked == 3 + 4 + 2:  # in the first round of the second case
+                raise RuntimeError("it is gone")
+            return await super().run(prompt, max_tokens)
+
+    run = bench(tmp_path, wanted())
+    with pytest.raises(RuntimeError, match="it is gone"):
+        await measured(run, Counting(), Interrupted())
+    again = bench(tmp_path, wanted(), resume=True)
+    assert again.left == {"decode-4": 2}
+    assert set(finished(again.counted, 2)) == {"first-64"}
+
+
+async def test_no_round_of_engines_begins_when_the_minutes_are_over(tmp_path: Path) -> None:
+    run, streams = bench(tmp_path, wanted(until=0.0)), (Counting(), Counting())
+    await measured(run, *streams)
+    assert run.samples == [] and [one.asked for one in streams] == [0, 0]
+
+
+async def test_rounds_that_were_not_quiet_count_only_where_asked(tmp_path: Path) -> None:
+    run = bench(tmp_path, wanted())
+    await measured(run, Counting(), Counting())
+    loud = [replace(sample, is_quiet=False) for sample in run.samples]
+    strict = Bench(run.run, replace(run.wanted, any_load=False))
+    strict.samples = [*loud[:1], *(replace(sample, is_quiet=True) for sample in loud[1:])]
+    assert strict.left == {"first-64": 1}
+
+
+async def test_rows_of_engines_compare_the_lanes_round_by_round(tmp_path: Path) -> None:
+    run = bench(tmp_path, wanted())
+    await measured(run, Counting(), Counting())
+    known = {"model": "m", "scale": "1 threads", "hardware": "h", "versions": "v", "commit": "c", "date": "d"}
+    best = Ceilings(bytes_per_s=1e9, flops=1e12)
+    made = rows(finished(run.samples, 2), best, facts(folder("builtin:random")), known)
+    found = {(row.variant, row.system, row.metric): row for row in [*made, *memory_rows({"a": 1 << 30}, known)]}
+    assert found["decode-4", "b", "speedup"].p50 == 1.0
+    assert found["decode-4", "b", "identical_answers"].p50 == 1.0
+    assert found["first-64", "a", "measured"].unit == "s"
+    assert ("first-64", "a", "roofline") not in found and found["decode-4", "a", "roofline"].rounds == 2
+    assert found["memory", "a", "measured"].p50 == 1.0
+    assert table(list(found.values()), ["a", "b"]).row_count == 3

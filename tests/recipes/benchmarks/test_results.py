@@ -9,15 +9,7 @@ import pytest
 from recipes.benchmarks.results import Row, good_rounds, merge, metrics, quantile, read_rows, summarise
 from recipes.benchmarks.runs import OtherRun, Run
 
-from .made_cells import app, call, cell
-
-FACTS = {
-    "asked": {"model": "m", "scale": 0.25, "calls": 1.0},
-    "hardware": "a machine",
-    "versions": "1, 2",
-    "commit": "abc",
-    "date": "2026-11-20",
-}
+from .made_cells import FACTS, app, call, cell
 
 
 def test_quantiles_lie_between_neighbours() -> None:
@@ -64,6 +56,13 @@ def find(rows: list[Row], system: str, metric: str) -> Row:
     return next(row for row in rows if (row.system, row.metric) == (system, metric))
 
 
+def test_lanes_are_compared_with_those_between_them_and_the_first_too() -> None:
+    cells = [cell(lane, 0, app("x", seconds)) for lane, seconds in (("a", 6.0), ("b", 4.0), ("c", 2.0))]
+    rows = summarise(good_rounds(cells, "abc"), "abc", FACTS)
+    assert (find(rows, "c", "speedup").p50, find(rows, "c", "speedup_over_b").p50) == (3.0, 2.0)
+    assert not [row for row in rows if row.metric.startswith("speedup_over") and row.system != "c"]
+
+
 def test_lanes_are_compared_round_by_round_with_the_first() -> None:
     rows = rows_of((4.0, 2.0), (9.0, 3.0), (4.0, 4.0))
     speedup = find(rows, "b", "speedup")
@@ -93,6 +92,8 @@ def test_a_run_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     again = Run.open("r", {"model": "m"}, resume=True, under=tmp_path)
     assert list(again.cells()) == cells
     assert again.facts["hardware"]
+    again.add(cells[0])
+    assert list(again.cells()) == [*cells, cells[0]]
 
 
 def test_a_run_is_not_gone_on_with_by_mistake(tmp_path: Path) -> None:

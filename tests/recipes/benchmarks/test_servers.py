@@ -62,7 +62,9 @@ async def test_no_distance_is_the_server_itself(tmp_path: Path) -> None:
         assert same is server
 
 
-@pytest.mark.parametrize(("name", "says"), [("s1", "no switch"), ("no-lane", "there are vllm, s0, ours, front")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("no-fill-ahead", "nothing is filled ahead"), ("no-lane", "there are vllm, s0, s1, ours, front")]
+)
 async def test_a_lane_that_is_not_there_says_so(name: str, says: str, tmp_path: Path) -> None:
     setting = Setting(checkpoint=folder("builtin:tiny"), context_tokens=1024)
     with pytest.raises(ServerFailed, match=says):

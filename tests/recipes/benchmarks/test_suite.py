@@ -17,37 +17,49 @@ from rich.console import Console
 pytest.importorskip("torch")
 
 from recipes.benchmarks.checkpoints import folder
+from recipes.benchmarks.explanations import explained
 from recipes.benchmarks.lanes import LANES, RunningLane
 from recipes.benchmarks.plan import Asked, planned
 from recipes.benchmarks.recordings import Recordings
 from recipes.benchmarks.results import MAIN, read_rows, summarise
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.servers import Setting, parrot_server
-from recipes.benchmarks.suite import Suite
+from recipes.benchmarks.suite import Suite, main
 from recipes.benchmarks.tables import table
 from recipes.benchmarks.workloads import WORKLOADS
+
+from .made_cells import app, call, cell
 
 PLAIN = "s0" if importlib.util.find_spec("langchain_openai") else "ours"
 NAMES = ("plain", "ours")
 
 
 @pytest.fixture(scope="module")
-async def lanes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, RunningLane]]:
-    """One server under two names: a second one would only cost time. It gives recorded answers where there are any."""
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """Of every server here. Answers are recorded ones where there are any."""
+    recordings = tmp_path_factory.mktemp("recordings")
+    return Setting(checkpoint=folder("builtin:tiny"), context_tokens=8192, kv_gib=1, threads=1, recordings=recordings)
+
+
+@pytest.fixture(scope="module")
+async def lanes(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, RunningLane]]:
+    """One server under two names: a second one would only cost time."""
     logs = tmp_path_factory.mktemp("logs")
-    recordings = logs / "recordings"
-    recordings.mkdir()
-    setting = Setting(
-        checkpoint=folder("builtin:tiny"), context_tokens=8192, kv_gib=1, threads=1, recordings=recordings
-    )
     async with parrot_server(setting, logs / "server.log") as server:
         assert server.pid is not None
         chosen = {"plain": LANES[PLAIN], "ours": LANES["ours"]}
         yield {name: RunningLane(lane, server, (server.pid,), logs) for name, lane in chosen.items()}
 
 
-def suite(place: Path, *, resume: bool = False) -> Suite:
-    asked = Asked(model="builtin:tiny", scale=0.02, calls=0.06, tool_s=0.0005, kv_gib=1, lanes=NAMES)
+@pytest.fixture
+async def paper(setting: Setting, tmp_path: Path) -> AsyncIterator[RunningLane]:
+    """The lane of the paper's policies, as the suite starts it."""
+    async with parrot_server(setting, tmp_path / "s1.log", options=LANES["s1"].options) as server:
+        yield RunningLane(LANES["s1"], server, (), tmp_path)
+
+
+def suite(place: Path, *, resume: bool = False, lanes: tuple[str, ...] = NAMES) -> Suite:
+    asked = Asked(model="builtin:tiny", scale=0.02, calls=0.06, tool_s=0.0005, kv_gib=1, lanes=lanes)
     known = {"model": asked.model, "scale": asked.scale, "calls": asked.calls}
     run = Run.open("tiny", known, resume=resume, under=place)
     # arrivals at a rate that is known: finding the capacity is tested by itself
@@ -67,18 +79,35 @@ async def test_all_workloads_run_in_every_lane_with_equal_answers(
     assert cells == measured.cells
     assert {cell.place.workload for cell in cells} == set(WORKLOADS)
     assert [cell.errors for cell in cells] == [[]] * (2 * len(rows))
+    assert all(cell.server["calls"] > 0 and cell.server["requests"] > 0 for cell in cells)
     assert all(call.output_tokens == call.max_tokens for cell in cells for call in cell.calls)
 
     found = summarise(measured.good(), NAMES, measured.run.facts)
-    equal = {row.workload: row for row in found if row.metric == "identical_answers"}
-    assert set(equal) == set(WORKLOADS)
-    assert {name: row.p50 for name, row in equal.items()} == dict.fromkeys(WORKLOADS, 1.0)
+    equal = {(row.workload, row.system): row.p50 for row in found if row.metric == "identical_answers"}
+    assert equal == dict.fromkeys([(name, "ours") for name in WORKLOADS], 1.0)
     assert not [row for row in found if row.metric == "following_calls" and row.p50 > 0]
     assert len([row for row in found if row.metric == MAIN]) == 2 * len(rows)
+    phases = [row for row in found if row.metric == "time_decode"]
+    assert len(phases) == 2 * len(rows) and all(row.p50 >= 0 for row in phases)
+    text = explained(found, NAMES)
+    assert text.count("Bound by ") == 2 * len(rows)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(found, NAMES))
     shown = console.export_text()
     assert all(name in shown for name in WORKLOADS)
+
+
+async def test_the_papers_lane_answers_the_same_and_so_do_llamaindex_apps(
+    lanes: dict[str, RunningLane], paper: RunningLane, tmp_path: Path
+) -> None:
+    pytest.importorskip("llama_index.core")
+    measured = suite(tmp_path, lanes=("s1", "ours"))
+    rows = planned(["w03", "w06", "w01:llamaindex", "w03:llamaindex"], [0.0], [])
+    await measured.measure(rows, {"s1": paper, "ours": lanes["ours"]})
+    assert [cell.errors for cell in measured.cells] == [[]] * (2 * len(rows))
+    found = summarise(measured.good(), ("s1", "ours"), measured.run.facts)
+    assert [row.p50 for row in found if row.metric == "identical_answers"] == [1.0] * len(rows)
+    assert not [row for row in found if row.metric == "following_calls" and row.p50 > 0]
 
 
 async def test_a_run_goes_on_where_it_was_stopped(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
@@ -87,20 +116,23 @@ async def test_a_run_goes_on_where_it_was_stopped(lanes: dict[str, RunningLane],
     again = suite(tmp_path, resume=True)
     await again.measure(planned(["w01", "w03"], [0.0], []), lanes)
     places = [(cell.place.workload, cell.place.round) for cell in again.run.cells()]
-    assert sorted(places) == [("w01", 0), ("w01", 0), ("w03", 0), ("w03", 0)]
+    assert sorted(places) == [("w01", 0)] * 2 + [("w03", 0)] * 2
 
 
-async def test_recorded_answers_are_given_in_every_lane(lanes: dict[str, RunningLane], tmp_path: Path) -> None:
+async def test_recorded_answers_are_given_in_every_lane(
+    setting: Setting, lanes: dict[str, RunningLane], tmp_path: Path
+) -> None:
     measured = suite(tmp_path)
     measured.asked = dataclasses.replace(measured.asked, scale=0.25)
-    measured.recordings = Recordings(lanes["ours"].logs / "recordings")
+    assert setting.recordings is not None
+    measured.recordings = Recordings(setting.recordings)
     rows = planned(["w10"], [0.0], [])
     await measured.measure(rows, lanes)
     apps = [app for cell in measured.cells for app in cell.apps]
     assert len(apps) == 2
     says = rows[0].build(measured.asked, measured.checkpoint, "round 0.0 None 0").apps[0].says
-    for app in apps:
-        assert {call.name: call.text for call in app.calls} == says
+    for one in apps:
+        assert {call.name: call.text for call in one.calls} == says
         draft, rewrite = (set(says[name].split()) for name in ("draft", "rewrite-0"))
         assert len(draft & rewrite) > 0.6 * len(draft)  # a rewrite copies
 
@@ -149,3 +181,27 @@ def test_a_load_makes_rows_only_where_apps_arrive_by_themselves() -> None:
 
 def test_results_that_are_not_there_are_none(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "none.csv") == []
+
+
+def test_a_report_is_made_of_the_cells_of_a_run_and_keeps_to_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    asked = Asked(model="builtin:tiny", lanes=("ours", "no-slack"))
+    run = Run.open("r", asked.to_json(), resume=False, under=tmp_path)
+    for lane, completion_s in (("ours", 2.0), ("no-slack", 4.0)):
+        run.add(cell(lane, 0, app("x", completion_s, call("1"))))
+    monkeypatch.setattr(Run, "read", lambda name: run)
+    monkeypatch.setattr("recipes.benchmarks.suite.RESULTS", tmp_path / "results")
+    assert main(["--report", "--name", "r", "--profile"]) == 0
+    written = tmp_path / "results" / "ours"
+    assert [row.p50 for row in read_rows(written / "suite.csv") if row.metric == "speedup"] == [0.5]
+    assert "no-slack: 4 s (0.50x)" in (written / "profile.md").read_text()
+    assert "| W01 chain (refine) summary (v) | 50 | 2 (2) | 4 (4) 0.50x |" in (written / "table.md").read_text()
+    assert (written / "timeline-w01-builtin-tiny-0.25.svg").exists()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["ours"]
+
+
+def test_a_report_of_a_run_that_is_not_there_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--report", "--name", "no-such-run"]) == 1
+    assert "there is no run 'no-such-run'" in capsys.readouterr().err

@@ -61,3 +61,16 @@ def test_readme_is_written_between_its_markers_alone(tmp_path: Path) -> None:
     readme.write_text("nothing here\n")
     assert not write_readme(readme, "new")
     assert readme.read_text() == "nothing here\n"
+
+
+def test_means_are_told_over_the_lanes_between_as_well() -> None:
+    rows = [
+        row("w01", "a", "app_completion_mean", 6.0),
+        row("w01", "s1", "app_completion_mean", 4.0),
+        row("w01", "ours", "app_completion_mean", 2.0),
+        row("w01", "s1", "speedup", 1.5),
+        row("w01", "ours", "speedup", 3.0),
+        row("w01", "ours", "speedup_over_s1", 2.0),
+    ]
+    text = markdown(rows, ["a", "s1", "ours"])
+    assert "s1 1.50x at 0 ms, ours 3.00x at 0 ms, ours over s1 2.00x at 0 ms." in text
