@@ -138,6 +138,7 @@ class PlanServer:
 
     @contextmanager
     def running(self) -> Iterator[PlanServer]:
+        self._book.reset()  # plans that other servers had are not waited for
         self._loop, stack = LoopThread("test server"), AsyncExitStack()
         try:
             self._loop.run(stack.enter_async_context(self._serving()))
