@@ -63,7 +63,7 @@ class StepRows:
             missing += len(sequence.context.tokens) > len(sequence.context.pages) * size
         if missing > self._contexts.free_pages:
             return None
-        return StepPlan(rows=tuple(PlannedRow(id, 1) for id in self._work.sequences))
+        return StepPlan(rows=tuple(PlannedRow(id, 1) for id in sorted(self._work.sequences)))
 
     def _plan(self) -> StepPlan:
         room = Room(
