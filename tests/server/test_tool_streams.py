@@ -103,7 +103,9 @@ async def test_an_answer_that_is_cut_off_amid_a_call_says_so() -> None:
 
 async def test_the_sdks_streaming_helper_puts_the_pieces_together() -> None:
     async with live({"Add": SAID["hermes"]}) as server:
-        asked: Any = {**ASKED, "model": "org/scripted"}
+        # older releases of the helper take no tool that is not strict
+        tool = TOOLS[0]["function"] | {"strict": True, "parameters": {"type": "object", "additionalProperties": False}}
+        asked: Any = {**ASKED, "model": "org/scripted", "tools": [{"type": "function", "function": tool}]}
         async with (
             openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
             client.chat.completions.stream(**asked) as stream,
