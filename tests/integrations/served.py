@@ -47,6 +47,14 @@ class Served:
 
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(60)
 
+    def sessions(self) -> list[str | None]:
+        """The names of those that are open."""
+
+        async def names() -> list[str | None]:
+            return [session.name for session in self.manager.sessions()]
+
+        return asyncio.run_coroutine_threadsafe(names(), self.loop).result(60)
+
 
 async def scripted_fleet() -> Fleet:
     fleet = Fleet()

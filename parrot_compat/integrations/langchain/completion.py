@@ -1,7 +1,8 @@
 """`ParrotCompletion`: plain text completions as LangChain's `BaseLLM`, for prompts without roles.
 
 It knows LangChain's interface and the SDK's `completions`. Completions are not planned: the wire of plans is that of
-chats. All prompts of one call go in one request, so the server sees them as one group.
+chats. All prompts of one call go in one request, so the server sees them as one group; the session that the app has
+named is told with it.
 
 The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
 """
@@ -22,6 +23,8 @@ from pydantic import model_validator
 
 from parrot_compat import __version__
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.labels import current_session_label
+from parrot_compat.integrations.plans.asked import ALONE, Asked
 
 from .connection import ParrotSampling
 from .errors import sdk_errors
@@ -73,8 +76,8 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
         if self.streaming and len(prompts) == 1:
             return _summed(list(self._stream(prompts[0], stop, run_manager, **kwargs)))
         request = self._create_arguments({"prompt": prompts}, stop, kwargs, stream=False)
-        with sdk_errors():
-            answer = remote.client(self._endpoint).completions.create(**request)
+        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
+            answer = remote.client(self._endpoint).completions.create(**sent)
         return _result(cast("Completion", answer), len(prompts))
 
     async def _agenerate(
@@ -87,9 +90,9 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
         if self.streaming and len(prompts) == 1:
             return _summed([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])
         request = self._create_arguments({"prompt": prompts}, stop, kwargs, stream=False)
-        with sdk_errors():
+        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
             client = await remote.async_client(self._endpoint)
-            answer = await client.completions.create(**request)
+            answer = await client.completions.create(**sent)
         return _result(cast("Completion", answer), len(prompts))
 
     # ---- pieces ------------------------------------------------------------------------------------------
@@ -102,8 +105,8 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         request = self._create_arguments({"prompt": prompt}, stop, kwargs, stream=True)
-        with sdk_errors():
-            opened = remote.client(self._endpoint).completions.create(**request)
+        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
+            opened = remote.client(self._endpoint).completions.create(**sent)
             # Leaving the block closes the connection, and the server stops the work.
             with cast("openai.Stream[Completion]", opened) as events:
                 for event in events:
@@ -120,9 +123,9 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         request = self._create_arguments({"prompt": prompt}, stop, kwargs, stream=True)
-        with sdk_errors():
+        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
             client = await remote.async_client(self._endpoint)
-            opened = cast("openai.AsyncStream[Completion]", await client.completions.create(**request))
+            opened = cast("openai.AsyncStream[Completion]", await client.completions.create(**sent))
             async with opened, aclosing(cast("Any", aiter(opened))) as events:
                 async for event in events:
                     chunk = _chunk(event)
@@ -138,6 +141,11 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
             return self.custom_get_token_ids(text)
         with sdk_errors():
             return remote.token_ids(self._endpoint, self.model_name, text)
+
+
+def _asked() -> Asked:
+    label = current_session_label()
+    return ALONE if label is None else Asked(hints=lambda: {"session": label})
 
 
 def _result(answer: Completion, prompts: int) -> LLMResult:

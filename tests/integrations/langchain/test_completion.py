@@ -17,8 +17,9 @@ from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tracers.context import collect_runs
 
-from parrot_compat.integrations.langchain import ParrotCompletion
+from parrot_compat.integrations.langchain import ParrotCompletion, session
 from parrot_compat.integrations.langchain.errors import ParrotConnectionError
+from parrot_compat.integrations.servers import remember_ours
 
 from ..other_server import OtherServer, Reply, Request
 from ..served import MODELS, Served
@@ -50,6 +51,31 @@ async def test_every_way_of_asking_gives_the_same_text(ours: Served) -> None:
     assert await llm.abatch(PROMPTS) == together
     chain = PromptTemplate.from_template("Parrots {verb}") | llm | StrOutputParser()
     assert chain.invoke({"verb": "repeat"}) == expected
+
+
+async def test_the_session_that_the_app_has_named_is_told_however_it_asks(ours: Served) -> None:
+    llm = ParrotCompletion(base_url=ours.url, model=MODELS[0], max_tokens=2)
+    remember_ours(llm._endpoint)
+    before = ours.sessions()
+    with session("invoked"):
+        llm.invoke("one")
+    with session("awaited"):
+        await llm.ainvoke("two")
+    with session("streamed"):
+        list(llm.stream("three"))
+    with session("streamed, awaited"):
+        assert [piece async for piece in llm.astream("four")]
+    llm.invoke("five")
+    names = [name for name in ours.sessions() if name is not None and name not in before]
+    assert sorted(names) == ["awaited", "invoked", "streamed", "streamed, awaited"]
+
+
+def test_a_server_that_may_not_know_sessions_is_told_of_none(other: OtherServer) -> None:
+    other.answer = completion
+    with session("report 17"):
+        ParrotCompletion(base_url=other.url).invoke("one")
+    (request,) = other.requests
+    assert "parrot" not in request.body
 
 
 def test_prompts_of_one_batch_are_one_request_and_answered_in_order(other: OtherServer) -> None:

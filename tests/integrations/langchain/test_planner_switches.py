@@ -49,7 +49,8 @@ def test_the_environment_can_leave_planning_to_compiled_chains_and_no_frame_is_l
     compile(chain(server)).invoke(ONE)
     assert "".join(compile(chain(server)).stream(ONE))
     compile(APPS["resumed"].make(ChatParrot(base_url=server.url))).invoke(ONE)
-    assert (counted().plans, counted().pushed) == (3, 10)
+    # what is streamed is claimed where the push comes later than the app's patience: which, is the machine's load
+    assert (counted().plans, counted().pushed + counted().claimed) == (3, 10)
 
 
 def test_a_block_of_code_turns_planning_off(server: PlanServer) -> None:
