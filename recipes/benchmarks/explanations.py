@@ -26,6 +26,9 @@ WORDS: Mapping[str, str] = {
     "outside": "outside the engine (distance, HTTP, the client's library)",
     "in_calls": "calls (their server does not say at what)",
 }
+IDLE = ("queue", "tools")
+"""While an app does these, it is others that use the processors."""
+ENGINES = ("prefill", "decode")
 BUSY = 0.85
 """Of all cores: from here on there is no more to be had by doing things side by side."""
 LEAST_SHARE = 0.005
@@ -59,18 +62,24 @@ def _lane(case: Case, lane: str, found: Mapping[str, Row]) -> str:
         if case.rtt_ms:
             said += f" ({calls * case.rtt_ms / 1000:.3g} s of distance if each is asked for)"
     if "requests" in found:
-        said += f", {found['requests'].p50:.0f} requests"
-    return f"{said}. {_bound(shares[0][1], found)}"
+        requests = round(found["requests"].p50)
+        said += f", {requests} request{'' if requests == 1 else 's'}"
+    return f"{said}. {_bound([phase for _, phase in shares], found)}"
 
 
-def _bound(most: str, found: Mapping[str, Row]) -> str:
+def _bound(phases: Sequence[str], found: Mapping[str, Row]) -> str:
+    """`phases`: the greatest first."""
+    most = next((phase for phase in phases if phase not in IDLE), phases[0])
     if "busy_cores" not in found:
-        return f"Bound by {WORDS[most]}."
+        return f"Bound by {WORDS[phases[0]]}."
     busy, cores = found["busy_cores"].p50, _cores(found["busy_cores"].hardware)
     of = f"{busy:.1f} of {cores} cores are busy" if cores else f"{busy:.1f} cores are busy"
     if cores and busy >= BUSY * cores:
         return f"Bound by the processors, most of all for {WORDS[most]}: {of}."
-    return f"Bound by {WORDS[most]}; {of}."
+    if phases[0] == "queue":
+        work = next((phase for phase in phases if phase in ENGINES), most)
+        return f"Bound by the engine, which is at other calls, most of all {WORDS[work]}; {of}."
+    return f"Bound by {WORDS[phases[0]]}; {of}."
 
 
 def _cores(hardware: str) -> int:

@@ -120,3 +120,10 @@ def test_where_all_cores_are_busy_that_is_what_bounds() -> None:
     assert "Bound by the processors, most of all for the app's own code: 1.0 of 1 cores are busy." in text
     text = explained(summarise(good_rounds([busy], "a"), "a", FACTS), "a")
     assert "Bound by the app's own code; 1.0 cores are busy." in text
+
+
+def test_who_waits_for_an_engine_is_bound_by_what_the_engine_does() -> None:
+    full = cell(app("x", *SIDES), server={"queue_s": 100.0, "prefill_s": 5.0, "decode_s": 9.0, "requests": 1.0})
+    text = explained(summarise(good_rounds([full], "a"), "a", FACTS | {"hardware": "2 x a processor"}), "a")
+    assert ", 1 request. " in text
+    assert "Bound by the engine, which is at other calls, most of all drawing answers; " in text
