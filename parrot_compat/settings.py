@@ -23,8 +23,18 @@ __all__ = ["BadSettings", "Settings"]
 
 
 BUILTIN_MODEL = "builtin:tiny"
-TOOL_STYLES: Mapping[str, ToolStyle] = {"hermes": "hermes", "llama3_json": "llama3_json", "mistral": "mistral"}
-REASONING_STYLES: Mapping[str, ReasoningStyle] = {"qwen3": "think", "deepseek_r1": "think_open", "none": "none"}
+TOOL_STYLES: Mapping[str, ToolStyle] = {
+    "hermes": "hermes",
+    "llama3_json": "llama3_json",
+    "mistral": "mistral",
+    "mistral_args": "mistral_args",
+}
+REASONING_STYLES: Mapping[str, ReasoningStyle] = {
+    "qwen3": "think",
+    "deepseek_r1": "think_open",
+    "mistral": "mistral",
+    "none": "none",
+}
 
 
 class BadSettings(ParrotError):

@@ -36,8 +36,9 @@ ServedModelName = Annotated[
 ToolCallParser = Annotated[
     str | None,
     typer.Option(
-        help="How the model writes that it calls a tool: hermes, llama3_json or mistral.",
-        show_default="what the checkpoint's chat template shows",
+        help="How the model writes that it calls a tool: hermes, llama3_json, mistral (a list) or mistral_args "
+        "([TOOL_CALLS]name[ARGS]{…}).",
+        show_default="what the checkpoint shows",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -45,8 +46,8 @@ ReasoningParser = Annotated[
     str | None,
     typer.Option(
         help="How the model writes what it thinks before it answers: qwen3 (<think>…</think>), deepseek_r1 (the "
-        "prompt has opened it already) or none.",
-        show_default="what the checkpoint's chat template shows",
+        "prompt has opened it already), mistral ([THINK]…[/THINK]) or none.",
+        show_default="what the checkpoint shows",
         rich_help_panel=_MODEL,
     ),
 ]

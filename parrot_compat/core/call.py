@@ -196,6 +196,8 @@ class Reading:
     """How it writes calls of tools; `None`: what looks like one is text."""
     reasoning: ReasoningStyle | None = None
     """`None`: as the model's chat template shows it."""
+    names: tuple[str, ...] | None = None
+    """Of the tools that may be called, where not all that the prompt tells of may: a call of another stays text."""
     is_parallel: bool = True
     """False: at most one call of a tool, and the answer ends with it."""
 

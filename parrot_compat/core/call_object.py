@@ -12,9 +12,10 @@ have begun, or it has ended without any; it is none at the first character that 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Literal
 
-__all__ = ["CallObject"]
+__all__ = ["CallObject", "Nesting"]
 
 _ARGUMENTS = ("arguments", "parameters")
 _MEMBERS = ("name", "type", "id", *_ARGUMENTS)
@@ -24,9 +25,37 @@ _SPACE = " \t\r\n"
 _State = Literal["open", "first", "key", "in_key", "colon", "value", "in_string", "literal", "nested", "after", "lost"]
 
 
-class CallObject:
+class Nesting:
+    """Follows an object or a list from the brace that opens it to the one that closes it."""
+
     def __init__(self) -> None:
+        self._depth = 0
+        self._is_in_string = self._is_escaped = False
+
+    def ends_with(self, character: str) -> bool:
+        """Take the next character. True: it was the last."""
+        if self._is_escaped:
+            self._is_escaped = False
+        elif self._is_in_string:
+            self._is_escaped = character == "\\"
+            self._is_in_string = character != '"'
+        elif character == '"':
+            self._is_in_string = True
+        elif character in "{[":
+            self._depth += 1
+        elif character in "}]":
+            self._depth -= 1
+            return self._depth == 0
+        return False
+
+
+class CallObject:
+    """`names`: of the tools that may be called; `None`: any."""
+
+    def __init__(self, names: Collection[str] | None = None) -> None:
         self.name: str | None = None
+        self.call_id: str | None = None
+        """Stands behind the arguments, if at all: too late to be told with the name."""
         self.is_over = False
         """Its closing brace has come."""
         self.is_none = False
@@ -37,8 +66,9 @@ class CallObject:
         self._has_arguments = False
         self._is_in_arguments = False
         self._arguments: list[str] = []
-        self._depth = 0
-        self._is_in_string = self._is_escaped = False
+        self._names = names
+        self._nesting = Nesting()
+        self._is_escaped = False
 
     @property
     def is_call(self) -> bool:
@@ -113,7 +143,7 @@ class CallObject:
         elif character == '"':
             self._state = "in_string"
         elif character in "{[":
-            self._state, self._depth = "nested", 0
+            self._state, self._nesting = "nested", Nesting()
             self._is_in_arguments = is_arguments
             self._has_arguments = self._has_arguments or is_arguments
             self._nest(character)
@@ -123,19 +153,8 @@ class CallObject:
     def _nest(self, character: str) -> None:
         if self._is_in_arguments:
             self._arguments.append(character)
-        if self._is_escaped:
-            self._is_escaped = False
-        elif self._is_in_string:
-            self._is_escaped = character == "\\"
-            self._is_in_string = character != '"'
-        elif character == '"':
-            self._is_in_string = True
-        elif character in "{[":
-            self._depth += 1
-        elif character in "}]":
-            self._depth -= 1
-            if self._depth == 0:
-                self._state, self._is_in_arguments = "after", False
+        if self._nesting.ends_with(character):
+            self._state, self._is_in_arguments = "after", False
 
     def _spell(self, character: str) -> None:
         """A key, or a text that is a value."""
@@ -158,6 +177,8 @@ class CallObject:
             self._state = "after"
             if self._key == "name" and self.name is None:
                 self.name = spelt
+                if self._names is not None and spelt not in self._names:
+                    self.is_none = True
 
     def _close(self) -> None:
         self.is_over, self.is_none = True, self.name is None

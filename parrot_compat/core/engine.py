@@ -10,9 +10,9 @@ The invariant: what an engine keeps, shares, evicts or recomputes never changes 
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Literal, NewType, Protocol
+from typing import Literal, NewType, Protocol, runtime_checkable
 
 from .call import Finish, Logprobs, ResolvedSampling, Sampling, TokenLogprobs, Usage
 from .prompt import Content
@@ -30,6 +30,7 @@ __all__ = [
     "Filled",
     "Generate",
     "Pooling",
+    "Pours",
     "Scope",
 ]
 
@@ -118,6 +119,8 @@ class Generate:
     scope: Scope = field(default_factory=Scope)
     is_parallel: bool = True
     """False: at most one call of a tool is wanted, which a text engine that tells calls apart is told."""
+    marks: tuple[str, ...] = ()
+    """Control tokens that the text shows, by name; what is none in this vocabulary is text anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,4 +203,14 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop. Work still inside fails with `EngineLost`. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Pours(Protocol):
+    """An engine that can hand chunks on where it gets them: to wake a task for every token of every row is dear."""
+
+    async def pour(self, generate: Generate, take: Callable[[Chunk], bool]) -> None:
+        """As `generate`, with each chunk given to `take`, which says whether more is wanted: where not, the work is
+        stopped. Errors: as `generate`, and what `take` raises. Cancelling stops the work."""
         ...

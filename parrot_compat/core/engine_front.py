@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from .errors import EngineLost, ParrotError
+from .news import News
 from .prompt import Content, Tokens
 
 __all__ = ["Answer", "Cancel", "Command", "EngineFront", "Free", "Ready", "StepReport", "Truncate", "Update", "Verb"]
@@ -128,7 +130,7 @@ class EngineFront:
         self._info: EngineInfo | None = None
         self._lost: str | None = f"engine {name!r} has not been started"
         self._ids = itertools.count(1)
-        self._answers: dict[int, asyncio.Queue[Answer]] = {}
+        self._answers: dict[int, _Inbox | _Taken] = {}
         self._load = EngineLoad()
         self._on_the_way: dict[int, int] = {}
         """Prompt tokens of the commands that the other half has not counted yet."""
@@ -153,7 +155,7 @@ class EngineFront:
         return answer
 
     async def generate(self, generate: Generate) -> AsyncIterator[Chunk]:
-        with self._open(generate) as answers:
+        with self._open(generate, answers := _Inbox()):
             while True:
                 chunk = _checked(await answers.get())
                 assert isinstance(chunk, Chunk), chunk
@@ -161,10 +163,17 @@ class EngineFront:
                 if chunk.finish is not None:
                     return
 
+    async def pour(self, generate: Generate, take: Callable[[Chunk], bool]) -> None:
+        answers = _Taken(take)
+        with self._open(generate, answers):
+            await answers.over
+
     async def embed(self, embed: Embed) -> Embedded:
         with ExitStack() as opened:  # the first that fails takes the others along
-            inputs = [opened.enter_context(self._open(replace(embed, inputs=(one,)))) for one in embed.inputs]
-            answers = [_checked(await answer.get()) for answer in inputs]
+            inputs = [_Inbox() for _ in embed.inputs]
+            for one, inbox in zip(embed.inputs, inputs, strict=True):
+                opened.enter_context(self._open(replace(embed, inputs=(one,)), inbox))
+            answers = [_checked(await inbox.get()) for inbox in inputs]
         done = [answer for answer in answers if isinstance(answer, Embedded)]
         assert len(done) == len(answers), answers
         vectors = tuple(vector for one in done for vector in one.vectors)
@@ -197,7 +206,7 @@ class EngineFront:
         for update in report.updates:
             answers = self._answers.get(update.command)
             if answers is not None:  # otherwise its caller has left, and the cancel is on its way
-                answers.put_nowait(update.answer)
+                answers.put(update.answer)
 
     def _lose(self, reason: str) -> None:
         """The other half is gone: nothing that waits will be answered, and nothing more can be asked."""
@@ -205,41 +214,78 @@ class EngineFront:
             self._lost, self._load = reason, EngineLoad()
             self._on_the_way.clear()
             for answers in self._answers.values():
-                answers.put_nowait(EngineLost(reason))
+                answers.put(EngineLost(reason))
 
     # ---- inside ------------------------------------------------------------------------------------
 
     async def _ask(self, verb: Verb) -> Answer:
-        with self._open(verb) as answers:
+        with self._open(verb, answers := _Inbox()):
             return _checked(await answers.get())
 
     @contextmanager
-    def _open(self, verb: Verb) -> Iterator[asyncio.Queue[Answer]]:
-        """Send a verb and give the queue of its answers. Leaving before the last answer cancels it."""
+    def _open(self, verb: Verb, answers: _Inbox | _Taken) -> Iterator[None]:
+        """Send a verb; its answers go where it says. Leaving before the last answer cancels it."""
         if self._lost is not None:
             raise EngineLost(self._lost)
         command = Command(next(self._ids), verb)
-        answers = self._answers[command.id] = _Answers()
+        self._answers[command.id] = answers
         if isinstance(verb, Fill | Generate | Embed):
             contents = verb.inputs if isinstance(verb, Embed) else (verb.content,)
             self._on_the_way[command.id] = sum(map(_tokens, contents))
         try:
             self._send(command)
-            yield answers
+            yield
         finally:
             del self._answers[command.id]
             if not answers.ended and self._lost is None:
                 self._send(Command(next(self._ids), Cancel(command.id)))
 
 
-class _Answers(asyncio.Queue[Answer]):
-    """The answers of one command, and whether the last one has come."""
+class _Inbox:
+    """The answers of one command, for one who waits for each."""
 
-    ended = False
+    def __init__(self) -> None:
+        self.ended = False
+        """The last one has come."""
+        self._came: deque[Answer] = deque()
+        self._news = News()
 
-    def put_nowait(self, item: Answer) -> None:
-        self.ended = not isinstance(item, Chunk) or item.finish is not None
-        super().put_nowait(item)
+    def put(self, answer: Answer) -> None:
+        self.ended = _is_last(answer)
+        self._came.append(answer)
+        self._news.tell()
+
+    async def get(self) -> Answer:
+        while not self._came:
+            await self._news.heard()
+        return self._came.popleft()
+
+
+class _Taken:
+    """The answers of one command, handed on as they come: nobody has to be woken for them."""
+
+    def __init__(self, take: Callable[[Chunk], bool]) -> None:
+        self.ended = False
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Nothing more is wanted, or can come."""
+        self._take = take
+
+    def put(self, answer: Answer) -> None:
+        self.ended = _is_last(answer)
+        if self.over.done():
+            return  # a cancel is on its way
+        try:
+            chunk = _checked(answer)
+            assert isinstance(chunk, Chunk), chunk
+            if not self._take(chunk) or self.ended:
+                self.over.set_result(None)
+        except Exception as error:  # it belongs to who pours; the answers of others come next
+            self.over.set_exception(error)
+            self.over.exception()  # marks it as retrieved: who pours may be leaving
+
+
+def _is_last(answer: Answer) -> bool:
+    return not isinstance(answer, Chunk) or answer.finish is not None
 
 
 def _checked(answer: Answer) -> Answer:

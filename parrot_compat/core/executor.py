@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
 from .call import ResolvedSampling
-from .engine import Chunk, ContextId, EngineInfo, Generate
+from .engine import Chunk, ContextId, Engine, EngineInfo, Generate, Pours
 from .errors import ContextLost, EngineError, EngineLost, ParrotError
 from .events import FirstToken
 from .fleet import Fleet, Member
@@ -79,17 +79,17 @@ class Executor:
             sampling=sampling,
             scope=task.scope,
             is_parallel=task.call.reading.is_parallel,
+            marks=task.marks,
         )
-        # The port promises that closing the iterator stops the work; every engine's iterator is a generator.
-        stream = cast("AsyncGenerator[Chunk, None]", member.engine.generate(generate))
+
+        def take(chunk: Chunk) -> bool:
+            task.push(chunk)
+            if not attempt.has_first_token and task.has_spoken:
+                self._first_token(attempt)
+            return not task.is_over
+
         try:
-            async with aclosing(stream):
-                async for chunk in stream:
-                    task.push(chunk)
-                    if not attempt.has_first_token and task.has_spoken:
-                        self._first_token(attempt)
-                    if task.is_over:
-                        break
+            await _pour(member.engine, generate, take)
             if task.result is not None and attempt.has_first_token:
                 self._learn(attempt, task.result.usage.output_tokens)
         finally:
@@ -125,6 +125,17 @@ class Executor:
             self._fleet.lost(member, error)
         except Exception:  # the answer is out already; a context that stays is the engine's own trouble
             _log.exception("engine %r did not free context %d", member.info.name, context)
+
+
+async def _pour(engine: Engine, generate: Generate, take: Callable[[Chunk], bool]) -> None:
+    if isinstance(engine, Pours):
+        await engine.pour(generate, take)
+        return
+    # The port promises that closing the iterator stops the work; every engine's iterator is a generator.
+    async with aclosing(cast("AsyncGenerator[Chunk, None]", engine.generate(generate))) as stream:
+        async for chunk in stream:
+            if not take(chunk):
+                return
 
 
 def _content(task: Task, member: Member) -> Content:

@@ -29,11 +29,13 @@ __all__ = [
 MAX_CHARACTERS = 65_536
 """Of a schema, a regular expression, a grammar or all choices together. Longer ones are refused unread."""
 
-ToolStyle = Literal["hermes", "llama3_json", "mistral"]
-"""How a family of models writes that it calls a tool."""
+ToolStyle = Literal["hermes", "llama3_json", "mistral", "mistral_args"]
+"""How a family of models writes that it calls a tool; `mistral_args`: Mistral's newer ones, as `name[ARGS]{}`."""
 
-ReasoningStyle = Literal["think", "think_open", "none"]
-"""How a family of models writes what it thinks before it answers; `none`: all that it writes is its answer."""
+ReasoningStyle = Literal["think", "think_open", "mistral", "none"]
+"""How a family of models writes what it thinks before it answers: between <think> and </think>, of which the first may
+stand in the prompt (`think_open`), or between Mistral's [THINK] and [/THINK]; `none`: all that it writes is its
+answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,27 @@ the marks and the white space around them, and what comes after the one call tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .call import Finish, Reading, Usage
 from .engine import Chunk
-from .output_format import ReasoningStyle
+from .output_format import ReasoningStyle, ToolStyle
 from .tool_calls import CallPiece, ToolReader
 
 __all__ = ["Reader", "ReasoningReader"]
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_THINKS: Mapping[ReasoningStyle, tuple[str, str]] = {
+    "think": ("<think>", "</think>"),
+    "think_open": ("<think>", "</think>"),
+    "mistral": ("[THINK]", "[/THINK]"),
+}
+_CALLS: Mapping[ToolStyle, tuple[str, ...]] = {
+    "hermes": ("<tool_call>", "</tool_call>"),
+    "llama3_json": (),  # the object alone tells a call, and its mark before other text is none of the answer
+    "mistral": ("[TOOL_CALLS]",),
+    "mistral_args": ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+}
 
 
 class Reader:
@@ -30,9 +41,11 @@ class Reader:
     def __init__(self, reading: Reading) -> None:
         style = reading.reasoning
         self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
-        self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel)
+        self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel, reading.names)
         self._is_plain = self._reasoning is None and self._tools is None
         self._is_parallel = reading.is_parallel
+        self.marks = _marks(reading)
+        """What an engine shows as text even where it is a control token of the model, which is no text elsewhere."""
         self._prompt: Usage | None = None
         self._drawn_tokens = 0
         self._reasoning_tokens = 0
@@ -69,6 +82,9 @@ class Reader:
             # a text engine, which tells no tokens, counts by itself
             thought_tokens = self._reasoning_tokens if self._reasoning.has_reasoned else 0
             usage = replace(usage, reasoning_tokens=thought_tokens)
+        told = text, reasoning, calls, finish, usage
+        if told == (chunk.text, chunk.reasoning, chunk.calls, chunk.finish, chunk.usage):
+            return chunk  # nearly all of them
         return replace(chunk, text=text, reasoning=reasoning, calls=calls, finish=finish, usage=usage)
 
     def _wanted(self, calls: tuple[CallPiece, ...]) -> tuple[CallPiece, ...]:
@@ -77,10 +93,11 @@ class Reader:
 
 @dataclass(slots=True)
 class ReasoningReader:
-    """`think`: reasoning stands between <think> and </think>, if the text begins with it. `think_open`: the prompt has
+    """Reasoning stands between the marks of its style, if the text begins with the first. `think_open`: the prompt has
     opened it already, so the text begins inside."""
 
     style: ReasoningStyle
+    """Not `none`."""
     _held: str = ""
     has_reasoned: bool = False
     _is_inside: bool | None = None
@@ -103,11 +120,11 @@ class ReasoningReader:
 
     def _begin(self, is_end: bool) -> bool:
         """True once it is known where the text begins."""
-        begun = self._held.lstrip()
-        if not is_end and len(begun) < len(_OPEN) and _OPEN.startswith(begun):
+        mark, begun = _THINKS[self.style][0], self._held.lstrip()
+        if not is_end and len(begun) < len(mark) and mark.startswith(begun):
             return False
-        if begun.startswith(_OPEN):
-            self._is_inside, self._held = True, begun.removeprefix(_OPEN)
+        if begun.startswith(mark):
+            self._is_inside, self._held = True, begun.removeprefix(mark)
         else:
             self._is_inside = self.style == "think_open"
             self._may_be_space = self._is_inside
@@ -115,14 +132,15 @@ class ReasoningReader:
         return True
 
     def _reason(self, is_end: bool) -> str:
-        thought, mark, after = self._held.partition(_CLOSE)
+        close = _THINKS[self.style][1]
+        thought, mark, after = self._held.partition(close)
         if self._may_be_space:
             thought = thought.lstrip()
         if mark:
             self._is_inside, self._held, self._may_be_space = False, after, True
             return thought.rstrip()
         # a mark may have begun, and white space before it is the mark's
-        safe = len(thought) if is_end else _before_mark(thought)
+        safe = len(thought) if is_end else _before_mark(thought, close)
         told = thought[:safe].rstrip() if is_end else thought[:safe]
         self._held = "" if is_end else thought[safe:]
         self._may_be_space = self._may_be_space and not told
@@ -136,7 +154,13 @@ class ReasoningReader:
         return text
 
 
-def _before_mark(text: str) -> int:
-    """How much of the text is certainly none of the closing mark, nor white space in front of it."""
-    begun = next((size for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1) if text.endswith(_CLOSE[:size])), 0)
+def _marks(reading: Reading) -> tuple[str, ...]:
+    style = reading.reasoning
+    thinks = () if style is None or style == "none" else _THINKS[style]
+    return (*thinks, *(() if reading.tools is None else _CALLS[reading.tools]))
+
+
+def _before_mark(text: str, mark: str) -> int:
+    """How much of the text is certainly none of the mark, nor white space in front of it."""
+    begun = next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
     return len(text[: len(text) - begun].rstrip())

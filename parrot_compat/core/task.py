@@ -18,6 +18,7 @@ from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
 from .lengths import USUAL_TOKENS
+from .news import News
 from .objective import BASE_SLACK_S, Objective
 from .reading import Reader
 from .rendering import Rendered
@@ -106,7 +107,9 @@ class Task:
         self._clock = clock
         self._chunks: list[Chunk] = []
         self._reader = Reader(reading or call.reading)
-        self._news: asyncio.Event | None = None
+        self.marks = self._reader.marks
+        """What the reading goes by, see `Generate.marks`."""
+        self._news = News()
         self._near = group  # calls that are alike, where it feeds no stage
         self._on_end: Callable[[Task], None] | None = on_end
         self._when_over: list[Callable[[Task], None]] = []
@@ -178,14 +181,14 @@ class Task:
                 yield self._chunks[position - 1]
             if self.is_over:
                 break
-            await self._heard()
+            await self._news.heard()
         if self.failure is not None:
             raise self.failure
 
     async def prepared(self) -> None:
         """Returns when its prompt is rendered, or it cannot be yet (inputs are missing), or it is over."""
         while self.is_rendering and not self.is_over:
-            await self._heard()
+            await self._news.heard()
 
     def when_over(self, listener: Callable[[Task], None]) -> None:
         """`listener` is called when the task is over, at once if it is."""
@@ -206,7 +209,7 @@ class Task:
         self.is_rendering = False
         self.state = TaskState.READY
         self.ready_s = self._clock.now()
-        self._tell()
+        self._news.tell()
 
     def start(self, engine: str, work: asyncio.Task[bool]) -> None:
         assert self.state is TaskState.READY, self.state
@@ -225,7 +228,7 @@ class Task:
         """Take the next chunk. The one with `finish` ends the task."""
         if self.is_over:
             return  # cancelled while the chunk was on its way
-        if chunk == _SILENCE:
+        if not (chunk.tokens or chunk.text) and chunk == _SILENCE:
             return  # says nothing: the call may still be run anew
         chunk = self._reader.read(chunk)
         if self.first_token_s is None:
@@ -233,7 +236,7 @@ class Task:
         self._chunks.append(chunk)
         self.output.append(chunk.text)
         if chunk.finish is None:
-            self._tell()
+            self._news.tell()
         else:
             self._finish(chunk.finish, chunk.usage or Usage())
 
@@ -280,20 +283,10 @@ class Task:
 
     def _leave(self) -> None:
         """Wake the readers and tell the owner, which lets go of the task: nothing points back at the session."""
-        self._tell()
+        self._news.tell()
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
             listener(self)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self)
-
-    async def _heard(self) -> None:
-        if self._news is None:
-            self._news = asyncio.Event()
-        await self._news.wait()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, None
-        if news is not None:
-            news.set()

@@ -9,24 +9,40 @@ what was told as a call stays one.
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .call_object import CallObject
+from .named_call import NamedCall
 from .output_format import ToolStyle
 
 __all__ = ["CallPiece", "ToolCall", "ToolReader", "new_call_id", "whole_calls"]
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_STARTS: Mapping[ToolStyle, tuple[str, str]] = {
-    "llama3_json": ("<|python_tag|>", "{"),
-    "mistral": ("[TOOL_CALLS]", "["),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Family:
+    mark: str
+    """Stands before a call, or before a run of calls."""
+    close: str = ""
+    """Stands behind a call."""
+    bare: str = ""
+    """How calls begin without the mark, where nothing else has come before them."""
+    is_anywhere: bool = True
+    """The mark may come amid a text; else nowhere but at its beginning."""
+    between: str = " \t\r\n;,[]}"
+    """What stands between calls and is none of them; a brace too many is a usual slip."""
+
+
+_FAMILIES: Mapping[ToolStyle, _Family] = {
+    "hermes": _Family(mark="<tool_call>", close="</tool_call>"),
+    "llama3_json": _Family(mark="<|python_tag|>", bare="{", is_anywhere=False),
+    "mistral": _Family(mark="[TOOL_CALLS]", bare="["),
+    "mistral_args": _Family(mark="[TOOL_CALLS]", between=" \t\r\n;,}"),
 }
-"""Of the styles whose calls are the whole answer: the mark that may stand before them, and how they begin without."""
-_BETWEEN = " \t\r\n;,[]}"
-"""What stands between calls and is none of them; a brace too many is a usual slip."""
+_USUAL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +79,7 @@ def whole_calls(pieces: Iterable[CallPiece]) -> tuple[ToolCall, ...]:
 
 def new_call_id(style: ToolStyle | None = None) -> str:
     # Mistral's templates take ids of nine letters and digits, and no others
-    return uuid.uuid4().hex[:9] if style == "mistral" else f"call_{uuid.uuid4().hex[:24]}"
+    return uuid.uuid4().hex[:9] if style in ("mistral", "mistral_args") else f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(slots=True)
@@ -73,15 +89,17 @@ class ToolReader:
     style: ToolStyle
     is_parallel: bool = True
     """False: after the first call nothing more is read."""
+    names: Collection[str] | None = None
+    """Of the tools that may be called: what would call another is text. `None`: any."""
     pieces: list[CallPiece] = field(default_factory=list)
     is_over: bool = False
     """The one call that is wanted is whole."""
-    _place: Literal["text", "start", "between", "object"] = "start"
+    _place: Literal["text", "start", "between", "call"] = "start"
     """start: nothing has come yet of an answer that may be calls; between: where a call may begin or calls may end."""
     _held: str = ""
     _mark: str | None = None
-    """What came before the first object of a run of calls; `None` once one of them is a call."""
-    _object: CallObject = field(default_factory=CallObject)
+    """What came before the first call of a run; `None` once there is one."""
+    _call: CallObject | NamedCall = field(default_factory=CallObject)
     _index: int = -1
     """Of the call that is being told."""
     _has_text: bool = False
@@ -94,7 +112,7 @@ class ToolReader:
     @property
     def is_cut(self) -> bool:
         """The last call has not got all of its arguments."""
-        return self._place == "object" and self._object.is_cut
+        return self._place == "call" and self._call.is_cut
 
     def push(self, text: str) -> tuple[str, list[CallPiece]]:
         """The text that is no part of a call, and what there is of calls now."""
@@ -105,8 +123,12 @@ class ToolReader:
         """The rest."""
         return self._read(is_end=True)
 
+    @property
+    def _family(self) -> _Family:
+        return _FAMILIES[self.style]
+
     def _read(self, is_end: bool) -> tuple[str, list[CallPiece]]:
-        if self._place == "start" and self.style == "hermes":
+        if self._place == "start" and not self._family.bare:
             self._place = "text"  # calls may come anywhere in it
         said: list[str] = []
         told = len(self.pieces)
@@ -119,61 +141,69 @@ class ToolReader:
                     goes_on = self._start(is_end)
                 case "between":
                     goes_on = self._begin(said, is_end)
-                case "object":
+                case "call":
                     goes_on = self._follow(said, is_end)
         return "".join(said), self.pieces[told:]
 
     # ---- each goes on from its place; True: there is more to read ---------------------------------------
 
     def _find(self, said: list[str], is_end: bool) -> bool:
-        if self.style != "hermes":
+        mark = self._family.mark
+        if not self._family.is_anywhere:
             self._say(said, self._held)
             self._held = ""
             return False
-        before, tag, after = self._held.partition(_OPEN)
-        if tag:
+        before, found, after = self._held.partition(mark)
+        if found:
             text = before.rstrip()
             self._say(said, text)
-            self._place, self._mark, self._held = "between", before[len(text) :] + tag, after
+            self._place, self._mark, self._held = "between", before[len(text) :] + mark, after
             return True
-        safe = len(self._held) if is_end else _safe(self._held, _OPEN)
+        safe = len(self._held) if is_end else _safe(self._held, mark)
         text, self._held = self._held[:safe], self._held[safe:]
         self._say(said, text.rstrip() if is_end and self.pieces else text)
         return False
 
     def _start(self, is_end: bool) -> bool:
-        mark, bare = _STARTS[self.style]
+        mark = self._family.mark
         begun = self._held.lstrip()
         space = self._held[: len(self._held) - len(begun)]
         if begun.startswith(mark):
             self._place, self._mark, self._held = "between", space + mark, begun.removeprefix(mark)
         elif not is_end and mark.startswith(begun):
             return False
-        elif begun.startswith(bare):
+        elif begun.startswith(self._family.bare):
             self._place, self._mark, self._held = "between", space, begun
         else:
             self._place = "text"
         return True
 
     def _begin(self, said: list[str], is_end: bool) -> bool:
-        rest = self._held.lstrip(_BETWEEN)
+        close = self._family.close
+        rest = self._held.lstrip(self._family.between)
         if self._mark is not None:
             self._mark += self._held[: len(self._held) - len(rest)]
         self._held = rest
-        if rest.startswith("{"):
-            self._place, self._object = "object", CallObject()
+        if self._may_be_call(rest):
+            self._place = "call"
+            self._call = NamedCall(self.names) if self.style == "mistral_args" else CallObject(self.names)
             return True
-        if self.style == "hermes" and rest.startswith(_CLOSE):
-            self._held = rest.removeprefix(_CLOSE)
-            self._leave(said, _CLOSE)
+        if close and rest.startswith(close):
+            self._held = rest.removeprefix(close)
+            self._leave(said, close)
             return True
-        if not rest or (self.style == "hermes" and _CLOSE.startswith(rest)):
+        if not rest or close.startswith(rest):
             if not is_end:
                 return False
             if self._mark is None:
                 self._held = ""  # a closing mark that was cut off is no text either
         self._leave(said)
         return True
+
+    def _may_be_call(self, rest: str) -> bool:
+        if self.style == "mistral_args":
+            return bool(rest) and self._mark is not None  # each has a mark of its own
+        return rest.startswith("{")
 
     def _leave(self, said: list[str], end: str = "") -> None:
         """There are no more calls here; what looked like some and was none is text."""
@@ -182,14 +212,14 @@ class ToolReader:
         self._place, self._mark = "text", None
 
     def _follow(self, said: list[str], is_end: bool) -> bool:
-        call = self._object
+        call = self._call
         self._held = call.push(self._held)
         if call.is_call:
             self._tell(call)
         if call.is_none or (is_end and not call.is_call):
             text = (self._mark or "") + call.text
             self._say(said, text.rstrip() if is_end and self.pieces and not self._held else text)
-            self._place, self._mark, self._object = "text", None, CallObject()
+            self._place, self._mark, self._call = "text", None, CallObject()
             return True
         if not call.is_over:
             return False
@@ -198,15 +228,19 @@ class ToolReader:
             self.is_over, self._held = True, ""
         return not self.is_over
 
-    def _tell(self, call: CallObject) -> None:
+    def _tell(self, call: CallObject | NamedCall) -> None:
         arguments = call.take_arguments()
         if self._index < 0:
             self._mark, self._index = None, self.pieces[-1].index + 1 if self.pieces else 0
-            self.pieces.append(
-                CallPiece(index=self._index, id=new_call_id(self.style), name=call.name, arguments=arguments)
-            )
+            self.pieces.append(CallPiece(index=self._index, id=self._id_of(call), name=call.name, arguments=arguments))
         elif arguments:
             self.pieces.append(CallPiece(index=self._index, arguments=arguments))
+
+    def _id_of(self, call: CallObject | NamedCall) -> str:
+        """The model's own, where it has written one: the history is then what it has drawn, and cached."""
+        own = call.call_id
+        is_good = own is not None and _USUAL_ID.fullmatch(own) and all(piece.id != own for piece in self.pieces)
+        return own if own is not None and is_good else new_call_id(self.style)
 
     def _say(self, said: list[str], text: str) -> None:
         if self.pieces and not self._has_text:
@@ -216,7 +250,7 @@ class ToolReader:
             said.append(text)
 
 
-def _safe(text: str, tag: str) -> int:
-    """How much of the text can be said: no beginning of the tag, and no white space that a tag may follow."""
-    kept = next((size for size in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:size])), 0)
+def _safe(text: str, mark: str) -> int:
+    """How much of the text can be said: no beginning of the mark, and no white space that it may follow."""
+    kept = next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
     return len(text[: len(text) - kept].rstrip())

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 from .call import VariableName
 from .errors import AlreadySettled, ParrotError
+from .news import News
 
 __all__ = ["Variable"]
 
@@ -24,7 +25,7 @@ class Variable:
         self.name = name
         self._chunks: list[str] = []
         self._outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._news: asyncio.Event | None = None  # made by who waits: most variables are read when they are whole
+        self._news = News()
 
     # ---- writing -----------------------------------------------------------------------------------
 
@@ -33,13 +34,13 @@ class Variable:
         self._must_be_open()
         if chunk:
             self._chunks.append(chunk)
-            self._tell()
+            self._news.tell()
 
     def close(self) -> None:
         """What was appended is the text."""
         self._must_be_open()
         self._outcome.set_result("".join(self._chunks))
-        self._tell()
+        self._news.tell()
 
     def set(self, text: str) -> None:
         """Write the whole text at once."""
@@ -52,7 +53,7 @@ class Variable:
         if not self._outcome.done():
             self._outcome.set_exception(cause)
             self._outcome.exception()  # marks it as retrieved: a failed variable may have no reader
-            self._tell()
+            self._news.tell()
 
     # ---- reading -----------------------------------------------------------------------------------
 
@@ -84,9 +85,7 @@ class Variable:
                 yield self._chunks[position - 1]
             if self._outcome.done():
                 break
-            if self._news is None:
-                self._news = asyncio.Event()
-            await self._news.wait()
+            await self._news.heard()
         await self.get()
 
     # ---- inside ------------------------------------------------------------------------------------
@@ -94,8 +93,3 @@ class Variable:
     def _must_be_open(self) -> None:
         if self._outcome.done():
             raise AlreadySettled(f"variable {self.name!r} is already settled")
-
-    def _tell(self) -> None:
-        news, self._news = self._news, None
-        if news is not None:
-            news.set()

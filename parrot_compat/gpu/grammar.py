@@ -1,7 +1,7 @@
 """Grammars: which tokens an answer in a wanted form may go on with, and how it comes to an end in time.
 
-The only module that imports llguidance. Whoever needs it imports it when a form is asked for, so that everything else
-runs without the library. It knows formats and tokens; nothing of sequences, steps or how tokens are drawn.
+With `grammar_source` the only one that imports llguidance. Whoever needs it imports it when a form is asked for, so
+that all else runs without the library. It knows tokens; nothing of sequences, steps or how tokens are drawn.
 
 The invariant: the tokens that a `Form` has taken are always the beginning of a text that its grammar accepts; once few
 are left, a way to such an end that fits into them is known, if one was found when they became few.
@@ -9,18 +9,15 @@ are left, a way to such an end that fits into them is known, if one was found wh
 
 from __future__ import annotations
 
-import json
-import re
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import llguidance
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..core.errors import BadSchema
-from ..core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls, size_of
+from ..core.output_format import OutputFormat, size_of
 from .closing import Closings, bits_of
+from .grammar_source import source_of
 from .token_bits import TokenBits, all_but
 
 __all__ = ["Form", "Grammars"]
@@ -35,8 +32,6 @@ _LIMITS = llguidance.LLParserLimits(
     verbose_errors=False,
 )
 """Milliseconds for what people write; what needs more is refused."""
-_JSON: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As `json.dumps` writes it, and as chat templates show it. Free whitespace is a place where models stay for ever."""
 _KEPT = 64
 """Compiled grammars."""
 _WATCHED = 128
@@ -44,18 +39,24 @@ _WATCHED = 128
 _MOST_WATCHED = 4096
 _TRIED_EVERY, _SHORT = 8, 8
 """Every so many tokens half a closing is tried in place of the whole, unless it is so short already."""
-_MOST_STATES = 70_000
-"""Places of a regular expression once its counted repetitions are written out."""
-_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<low>\d{1,9})?(?:,(?P<high>\d{1,9})?)?\}|.", re.DOTALL)
 
 
 class Grammars:
     """The grammars of one vocabulary."""
 
-    def __init__(self, tokenizer: str, vocabulary: int, eos_token_ids: Sequence[int]) -> None:
-        """`tokenizer` is the text of a tokenizer.json."""
+    def __init__(
+        self,
+        tokenizer: str,
+        vocabulary: int,
+        eos_token_ids: Sequence[int],
+        added: Mapping[str, int] | None = None,
+    ) -> None:
+        """`tokenizer` is the text of a tokenizer.json, `added` are its added tokens by name."""
         self._ends = tuple(dict.fromkeys(eos_token_ids)) or (0,)
         self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(self._ends))
+        # for the library these are no text, whatever the tokenizer says: Qwen's <tool_call> among them
+        is_special = self._tokens.is_special_token
+        self._controls = {name: token for name, token in (added or {}).items() if is_special(token)}
         self._closings = Closings(self._tokens, self._ends)
         self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
@@ -79,7 +80,7 @@ class Grammars:
         compiled = self._compiled.get(format)
         if compiled is None:
             try:
-                source = _source(format)
+                source = source_of(format, self._controls)
                 compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)
             except ValueError as error:  # half a surrogate pair, or a schema that the library cannot even begin with
                 raise BadSchema(f"the output format cannot be read: {error}") from None
@@ -174,119 +175,6 @@ class Form:
     def _consume(self, token: int) -> None:
         self._matcher.consume_token(token)
         self.is_complete = self._matcher.is_stopped()
-
-
-# ---- formats as the library writes them -------------------------------------------------------------------
-
-
-def _source(format: OutputFormat) -> str:
-    matcher = llguidance.LLMatcher
-    match format:
-        case AnyJson():
-            return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)  # type: ignore[arg-type]
-        case JsonSchema(schema=schema, strict=strict):
-            options = _JSON | {"lenient": not strict}
-            return matcher.grammar_from_json_schema(_schema(schema), overrides=options)  # type: ignore[arg-type]
-        case Regex(pattern=pattern):
-            _check_repeats(pattern)
-            return matcher.grammar_from_regex(pattern)
-        case Choice(texts=texts):
-            if not texts or not all(texts):
-                raise BadSchema("a choice needs texts, and none of them empty")
-            return matcher.grammar_from_lark("start: " + " | ".join(map(_literal, texts)))
-        case Grammar(text=text):
-            _check_repeats(text)
-            return matcher.grammar_from_lark(_lark(text))
-        case ToolCalls():
-            return matcher.grammar_from_lark(_tool_calls(format))
-
-
-def _lark(text: str) -> str:
-    if "::=" not in text:
-        return text
-    try:
-        return gbnf_to_lark(text)
-    except Exception as error:  # the library's converter raises what it stumbles over
-        raise BadSchema(f"the grammar cannot be read: {error}") from None
-
-
-def _schema(text: str) -> dict[str, Any]:
-    """The schema without options for the library in it. A name in `properties` is no option."""
-    schema = json.loads(text)
-    schema = {} if schema is True else {"enum": []} if schema is False else schema
-    if not isinstance(schema, dict):
-        raise BadSchema(f"a schema is an object or a boolean, not {text[:40]}")
-    _check_schema(schema)
-    schema.pop("x-guidance", None)
-    return schema
-
-
-def _check_schema(part: Any) -> None:
-    waiting = [part]
-    while waiting:
-        match waiting.pop():
-            case dict() as members:
-                if isinstance(pattern := members.get("pattern"), str):
-                    _check_repeats(pattern)
-                if isinstance(patterns := members.get("patternProperties"), dict):
-                    for pattern in patterns:
-                        _check_repeats(pattern)
-                waiting += members.values()
-            case list() as items:
-                waiting += items
-
-
-def _check_repeats(pattern: str) -> None:
-    """Counted repetitions multiply where they are nested: `(a{1000}){1000}` is a million states."""
-    sums, last = [0], 0
-    for found in _PIECES.finditer(pattern):
-        piece = found[0]
-        if piece == "(":
-            sums.append(0)
-        elif piece == ")" and len(sums) > 1:
-            last = sums.pop()
-            sums[-1] += last
-        elif found["low"] is not None or found["high"] is not None:
-            times = max(1, int(found["high"] or found["low"]))
-            sums[-1] += last * (times - 1)
-            last *= times
-        else:
-            last = 1
-            sums[-1] += 1
-    if sum(sums) > _MOST_STATES:
-        raise BadSchema(f"the repetitions of a pattern come to {sum(sums)} places; at most {_MOST_STATES} are compiled")
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _tool_calls(format: ToolCalls) -> str:
-    if not format.tools:
-        raise BadSchema("there is no tool that could be called")
-    key = "parameters" if format.style == "llama3_json" else "arguments"
-    rules = []
-    for number, (name, schema) in enumerate(format.tools):
-        head = _literal(f'{{"name": {json.dumps(name)}, "{key}": ')
-        rules.append(f'tool_{number}: {head} arguments_{number} "}}"')
-        held = {"x-guidance": _JSON | {"lenient": True}, "type": "object", **_schema(schema)}
-        if not held.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
-            # a function takes the arguments that it names: none may be made up beside them
-            held.setdefault("additionalProperties", False)
-        rules.append(f"arguments_{number}: %json {json.dumps(held)}")
-    tools = " | ".join(f"tool_{number}" for number in range(len(format.tools)))
-    many = format.is_parallel
-    match format.style:
-        case "hermes":
-            more = ' ("\\n" call)*' if many else ""
-            start = f'start: call{more}\ncall: "<tool_call>\\n" tool "\\n</tool_call>"'
-        case "mistral":
-            more = ' (", " tool)*' if many else ""
-            start = f'start: "[" tool{more} "]"'
-        case "llama3_json":
-            more = ' ("; " tool)*' if many else ""
-            start = f"start: tool{more}"
-    return "\n".join([start, f"tool: {tools}", *rules])
 
 
 def _first_line(text: str) -> str:

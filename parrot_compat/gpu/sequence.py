@@ -54,8 +54,8 @@ class Form(Protocol):
     def take(self, token: int, left: int) -> int: ...
 
 
-TextStreams = Callable[[tuple[str, ...]], TextStream]
-"""A new text stream that ends at any of these strings."""
+TextStreams = Callable[[tuple[str, ...], tuple[str, ...]], TextStream]
+"""A new text stream that ends at any of the first strings and shows the control tokens named by the second."""
 Forms = Callable[[ResolvedSampling], Form]
 """A new form for an answer so sampled. Errors: `BadSchema`."""
 

@@ -4,7 +4,8 @@ Knows a `tokenizers.Tokenizer` and nothing of requests or engines. The work per 
 because every decoder accepted here turns a token into text (or bytes) that does not depend on its neighbours; the
 exceptions, the very first text and runs of byte tokens, are decoded together. Other decoders are refused.
 
-The invariant: pushes and flush put together are exactly `decode(all ids, skip_special_tokens=True)`, cut before the
+The invariant: pushes and flush put together are exactly `decode(all ids, skip_special_tokens=True)` (and the names of
+those control tokens that a stream was asked to show where they stand), cut before the
 stop string that is complete first (of those complete at the same character, the longest), whatever the push sizes.
 """
 
@@ -32,14 +33,18 @@ class TextDecoder:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         steps = _decoder_steps(tokenizer)
         self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._controls = {token.content: token_id for token_id, token in added.items() if token.special}
         self._bytes = _ByteTable(tokenizer) if [step["type"] for step in steps] == ["ByteLevel"] else None
         self._pieces = _PieceTable(tokenizer, steps) if self._bytes is None else None
 
-    def stream(self, stop: Sequence[str] = ()) -> TextStream:
+    def stream(self, stop: Sequence[str] = (), marks: Sequence[str] = ()) -> TextStream:
+        """`marks`: names of control tokens that are shown; what is no control token here is text anyway."""
+        shown = {self._controls[name]: name for name in marks if name in self._controls}
         if self._bytes is not None:
-            return TextStream(_ByteText(self._bytes), stop)
+            return TextStream(_ByteText(self._bytes, shown), stop)
         assert self._pieces is not None
-        return TextStream(_PieceText(self._pieces), stop)
+        return TextStream(_PieceText(self._pieces, shown), stop)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token writes behind other text. Control tokens, which write nothing, are told by their name."""
@@ -136,12 +141,14 @@ class _ByteTable(dict[int, bytes]):
 
 
 class _ByteText:
-    def __init__(self, table: _ByteTable) -> None:
+    def __init__(self, table: _ByteTable, shown: Mapping[int, str]) -> None:
         self._table = table
+        self._shown = {token_id: name.encode() for token_id, name in shown.items()}
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_ids: Sequence[int]) -> str:
-        return self._utf8.decode(b"".join([self._table[token_id] for token_id in token_ids]))
+        found = [self._shown.get(token_id) or self._table[token_id] for token_id in token_ids]
+        return self._utf8.decode(b"".join(found))
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
@@ -199,8 +206,9 @@ class _PieceTable(dict[int, str | None]):
 
 
 class _PieceText:
-    def __init__(self, table: _PieceTable) -> None:
+    def __init__(self, table: _PieceTable, shown: Mapping[int, str]) -> None:
         self._table = table
+        self._shown = shown
         self._begun = False
         self._open: list[int] = []
         """Tokens whose text depends on what comes: a run of bytes, or all tokens while there is no text yet."""
@@ -208,6 +216,10 @@ class _PieceText:
     def push(self, token_ids: Sequence[int]) -> str:
         shown = []
         for token_id in token_ids:
+            if token_id in self._shown:
+                shown.append(self.flush() + self._shown[token_id])
+                self._begun, self._open = True, []
+                continue
             piece = self._table[token_id]
             if piece == "":
                 continue

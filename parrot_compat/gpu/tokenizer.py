@@ -67,6 +67,7 @@ class HuggingFaceTokenizer:
         self._vocabulary = _vocabulary_size(self._path, self._hf)
         self._decoder = TextDecoder(self._hf.backend_tokenizer)
         self._controls = ControlTokens(self._hf.backend_tokenizer)
+        self._control_ids = {token.content: id for id, token in self._hf.added_tokens_decoder.items() if token.special}
         self._grammars_by_end: dict[tuple[int, ...], Grammars] = {}
         self._checking = threading.Lock()
 
@@ -92,17 +93,21 @@ class HuggingFaceTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return self._decoder.token_bytes(token)
 
-    def text_stream(self, stop: tuple[str, ...] = ()) -> TextStream:
-        return self._decoder.stream(stop)
+    def text_stream(self, stop: tuple[str, ...] = (), marks: tuple[str, ...] = ()) -> TextStream:
+        return self._decoder.stream(stop, marks)
 
     @property
     def tool_style(self) -> ToolStyle:
-        """Hermes' where the chat template shows none that we know."""
+        """As the chat template shows it, else as the control tokens do; Hermes' where neither is one that we know."""
         template = str(self._hf.chat_template or "")
         if "[TOOL_CALLS]" in template:
-            return "mistral"
-        is_llama = "<tool_call>" not in template and "ipython" in template and "parameters" in template
-        return "llama3_json" if is_llama else "hermes"
+            return "mistral_args" if "[ARGS]" in template else "mistral"
+        if "<tool_call>" not in template:
+            if "ipython" in template and "parameters" in template:
+                return "llama3_json"
+            if "[TOOL_CALLS]" in self._control_ids:
+                return "mistral_args" if "[ARGS]" in self._control_ids else "mistral"
+        return "hermes"
 
     @cached_property
     def reasoning_style(self) -> ReasoningStyle:
@@ -113,7 +118,10 @@ class HuggingFaceTokenizer:
         """The same where the template is told `values`, which may turn thinking on or off. Errors: `BadPrompt`."""
         if self._reasoning is not None:
             return self._reasoning
-        if "</think>" not in str(self._hf.chat_template or ""):
+        template = str(self._hf.chat_template or "")
+        if "[/THINK]" in template:
+            return "mistral"
+        if "</think>" not in template:
             return "none"
         asked = Chat(({"role": "user", "content": "?"},), template=values)
         prompt = self.decode(self.encode(asked), skip_special_tokens=False)
@@ -156,7 +164,8 @@ class HuggingFaceTokenizer:
             from .grammar import Grammars
 
             text = self._hf.backend_tokenizer.to_str()
-            self._grammars_by_end[ends] = Grammars(text, self._vocabulary, ends)
+            added = {token.content: id for id, token in self._hf.added_tokens_decoder.items()}
+            self._grammars_by_end[ends] = Grammars(text, self._vocabulary, ends, added)
         return self._grammars_by_end[ends]
 
     def _encode_chat(self, chat: Chat) -> tuple[int, ...]:

@@ -207,7 +207,7 @@ class Work:
         sequence = Sequence(id, verb, context, base=held, made_context=made, arrived_s=now_s, due_s=due)
         if isinstance(verb, Generate):
             room = self._config.context_tokens - sequence.prompt_tokens
-            text = self._text_streams(verb.sampling.stop)
+            text = self._text_streams(verb.sampling.stop, verb.marks)
             sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids, form)
         return sequence
 

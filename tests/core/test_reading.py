@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncGenerator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_compat.core.call import Call, CallId, Finish, Reading, Usage, VariableName
-from parrot_compat.core.engine import Chunk
+from parrot_compat.core.engine import Chunk, Generate
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.fleet import Fleet
@@ -32,6 +33,15 @@ CASES: list[tuple[Reading, str, str, str, int]] = [
     (Reading(reasoning="think_open"), "Never closed", "Never closed", "", 0),
     (Reading(reasoning="none"), "<think>a</think>b", "", "<think>a</think>b", 0),
     (Reading(), "<think>a</think>b", "", "<think>a</think>b", 0),
+    (Reading(reasoning="mistral"), "[THINK]Hm. [1]\n[/THINK] Yes.", "Hm. [1]", "Yes.", 0),
+    (Reading(reasoning="mistral"), "<think>a</think>b", "", "<think>a</think>b", 0),
+    (
+        Reading(tools="mistral_args", reasoning="mistral"),
+        "[THINK]Add?[/THINK]I add.[TOOL_CALLS]add[ARGS]{}[TOOL_CALLS]now[ARGS]{}",
+        "Add?",
+        "I add.",
+        2,
+    ),
     (Reading(tools="hermes"), f"I add.\n{ADD}", "", "I add.", 1),
     (Reading(tools="hermes", reasoning="think"), f"<think>\n{ADD}\n</think>\n{ADD}\n{ADD}", ADD, "", 2),
     (Reading(tools="hermes", reasoning="think_open"), f"Add?</think>\n\nI add. {ADD}", "Add?", "I add.", 1),
@@ -186,3 +196,23 @@ def test_the_tokens_of_reasoning_are_counted_with_its_marks(
         reader.read(Chunk(text=character, tokens=(1,)))
     usage = reader.read(Chunk(finish=Finish.STOP, usage=Usage(output_tokens=len(text)))).usage
     assert usage == Usage(output_tokens=len(text), reasoning_tokens=counted)
+
+
+async def test_an_engine_is_told_which_control_tokens_the_reading_goes_by() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Asked(ScriptedEngine):
+        def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
+            asked.append(generate.marks)
+            return super().generate(generate)
+
+    engine = Asked({"": "Yes."})
+    fleet = Fleet()
+    fleet.add(engine, Thinking())
+    async with Manager(fleet) as manager:
+        session = manager.open_session()
+        for number, reading in enumerate((Reading(tools="mistral_args"), Reading(reasoning="none"))):
+            prompt = ChatPrompt((Message.of("user", "Well?"),))
+            call = Call(id=CallId(str(number)), prompt=prompt, output=VariableName(f"out-{number}"), reading=reading)
+            await (await session.submit(call)).finished()
+    assert asked == [("<think>", "</think>", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"), ()]

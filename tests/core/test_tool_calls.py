@@ -13,6 +13,7 @@ from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.tool_calls import CallPiece, ToolReader, whole_calls
 
 CALL = '{"name": "add", "arguments": {"a": 1, "b": "é"}}'
+ARGUMENTS = '{"a": 1, "b": "é"}'
 LLAMA = CALL.replace("arguments", "parameters")
 TEXTS: list[tuple[ToolStyle, str, str | None, int]] = [
     # style, text, what of it is said (`None`: all), calls
@@ -42,18 +43,31 @@ TEXTS: list[tuple[ToolStyle, str, str | None, int]] = [
     ("mistral", f"[{CALL}]", "", 1),
     ("mistral", "[1] is a footnote", "[1] is a footnote", 0),
     ("mistral", "[TOOL_CALLS", "[TOOL_CALLS", 0),
+    ("mistral", f"I add. [TOOL_CALLS] [{CALL}, {CALL}]", "I add.", 2),
     ("mistral", "Hello", "Hello", 0),
+    ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}", "", 1),
+    ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[ARGS]{ARGUMENTS}", "", 2),
+    ("mistral_args", f"I add. [TOOL_CALLS] add[CALL_ID]a1b2c3d4e[ARGS] {ARGUMENTS} Done. ", "I add.Done.", 1),
+    ("mistral_args", f"[TOOL_CALLS]add{ARGUMENTS}}}\n[TOOL_CALLS]my.tool_2-x[ARGS]{ARGUMENTS}", "", 2),
+    ("mistral_args", f"[TOOL_CALLS]add to it[ARGS]{ARGUMENTS}", None, 0),
+    ("mistral_args", f"[TOOL_CALLS]add[CALL_ID][ARGS]{ARGUMENTS}", None, 0),
+    ("mistral_args", f"[TOOL_CALLS]add[ARGS][{ARGUMENTS}]", None, 0),
+    ("mistral_args", f"[TOOL_CALLS][ARGS]{ARGUMENTS}", None, 0),
+    ("mistral_args", "[TOOL_CALLS]add[ARGS]", "[TOOL_CALLS]add[ARGS]", 0),
+    ("mistral_args", "a [1] and [TOOL_CALLS", "a [1] and [TOOL_CALLS", 0),
 ]
 MARKS: list[tuple[ToolStyle, str]] = [
     ("hermes", f"<tool_call>\n{CALL}\n</tool_call>"),
     ("llama3_json", LLAMA),
     ("mistral", f"[TOOL_CALLS][{CALL}]"),
+    ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}"),
 ]
 FRAGMENTS = (
+    *("[ARGS]", "[CALL_ID]", "a1b2c3d4e", "add", "add[ARGS]{}"),
     *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>", CALL, '"name": "add"', '"arguments": {'),
     *('"x": 2', "{", "}", "[", "]", ",", ":", ";", " ", "\n", '"', "\\", "a", "<"),
 )
-STYLES: tuple[ToolStyle, ...] = ("hermes", "llama3_json", "mistral")
+STYLES: tuple[ToolStyle, ...] = ("hermes", "llama3_json", "mistral", "mistral_args")
 
 
 def read(style: ToolStyle, pieces: list[str], is_parallel: bool = True) -> tuple[str, list[tuple[str, str]]]:
@@ -99,17 +113,16 @@ def test_a_call_is_named_once_it_is_certain_and_its_arguments_are_told_as_they_a
     style: ToolStyle, text: str
 ) -> None:
     reader, pieces = ToolReader(style), list[CallPiece]()
-    arguments = '{"a": 1, "b": "é"}'
-    begins = text.index(arguments)
+    begins = text.index(ARGUMENTS)
     for place, character in enumerate(text):
         pieces += reader.push(character)[1]
         assert bool(pieces) == (place >= begins)
         drawn = text[begins : place + 1] if place >= begins else ""
-        assert "".join(piece.arguments for piece in pieces) == drawn[: len(arguments)]
-    assert [piece.name for piece in pieces] == ["add", *[None] * (len(arguments) - 1)]
-    assert [piece.id is None for piece in pieces] == [False, *[True] * (len(arguments) - 1)]
+        assert "".join(piece.arguments for piece in pieces) == drawn[: len(ARGUMENTS)]
+    assert [piece.name for piece in pieces] == ["add", *[None] * (len(ARGUMENTS) - 1)]
+    assert [piece.id is None for piece in pieces] == [False, *[True] * (len(ARGUMENTS) - 1)]
     (call,) = whole_calls(pieces)
-    assert (call.name, call.arguments, call.id) == ("add", arguments, pieces[0].id)
+    assert (call.name, call.arguments, call.id) == ("add", ARGUMENTS, pieces[0].id)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -128,7 +141,7 @@ def test_a_call_that_is_cut_off_keeps_what_there_is_of_it() -> None:
 
 @pytest.mark.parametrize(("style", "text"), MARKS)
 def test_where_one_call_is_wanted_the_first_is_the_end(style: ToolStyle, text: str) -> None:
-    begun = "I add. " if style == "hermes" else ""
+    begun = "I add. " if style in ("hermes", "mistral_args") else ""
     reader = ToolReader(style, is_parallel=False)
     said = reader.push(f"{begun}{text}; {text} Done.")[0] + reader.end()[0]
     assert said == begun.strip() and reader.is_over
@@ -141,4 +154,28 @@ def test_ids_are_what_each_familys_templates_take() -> None:
         reader = ToolReader(style)
         reader.push(text)
         (call,) = reader.calls
-        assert (len(call.id) == 9 and call.id.isalnum()) if style == "mistral" else call.id.startswith("call_")
+        assert (len(call.id) == 9 and call.id.isalnum()) if style.startswith("mistral") else call.id.startswith("call_")
+
+
+def test_an_id_that_the_model_has_written_is_the_calls_if_it_is_a_usual_one_and_new() -> None:
+    reader = ToolReader("mistral_args")
+    for id in ("a1b2c3d4e", "a1b2c3d4e", "short", "F00000009"):
+        reader.push(f"[TOOL_CALLS]add[CALL_ID]{id}[ARGS]{{}}")
+    ids = [call.id for call in reader.calls]
+    assert (ids[0], ids[3]) == ("a1b2c3d4e", "F00000009")
+    assert len(set(ids)) == 4 and all(len(id) == 9 and id.isalnum() for id in ids)
+
+
+@pytest.mark.parametrize(("style", "text"), MARKS)
+def test_a_call_of_a_tool_that_may_not_be_called_is_text(style: ToolStyle, text: str) -> None:
+    for names, calls in ((["add"], 1), (["now"], 0), ([], 0)):
+        reader = ToolReader(style, names=names)
+        said = "".join(reader.push(character)[0] for character in text) + reader.end()[0]
+        assert (said, len(reader.calls)) == ("" if calls else text, calls)
+
+
+def test_nor_is_it_a_call_where_the_arguments_come_first() -> None:
+    text = '<tool_call>{"arguments": {"a": 1}, "name": "add"}</tool_call>'
+    assert read("hermes", [text]) == ("", [("add", '{"a": 1}')])
+    reader = ToolReader("hermes", names=["now"])
+    assert reader.push(text)[0] + reader.end()[0] == text and not reader.calls

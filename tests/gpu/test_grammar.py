@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parrot_compat.core.call import Reading
 from parrot_compat.core.errors import BadSchema
-from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
+from parrot_compat.core.output_format import (
+    AnyJson,
+    Choice,
+    Grammar,
+    JsonSchema,
+    OutputFormat,
+    Regex,
+    ToolCalls,
+    ToolStyle,
+)
+from parrot_compat.core.reading import Reader
+from parrot_compat.core.tool_calls import ToolReader
 from parrot_compat.gpu.models.weights import locate
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from tests.gpu.vocabularies import save_vocabulary
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.grammar import Grammars
@@ -185,3 +199,50 @@ def test_what_is_not_strict_passes_over_what_it_cannot_hold_to() -> None:
     _shared["grammars"].check(JsonSchema.of(schema, strict=False))
     with pytest.raises(BadSchema, match="uniqueItems"):
         _shared["grammars"].check(JsonSchema.of(schema))
+
+
+# ---- calls of tools as their model writes them: with control tokens, where its vocabulary has them ------------------
+
+
+def vocabulary_of(style: str, folder: Path) -> tuple[HuggingFaceTokenizer, Grammars]:
+    tokenizer = HuggingFaceTokenizer(save_vocabulary(style, folder))
+    grammars = tokenizer._grammars((tokenizer._hf.eos_token_id,))
+    return tokenizer, grammars
+
+
+@pytest.mark.parametrize("vocabulary", ["qwen25", "mistral_args"])
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args", "llama3_json"])
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_calls_in_every_familys_form_are_read_as_they_were_held(
+    tmp_path: Path, vocabulary: str, style: ToolStyle, is_parallel: bool
+) -> None:
+    tokenizer, grammars = vocabulary_of(vocabulary, tmp_path / "m")
+    tools = [("add", PERSON), ("now.utc", {"type": "object", "properties": {}})]
+    form = ToolCalls.of(tools, style, is_parallel)
+    grammars.check(form)
+    controls = {token.content: at for at, token in tokenizer._hf.added_tokens_decoder.items() if token.special}
+    names = set()
+    for seed in range(5):
+        tokens = drawn_with(grammars, form, 120, seed)
+        marks = Reader(Reading(tools=style)).marks
+        stream, reader = tokenizer.text_stream((), marks), ToolReader(style, is_parallel)
+        said = "".join(reader.push(stream.push([token]))[0] for token in tokens) + reader.end()[0]
+        assert said == "" and reader.calls and (is_parallel or len(reader.calls) == 1)
+        for call in reader.calls:
+            jsonschema.validate(json.loads(call.arguments), PERSON if call.name == "add" else {"maxProperties": 0})
+        names |= {call.name for call in reader.calls}
+        if "[TOOL_CALLS]" in controls and style in ("mistral", "mistral_args"):
+            times = len(reader.calls) if style == "mistral_args" else 1
+            assert tokens.count(controls["[TOOL_CALLS]"]) == times
+    assert names == {"add", "now.utc"}
+
+
+def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int) -> list[int]:
+    """Ends are not drawn."""
+    form, draw, tokens = grammars.form(format), np.random.default_rng(seed), list[int]()
+    for left in range(most - 1, -1, -1):
+        token = int(draw.choice(np.flatnonzero(np.unpackbits(form.allowed(may_end=True), bitorder="little"))))
+        tokens.append(form.take(token, left))
+        if form.is_complete:
+            break
+    return [token for token in tokens if token not in grammars._ends]

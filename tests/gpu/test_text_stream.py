@@ -22,6 +22,14 @@ def tokenizers_by_style(tmp_path_factory: pytest.TempPathFactory) -> dict[str, H
     return {style: HuggingFaceTokenizer(save_vocabulary(style, root / style)) for style in STYLES}
 
 
+@pytest.fixture(scope="module")
+def more_tokenizers(
+    tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, HuggingFaceTokenizer]:
+    folder = save_vocabulary("mistral_args", tmp_path_factory.mktemp("vocabulary") / "m")
+    return tokenizers_by_style | {"mistral_args": HuggingFaceTokenizer(folder)}
+
+
 def expected(tokenizer: HuggingFaceTokenizer, ids: Sequence[int], stop: Sequence[str]) -> str:
     """The definition, read character by character: the first complete stop string ends the text before it."""
     text = tokenizer._hf.decode(list(ids), skip_special_tokens=True)
@@ -192,3 +200,30 @@ def test_other_decoders_stream_as_they_decode(decoder: object, ids: list[int], s
     stream = TextDecoder(tokenizer).stream()
     assert "".join([stream.push([token]) for token in ids]) + stream.flush() == tokenizer.decode(ids)
     assert sizes
+
+
+@pytest.mark.parametrize("style", ["qwen25", "llama2", "mistral_args"])
+@given(data=st.data(), sizes=SIZES)
+@settings(max_examples=100, deadline=None)
+def test_control_tokens_that_are_asked_for_stand_in_the_text_where_they_were_drawn(
+    more_tokenizers: dict[str, HuggingFaceTokenizer], style: str, data: st.DataObject, sizes: list[int]
+) -> None:
+    tokenizer = more_tokenizers[style]
+    special = {token.content: at for at, token in tokenizer._hf.added_tokens_decoder.items() if token.special}
+    shown = data.draw(st.lists(st.sampled_from(sorted(special)), max_size=3, unique=True))
+    texts = tokenizer.encode(Text("The quick brown fox é🦜 jumps"))
+    ids = data.draw(st.lists(st.one_of(st.sampled_from(sorted(special.values())), st.sampled_from(texts)), max_size=20))
+    stream, said, at = tokenizer.text_stream((), (*shown, "[no token of this one]")), [], 0
+    for size in sizes * len(ids):
+        said.append(stream.push(ids[at : at + size]))
+        at += size
+    kept = [id for id in ids if id not in special.values() or id in {special[name] for name in shown}]
+    assert "".join(said) + stream.flush() == tokenizer.decode(kept, skip_special_tokens=False)
+
+
+def test_a_shown_control_token_may_end_a_text(more_tokenizers: dict[str, HuggingFaceTokenizer]) -> None:
+    tokenizer = more_tokenizers["mistral_args"]
+    drawn = tokenizer.encode(Text("a[TOOL_CALLS]b"))
+    stream = tokenizer.text_stream(("[TOOL",), ("[TOOL_CALLS]",))
+    assert stream.push(drawn) + stream.flush() == "a" and stream.stopped
+    assert tokenizer.text_stream(("[TOOL",)).push(drawn) == "ab"

@@ -393,6 +393,37 @@ def test_the_chat_template_shows_how_a_model_thinks(tmp_path: Path, ending: str,
     assert HuggingFaceTokenizer(folder, reasoning="none").reasoning_style == "none"
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "template", "style"),
+    [
+        ("qwen25", "{# <tool_call> #}", "hermes"),
+        ("qwen25", "{# [TOOL_CALLS] #}", "mistral"),
+        ("qwen25", "{# [TOOL_CALLS] [ARGS] #}", "mistral_args"),
+        ("llama3", "{# ipython parameters #}", "llama3_json"),
+        ("llama3", "", "hermes"),
+        ("mistral_args", "", "mistral_args"),
+        ("mistral_args", "{# <tool_call> #}", "hermes"),
+        ("mistral_args", "{# [TOOL_CALLS] #}", "mistral"),
+    ],
+)
+def test_the_checkpoint_shows_how_a_model_calls_tools(
+    tmp_path: Path, vocabulary: str, template: str, style: str
+) -> None:
+    folder = save_vocabulary(vocabulary, tmp_path / "m")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template + "{{ messages }}"}))
+    assert HuggingFaceTokenizer(folder).tool_style == style
+
+
+def test_a_template_with_mistrals_marks_of_thoughts_shows_that_the_model_thinks(tmp_path: Path) -> None:
+    folder = save_vocabulary("mistral_args", tmp_path / "m")
+    assert HuggingFaceTokenizer(folder).reasoning_style == "none"
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = "{# [THINK][/THINK] #}" + config["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert HuggingFaceTokenizer(folder).reasoning_style == "mistral"
+
+
 def test_a_chat_without_a_chat_template_is_refused_by_name(
     tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path: Path
 ) -> None:

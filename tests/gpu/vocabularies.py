@@ -82,6 +82,19 @@ PHI3 = """\
 {% for message in messages %}{{ '<|' + message['role'] + '|>' + '\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"""
 
+MISTRAL_ARGS = """\
+{{- bos_token }}{%- if tools %}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}{{- '[INST]' + message.content + '[/INST]' }}
+    {%- elif message.role == 'system' %}{{- '[SYSTEM_PROMPT]' + message.content + '[/SYSTEM_PROMPT]' }}
+    {%- elif message.role == 'tool' %}{{- '[TOOL_RESULTS]' + message.content + '[/TOOL_RESULTS]' }}
+    {%- else %}{{- message.content or '' }}
+        {%- for call in message.tool_calls or [] %}
+            {{- '[TOOL_CALLS]' + call.function.name + '[ARGS]' + (call.function.arguments | tojson) }}
+        {%- endfor %}{{- eos_token }}
+    {%- endif %}
+{%- endfor %}"""
+
 STYLES = ("qwen25", "qwen3", "llama3", "llama2", "llama2_old", "mistral", "phi3", "unigram")
 
 
@@ -205,6 +218,14 @@ def _mistral() -> tuple[Tokenizer, dict[str, Any]]:
     return tokenizer, _sentencepiece_settings(LLAMA2) | {"tokenizer_class": "LlamaTokenizer", "legacy": False}
 
 
+def _mistral_args() -> tuple[Tokenizer, dict[str, Any]]:
+    """Mistral's newer ones: bytes, and control tokens for all that is no text."""
+    pairs = ("INST", "SYSTEM_PROMPT", "AVAILABLE_TOOLS", "TOOL_RESULTS", "THINK")
+    marks = [f"[{end}{name}]" for name in pairs for end in ("", "/")]
+    tokenizer = _byte_level(["<unk>", "<s>", "</s>", *marks, "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"], [])
+    return tokenizer, _sentencepiece_settings(MISTRAL_ARGS)
+
+
 def _phi3() -> tuple[Tokenizer, dict[str, Any]]:
     tokenizer = _sentencepiece(["<unk>", "<s>", "</s>"])
     ends = [AddedToken(f"<|{name}|>", rstrip=True, normalized=False) for name in ("user", "assistant", "end", "system")]
@@ -232,6 +253,7 @@ _MAKERS = {
     "llama2": _llama2,
     "llama2_old": _llama2_old,
     "mistral": _mistral,
+    "mistral_args": _mistral_args,
     "phi3": _phi3,
     "unigram": _unigram,
 }

@@ -19,6 +19,7 @@ SAID: dict[ToolStyle, str] = {
     "hermes": f"I add.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
     "llama3_json": "; ".join([CALL.replace("arguments", "parameters")] * 2),
     "mistral": f"[TOOL_CALLS] [{CALL}, {CALL}]",
+    "mistral_args": f"I add.[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[CALL_ID]a1b2c3d4e[ARGS]{ARGUMENTS}",
 }
 TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 ASKED: Any = {"messages": [{"role": "user", "content": "Add"}], "tools": TOOLS}
@@ -51,7 +52,7 @@ async def test_a_call_is_streamed_as_its_arguments_are_drawn_and_comes_to_the_wh
         assert all(set(piece) == {"index", "function"} and set(piece["function"]) == {"arguments"} for piece in own[1:])
         assert "".join(piece["function"]["arguments"] for piece in own) == ARGUMENTS
     content = "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
-    assert content == (whole["message"]["content"] or "") == ("I add." if style == "hermes" else "")
+    assert content == (whole["message"]["content"] or "") == ("I add." if style in ("hermes", "mistral_args") else "")
     assert events[-1]["choices"][0]["finish_reason"] == whole["finish_reason"] == "tool_calls"
 
 
@@ -116,3 +117,21 @@ async def test_the_sdks_streaming_helper_puts_the_pieces_together() -> None:
     assert [json.loads(call.function.arguments) for call in calls] == [json.loads(ARGUMENTS)] * 2
     assert kinds.count("tool_calls.function.arguments.delta") > 4
     assert kinds.count("tool_calls.function.arguments.done") == 2
+
+
+OTHER: Any = [{"type": "function", "function": {"name": "now"}}]
+
+
+@pytest.mark.parametrize("style", SAID)
+async def test_of_allowed_tools_the_others_are_not_called(style: ToolStyle) -> None:
+    for allowed, calls in (("add", 2), ("now", 0)):
+        one = {"type": "function", "function": {"name": allowed}}
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [one]}}
+        async with live({"Add": SAID[style]}, tokenizer=Styled(style)) as server:
+            asked = ASKED | {"tools": TOOLS + OTHER, "tool_choice": choice}
+            (whole,) = (await send(server, "POST", PATH, asked)).json()["choices"]
+            events = events_of(await send(server, "POST", PATH, asked | {"stream": True}))
+        assert len(whole["message"].get("tool_calls", ())) == calls
+        assert len({piece["index"] for piece in pieces_of(events)}) == calls
+        if not calls:
+            assert whole["finish_reason"] == "stop" and whole["message"]["content"] == SAID[style]

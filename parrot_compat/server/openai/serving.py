@@ -117,9 +117,11 @@ class Serving:
         return self.tool_style or (tokenizer.tool_style if isinstance(tokenizer, ToolStyled) else "hermes")
 
     def offered(self, model: str, tools: list[Tool] | None, use: ToolUse | None) -> list[Tool] | None:
-        """The tools that the prompt tells of. Another server would call those that it is told of, so where none may be
-        called it is told of none; ours are read by the model as it was trained, whatever may be called."""
-        return None if use is None and self.manager.tokenizer(model) is None else tools
+        """The tools that the prompt tells of. Another server would call those that it is told of, so it is told of what
+        may be called; ours are read by the model as it was trained, whatever may be called, and stay cached."""
+        if self.manager.tokenizer(model) is not None:
+            return tools
+        return None if use is None else [tool for tool in tools or () if use.may_call(tool.function.name)]
 
     def check_tokens(self, model: str, sampling: Sampling) -> None:
         """Errors: `ApiError` 400 for a bias on a token that the model does not have."""

@@ -44,8 +44,13 @@ class ToolUse:
     style: ToolStyle
     format: ToolCalls | None
     """What holds the answer to calls, where a call is required."""
+    names: tuple[str, ...] | None
+    """Of the tools that may be called; `None`: any of those told of."""
     is_parallel: bool
     """False: at most one call."""
+
+    def may_call(self, name: str) -> bool:
+        return self.names is None or name in self.names
 
     def held(self, sampling: Sampling) -> Sampling:
         return sampling if self.format is None else replace(sampling, format=self.format)
@@ -61,40 +66,40 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
         raise invalid("tools", f"at most {MOST_TOOLS}, not {len(tools)}")
     if choice == "none":
         return None
-    required = _required(choice, [tool.function.name for tool in tools])
-    if required is None:
-        return ToolUse(style, None, is_parallel)
+    names, is_required = _choice(choice, [tool.function.name for tool in tools])
+    if not is_required:
+        return ToolUse(style, None, names, is_parallel)
     wanted = [
         (tool.function.name, tool.function.parameters or _NO_ARGUMENTS)
         for tool in tools
-        if tool.function.name in required
+        if names is None or tool.function.name in names
     ]
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
     is_parallel = is_parallel and not is_named
-    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel), is_parallel)
+    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel), names, is_parallel)
 
 
 def reading_of(use: ToolUse | None) -> Reading:
     """What is read out of an answer that uses tools so; `None`: not at all."""
-    return Reading() if use is None else Reading(tools=use.style, is_parallel=use.is_parallel)
+    return Reading() if use is None else Reading(tools=use.style, names=use.names, is_parallel=use.is_parallel)
 
 
-def _required(choice: Any, names: list[str]) -> list[str] | None:
-    """Names of which one has to be called; `None`: none has to. Errors: `ApiError` 400."""
+def _choice(choice: Any, names: list[str]) -> tuple[tuple[str, ...] | None, bool]:
+    """The tools that may be called (`None`: any), and whether one has to be. Errors: `ApiError` 400."""
     match choice:
         case None | "auto":
-            return None
+            return None, False
         case "required":
-            return names
+            return None, True
         case {"type": "function", "function": {"name": str(name)}}:
             if name not in names:
                 raise invalid("tool_choice", f"there is no tool {name[:128]!r}")
-            return [name]
+            return (name,), True
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
-            found = [_required(tool, names) for tool in allowed]
-            if not found or None in found:
+            found = [_choice(tool, names)[0] for tool in allowed if isinstance(tool, dict)]
+            if not found or len(found) < len(allowed) or any(one is None or len(one) != 1 for one in found):
                 raise invalid("tool_choice", "allowed_tools lists functions by name")
-            return [name for one in found for name in one or ()] if mode == "required" else None
+            return tuple(name for one in found for name in one or ()), mode == "required"
     raise invalid("tool_choice", "should be none, auto, required, a function by name, or allowed_tools")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.core.engine import ContextId, Engine, Fill, Generate
+from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Generate
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
 from parrot_compat.core.prompt import Tokens
@@ -92,6 +92,59 @@ async def test_answers_reach_their_callers_in_order() -> None:
     await engine.start()
     answers = await asyncio.gather(*(collect(engine.generate(count(n, n + 1))) for n in range(20)))
     assert [text.split() for text, _ in answers] == [[str(token) for token in range(n + 1)] for n in range(20)]
+    await engine.close()
+
+
+async def test_what_is_poured_is_what_would_be_iterated() -> None:
+    engine = child()
+    await engine.start()
+    poured: list[list[Chunk]] = [[] for _ in range(8)]
+
+    async def pour(row: int) -> None:
+        await engine.pour(count(row, 5), lambda chunk: poured[row].append(chunk) is None)
+
+    await asyncio.gather(*map(pour, range(8)))
+    _, iterated = await collect(engine.generate(count(99, 5)))
+    assert len(iterated) == 5 and poured == [iterated] * 8
+    await engine.close()
+
+
+async def test_who_wants_no_more_is_given_no_more_and_one_that_fails_fails_alone() -> None:
+    engine = child()
+    await engine.start()
+    taken: list[Chunk] = []
+    others: list[Chunk] = []
+
+    def enough(chunk: Chunk) -> bool:
+        taken.append(chunk)
+        return len(taken) < 2
+
+    def fail(chunk: Chunk) -> bool:
+        raise ZeroDivisionError(chunk.text)
+
+    failing = asyncio.create_task(engine.pour(count(2, 5), fail))
+    other = asyncio.create_task(engine.pour(count(3, 5), lambda chunk: others.append(chunk) is None))
+    await engine.pour(count(1, 5), enough)
+    with pytest.raises(ZeroDivisionError, match="0"):
+        await failing
+    await other
+    await engine.free(ContextId(1))  # the child has answered all that came before
+    assert len(taken) == 2 and len(others) == 5
+    await engine.close()
+
+
+async def test_who_pours_is_told_of_a_loss_and_may_leave() -> None:
+    engine = child("deaf")
+    await engine.start()
+    leaving, waiting = [asyncio.create_task(engine.pour(count(row, 5), lambda _: True)) for row in range(2)]
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineLost, match="signal 9"):
+        await waiting
     await engine.close()
 
 

@@ -1,0 +1,155 @@
+"""Grammar sources: output formats as llguidance reads them.
+
+It knows formats and the names of control tokens; nothing of matchers, tokens as they are drawn, or sequences.
+
+The invariant: what comes out has been looked at for what would take the library too long.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import llguidance
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from ..core.errors import BadSchema
+from ..core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls, ToolStyle
+
+__all__ = ["source_of"]
+
+_JSON: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As `json.dumps` writes it, and as chat templates show it. Free whitespace is a place where models stay for ever."""
+_MOST_STATES = 70_000
+"""Places of a regular expression once its counted repetitions are written out."""
+_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<low>\d{1,9})?(?:,(?P<high>\d{1,9})?)?\}|.", re.DOTALL)
+
+
+def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
+    """Errors: `BadSchema`, `ValueError` of the library."""
+    matcher = llguidance.LLMatcher
+    match format:
+        case AnyJson():
+            return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)  # type: ignore[arg-type]
+        case JsonSchema(schema=schema, strict=strict):
+            options = _JSON | {"lenient": not strict}
+            return matcher.grammar_from_json_schema(_schema(schema), overrides=options)  # type: ignore[arg-type]
+        case Regex(pattern=pattern):
+            _check_repeats(pattern)
+            return matcher.grammar_from_regex(pattern)
+        case Choice(texts=texts):
+            if not texts or not all(texts):
+                raise BadSchema("a choice needs texts, and none of them empty")
+            return matcher.grammar_from_lark("start: " + " | ".join(map(_literal, texts)))
+        case Grammar(text=text):
+            _check_repeats(text)
+            return matcher.grammar_from_lark(_lark(text))
+        case ToolCalls():
+            return matcher.grammar_from_lark(_tool_calls(format, controls))
+
+
+def _lark(text: str) -> str:
+    if "::=" not in text:
+        return text
+    try:
+        return gbnf_to_lark(text)
+    except Exception as error:  # the library's converter raises what it stumbles over
+        raise BadSchema(f"the grammar cannot be read: {error}") from None
+
+
+def _schema(text: str) -> dict[str, Any]:
+    """The schema without options for the library in it. A name in `properties` is no option."""
+    schema = json.loads(text)
+    schema = {} if schema is True else {"enum": []} if schema is False else schema
+    if not isinstance(schema, dict):
+        raise BadSchema(f"a schema is an object or a boolean, not {text[:40]}")
+    _check_schema(schema)
+    schema.pop("x-guidance", None)
+    return schema
+
+
+def _check_schema(part: Any) -> None:
+    waiting = [part]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                if isinstance(pattern := members.get("pattern"), str):
+                    _check_repeats(pattern)
+                if isinstance(patterns := members.get("patternProperties"), dict):
+                    for pattern in patterns:
+                        _check_repeats(pattern)
+                waiting += members.values()
+            case list() as items:
+                waiting += items
+
+
+def _check_repeats(pattern: str) -> None:
+    """Counted repetitions multiply where they are nested: `(a{1000}){1000}` is a million states."""
+    sums, last = [0], 0
+    for found in _PIECES.finditer(pattern):
+        piece = found[0]
+        if piece == "(":
+            sums.append(0)
+        elif piece == ")" and len(sums) > 1:
+            last = sums.pop()
+            sums[-1] += last
+        elif found["low"] is not None or found["high"] is not None:
+            times = max(1, int(found["high"] or found["low"]))
+            sums[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = 1
+            sums[-1] += 1
+    if sum(sums) > _MOST_STATES:
+        raise BadSchema(f"the repetitions of a pattern come to {sum(sums)} places; at most {_MOST_STATES} are compiled")
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
+    if not format.tools:
+        raise BadSchema("there is no tool that could be called")
+
+    def mark(name: str) -> str:
+        """As the model was trained to write it: one token, where the vocabulary has it."""
+        return f"<[{controls[name]}]>" if name in controls else _literal(name)
+
+    rules = []
+    for number, (name, schema) in enumerate(format.tools):
+        rules.append(f"tool_{number}: " + _one_call(name, format.style, f"arguments_{number}", mark))
+        held = {"x-guidance": _JSON | {"lenient": True}, "type": "object", **_schema(schema)}
+        if not held.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
+            # a function takes the arguments that it names: none may be made up beside them
+            held.setdefault("additionalProperties", False)
+        rules.append(f"arguments_{number}: %json {json.dumps(held)}")
+    tools = " | ".join(f"tool_{number}" for number in range(len(format.tools)))
+    many = format.is_parallel
+    match format.style:
+        case "hermes":
+            more = ' ("\\n" call)*' if many else ""
+            call = f'call: {mark("<tool_call>")} "\\n" tool "\\n" {mark("</tool_call>")}'
+            start = f"start: call{more}\n{call}"
+        case "mistral":
+            more = ' (", " tool)*' if many else ""
+            begun = f"{mark('[TOOL_CALLS]')} " if "[TOOL_CALLS]" in controls else ""  # the list alone tells it too
+            start = f'start: {begun}"[" tool{more} "]"'
+        case "mistral_args":
+            start = "start: tool+" if many else "start: tool"
+        case "llama3_json":
+            more = ' ("; " tool)*' if many else ""
+            start = f"start: tool{more}"
+    return "\n".join([start, f"tool: {tools}", *rules])
+
+
+def _one_call(name: str, style: ToolStyle, arguments: str, mark: Callable[[str], str]) -> str:
+    """The rule of a call with the arguments of another rule."""
+    if style == "mistral_args":
+        id = f"({mark('[CALL_ID]')} /[a-zA-Z0-9]{{9}}/)?"  # the newest models write none, those before them do
+        return f"{mark('[TOOL_CALLS]')} {_literal(name)} {id} {mark('[ARGS]')} {arguments}"
+    key = "parameters" if style == "llama3_json" else "arguments"
+    head = _literal(f'{{"name": {json.dumps(name)}, "{key}": ')
+    return f'{head} {arguments} "}}"'
