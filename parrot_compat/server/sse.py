@@ -12,28 +12,41 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, suppress
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from parrot_compat.core.errors import Cancelled
 
 from .errors import Problem, problem_of
 
-__all__ = ["DONE", "EventStream", "event", "merge", "while_connected", "with_keep_alive"]
+__all__ = ["DONE", "EventStream", "Frame", "event", "kept_alive", "merge", "while_connected"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Say = Callable[[bytes], Awaitable[None]]
 
 DONE = b"data: [DONE]\n\n"
+_HOLE = "\0the text"
 _KEEP_ALIVE = b": still here\n\n"  # a comment: clients skip it, proxies see that the line is alive
 
 
 def event(data: Mapping[str, Any]) -> bytes:
     # in ASCII: some clients split lines at U+2028 and its like, which JSON need not escape
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Frame:
+    """An event that is sent again and again with another text in it: all else of it is written once."""
+
+    def __init__(self, of: Callable[[str], Mapping[str, Any]]) -> None:
+        """`of` gives the event's data with a text in it."""
+        self._before, _, self._after = event(of(_HOLE)).rpartition(json.dumps(_HOLE).encode())
+
+    def event(self, text: str) -> bytes:
+        return self._before + json.dumps(text).encode() + self._after
 
 
 def _told(problem: Problem) -> bytes:
@@ -80,9 +93,12 @@ class EventStream(Response):
         is_whole = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async with aclosing(with_keep_alive(self._events, self._keep_alive_s)) as events:
+            async with (
+                aclosing(self._events) as events,
+                kept_alive(lambda data: send(_body(data)), self._keep_alive_s) as say,
+            ):
                 async for data in events:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await say(data)
                     if self.when_over is not None:
                         sent.append(data)
         except Exception as error:  # the status line is out, so the failure becomes the last event
@@ -90,7 +106,7 @@ class EventStream(Response):
             problem = problem_of(error)
             if problem.status == 500:
                 log.exception("a stream failed inside")
-            await send({"type": "http.response.body", "body": self._tell(problem), "more_body": True})
+            await send(_body(self._tell(problem)))
         self._over(b"".join(sent) if is_whole else None)  # before a client can know that this was all
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -100,32 +116,40 @@ class EventStream(Response):
             when_over(sent)
 
 
-async def with_keep_alive(events: AsyncGenerator[bytes, None], silence_s: float) -> AsyncGenerator[bytes, None]:
-    """`events`, with a comment wherever `silence_s` seconds have brought nothing."""
-    following: asyncio.Future[bytes] = asyncio.ensure_future(_next(events))
+def _body(data: bytes) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": True}
+
+
+@asynccontextmanager
+async def kept_alive(say: Say, silence_s: float) -> AsyncGenerator[Say, None]:
+    """`say`, and a comment said wherever `silence_s` seconds have brought nothing."""
+    now_s = asyncio.get_running_loop().time
+    spoke_s = now_s()
+
+    async def speak(data: bytes) -> None:
+        nonlocal spoke_s
+        spoke_s = now_s()
+        await say(data)
+
+    async def keep() -> None:
+        while True:  # a sleep for each silence, not a timer for each event
+            left_s = spoke_s + silence_s - now_s()
+            await (asyncio.sleep(left_s) if left_s > 0 else speak(_KEEP_ALIVE))
+
+    keeper = asyncio.create_task(keep())
     try:
-        while True:
-            done, _ = await asyncio.wait({following}, timeout=silence_s)
-            if not done:
-                yield _KEEP_ALIVE
-                continue
-            try:
-                data = following.result()
-            except StopAsyncIteration:
-                return
-            yield data
-            following = asyncio.ensure_future(_next(events))
+        yield speak
     finally:
-        await _stop(following)
-        await events.aclose()
-
-
-async def _next(events: AsyncIterator[T]) -> T:
-    return await anext(events)
+        await _stop(keeper)
 
 
 async def merge(sources: list[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
     """What any source brings, as it comes, with the source's number. The first failure ends all of it."""
+    if len(sources) == 1:  # nearly always: no queue and no task between
+        async with aclosing(cast("AsyncGenerator[T, None]", sources[0])) as only:
+            async for one in only:
+                yield 0, one
+        return
     queue: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue(maxsize=2 * len(sources))
 
     async def follow(number: int, source: AsyncIterator[T]) -> None:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
 from parrot_compat.core.errors import Cancelled, EngineError
-from parrot_compat.server.sse import merge, while_connected, with_keep_alive
+from parrot_compat.server.sse import Frame, event, kept_alive, merge, while_connected
 
 
 class Source:
@@ -61,21 +63,57 @@ async def test_a_merge_that_is_left_closes_every_source() -> None:
     assert all(source.is_closed for source in sources)
 
 
-async def test_keep_alive_adds_comments_only_to_silence() -> None:
-    assert [item async for item in with_keep_alive(Source(b"a", b"b").events(), 5)] == [b"a", b"b"]
-    source = Source(b"a", is_endless=True)
-    stream = with_keep_alive(source.events(), 0.001)
-    first, *comments = [await anext(stream) for _ in range(3)]
-    assert first == b"a"
-    assert all(comment.startswith(b":") and comment.endswith(b"\n\n") for comment in comments)
-    await stream.aclose()
-    assert source.is_closed
-
-
-async def test_keep_alive_passes_a_failure_on() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_merge_of_any_number_ends_with_a_failure_behind_what_came_before(count: int) -> None:
+    sources = [Source(b"x", error=EngineError("no")), *(Source(is_endless=True) for _ in range(count - 1))]
+    seen = []
     with pytest.raises(EngineError, match="no"):
-        async for _ in with_keep_alive(Source(b"a", error=EngineError("no")).events(), 5):
-            pass
+        async for item in merge([source.events() for source in sources]):
+            seen.append(item)
+    assert seen == [(0, b"x")] and all(source.is_closed for source in sources)
+
+
+class Line:
+    """What was said, and news when it is so much."""
+
+    def __init__(self, most: int = 0) -> None:
+        self.said: list[bytes] = []
+        self.is_full = asyncio.Event()
+        self._most = most
+
+    async def say(self, data: bytes) -> None:
+        self.said.append(data)
+        if len(self.said) == self._most:
+            self.is_full.set()
+
+
+async def test_keep_alive_adds_nothing_where_something_is_said() -> None:
+    line = Line()
+    async with kept_alive(line.say, 5) as speak:
+        await speak(b"a")
+        await speak(b"b")
+    assert line.said == [b"a", b"b"]
+
+
+async def test_keep_alive_says_comments_in_silence_and_none_behind_its_end() -> None:
+    line, others = Line(3), asyncio.all_tasks()
+    with pytest.raises(EngineError, match="no"):
+        async with kept_alive(line.say, 0.001) as speak:
+            await speak(b"a")
+            await line.is_full.wait()
+            raise EngineError("no")
+    first, *comments = line.said
+    assert first == b"a" and len(comments) == 2
+    assert all(comment.startswith(b":") and comment.endswith(b"\n\n") for comment in comments)
+    assert asyncio.all_tasks() == others
+
+
+@given(text=st.text(st.characters(exclude_categories=[])), model=st.text())
+def test_a_frame_is_the_event_that_it_stands_for(text: str, model: str) -> None:
+    def of(text: str) -> dict[str, object]:
+        return {"model": model, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+
+    assert Frame(of).event(text) == event(of(text))
 
 
 async def test_work_ends_with_its_result_or_its_own_error() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -20,7 +21,7 @@ from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
+from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
 
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
@@ -108,15 +109,26 @@ async def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) 
     head = chat.answer.head() | ({"usage": None} if with_usage else {})
     begun, tasks, prompt_ids = chat.begun, chat.begun.tasks, chat.prompt_ids
 
-    def chunk(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> bytes:
+    def data(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
-        return event(head | of_all | {"choices": [choice]})
+        return head | of_all | {"choices": [choice]}
+
+    def chunk(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> bytes:
+        return event(data(of_all, index, delta, **more))
+
+    @cache
+    def frame(index: int) -> Frame:
+        return Frame(lambda text: data({}, index, {"content": text}))
 
     ids: dict[str, Any] = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
     for index in range(len(tasks)):
         yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
+    says_more = writer is not None or body.return_token_ids
     usages: dict[int, Usage] = {}
     async for index, piece in merge([task.chunks() for task in tasks]):
+        if not says_more and _is_plain(piece):
+            yield frame(index).event(piece.text)
+            continue
         drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if writer is not None:
             drawn["logprobs"] = chat_logprobs(writer, piece.logprobs)
@@ -135,6 +147,11 @@ async def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) 
         used = [usages[index] for index in range(len(tasks))]
         yield event(head | {"choices": [], "usage": usage_of(used, len(tasks))} | begun.object(used))
     yield DONE
+
+
+def _is_plain(piece: Chunk) -> bool:
+    """It adds text, and nothing else that a client is told without asking."""
+    return bool(piece.text) and piece.finish is None and not (piece.reasoning or piece.calls)
 
 
 def _delta(piece: Chunk) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -24,7 +25,7 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
-from parrot_compat.server.sse import DONE, EventStream, event, merge, while_connected
+from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, Writes, prompt_logprobs
@@ -169,9 +170,12 @@ async def _stream(
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = answer.head() | ({"usage": None} if with_usage else {})
 
-    def chunk(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> bytes:
+    def data(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> dict[str, Any]:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish, **more}
-        return event(head | (of_all or {}) | {"choices": [choice]})
+        return head | (of_all or {}) | {"choices": [choice]}
+
+    def chunk(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> bytes:
+        return event(data(index, text, finish, of_all, **more))
 
     for index in range(len(tasks)):
         prompt = known[index // n]
@@ -182,6 +186,8 @@ async def _stream(
         elif prompt.echo:
             yield chunk(index, prompt.echo)
     logprobs = [] if writer is None else [TextLogprobs(writer) for _ in tasks]
+    frame = cache(lambda index: Frame(partial(data, index)))
+    says_more = bool(logprobs) or body.return_token_ids
     usages: dict[int, Usage] = {}
     echoed: set[int] = set()
     async for index, piece in merge([task.chunks() for task in tasks]):
@@ -191,6 +197,10 @@ async def _stream(
             told = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs)
             ids: dict[str, Any] = {} if prompt.ids is None else {"prompt_token_ids": prompt.ids, "token_ids": []}
             yield chunk(index, prompt.echo, logprobs=told, **ids)
+        if not says_more and piece.finish is None:
+            if piece.text:
+                yield frame(index).event(piece.text)
+            continue
         more: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if logprobs:
             more["logprobs"] = logprobs[index].told(piece.logprobs)
