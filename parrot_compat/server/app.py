@@ -30,6 +30,7 @@ from .anthropic import messages
 from .anthropic.problems import body_of, is_anthropics
 from .auth import Auth, Keys
 from .describing import describe
+from .documentation import page
 from .errors import Problem, problem_of
 from .limits import Limits
 from .metrics import Metrics
@@ -61,6 +62,8 @@ def create_app(
         version=__version__,
         description="Serves LLM applications, not requests. Any OpenAI client works unchanged.",
         redirect_slashes=False,  # a redirect would lose the body of a POST
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
     )
     limits = limits or Limits()
     serving = Serving(
@@ -112,6 +115,10 @@ def _add_probes(app: FastAPI, manager: Manager) -> None:
         response = send_json({"status": "ok" if served else "no engine", "models": served})
         response.status_code = status
         return response
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(page(app.openapi()), media_type="text/html")
 
     @app.get("/version", summary="Version of parrot_compat", tags=["probes"])
     async def version() -> Response:

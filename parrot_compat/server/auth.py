@@ -23,7 +23,7 @@ from .errors import ApiError, Problem
 __all__ = ["Auth", "Keys", "is_loopback"]
 
 # Probes come without a key; the documentation holds no secret.
-_OPEN_PATHS = frozenset({"/health", "/version", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_OPEN_PATHS = frozenset({"/health", "/version", "/docs", "/openapi.json"})
 
 
 def is_loopback(host: str) -> bool:

@@ -46,7 +46,9 @@ class Schema(BaseModel):
     """Root of every request schema. JSON types are taken as they are ("1" is no number); unknown fields are
     kept aside, so that the answer can name them."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 S = TypeVar("S", bound=BaseModel)

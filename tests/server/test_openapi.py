@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -114,6 +116,24 @@ async def test_a_path_names_all_its_methods(server: Live) -> None:
     assert reply.status == 405 and reply.headers["allow"] == "DELETE, GET"
 
 
-async def test_the_documentation_page_is_there(server: Live) -> None:
+async def test_the_documentation_page_tells_every_operation_and_every_field(server: Live, document: Any) -> None:
     reply = await send(server, "GET", "/docs")
-    assert reply.status == 200 and b"/openapi.json" in reply.body
+    assert reply.status == 200 and reply.headers["content-type"].startswith("text/html")
+    text = reply.body.decode()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert f"<h3>{method.upper()} <code>{path}</code></h3><p>{html.escape(operation['summary'])}</p>" in text
+    sections = {name: told for name, told in re.findall(r'<h3 id="(\w+)">(.*?)(?=<h3|</body)', text, re.DOTALL)}
+    schemas = document["components"]["schemas"]
+    assert sections.keys() == schemas.keys()
+    for name, schema in schemas.items():
+        told = re.findall(r"<tr><td><code>([^<]+)</code>", sections[name])
+        assert told == list(schema.get("properties", {})), name
+    links = set(re.findall(r'href="([^"]+)"', text))
+    assert {link.removeprefix("#") for link in links} <= {*schemas, "openapi.json"}
+    assert "src=" not in text and "url(" not in text  # nothing is loaded from anywhere
+
+
+async def test_what_a_field_means_is_described_where_it_does_not_say_so_itself(document: Any) -> None:
+    fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert fields["max_tokens"]["description"].startswith("0 with `echo`")

@@ -48,7 +48,7 @@ __all__ = [
 class Answered(BaseModel):
     """Root of every answer."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 # ---- errors ------------------------------------------------------------------------------------------
