@@ -18,7 +18,7 @@ from pathlib import Path
 from .results import quantile
 from .runs import RESULTS, commit, hardware, versions
 
-__all__ = ["COLUMNS", "Measured", "read", "write"]
+__all__ = ["COLUMNS", "Measured", "read", "update", "write"]
 
 COLUMNS = ("workload", "system", "metric", "unit", "p50", "p20", "p80", "hardware", "versions", "commit", "date")
 
@@ -40,16 +40,40 @@ class Measured:
 
 def write(name: str, measurements: Sequence[Measured], *, command: Sequence[str], folder: Path = RESULTS) -> Path:
     """`NAME.csv` in the folder, written anew."""
+    return _written(name, [f"# {shlex.join(command)}\n"], _rows(measurements), folder)
+
+
+def update(name: str, measurements: Sequence[Measured], *, command: Sequence[str], folder: Path = RESULTS) -> Path:
+    """As `write`, where the rows of other systems stay, and the command that made them."""
+    path, systems = folder / f"{name}.csv", {one.system for one in measurements}
+    comments = [f"# {', '.join(sorted(systems))}: {shlex.join(command)}\n"]
+    rows = _rows(measurements)
+    if path.exists():
+        others = [row for row in read(path) if row["system"] not in systems]
+        rows = [tuple(row[column] for column in COLUMNS) for row in others] + rows
+        named = tuple(f"# {row['system']}: " for row in others)
+        with path.open(encoding="utf-8") as file:
+            comments = [line for line in file if named and line.startswith(named)] + comments
+    return _written(name, comments, rows, folder)
+
+
+def _rows(measurements: Sequence[Measured]) -> list[tuple[str, ...]]:
     facts = hardware(), versions(), commit(), time.strftime("%Y-%m-%d")
+    return [(one.workload, one.system, one.metric, one.unit, *_percentiles(one.values), *facts) for one in measurements]
+
+
+def _percentiles(values: Sequence[float]) -> list[str]:
+    return [f"{quantile(values, at):.6g}" for at in (0.5, 0.2, 0.8)]
+
+
+def _written(name: str, comments: Sequence[str], rows: Sequence[Sequence[str]], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {shlex.join(command)}\n")
+        file.writelines(comments)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for one in measurements:
-            percentiles = (f"{quantile(one.values, at):.6g}" for at in (0.5, 0.2, 0.8))
-            writer.writerow((one.workload, one.system, one.metric, one.unit, *percentiles, *facts))
+        writer.writerows(rows)
     return path
 
 

@@ -1,11 +1,13 @@
 """What a request, and each event of its stream, costs the server in processor time, whatever the engine takes (G10).
 
-    python -m recipes.benchmarks.overhead                                       # ours, over a scripted engine
-    python -m recipes.benchmarks.overhead --base-url http://127.0.0.1:8001/v1 --pid 4711 --name vllm
+    python -m recipes.benchmarks.overhead --write                     # ours, over a scripted engine
+    python -m recipes.benchmarks.overhead --base-url http://127.0.0.1:8001/v1 --pid 4711 --alone --name vllm --write
 
-It sends chats of one token (a request), and streams of many (its events), so many at once, and reads what the server's
-processes have used. Of a server that computes answers by itself its engine's processes count too: name the one that
-speaks HTTP by `--pid` and leave the engine's out by `--alone`.
+It sends chats of one token (a request), and streams of many (their events, their tokens: a server may put several into
+one event), so many at once, and reads what the server's processes have used. Of a server that computes by itself
+its engine's processes count too: name the one that speaks HTTP by `--pid` and leave the engine's out by `--alone` (both
+vLLM and `parrot serve` have their engines in processes of their own). `--write` keeps the rows in results/overhead.csv,
+beside those of other names.
 
 The invariant: what the client uses is not counted, and every event of every stream is received and counted.
 """
@@ -25,8 +27,9 @@ from typing import Any
 import openai
 from rich.console import Console
 
-from .measured import Measured, write
+from .measured import Measured, update
 from .processor_time import Stopwatch, process_s
+from .runs import RESULTS
 
 __all__ = ["Costs", "main", "measure"]
 
@@ -41,6 +44,8 @@ class Costs:
     """One that is streamed."""
     event_us: float
     """Each further event of a stream."""
+    token_us: float
+    """Each further token of a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ async def measure(client: openai.AsyncOpenAI, model: str, spent_s: Callable[[], 
         request_us=1e6 * request_s / load.requests,
         stream_us=1e6 * one_s / load.requests,
         event_us=1e6 * (many_s - one_s) / max(1, many - one),
+        token_us=1e6 * (many_s - one_s) / max(1, load.requests * (load.tokens - 1)),
     )
 
 
@@ -138,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, help="a folder to write overhead-NAME.csv to")
+    parser.add_argument("--write", action="store_true", help="keep the rows in results/overhead.csv")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="another folder for it")
     options = parser.parse_args(argv)
     if options.base_url is not None:
         if options.pid is None:
@@ -150,13 +157,13 @@ def main(argv: list[str] | None = None) -> int:
     load = f"{options.requests} chats, {options.at_once} at once, {options.tokens} tokens"
     measured = [
         Measured(load, options.name, name, "us", [getattr(cost, name) for cost in costs])
-        for name in ("request_us", "stream_us", "event_us")
+        for name in ("request_us", "stream_us", "event_us", "token_us")
     ]
     for one in measured:
         Console().print(f"{options.name}  {one.metric:11} {sorted(one.values)[len(one.values) // 2]:8.1f}")
-    if options.results is not None:
+    if options.write:
         command = ["python", "-m", "recipes.benchmarks.overhead", *(argv if argv is not None else sys.argv[1:])]
-        write(f"overhead-{options.name}", measured, command=command, folder=options.results)
+        update("overhead", measured, command=command, folder=options.results)
     return 0
 
 

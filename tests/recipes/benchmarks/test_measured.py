@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.benchmarks.measured import COLUMNS, Measured, read, write
+from recipes.benchmarks.measured import COLUMNS, Measured, read, update, write
 
 
 def test_a_file_has_the_command_the_columns_and_a_row_per_quantity(tmp_path: Path) -> None:
@@ -35,3 +35,12 @@ def test_writing_again_replaces_the_file(tmp_path: Path) -> None:
 def test_a_quantity_without_values_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="planner on: completion"):
         Measured("chain", "planner on", "completion", "s", [])
+
+
+def test_an_update_leaves_the_rows_of_other_systems_and_the_commands_that_made_them(tmp_path: Path) -> None:
+    for system, value in (("ours", 1.0), ("vllm", 2.0), ("ours", 3.0)):
+        command = ["x", "--name", system]
+        path = update("mine", [Measured("w", system, "m", "s", [value])], command=command, folder=tmp_path)
+    assert [(row["system"], row["p50"]) for row in read(path)] == [("vllm", "2"), ("ours", "3")]
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert comments == ["# vllm: x --name vllm", "# ours: x --name ours"]

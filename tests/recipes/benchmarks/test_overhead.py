@@ -14,7 +14,12 @@ from recipes.benchmarks.overhead import main
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processor times come from /proc")
 def test_each_cost_is_measured_and_written(tmp_path: Path) -> None:
     few = ["--requests", "4", "--at-once", "2", "--tokens", "8", "--rounds", "1"]
-    assert main([*few, "--results", str(tmp_path)]) == 0
-    rows = {row["metric"]: row for row in read(tmp_path / "overhead-ours.csv")}
-    assert set(rows) == {"request_us", "stream_us", "event_us"}
-    assert {row["system"] for row in rows.values()} == {"ours"}
+    for name in ("ours", "another", "ours"):
+        assert main([*few, "--name", name, "--write", "--results", str(tmp_path)]) == 0
+    rows = list(read(tmp_path / "overhead.csv"))
+    costs = ["request_us", "stream_us", "event_us", "token_us"]
+    assert [(row["system"], row["metric"]) for row in rows] == [
+        (system, cost) for system in ("another", "ours") for cost in costs
+    ]
+    values = {row["metric"]: float(row["p50"]) for row in rows if row["system"] == "ours"}
+    assert values["event_us"] == values["token_us"]  # an event for each
