@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -163,7 +163,7 @@ class PackedRows:
         # One transfer for everything; the pieces are views of it.
         packed = np.concatenate([self.token_ids, self.positions, self.slots, last, self.pages])
         on_device = torch.from_numpy(packed).to(device)
-        counts = np.diff(self.page_starts).tolist()
+        counts = [end - start for start, end in pairwise(self.page_starts.tolist())]
         token_ids, positions, slots, last_tokens, *tables = torch.split(
             on_device, [tokens, tokens, tokens, len(last), *counts]
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.penalties import adjusted
 from parrot_compat.gpu.token_bits import as_mask
 
-__all__ = ["UNUSABLE", "filter_scores", "largest", "read_tokens", "sample", "uniform"]
+__all__ = ["UNUSABLE", "filter_scores", "likeliest", "read_tokens", "sample", "uniform"]
 
 GREEDY_BELOW = 1e-5
 """A temperature this low is greedy, as in vLLM: dividing by it would overflow."""
@@ -35,22 +36,27 @@ def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) 
     """[rows] int64, on the device of `logits` [rows, vocabulary], which stay as they are: one token for each row, or
     `UNUSABLE`. Nothing here waits for the device. Greedy takes the lowest id among equals."""
     scores = _keep_allowed(_ban_endings(adjusted(logits, draws), draws, eos_token_ids), draws)
-    best, tokens = largest(scores)  # NaN wins every max, so one look at the maxima finds all that is unusable
+    tokens = likeliest(scores)
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
     if random:
         places = torch.tensor(random, device=scores.device)
         chosen = scores if len(random) == len(draws) else scores[places]
-        tokens = tokens.index_copy(0, places, _draw(chosen.float(), [draws[row] for row in random]))
-    return torch.where(torch.isfinite(best), tokens, UNUSABLE)
+        drawn = _draw(chosen.float(), [draws[row] for row in random])
+        tokens = tokens.index_copy(0, places, torch.where(tokens[places] == UNUSABLE, UNUSABLE, drawn))
+    return tokens
 
 
-def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row the largest score, NaN before all, and the lowest token that has it."""
+def likeliest(scores: Tensor) -> Tensor:
+    """Of each row the lowest token that has the largest score, or `UNUSABLE` where that is not finite."""
+    # NaN wins every max, so one look at the maxima finds all that is unusable.
     if scores.device.type != "cpu" or scores.dtype != torch.float32:
-        values, tokens = scores.max(dim=-1)
-        return values, tokens
-    tokens = torch.from_numpy(scores.numpy().argmax(axis=-1))  # torch looks at one number after the other
-    return scores.gather(-1, tokens[:, None]).squeeze(-1), tokens
+        best = scores.max(dim=-1)
+        return torch.where(torch.isfinite(best.values), best.indices, UNUSABLE)
+    # numpy's argmax looks at many numbers at once, and small operations of its own cost less than torch's.
+    numbers = scores.numpy()
+    tokens = numbers.argmax(axis=-1)
+    tokens[~np.isfinite(numbers[np.arange(len(numbers)), tokens])] = UNUSABLE
+    return torch.from_numpy(tokens)
 
 
 def read_tokens(tokens: Tensor) -> list[int]:

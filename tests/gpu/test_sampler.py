@@ -22,7 +22,7 @@ from transformers import (
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
-from parrot_compat.gpu.sampler import filter_scores, largest, uniform
+from parrot_compat.gpu.sampler import UNUSABLE, filter_scores, likeliest, uniform
 from tests.gpu.drawn import drawn_tokens
 
 VOCABULARY = 50
@@ -65,13 +65,12 @@ def draw(index: int = 0, **values: object) -> Draw:
         max_size=4,
     )
 )
-def test_the_largest_score_is_that_of_the_lowest_token_that_has_it_and_nan_before_all(rows: list[list[float]]) -> None:
-    values, tokens = largest(torch.tensor(rows))
-    for row, value, token in zip(rows, values.tolist(), tokens.tolist(), strict=True):
-        if any(map(math.isnan, row)):
-            assert math.isnan(value)
-        else:
-            assert value == max(row) and token == row.index(max(row))
+def test_the_likeliest_is_the_lowest_of_equals_and_none_where_it_is_not_finite(rows: list[list[float]]) -> None:
+    tokens = likeliest(torch.tensor(rows)).tolist()
+    assert tokens == likeliest(torch.tensor(rows).double()).tolist(), "as torch does it elsewhere"
+    for row, token in zip(rows, tokens, strict=True):
+        has_nan = any(map(math.isnan, row))
+        assert token == (UNUSABLE if has_nan or not math.isfinite(max(row)) else row.index(max(row)))
 
 
 @settings(max_examples=200, deadline=None)

@@ -105,6 +105,8 @@ class Contexts:
         """Append tokens, not computed yet. `keep_last`, `is_read` and `salt` hold until they are given again; `None`
         leaves them as they are. A context that is read, or gets another salt, is computed from its first token on."""
         context.tokens += tokens
+        if keep_last is is_read is salt is None and context.computed == self._computable(context):
+            return  # as while drawing, token by token
         if keep_last is not None:
             context.keep_last = keep_last
         if is_read is not None:
@@ -150,7 +152,8 @@ class Contexts:
         writes_tail = upto > context.computed and context.computed % pool.page_size > 0
         copies: PageCopies = ()
         if not writes_tail or pool.is_writable(context.pages[tail]):
-            context.pages += self._allocate(missing)
+            if missing:
+                context.pages += self._allocate(missing)
         elif self._tree is not None and self.free_pages == missing and pool.references(context.pages[tail]) == 1:
             # Only the cache reads the tail, and no page is left to copy it to. What is below it in the tree is idle.
             self._tree.take(context.pages[tail])

@@ -96,8 +96,9 @@ class FastDecoder:
         x, mixed = self._through_layers(batch, storage, self.kernels.prepare(batch.attention))
         if not batch.drawn:
             return None  # only the keys and values matter
-        last = batch.last_tokens
-        return self.head(self._last_normed(x.index_select(0, last), mixed.index_select(0, last)))
+        if len(batch.drawn) < len(x):  # else every token is a row's last
+            x, mixed = x.index_select(0, batch.last_tokens), mixed.index_select(0, batch.last_tokens)
+        return self.head(self._last_normed(x, mixed))
 
     def head(self, states: Tensor) -> Tensor:
         """Last states [tokens, hidden], after the last norm → [tokens, vocabulary]."""
