@@ -35,6 +35,8 @@ UNUSABLE = -1
 def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> Tensor:
     """[rows] int64, on the device of `logits` [rows, vocabulary], which stay as they are: one token for each row, or
     `UNUSABLE`. Nothing here waits for the device. Greedy takes the lowest id among equals."""
+    if all(map(_is_plain, draws)):
+        return likeliest(logits)
     scores = _keep_allowed(_ban_endings(adjusted(logits, draws), draws, eos_token_ids), draws)
     tokens = likeliest(scores)
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
@@ -44,6 +46,18 @@ def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) 
         drawn = _draw(chosen.float(), [draws[row] for row in random])
         tokens = tokens.index_copy(0, places, torch.where(tokens[places] == UNUSABLE, UNUSABLE, drawn))
     return tokens
+
+
+def _is_plain(draw: Draw) -> bool:
+    """Greedy, and nothing is done to its logits."""
+    sampling = draw.sampling
+    return (
+        sampling.temperature < GREEDY_BELOW
+        and draw.allowed is None
+        and draw.history is None
+        and not sampling.logit_bias
+        and draw.index >= sampling.min_tokens
+    )
 
 
 def likeliest(scores: Tensor) -> Tensor:

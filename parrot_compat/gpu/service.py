@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -45,7 +46,8 @@ def serve(connection: Connection, load: Callable[[EngineConfig], Stepper] = load
         logger.exception("the engine did not start")
         connection.send(EngineError(f"the engine did not start: {type(error).__name__}: {error}"))
         return 1
-    steps = StepLoop(stepper, connection.send)
+    # What `send` does, less its look for special objects: there are none.
+    steps = StepLoop(stepper, lambda report: connection.send_bytes(pickle.dumps(report, pickle.HIGHEST_PROTOCOL)))
     connection.send(Ready(stepper.info, stepper.load()))
     commands.give_to(steps)
     steps.run()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow, Draw, PackedRows
 
 DRAW = Draw(sampling=ResolvedSampling(max_tokens=1), index=0)
 
@@ -29,6 +31,24 @@ def test_rows_are_packed_one_after_another_at_their_own_positions_and_slots() ->
     assert batch.attention.kv_lengths == (6, 1, 10)
     assert [pages.tolist() for pages in batch.attention.pages] == [[5, 2], [9], [1, 3, 0]]
     assert batch.attention.page_size == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 99)), min_size=1, max_size=6))
+def test_rows_that_only_draw_are_packed_as_they_are_beside_others(rows: list[tuple[int, int]]) -> None:
+    drawing = [
+        BatchRow(tokens=(token,), start=start, pages=[11 * row + 3 * page for page in range(12)], draw=DRAW)
+        for row, (start, token) in enumerate(rows)
+    ]
+    other = BatchRow(tokens=(1, 2), start=0, pages=[999], draw=None)
+    alone, beside = PackedRows.of(drawing, 4), PackedRows.of([*drawing, other], 4)
+    count, pages = len(rows), len(alone.pages)
+    ends = {"token_ids": count, "positions": count, "slots": count, "kv_lengths": count, "pages": pages}
+    for name, end in (ends | {"query_starts": count + 1, "page_starts": count + 1}).items():
+        assert getattr(alone, name).dtype == getattr(beside, name).dtype
+        assert getattr(alone, name).tolist() == getattr(beside, name)[:end].tolist(), name
+    assert (alone.drawn, alone.draws) == (beside.drawn, beside.draws)
+    assert alone.is_decode and not beside.is_decode
 
 
 def test_only_rows_that_draw_are_drawn_from_at_their_last_token() -> None:
