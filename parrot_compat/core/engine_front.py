@@ -14,7 +14,8 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from .engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
@@ -87,37 +88,32 @@ class StepReport:
     """Last command that `load` counts."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        load = self.load
-        numbers = (load.running, load.waiting, load.waiting_tokens, load.free_tokens, load.step_s)
-        return _unpacked, (tuple(map(_packed, self.updates)), numbers, self.taken)
+        return _unpacked, (tuple(map(_packed, self.updates)), _numbers(self.load), self.taken)
+
+
+_LOAD = tuple(field.name for field in fields(EngineLoad))
+_numbers = attrgetter(*_LOAD)
+_beside_text = attrgetter(*(field.name for field in fields(Chunk) if field.name not in ("text", "tokens")))
+_NOTHING = _beside_text(Chunk())
 
 
 def _packed(update: Update) -> Update | tuple[int, str, tuple[int, ...]]:
     """Nearly all updates are chunks of text and tokens with nothing else."""
     chunk = update.answer
-    if not isinstance(chunk, Chunk) or chunk.finish is not None or chunk.usage is not None:
-        return update
-    if chunk.prompt is not None or chunk.stop is not None or chunk.prompt_logprobs:
-        return update
-    if chunk.logprobs or chunk.reasoning or chunk.calls:
-        return update
-    return update.command, chunk.text, chunk.tokens
+    if isinstance(chunk, Chunk) and _beside_text(chunk) == _NOTHING:
+        return update.command, chunk.text, chunk.tokens
+    return update
 
 
 def _unpacked(
-    updates: tuple[Update | tuple[int, str, tuple[int, ...]], ...],
-    numbers: tuple[int, int, int, int | None, float | None],
-    taken: int,
+    updates: tuple[Update | tuple[int, str, tuple[int, ...]], ...], numbers: tuple[Any, ...], taken: int
 ) -> StepReport:
-    running, waiting, waiting_tokens, free_tokens, step_s = numbers
     return StepReport(
         updates=tuple(
             Update(each[0], Chunk(text=each[1], tokens=each[2])) if isinstance(each, tuple) else each
             for each in updates
         ),
-        load=EngineLoad(
-            running=running, waiting=waiting, waiting_tokens=waiting_tokens, free_tokens=free_tokens, step_s=step_s
-        ),
+        load=EngineLoad(**dict(zip(_LOAD, numbers, strict=True))),
         taken=taken,
     )
 

@@ -12,7 +12,7 @@ from parrot_compat.core.call import Finish, TokenLogprobs, Usage
 from parrot_compat.core.engine import Chunk, EngineLoad, Filled
 from parrot_compat.core.engine_front import Answer, StepReport, Update
 from parrot_compat.core.errors import ContextLost
-from parrot_compat.core.tool_calls import ToolCall
+from parrot_compat.core.tool_calls import CallPiece
 
 LOGPROBS = (TokenLogprobs(7, -0.5, ((7, -0.5), (8, -1.0))),)
 OTHER_THAN_BY_DEFAULT: dict[str, Any] = {
@@ -22,10 +22,10 @@ OTHER_THAN_BY_DEFAULT: dict[str, Any] = {
     "usage": Usage(prompt_tokens=3, output_tokens=2, cached_tokens=1),
     "logprobs": LOGPROBS,
     "reasoning": "hm",
-    "calls": (ToolCall(id="1", name="f", arguments="{}"),),
+    "calls": (CallPiece(index=0, id="1", name="f", arguments="{}"),),
     "prompt_logprobs": LOGPROBS,
-    "prompt": Usage(prompt_tokens=3, cached_tokens=1),
-    "stop": "END",
+    "prompt": Usage(prompt_tokens=3, output_tokens=0, cached_tokens=1),
+    "stop": "",
 }
 
 
