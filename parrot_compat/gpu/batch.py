@@ -126,7 +126,7 @@ class PackedRows:
         counts = np.array([len(row.tokens) for row in rows], dtype=np.int64)
         ends = starts + counts
         covering = -(-ends // page_size)
-        _check(rows, covering, page_size)
+        _check(rows, covering.tolist(), page_size)
         query_starts, page_starts = _starts(counts), _starts(covering)
         listed = chain.from_iterable(row.pages[:count] for row, count in zip(rows, covering.tolist(), strict=True))
         pages = np.fromiter(listed, dtype=np.int64, count=int(page_starts[-1]))
@@ -210,7 +210,7 @@ class PackedRows:
         )
 
 
-def _check(rows: Sequence[BatchRow], covering: Sequence[int] | Ids, page_size: int) -> None:
+def _check(rows: Sequence[BatchRow], covering: Sequence[int], page_size: int) -> None:
     for number, (row, pages) in enumerate(zip(rows, covering, strict=True)):
         if not row.tokens or len(row.pages) < pages:
             raise EngineError(

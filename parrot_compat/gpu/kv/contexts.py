@@ -105,7 +105,8 @@ class Contexts:
         """Append tokens, not computed yet. `keep_last`, `is_read` and `salt` hold until they are given again; `None`
         leaves them as they are. A context that is read, or gets another salt, is computed from its first token on."""
         context.tokens += tokens
-        if keep_last is is_read is salt is None and context.computed == self._computable(context):
+        changes_nothing = keep_last is None and is_read is None and salt is None
+        if changes_nothing and context.computed == self._computable(context):
             return  # as while drawing, token by token
         if keep_last is not None:
             context.keep_last = keep_last
