@@ -93,6 +93,7 @@ class Rotate(Protocol):
 
 class AllLayers(Protocol):
     most_tokens: int
+    """Steps of more are faster kernel by kernel."""
 
     def __call__(
         self,
@@ -101,10 +102,12 @@ class AllLayers(Protocol):
         places: Mapping[str, Positions],
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
+        wanted: Tensor | None,
         /,
     ) -> tuple[Tensor, Tensor]:
         """`x` [tokens, hidden], the embeddings, may be written into; `places` by rotary scaling; the caches by layer.
-        Gives what enters the last layer's MLP and what that adds to it, which is there until the next call."""
+        `wanted` [n] int64: tokens, which `step` is for in the last layer; `None`: all. Gives what enters the last
+        layer's MLP and what that adds to it, of these tokens, which is there until the next call."""
         ...
 
 
@@ -129,5 +132,7 @@ class Kernels:
     gated: Callable[[Tensor, Activation], Tensor]
     """[tokens, 2 inner] → activation(first half) * second half"""
     all_layers: Callable[[Any, Sequence[Any]], AllLayers | None] | None = None
-    """(a decoder's plan, its layers) → the same bits of all layers in one call, for steps of few tokens; `None`: not of
-    these."""
+    """(a decoder's plan, its layers) → the same bits of all layers in one call; `None`: not of these."""
+    for_tokens: Callable[[Any, Tensor], Any] = lambda step, tokens: step
+    """(what `prepare` gave, tokens [n] int64) → the same for a layer of which only what these tokens attend to is asked
+    for: `attention` may leave that of others uncomputed."""

@@ -93,12 +93,9 @@ class FastDecoder:
 
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
-        x, mixed = self._through_layers(batch, storage, self.kernels.prepare(batch.attention))
-        if not batch.drawn:
-            return None  # only the keys and values matter
-        if len(batch.drawn) < len(x):  # else every token is a row's last
-            x, mixed = x.index_select(0, batch.last_tokens), mixed.index_select(0, batch.last_tokens)
-        return self.head(self._last_normed(x, mixed))
+        step = self.kernels.prepare(batch.attention)
+        x, mixed = self._through_layers(batch, storage, step, only_last=True)
+        return self.head(self._last_normed(x, mixed)) if batch.drawn else None
 
     def head(self, states: Tensor) -> Tensor:
         """Last states [tokens, hidden], after the last norm → [tokens, vocabulary]."""
@@ -123,25 +120,37 @@ class FastDecoder:
     def _last_normed(self, x: Tensor, mixed: Tensor) -> Tensor:
         return self.kernels.add_norm(x, mixed, self._last_norm)[1]
 
-    def _through_layers(self, batch: Batch, storage: KvStorage, step: Any) -> tuple[Tensor, Tensor]:
-        """What enters the last layer's MLP, and what that adds to it."""
+    def _through_layers(
+        self, batch: Batch, storage: KvStorage, step: Any, *, only_last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What enters the last layer's MLP, and what that adds to it: of all tokens, or of each drawing row's last. In
+        the last layer all others leave their keys and values; nothing else of them will ever be asked for."""
         kernels = self.kernels
+        wanted = batch.last_tokens if only_last and len(batch.drawn) < len(batch.token_ids) else None
+        last_step = step if wanted is None else kernels.for_tokens(step, wanted)
         places = self._places(batch)
         x = self.embedding.index_select(0, batch.token_ids)
         if self._embedding_scale is not None:
             x = x * self._embedding_scale
         if (at_once := self._all_layers) is not None and x.shape[0] <= at_once.most_tokens:
-            return at_once(x, step, places, storage.keys, storage.values)
+            return at_once(x, last_step, places, storage.keys, storage.values, wanted)
         normed = kernels.norm(x, self.layers[0].before_attention)
         for number, layer in enumerate(self.layers):
-            attended = self._attend(layer, number, normed, places[layer.plan.rope], step, storage)
+            is_last = number + 1 == len(self.layers)
+            at = places[layer.plan.rope]
+            attended = self._attend(layer, number, normed, at, last_step if is_last else step, storage)
+            if is_last and wanted is not None:
+                if not len(wanted):
+                    return x[:0], x[:0]
+                x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
+            mixed = layer.output(attended)
             if layer.after_attention is not None:
-                attended = kernels.norm(attended, layer.after_attention)
-            x, normed = kernels.add_norm(x, attended, layer.before_mlp)
+                mixed = kernels.norm(mixed, layer.after_attention)
+            x, normed = kernels.add_norm(x, mixed, layer.before_mlp)
             mixed = layer.down(kernels.gated(layer.gate_up(normed), self.plan.activation))
             if layer.after_mlp is not None:
                 mixed = kernels.norm(mixed, layer.after_mlp)
-            if number + 1 < len(self.layers):
+            if not is_last:
                 x, normed = kernels.add_norm(x, mixed, self.layers[number + 1].before_attention)
         return x, mixed
 
@@ -160,7 +169,7 @@ class FastDecoder:
         attended = kernels.attention(
             query, keys, values, step, scale=plan.scale, window=layer.plan.window, soft_cap=plan.soft_cap
         )
-        return layer.output(attended.view(-1, plan.query_width))
+        return attended.view(-1, plan.query_width)
 
     def _places(self, batch: Batch) -> dict[str, Positions]:
         return {kind: rotary.places(batch) for kind, rotary in self.rotary.items()}

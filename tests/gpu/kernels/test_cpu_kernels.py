@@ -158,6 +158,20 @@ def test_a_row_is_the_same_bits_alone_in_a_batch_in_chunks_and_on_any_number_of_
             assert torch.equal(out, together[start:end]), f"row {row}, its tokens {start - first} to {end - first}"
 
 
+def test_what_only_some_tokens_attend_to_is_the_same_bits_as_among_all(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs([(0, 200), (700, 1), (22, 1), (300, 45), (130, 2)], pages=1024)
+    keys, values = torch.randn(2, SLOTS, 2, 64)
+    query = torch.randn(inputs.query_starts[-1], 6, 64)
+    step = kernels.prepare(inputs)
+    all_of_them = kernels.attention(query, keys, values, step, scale=0.125)
+
+    for chosen in ([199, 200, 246], [201], [], list(range(inputs.query_starts[-1]))):
+        tokens = torch.tensor(chosen, dtype=torch.int64)
+        found = kernels.attention(query, keys, values, kernels.for_tokens(step, tokens), scale=0.125)
+        assert torch.equal(found[tokens], all_of_them[tokens])
+
+
 @pytest.fixture
 def no_kernels_yet() -> Iterator[None]:
     build.library.cache_clear()

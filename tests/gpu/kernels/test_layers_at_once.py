@@ -26,7 +26,12 @@ STEPS = [
     [(6, 1), (26, 1), (31, 1)],
     [(7, 1)],
     [(8, 1), (27, 1), *[(0, 1)] * (FEW - 2)],
+    [(9, 1), (28, 7), (0, 40), (0, 1), (0, 60)],  # more than a few
+    [(0, 50), (0, 15)],
+    [(50, 14), *[(15, 1)] * FEW],
 ]
+WITHOUT_DRAW = {9, 40, 50}
+"""Rows of so many tokens do not draw."""
 
 Checkpoint = Callable[[str], Path]
 
@@ -48,9 +53,9 @@ def loaded(path: Path, dtype: torch.dtype) -> FastDecoder:
 
 
 def run(decoder: FastDecoder, dtype: torch.dtype) -> list[Tensor]:
-    """The logits of all steps, and then the caches."""
+    """The logits and last states of all steps, and then the caches."""
     plan = decoder.plan
-    storage = KvStorage(len(decoder.layers), FEW * PAGES, PAGE, plan.kv_heads, plan.dim, dtype, CPU)
+    storage = KvStorage(len(decoder.layers), (FEW + 1) * PAGES, PAGE, plan.kv_heads, plan.dim, dtype, CPU)
     seen: list[Tensor] = []
     for step in STEPS:
         rows = [
@@ -58,15 +63,18 @@ def run(decoder: FastDecoder, dtype: torch.dtype) -> list[Tensor]:
                 tokens=[(31 * number + 7 * place + place * place) % 256 for place in range(start, start + count)],
                 start=start,
                 pages=range(number * PAGES, (number + 1) * PAGES),
-                draw=GREEDY,
+                draw=None if count in WITHOUT_DRAW else GREEDY,
                 prompt_tokens=start + count,
             )
             for number, (start, count) in enumerate(step)
         ]
         with torch.inference_mode():
-            logits = decoder.logits(Batch.build(rows, PAGE), storage)
-        assert logits is not None and torch.isfinite(logits).all()
-        seen.append(logits)
+            batch = Batch.build(rows, PAGE)
+            logits = decoder.logits(batch, storage)
+            states = decoder.states(batch, storage)
+            assert logits is not None and torch.isfinite(logits).all()
+            assert torch.equal(logits, decoder.head(states[batch.last_tokens])), "as if all tokens were wanted"
+            seen += [logits, states]
     return [*seen, *storage.keys, *storage.values]
 
 

@@ -13,6 +13,13 @@ constexpr int CHUNK = 128; // keys of one query at once
 constexpr int AHEAD = 32;  // keys: how early they are asked for
 constexpr int KEYS = 128;  // keys of a block of queries at once
 constexpr int BLOCK = 192; // queries times heads of a group, at most about
+constexpr int LINES = 12;  // of them, against the same keys at once
+
+const ivec LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline int64_t up(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+// The first number at or behind p that begins a line of the caches.
+inline float *aligned(float *p) { return (float *)((uintptr_t(p) + 63) / 64 * 64); }
 
 inline vec capped(vec scores, float cap) { return cap ? tanh(scores / cap) * cap : scores; }
 
@@ -125,75 +132,91 @@ template <class T> void merge(const Step &step, const float *parts, int64_t chun
     }
 }
 
-// Queries [begin, end) of a row, for the heads of one kv head.
+// The scores of one query become weights, of keys [low, high); what was summed before shrinks by what is given back.
+float weights_of(float *scores, int64_t count, int64_t low, int64_t high, float cap, float &most, float &total) {
+    if (cap || low > 0 || high < count)
+        for (int64_t key = 0; key < count; key += LANES) {
+            const ivec place = LANE + int32_t(key);
+            const vec score = capped(load(scores + key), cap);
+            store(scores + key, (place >= int32_t(low)) & (place < int32_t(high)) ? score : all(-INFINITY));
+        }
+    vec top = all(most), added{};
+    for (int64_t key = 0; key < count; key += LANES) top = max(top, load(scores + key));
+    const float now = largest(top);
+    if (now == -INFINITY) { // a window that begins behind these keys
+        memset(scores, 0, count * sizeof(float));
+        return 1;
+    }
+    for (int64_t key = 0; key < count; key += LANES) {
+        const vec weight = exp(load(scores + key) - now);
+        store(scores + key, weight);
+        added += weight;
+    }
+    const float shrink = now == most ? 1 : std::exp(most - now);
+    total = total * shrink + sum(added);
+    most = now;
+    return shrink;
+}
+
+// Keys become columns, k [dim][KEYS]; values stay rows, v [KEYS][padded]. Zero where there are none.
+template <class T>
+void gather(const T *keys, const T *values, const int64_t *places, int64_t count, int64_t dim, float *k, float *v) {
+    const int64_t padded = up(dim);
+    for (int64_t key = 0; key < count; key++)
+        for (int64_t d = 0; d < dim; d += LANES) store(v + key * padded + d, load(values + places[key] + d, dim - d));
+    for (int64_t key = 0; key < count; key += LANES)
+        for (int64_t d = 0; d < dim; d += LANES) {
+            vec block[LANES];
+            for (int64_t i = 0; i < LANES; i++)
+                block[i] = key + i < count ? load(keys + places[key + i] + d, dim - d) : vec{};
+            transpose(block);
+            for (int64_t i = 0; i < LANES; i++) store(k + (d + i) * KEYS + key, block[i]);
+        }
+}
+
+// Queries [begin, end) of a row, for the heads of one kv head: a line each, LINES at a time, so that their scores stay
+// in the first cache.
 template <class T> void attend_block(const Step &step, const Item &item, const T *query, const T *keys, const T *values,
                                      T *out) {
-    const int64_t dim = step.dim, group = step.group(), padded = (dim + LANES - 1) / LANES * LANES;
+    const int64_t dim = step.dim, group = step.group(), padded = up(dim);
     const int64_t lines = (item.end - item.begin) * group;
     const int64_t before = step.lengths[item.row] - step.queries(item.row); // position of the row's first query
-    thread_local std::vector<float> space;
-    space.assign(lines * (2 * padded + KEYS + 2) + 2 * KEYS * padded, 0.0f);
-    float *q = space.data(), *sums = q + lines * padded, *scores = sums + lines * padded;
-    float *most = scores + lines * KEYS, *total = most + lines, *k = total + lines, *v = k + KEYS * padded;
+    auto position = [&](int64_t line) { return before + item.begin + line / group; };
     auto place = [&](int64_t line) {
         int64_t token = step.starts[item.row] + item.begin + line / group;
         return (token * step.heads + item.head * group + line % group) * dim;
     };
-    for (int64_t line = 0; line < lines; line++) {
-        most[line] = -INFINITY;
+    thread_local std::vector<float> space;
+    space.resize(LANES + 2 * KEYS * padded + LINES * KEYS + lines * (2 * padded + 2));
+    float *k = aligned(space.data()), *v = k + KEYS * padded, *scores = v + KEYS * padded, *q = scores + LINES * KEYS;
+    float *sums = q + lines * padded, *total = sums + lines * padded, *most = total + lines;
+    std::fill(sums, most, 0.0f);
+    std::fill(most, most + lines, -INFINITY);
+    for (int64_t line = 0; line < lines; line++)
         for (int64_t d = 0; d < dim; d += LANES)
             store(q + line * padded + d, load(query + place(line) + d, dim - d) * step.scale);
-    }
+
     const int64_t last = before + item.end; // behind the last key that any of them sees
     for (int64_t start = step.first(before + item.begin) / KEYS * KEYS; start < last; start += KEYS) {
-        const int64_t count = std::min<int64_t>(KEYS, last - start), wide = (count + LANES - 1) / LANES * LANES;
+        const int64_t count = std::min<int64_t>(KEYS, last - start);
         int64_t places[KEYS];
         step.find(item.row, item.head, start, count, places);
-        for (int64_t key = 0; key < count; key++)
-            for (int64_t d = 0; d < dim; d += LANES)
-                store(v + key * padded + d, load(values + places[key] + d, dim - d));
-        for (int64_t key = 0; key < wide; key += LANES)
-            for (int64_t d = 0; d < dim; d += LANES) {
-                vec block[LANES];
-                for (int64_t i = 0; i < LANES; i++)
-                    block[i] = key + i < count ? load(keys + places[key + i] + d, dim - d) : vec{};
-                transpose(block);
-                for (int64_t i = 0; i < LANES; i++) store(k + (d + i) * KEYS + key, block[i]);
+        gather(keys, values, places, count, dim, k, v);
+        for (int64_t line = 0; line < lines; line += LINES) {
+            const int64_t some = std::min<int64_t>(LINES, lines - line);
+            const int64_t seen = std::min(count, position(line + some - 1) + 1 - start); // by any of these lines
+            if (seen <= 0) continue;
+            product(q + line * padded, padded, k, KEYS, scores, KEYS, some, up(seen), dim, false);
+            for (int64_t i = 0; i < some; i++) {
+                const int64_t at = position(line + i), low = step.first(at) - start, high = at + 1 - start;
+                const float shrink =
+                    weights_of(scores + i * KEYS, up(seen), low, high, step.cap, most[line + i], total[line + i]);
+                if (shrink != 1)
+                    for (float *sum = sums + (line + i) * padded, *end = sum + padded; sum < end; sum += LANES)
+                        store(sum, load(sum) * shrink);
             }
-        product(q, padded, k, KEYS, scores, KEYS, lines, wide, dim, false);
-        for (int64_t line = 0; line < lines; line++) {
-            float *mine = scores + line * KEYS;
-            const int64_t position = before + item.begin + line / group;
-            const int64_t low = step.first(position) - start, high = position + 1 - start; // keys seen: [low, high)
-            vec top = all(most[line]), added{};
-            for (int64_t key = 0; key < wide; key += LANES) {
-                vec score = capped(load(mine + key), step.cap);
-                if (key < low || key + LANES > high)
-                    for (int64_t i = 0; i < LANES; i++)
-                        if (key + i < low || key + i >= high) score[i] = -INFINITY;
-                store(mine + key, score);
-                top = max(top, score);
-            }
-            float now = largest(top);
-            if (now == -INFINITY) { // a window that begins behind this chunk
-                memset(mine, 0, wide * sizeof(float));
-                continue;
-            }
-            for (int64_t key = 0; key < wide; key += LANES) {
-                vec weight = exp(load(mine + key) - now);
-                store(mine + key, weight);
-                added += weight;
-            }
-            if (now != most[line]) {
-                float shrink = std::exp(most[line] - now);
-                total[line] *= shrink;
-                for (int64_t d = 0; d < padded; d += LANES)
-                    store(sums + line * padded + d, load(sums + line * padded + d) * shrink);
-                most[line] = now;
-            }
-            total[line] += sum(added);
+            product(scores, KEYS, v, padded, sums + line * padded, padded, some, padded, seen, true);
         }
-        product(scores, KEYS, v, padded, sums, padded, lines, padded, count, true);
     }
     for (int64_t line = 0; line < lines; line++)
         for (int64_t d = 0; d < dim; d += LANES)
@@ -240,11 +263,12 @@ Attention::Attention(int format, const Step &of) : step(of) {
     const int64_t block = std::max<int64_t>(1, BLOCK / group);
     int64_t parts = 0;
     for (int64_t row = 0; row < step.rows; row++) {
-        const int64_t queries = step.queries(row), length = step.lengths[row];
+        const int64_t queries = step.queries(row), begins = step.begin(row), length = step.lengths[row];
+        if (begins == queries) continue;
         if (queries > 1) {
-            for (int64_t end = queries; end > 0; end -= block) // the longest first
+            for (int64_t end = queries; end > begins; end -= block) // the longest first
                 for (int64_t head = 0; head < step.kv_heads; head++)
-                    items.push_back({row, head, std::max<int64_t>(0, end - block), end, -1});
+                    items.push_back({row, head, std::max(begins, end - block), end, -1});
             continue;
         }
         // Head by head of one chunk, then the next: they lie side by side in memory.
@@ -263,9 +287,10 @@ Attention::Attention(int format, const Step &of) : step(of) {
 
 extern "C" void parrot_attention(int format, const void *query, const void *keys, const void *values, void *out,
                                  int64_t rows, const int64_t *starts, const int64_t *lengths,
-                                 const int64_t *const *pages, int64_t page_size, int64_t heads, int64_t kv_heads,
-                                 int64_t dim, float scale, int64_t window, float cap, int threads) {
-    Attention all(format, {rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window});
+                                 const int64_t *const *pages, const int64_t *begins, int64_t page_size,
+                                 int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window, float cap,
+                                 int threads) {
+    Attention all(format, {rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window, begins});
     const Tensors on{query, keys, values, out};
 #pragma omp parallel num_threads(threads)
     {

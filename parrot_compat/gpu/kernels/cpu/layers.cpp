@@ -1,21 +1,13 @@
-// All layers of a step of few tokens in one parallel region, by the kernels of the other files on the same rows and
-// panels: the same bits. Between two kernels the threads meet at a barrier that spins for a moment and then sleeps. To
-// put threads to sleep and wake them between kernels of some microseconds costs more than the kernels do; to spin for
-// long would take the cores from whoever else needs them.
+// All layers of a step in one parallel region, by the kernels of the other files on the same rows and panels: the
+// same bits. Few tokens: the threads share each kernel. Many: each thread takes some of them through all kernels from
+// one attention to the next; what lies between stays in its second cache, and nobody waits for anybody.
 #include "rows.h"
-#include <atomic>
-#include <climits>
-#include <thread>
-#if defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "team.h"
+#include <algorithm>
+#include <cstring>
 
 extern "C" int omp_get_num_threads();
+extern "C" int omp_get_thread_num();
 
 // As in layers.py
 struct Product {
@@ -38,164 +30,212 @@ struct Rope {
     const void *cos, *sin;
     int64_t half;
 };
-struct Few {
+struct Now {
     int64_t tokens, rows, page_size, threads;
+    int64_t tile; // tokens that a thread takes at a time; 0: the threads share each kernel
     const int64_t *starts, *lengths, *const *pages, *slots;
     const Rope *rope;
-    void *x, *mixed, *normed, *qkv, *query, *attended, *gate_up, *gated; // [tokens][..]
+    void *x, *mixed, *query, *attended;   // [tokens][..]
+    void *normed, *qkv, *gate_up, *gated; // [tokens][..], or of each thread [tile][..]
+    // What is wanted behind the last layer: all tokens, or (`begins` is not null) these, which are put into `last`.
+    const int64_t *begins, *wanted;
+    int64_t wanted_tokens;
+    void *last; // [wanted_tokens][width]
 };
 
 namespace {
 
-constexpr int MOST_SPINS = 1024, LEAST_SPINS = 8; // 25 us, about, and next to nothing
-
-inline void pause() {
-#if defined(__x86_64__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-// A thread that wakes is put on a free core. One that yields stays on the core of the thread it waits for, which was
-// measured: both threads of a step on one of two idle cores.
-inline void sleep_in(std::atomic<int> &round, int now) {
-#if defined(__linux__)
-    syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr, 0);
-#else
-    std::this_thread::yield();
-#endif
-}
-
-inline void wake_all_in(std::atomic<int> &round) {
-#if defined(__linux__)
-    syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-#endif
-}
-
-class Team {
-  public:
-    int threads = 1;
-
-    // Item by item, each by whoever is free. All of them are done when it returns. `patience`: the thread's own.
-    template <class F> void share(int &patience, int64_t items, F body) {
-        for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(item);
-        meet(patience);
-    }
-
-  private:
-    // Where spinning was in vain (the others have no core) less of it is done the next time.
-    void meet(int &patience) {
-        const int now = round.load(std::memory_order_relaxed);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
-            arrived.store(0, std::memory_order_relaxed);
-            next.store(0, std::memory_order_relaxed);
-            round.store(now + 1);
-            if (asleep.load()) wake_all_in(round);
-            return;
-        }
-        for (int spins = 0; spins < patience; spins++) {
-            if (round.load(std::memory_order_acquire) != now) {
-                patience = patience < MOST_SPINS ? 2 * patience : MOST_SPINS;
-                return;
-            }
-            pause();
-        }
-        patience = patience > LEAST_SPINS ? patience / 2 : LEAST_SPINS;
-        asleep.fetch_add(1);
-        while (round.load() == now) sleep_in(round, now);
-        asleep.fetch_sub(1);
-    }
-
-    alignas(64) std::atomic<int64_t> next{0};
-    alignas(64) std::atomic<int> arrived{0}, asleep{0};
-    alignas(64) std::atomic<int> round{0};
+// Some tokens of a step, and where their numbers are.
+struct Rows {
+    int64_t first, tokens;
+    void *x, *mixed, *query, *attended, *normed, *qkv, *gate_up, *gated; // of `first` and those behind it
 };
 
-struct Run {
+// Rows on their way. `Each` does something for every item: it shares them among threads, or does them all.
+template <class Each> struct Pass {
     const Model &model;
-    const Few &step;
-    Team &team;
+    const Now &now;
+    const Rows &rows;
+    Each each;
     const int format = int(model.format);
-    int patience = MOST_SPINS;
+    const int64_t queries = model.heads * model.dim, keys = model.kv_heads * model.dim;
 
     void *row(void *p, int64_t token, int64_t width) const { return at(p, token * width, format); }
 
     void multiply(const Product &by, const void *x, void *y) {
-        team.share(patience, by.out / PANEL, [&](int64_t panel) {
-            product_panel(format, x, by.weight, by.bias, y, step.tokens, by.out, by.in, by.block, panel * PANEL);
+        each(by.out / PANEL, [&](int64_t panel) {
+            product_panel(format, x, by.weight, by.bias, y, rows.tokens, by.out, by.in, by.block, panel * PANEL);
         });
     }
 
-    // x += mixed, after a norm of its own if it has one; normed = the norm of that for what comes next, if anything does.
+    void begin(const Norm &by) {
+        each(rows.tokens, [&](int64_t token) {
+            norm_row(format, row(rows.x, token, model.width), nullptr, by, row(rows.normed, token, model.width),
+                     model.width);
+        });
+    }
+
+    // x += mixed, after a norm of its own if it has one; normed = the norm of that for what comes next, if there is.
     void add(const Norm &own, const Norm *next) {
-        team.share(patience, step.tokens, [&](int64_t token) {
-            void *mixed = row(step.mixed, token, model.width);
+        if (!own.weight && !next) return;
+        each(rows.tokens, [&](int64_t token) {
+            void *mixed = row(rows.mixed, token, model.width);
             if (own.weight) norm_row(format, mixed, nullptr, own, mixed, model.width);
             if (next)
-                norm_row(format, mixed, row(step.x, token, model.width), *next, row(step.normed, token, model.width),
+                norm_row(format, mixed, row(rows.x, token, model.width), *next, row(rows.normed, token, model.width),
                          model.width);
         });
     }
 
-    void layer(const Layer &by, Attention &attention, const Norm *next) {
-        const int64_t queries = model.heads * model.dim, keys = model.kv_heads * model.dim;
-        multiply(by.qkv, step.normed, step.qkv);
-        const Rope &rope = step.rope[by.rope];
-        team.share(patience, step.tokens, [&](int64_t token) {
-            const int64_t angle = rope.positions[token] * rope.half, slot = step.slots[token] * keys;
+    // From normed states to queries, and keys and values in their slots.
+    void enter(const Layer &by) {
+        multiply(by.qkv, rows.normed, rows.qkv);
+        const Rope &rope = now.rope[by.rope];
+        each(rows.tokens, [&](int64_t token) {
+            const int64_t number = rows.first + token;
+            const int64_t angle = rope.positions[number] * rope.half, slot = now.slots[number] * keys;
             rotate_token(format, {model.heads, model.kv_heads, model.dim, rope.half},
-                         row(step.qkv, token, queries + 2 * keys), at(rope.cos, angle, format),
-                         at(rope.sin, angle, format), by.query, by.key, row(step.query, token, queries),
+                         row(rows.qkv, token, queries + 2 * keys), at(rope.cos, angle, format),
+                         at(rope.sin, angle, format), by.query, by.key, row(rows.query, token, queries),
                          at(by.keys, slot, format), at(by.values, slot, format));
         });
-        const Tensors on{step.query, by.keys, by.values, step.attended};
-        team.share(patience, attention.items.size(), [&](int64_t i) { attention.attend(attention, attention.items[i], on); });
-        if (!attention.merges.empty())
-            team.share(patience, attention.merges.size(), [&](int64_t i) { attention.merge(attention, attention.merges[i], on); });
-        multiply(by.output, step.attended, step.mixed);
-        add(by.after_attention, &by.before_mlp);
-        multiply(by.gate_up, step.normed, step.gate_up);
-        team.share(patience, step.tokens, [&](int64_t token) {
-            gated_row(format, row(step.gate_up, token, 2 * model.inner), row(step.gated, token, model.inner), model.inner,
-                      int(model.activation));
-        });
-        multiply(by.down, step.gated, step.mixed);
-        if (next || by.after_mlp.weight) add(by.after_mlp, next);
     }
 
-    void layers(std::vector<Attention> &attentions, const std::vector<int> &which) {
-        team.share(patience, step.tokens, [&](int64_t token) {
-            norm_row(format, row(step.x, token, model.width), nullptr, model.layer->before_attention,
-                     row(step.normed, token, model.width), model.width);
+    // From what attention gave to normed states for the next layer.
+    void leave(const Layer &by, const Layer *next) {
+        multiply(by.output, rows.attended, rows.mixed);
+        add(by.after_attention, &by.before_mlp);
+        multiply(by.gate_up, rows.normed, rows.gate_up);
+        each(rows.tokens, [&](int64_t token) {
+            gated_row(format, row(rows.gate_up, token, 2 * model.inner), row(rows.gated, token, model.inner),
+                      model.inner, int(model.activation));
         });
-        for (int64_t i = 0; i < model.layers; i++)
-            layer(model.layer[i], attentions[which[i]],
-                  i + 1 < model.layers ? &model.layer[i + 1].before_attention : nullptr);
+        multiply(by.down, rows.gated, rows.mixed);
+        add(by.after_mlp, next ? &next->before_attention : nullptr);
+    }
+};
+
+template <class Each> Pass<Each> pass(const Model &model, const Now &now, const Rows &rows, Each each) {
+    return {model, now, rows, each};
+}
+
+// One thread's part of a step.
+struct Run {
+    const Model &model;
+    const Now &now;
+    Team &team;
+    std::vector<Attention> &attentions;
+    const std::vector<int> &which; // of them, by layer
+    int patience = MOST_SPINS;
+
+    const Layer *layer(int64_t number) const { return number < model.layers ? model.layer + number : nullptr; }
+
+    void attend(int64_t number) {
+        Attention &attention = attentions[which[number]];
+        const Tensors on{now.query, layer(number)->keys, layer(number)->values, now.attended};
+        const auto &items = attention.items, &merges = attention.merges;
+        team.share(patience, items.size(), [&](int64_t i) { attention.attend(attention, items[i], on); });
+        if (!merges.empty())
+            team.share(patience, merges.size(), [&](int64_t i) { attention.merge(attention, merges[i], on); });
+    }
+
+    void together() {
+        const Rows rows{0,            now.tokens, now.x,   now.mixed,   now.query,
+                        now.attended, now.normed, now.qkv, now.gate_up, now.gated};
+        auto all = pass(model, now, rows, [&](int64_t items, auto body) { team.share(patience, items, body); });
+        all.begin(model.layer->before_attention);
+        for (int64_t i = 0; i < model.layers; i++) {
+            all.enter(*layer(i));
+            attend(i);
+            all.leave(*layer(i), layer(i + 1));
+        }
+    }
+
+    // body(the pass of some tokens, by this thread alone), until `tokens` are through.
+    template <class F> void by_tiles(int64_t tokens, F body) {
+        team.share(patience, (tokens + now.tile - 1) / now.tile, [&](int64_t item) {
+            const int64_t first = item * now.tile, queries = model.heads * model.dim;
+            const int64_t mine = omp_get_thread_num() * now.tile;
+            auto of = [&](void *p, int64_t number, int64_t width) { return at(p, number * width, int(model.format)); };
+            const Rows rows{first, std::min(now.tile, tokens - first), of(now.x, first, model.width),
+                            of(now.mixed, first, model.width), of(now.query, first, queries),
+                            of(now.attended, first, queries), of(now.normed, mine, model.width),
+                            of(now.qkv, mine, queries + 2 * model.kv_heads * model.dim),
+                            of(now.gate_up, mine, 2 * model.inner), of(now.gated, mine, model.inner)};
+            body(rows);
+        });
+    }
+
+    template <class F> void alone(const Rows &rows, F body) {
+        auto one = pass(model, now, rows, [](int64_t items, auto each) {
+            for (int64_t i = 0; i < items; i++) each(i);
+        });
+        body(one);
+    }
+
+    void apart() {
+        by_tiles(now.tokens, [&](const Rows &rows) {
+            alone(rows, [&](auto &tile) { tile.begin(model.layer->before_attention), tile.enter(*model.layer); });
+        });
+        for (int64_t i = 0; i + 1 < model.layers; i++) {
+            attend(i);
+            by_tiles(now.tokens, [&](const Rows &rows) {
+                alone(rows, [&](auto &tile) { tile.leave(*layer(i), layer(i + 1)), tile.enter(*layer(i + 1)); });
+            });
+        }
+        const Layer &last = *layer(model.layers - 1);
+        attend(model.layers - 1);
+        if (!now.begins)
+            return by_tiles(now.tokens, [&](const Rows &rows) {
+                alone(rows, [&](auto &tile) { tile.leave(last, nullptr); });
+            });
+        by_tiles(now.wanted_tokens, [&](Rows rows) {
+            const int64_t width = model.width * bytes_of(int(model.format));
+            const int64_t queries = model.heads * model.dim * bytes_of(int(model.format));
+            rows.x = (char *)now.last + rows.first * width, rows.attended = rows.qkv; // that is free now
+            for (int64_t i = 0; i < rows.tokens; i++) {
+                const int64_t token = now.wanted[rows.first + i];
+                memcpy((char *)rows.x + i * width, (char *)now.x + token * width, width);
+                memcpy((char *)rows.attended + i * queries, (char *)now.attended + token * queries, queries);
+            }
+            alone(rows, [&](auto &tile) { tile.leave(last, nullptr); });
+        });
     }
 };
 
 } // namespace
 
+// Most tokens of a step for which this is the fastest way. With shorter vectors oneDNN multiplies many rows faster.
+extern "C" int64_t parrot_most_tokens(int64_t few) {
+#if defined(__AVX512F__)
+    return INT64_MAX;
+#else
+    return few;
+#endif
+}
+
 // x [tokens][width]: embeddings in; what enters the last layer's MLP out. `mixed`: what that adds to it.
-extern "C" void parrot_layers(const Model *model, const Few *step) {
-    std::vector<Attention> attentions; // one for each length of window
+extern "C" void parrot_layers(const Model *model, const Now *now) {
+    std::vector<Attention> attentions; // one for each length of window, and of the last layer where not all are wanted
     std::vector<int> which;
     for (int64_t i = 0; i < model->layers; i++) {
         const int64_t window = model->layer[i].window;
-        size_t kind = 0;
-        while (kind < attentions.size() && attentions[kind].step.window != window) kind++;
-        if (kind == attentions.size())
+        const int64_t *begins = i + 1 < model->layers ? nullptr : now->begins;
+        auto fits = [&](const Attention &each) { return each.step.window == window && each.step.begins == begins; };
+        auto found = std::find_if(attentions.begin(), attentions.end(), fits);
+        which.push_back(int(found - attentions.begin()));
+        if (found == attentions.end())
             attentions.emplace_back(int(model->format),
-                                    Step{step->rows, step->page_size, model->heads, model->kv_heads, model->dim,
-                                         step->starts, step->lengths, step->pages, model->scale, model->cap, window});
-        which.push_back(int(kind));
+                                    Step{now->rows, now->page_size, model->heads, model->kv_heads, model->dim,
+                                         now->starts, now->lengths, now->pages, model->scale, model->cap, window,
+                                         begins});
     }
     Team team;
-#pragma omp parallel num_threads(int(step->threads))
+#pragma omp parallel num_threads(int(now->threads))
     {
 #pragma omp single
         team.threads = omp_get_num_threads(); // all wait for it
-        Run{*model, *step, team}.layers(attentions, which);
+        Run run{*model, *now, team, attentions, which};
+        now->tile ? run.apart() : run.together();
     }
 }

@@ -1,8 +1,7 @@
-"""All layers of a step of few tokens in one call: no Python, and no threads that fall asleep, between its kernels.
+"""All layers of a step in one call: no Python, and no threads that fall asleep, between its kernels.
 
 It knows how layers.cpp is told of weights, caches and a step; nothing of families or batches. It is there where every
-product of the layers is one of our own (`product`). For more tokens, and elsewhere, the decoder goes from kernel to
-kernel itself.
+product of the layers is one of our own (`product`). Elsewhere the decoder goes from kernel to kernel itself.
 
 The invariant: the same bits as kernel by kernel.
 """
@@ -22,6 +21,9 @@ from parrot_compat.gpu.kernels.cpu.product import FEW, FewRows
 from parrot_compat.gpu.kernels.cpu.table import ACTIVATIONS, FORMATS, CpuStep
 
 __all__ = ["LayersAtOnce", "layers_at_once"]
+
+TILE = 32
+"""Most tokens that one thread takes through a layer at a time: what lies between its products fits its second cache."""
 
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 
@@ -55,11 +57,14 @@ class _Rope(ctypes.Structure):
     _fields_ = (*((name, _P) for name in ("positions", "cos", "sin")), ("half", _L))
 
 
-class _Few(ctypes.Structure):
+class _Now(ctypes.Structure):
     _fields_ = (
-        *((name, _L) for name in ("tokens", "rows", "page_size", "threads")),
+        *((name, _L) for name in ("tokens", "rows", "page_size", "threads", "tile")),
         *((name, _P) for name in ("starts", "lengths", "pages", "slots", "rope")),
-        *((name, _P) for name in ("x", "mixed", "normed", "qkv", "query", "attended", "gate_up", "gated")),
+        *((name, _P) for name in ("x", "mixed", "query", "attended", "normed", "qkv", "gate_up", "gated")),
+        *((name, _P) for name in ("begins", "wanted")),
+        ("wanted_tokens", _L),
+        ("last", _P),
     )
 
 
@@ -75,20 +80,21 @@ def layers_at_once(plan: Any, layers: Sequence[Any]) -> LayersAtOnce | None:
 class LayersAtOnce:
     """One model's. It writes into buffers of its own, so one step is over before the next one begins."""
 
-    most_tokens = FEW
-
     def __init__(self, found: ctypes.CDLL, plan: Any, layers: Sequence[Any]) -> None:
         self._function = found.parrot_layers
+        found.parrot_most_tokens.argtypes, found.parrot_most_tokens.restype = (_L,), _L
+        self.most_tokens: int = found.parrot_most_tokens(FEW)
         self._function.argtypes, self._function.restype = (_P, _P), None
         self._plan = plan
         self._layers = layers
         self._ropes = tuple(dict.fromkeys(layer.plan.rope for layer in layers))
         self._dtype: torch.dtype = layers[0].qkv.few.dtype
         queries = plan.heads * plan.dim
-        widths = (plan.hidden, plan.hidden, queries + 2 * plan.kv_heads * plan.dim, queries, queries, 2 * plan.inner)
-        # mixed, normed, qkv, query, attended, gate_up, gated
-        self._buffers = [torch.empty(FEW, width, dtype=self._dtype) for width in (*widths, plan.inner)]
-        self._addresses = [buffer.data_ptr() for buffer in self._buffers]
+        self._widths = (plan.hidden, queries, queries)
+        """Of `mixed`, `query` and `attended`, which all tokens have."""
+        self._between = (plan.hidden, queries + 2 * plan.kv_heads * plan.dim, 2 * plan.inner, plan.inner)
+        """Of `normed`, `qkv`, `gate_up` and `gated`, which are used again by other tokens where these are many."""
+        self._buffers: list[Tensor] = []
         self._caches: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
         self._rows: Any = None
         self._model: Any = None
@@ -100,20 +106,39 @@ class LayersAtOnce:
         places: Mapping[str, Positions],
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
+        wanted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """`x` [tokens, hidden] is written into: what enters the last layer's MLP; and what that adds to it, which is
-        there until the next call."""
         if self._caches is None or self._caches[0] is not keys or self._caches[1] is not values:
             self._describe(keys, values)
+        tokens, threads = x.shape[0], torch.get_num_threads()
+        tile = _tile(tokens, threads)
+        buffers = self._room(tokens, threads)
         ropes = (_Rope * len(self._ropes))(*(_rope(places[kind]) for kind in self._ropes))
         starts, line = step.numbers.ctypes.data, step.numbers.strides[0]
-        few = _Few(
-            x.shape[0], step.rows, step.inputs.page_size, torch.get_num_threads(),
+        now = _Now(
+            tokens, step.rows, step.inputs.page_size, threads, tile,
             starts, starts + line, starts + 2 * line, step.inputs.slots.data_ptr(), ctypes.addressof(ropes),
-            x.data_ptr(), *self._addresses,
+            x.data_ptr(), *(buffer.data_ptr() for buffer in buffers),
         )  # fmt: skip
-        self._function(ctypes.addressof(self._model), ctypes.addressof(few))
-        return x, self._buffers[0][: x.shape[0]]
+        last = x
+        if wanted is not None and tile:
+            last = x.new_empty(len(wanted), x.shape[1])
+            now.begins, now.wanted, now.wanted_tokens = starts + 3 * line, wanted.data_ptr(), len(wanted)
+            now.last = last.data_ptr()
+        self._function(ctypes.addressof(self._model), ctypes.addressof(now))
+        mixed = buffers[0][: len(last)]
+        if wanted is None or tile:
+            return last, mixed
+        return last.index_select(0, wanted), mixed.index_select(0, wanted)
+
+    def _room(self, tokens: int, threads: int) -> list[Tensor]:
+        """Buffers for that many tokens at least: those of the largest step so far."""
+        between = max(FEW, threads * TILE)
+        if not self._buffers or self._buffers[0].shape[0] < tokens or self._buffers[-1].shape[0] < between:
+            rows = max(tokens, FEW)
+            self._buffers = [torch.empty(rows, width, dtype=self._dtype) for width in self._widths]
+            self._buffers += [torch.empty(between, width, dtype=self._dtype) for width in self._between]
+        return self._buffers
 
     def _describe(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         plan = self._plan
@@ -133,6 +158,14 @@ class LayersAtOnce:
             *(_product(linear.few) for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)),
             keys.data_ptr(), values.data_ptr(), self._ropes.index(layer.plan.rope), layer.plan.window or 0,
         )  # fmt: skip
+
+
+def _tile(tokens: int, threads: int) -> int:
+    """Tokens that a thread takes at a time, so that all threads have equally many turns. 0: too few for that."""
+    if tokens <= FEW:
+        return 0
+    turns = -(-tokens // (threads * TILE)) * threads
+    return -(-tokens // turns)
 
 
 def _norm(by: NormWeight | None) -> _Norm:

@@ -34,11 +34,13 @@ void product_panel(int format, const void *x, const void *w, const void *bias, v
 struct Step {
     int64_t rows, page_size, heads, kv_heads, dim;
     const int64_t *starts, *lengths, *const *pages;
-    float scale, cap; // cap 0: none
-    int64_t window;   // 0: none
+    float scale, cap;      // cap 0: none
+    int64_t window;        // 0: none
+    const int64_t *begins; // of each row the first query that is computed; null: all are
 
     int64_t group() const { return heads / kv_heads; }
     int64_t queries(int64_t row) const { return starts[row + 1] - starts[row]; }
+    int64_t begin(int64_t row) const { return begins ? begins[row] : 0; }
     // Where in a cache keys [begin, begin + count) of a row and head lie.
     void find(int64_t row, int64_t head, int64_t begin, int64_t count, int64_t *places) const {
         int64_t page = begin / page_size, offset = begin % page_size;

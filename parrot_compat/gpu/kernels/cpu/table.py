@@ -26,7 +26,7 @@ SIGNATURES = {
     "parrot_norm": (_I, _P, _P, _P, _P, _L, _L, _F, _I, _I),
     "parrot_gated": (_I, _P, _P, _L, _L, _I, _I),
     "parrot_rotate": (_I, _P, _L, _L, _L, _L, _L, _P, _P, _P, _P, _P, _F, _P, _F, _I, _P, _P, _P, _I),
-    "parrot_attention": (_I, _P, _P, _P, _P, _L, _P, _P, _P, _L, _L, _L, _L, _F, _L, _F, _I),
+    "parrot_attention": (_I, _P, _P, _P, _P, _L, _P, _P, _P, _P, _L, _L, _L, _L, _F, _L, _F, _I),
 }
 
 
@@ -36,7 +36,7 @@ class CpuStep:
 
     inputs: AttentionInputs
     numbers: np.ndarray
-    """[3, rows + 1] int64: query starts, kv lengths, addresses of the page lists"""
+    """[4, rows + 1] int64: query starts, kv lengths, addresses of the page lists, first queries that are computed"""
 
     @property
     def rows(self) -> int:
@@ -55,6 +55,7 @@ def cpu_kernels() -> Kernels | None:
     return Kernels(
         name="c++",
         prepare=_prepare,
+        for_tokens=_for_tokens,
         norm=calls.norm,
         add_norm=calls.add_norm,
         rotate=calls.rotate,
@@ -64,11 +65,20 @@ def cpu_kernels() -> Kernels | None:
 
 
 def _prepare(inputs: AttentionInputs) -> CpuStep:
-    numbers = np.zeros((3, len(inputs.query_starts)), dtype=np.int64)
+    numbers = np.zeros((4, len(inputs.query_starts)), dtype=np.int64)
     numbers[0] = inputs.query_starts
     numbers[1, :-1] = inputs.kv_lengths
     numbers[2, :-1] = [pages.data_ptr() for pages in inputs.pages]
     return CpuStep(inputs, numbers)
+
+
+def _for_tokens(step: CpuStep, tokens: Tensor) -> CpuStep:
+    numbers, places = step.numbers.copy(), tokens.numpy()
+    starts = numbers[0]
+    numbers[3, :-1] = np.diff(starts)  # none of a row that has none of them
+    rows = np.searchsorted(starts, places, side="right") - 1
+    numbers[3, rows] = places - starts[rows]
+    return CpuStep(step.inputs, numbers)
 
 
 class _Calls:
@@ -147,7 +157,7 @@ class _Calls:
         line = step.numbers.strides[0]
         self._attention(
             FORMATS[query.dtype], query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), out.data_ptr(),
-            step.rows, starts, starts + line, starts + 2 * line, step.inputs.page_size, heads, key_cache.shape[1], dim,
-            scale, window or 0, soft_cap or 0.0, torch.get_num_threads(),
+            step.rows, starts, starts + line, starts + 2 * line, starts + 3 * line, step.inputs.page_size, heads,
+            key_cache.shape[1], dim, scale, window or 0, soft_cap or 0.0, torch.get_num_threads(),
         )  # fmt: skip
         return out

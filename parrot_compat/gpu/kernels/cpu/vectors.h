@@ -44,13 +44,13 @@ static inline float sum(vec a) {
     return a[0];
 }
 
-static inline float largest(vec a) {
-    float r = a[0];
-    for (int i = 1; i < LANES; i++) r = a[i] > r ? a[i] : r;
-    return r;
-}
-
 static inline vec max(vec a, vec b) { return a > b ? a : b; }
+
+static inline float largest(vec a) {
+    const ivec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int apart = LANES / 2; apart; apart /= 2) a = max(a, __builtin_shuffle(a, lane ^ apart));
+    return a[0];
+}
 
 // Rows become columns.
 static inline void transpose(vec (&block)[LANES]) {
@@ -126,10 +126,10 @@ template <> inline vec rounded<f16>(vec x) { return __builtin_convertvector(__bu
 
 static inline vec exp(vec x) {
     // 2^n * e^r with |r| <= ln(2) / 2; the polynomial is good to an ulp. Far below zero it is zero.
-    const vec zero_below = all(-87.3f);
-    ivec is_zero = x < zero_below;
-    x = is_zero ? zero_below : x;
-    x = x > all(88.7f) ? all(88.7f) : x;
+    const vec least = all(-87.3f), most = all(88.0f);
+    ivec is_zero = x < least;
+    x = is_zero ? least : x;
+    x = x > most ? most : x;
     vec scaled = fma(x, all(1.44269504f), all(12582912.0f)); // its low bits are the nearest integer
     vec n = scaled - all(12582912.0f);
     vec r = fma(n, all(-0.693145752f), x);
@@ -141,9 +141,8 @@ static inline vec exp(vec x) {
     p = fma(p, r, all(1.66666657e-1f));
     p = fma(p, r, all(0.5f));
     p = fma(p, r * r, r + 1.0f);
-    vec power = (vec)((__builtin_convertvector(n, ivec) + 126) << 23); // one less, so that 2^128 is never needed
-    vec result = p * power * 2.0f;
-    return is_zero ? vec{} : result;
+    vec power = (vec)(((uvec)scaled << 23) + 0x3f800000); // 2^n: nothing but those low bits is left
+    return is_zero ? vec{} : p * power;
 }
 
 static inline vec tanh(vec x) {
