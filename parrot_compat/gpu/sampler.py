@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
+from parrot_compat.gpu.likely import token_at, top_p_cut
 from parrot_compat.gpu.penalties import adjusted
 from parrot_compat.gpu.token_bits import as_mask
 
@@ -133,15 +135,36 @@ def _draw(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
         top_ps=[draw.sampling.top_p for draw in draws],
         min_ps=[draw.sampling.min_p for draw in draws],
     )
+    numbers = [uniform(draw.sampling.seed, draw.index) for draw in draws]
+    found: list[int | None] = [None] * len(draws)
+    if kept.device.type == "cpu":
+        rows = kept.numpy()
+        found = [
+            token_at(row, number) if _drops_most(draw.sampling) else None
+            for row, number, draw in zip(rows, numbers, draws, strict=True)
+        ]
+    if long := [row for row, token in enumerate(found) if token is None]:
+        chosen = kept if len(long) == len(draws) else kept[torch.tensor(long)]
+        drawn = _by_adding_up(chosen, [numbers[row] for row in long])
+        if len(long) == len(draws):
+            return drawn
+        for row, token in zip(long, drawn.tolist(), strict=True):
+            found[row] = token
+    return torch.tensor(found)
+
+
+def _drops_most(sampling: ResolvedSampling) -> bool:
+    return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
+
+
+def _by_adding_up(kept: Tensor, numbers: Sequence[float]) -> Tensor:
+    """[rows] int64: the token at each row's number of the distribution over its whole vocabulary."""
     cumulative = kept.double().softmax(dim=-1).cumsum(dim=-1)
     total = cumulative[:, -1:]
-    numbers = torch.tensor(
-        [[uniform(draw.sampling.seed, draw.index)] for draw in draws], dtype=torch.float64, device=scores.device
-    )
     # Strictly below the total, or rounding could point behind the last token that has any probability.
-    points = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
+    points = torch.minimum(_column(numbers, cumulative) * total, torch.nextafter(total, torch.zeros_like(total)))
     # A row without a usable score may point behind the last token; its draw is thrown away.
-    return torch.searchsorted(cumulative, points, right=True).squeeze(-1).clamp(max=scores.shape[-1] - 1)
+    return torch.searchsorted(cumulative, points, right=True).squeeze(-1).clamp(max=kept.shape[-1] - 1)
 
 
 def filter_scores(
@@ -153,11 +176,7 @@ def filter_scores(
     min_ps: Sequence[float],
 ) -> Tensor:
     """`scores` [rows, vocabulary] after temperature, top-k, top-p and min-p of each row; what is dropped is -inf."""
-
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=scores.dtype, device=scores.device)[:, None]
-
-    scores = scores / column(temperatures)
+    scores = scores / _column(temperatures, scores)
     vocabulary = scores.shape[-1]
     if any(0 < k < vocabulary for k in top_ks):
         keep = [k if 0 < k < vocabulary else vocabulary for k in top_ks]
@@ -166,15 +185,35 @@ def filter_scores(
         unfiltered = torch.tensor([k == vocabulary for k in keep], device=scores.device)[:, None]
         scores = scores.masked_fill((scores < largest.gather(-1, last)) & ~unfiltered, float("-inf"))
     if any(p < 1.0 for p in top_ps):
-        ascending, order = scores.sort(dim=-1)
-        cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
-        # 1 - p in double and then rounded, which is what comparing with the Python number `1 - top_p` does.
-        dropped = (cumulative <= column([1.0 - p for p in top_ps])) & (column(top_ps) < 1.0)
-        dropped[:, -1] = False
-        scores = scores.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
+        scores = _keep_top_p(scores, top_ps)
     if any(p > 0.0 for p in min_ps):
         shares = scores.softmax(dim=-1)
         likeliest = shares.amax(dim=-1, keepdim=True)
-        dropped = (shares < column(min_ps) * likeliest) & (shares < likeliest)
+        dropped = (shares < _column(min_ps, scores) * likeliest) & (shares < likeliest)
         scores = scores.masked_fill(dropped, float("-inf"))
     return scores
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _keep_top_p(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return _top_p_by_sorting(scores, top_ps)
+    rows = scores.numpy()
+    cuts = [top_p_cut(row, p) if p < 1.0 else float("-inf") for row, p in zip(rows, top_ps, strict=True)]
+    if long := [row for row, cut in enumerate(cuts) if cut is None]:
+        places = torch.tensor(long)
+        scores = scores.index_copy(0, places, _top_p_by_sorting(scores[places], [top_ps[row] for row in long]))
+    least = torch.tensor([float("-inf") if cut is None else cut for cut in cuts])
+    return scores.masked_fill(scores < least[:, None], float("-inf"))
+
+
+def _top_p_by_sorting(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
+    ascending, order = scores.sort(dim=-1)
+    cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
+    # 1 - p in double and then rounded, which is what comparing with the Python number `1 - top_p` does.
+    dropped = (cumulative <= _column([1.0 - p for p in top_ps], scores)) & (_column(top_ps, scores) < 1.0)
+    dropped[:, -1] = False
+    return scores.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
