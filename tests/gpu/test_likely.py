@@ -54,7 +54,7 @@ def test_top_p_keeps_what_it_keeps_of_a_sorted_vocabulary(
 
     assert torch.equal(filtered(scores, top_p), expected)
     if (cut := top_p_cut(scores, top_p)) is not None:
-        assert torch.equal((torch.from_numpy(scores) >= cut) & torch.isfinite(torch.from_numpy(scores)), expected > -np.inf)
+        assert np.array_equal((scores >= cut) & np.isfinite(scores), expected.numpy() > -np.inf)
 
 
 def test_most_rows_need_not_be_sorted() -> None:
@@ -102,7 +102,7 @@ def test_the_token_drawn_is_that_of_the_whole_distribution_added_up(seed: int, s
 
 
 def test_at_the_border_between_two_tokens_nothing_is_said_without_adding_up() -> None:
-    scores = np.log(np.array([0.25, 0.25, 0.5], dtype=np.float32))
+    scores = np.zeros(4, dtype=np.float32)
 
     assert [token_at(scores, number) for number in (0.1, 0.3, 0.7)] == [0, 1, 2]
     assert [token_at(scores, number) for number in (0.25, 0.5 - 1e-12, 1 - 1e-12)] == [None, None, None]
