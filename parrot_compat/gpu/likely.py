@@ -1,7 +1,7 @@
 """The likely tokens of a row, found without sorting its whole vocabulary or adding all of it up.
 
-Both take milliseconds for 150,000 tokens, and most filters leave a few of them. So a short way is gone first, in float64,
-and says nothing where rounding might have decided otherwise on the long one, which the sampler goes then.
+Both take milliseconds for 150,000 tokens, and most filters leave a few of them. So a short way is gone first, in
+float64, and says nothing where rounding might have decided otherwise on the long one, which the sampler goes then.
 It knows one row of scores, nothing of draws or other filters.
 
 The invariant: an answer is that of the long way.
@@ -49,8 +49,8 @@ def top_p_cut(scores: Scores, top_p: float) -> float | None:
 
 
 def token_at(scores: Scores, number: float) -> int | None:
-    """The token at `number` in [0, 1) of the distribution, in the order of the vocabulary, over those with a score above
-    -inf; `None`: too near to where one ends and another begins."""
+    """The token at `number` in [0, 1) of the distribution over those above -inf, in the order of the vocabulary; `None`:
+    too near to where one ends and another begins."""
     tokens = np.flatnonzero(scores > -np.inf)
     if not len(tokens):
         return None

@@ -77,7 +77,7 @@ def _for_tokens(step: CpuStep, tokens: Tensor) -> CpuStep:
     starts = numbers[0]
     numbers[3, :-1] = np.diff(starts)  # none of a row that has none of them
     rows = np.searchsorted(starts, places, side="right") - 1
-    numbers[3, rows] = places - starts[rows]
+    np.minimum.at(numbers[3], rows, places - starts[rows])
     return CpuStep(step.inputs, numbers)
 
 
