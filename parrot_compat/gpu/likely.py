@@ -49,8 +49,8 @@ def top_p_cut(scores: Scores, top_p: float) -> float | None:
 
 
 def token_at(scores: Scores, number: float) -> int | None:
-    """The token at `number` in [0, 1) of the distribution over those above -inf, in the order of the vocabulary; `None`:
-    too near to where one ends and another begins."""
+    """The token at `number` in [0, 1) of the distribution over those above -inf, in vocabulary order; `None`: too near
+    to where one ends and another begins."""
     tokens = np.flatnonzero(scores > -np.inf)
     if not len(tokens):
         return None
