@@ -23,6 +23,7 @@ from .fleet import Fleet
 from .lengths import Lengths
 from .life import Life
 from .objective import Deduction, Objective
+from .output_format import ToolCalls
 from .policy import Policy
 from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer
@@ -147,7 +148,9 @@ class Intake:
         """A raw text has no reasoning before it, nor has an answer that is held to a form from its first token on.
         Errors: `BadPrompt`."""
         reading, tokenizer = call.reading, self._machinery.fleet.tokenizer(model)
-        if reading.reasoning is not None or call.sampling.format is not None or not isinstance(call.prompt, ChatPrompt):
+        format = call.sampling.format
+        is_held = format is not None and not (isinstance(format, ToolCalls) and not format.is_required)
+        if reading.reasoning is not None or is_held or not isinstance(call.prompt, ChatPrompt):
             return reading
         if call.prompt.template and isinstance(tokenizer, Templated):
             return replace(reading, reasoning=tokenizer.reasoning_style_with(call.prompt.template))

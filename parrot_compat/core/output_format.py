@@ -76,18 +76,26 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """Nothing but calls of these tools, each with arguments that are valid against its schema."""
+    """Calls of these tools, each with arguments that are valid against its schema."""
 
     tools: tuple[tuple[str, str], ...]
     """Name, and schema of the arguments as canonical JSON."""
     style: ToolStyle
     is_parallel: bool = True
-    """False: exactly one call."""
+    """False: not more than one call."""
+    is_required: bool = True
+    """Calls and nothing else; False: text, and calls anywhere in it, or none (not of styles without a mark)."""
 
     @classmethod
-    def of(cls, tools: Sequence[tuple[str, Mapping[str, Any]]], style: ToolStyle, is_parallel: bool) -> ToolCalls:
+    def of(
+        cls,
+        tools: Sequence[tuple[str, Mapping[str, Any]]],
+        style: ToolStyle,
+        is_parallel: bool,
+        is_required: bool = True,
+    ) -> ToolCalls:
         """Errors: `BadSchema`."""
-        return cls(tuple((name, _canonical(schema)) for name, schema in tools), style, is_parallel)
+        return cls(tuple((name, _canonical(schema)) for name, schema in tools), style, is_parallel, is_required)
 
 
 OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls

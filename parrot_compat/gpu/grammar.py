@@ -56,7 +56,9 @@ class Grammars:
         self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(self._ends))
         # for the library these are no text, whatever the tokenizer says: Qwen's <tool_call> among them
         is_special = self._tokens.is_special_token
-        self._controls = {name: token for name, token in (added or {}).items() if is_special(token)}
+        self._controls = {
+            name: token for name, token in (added or {}).items() if is_special(token) and token not in self._ends
+        }
         self._closings = Closings(self._tokens, self._ends)
         self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()

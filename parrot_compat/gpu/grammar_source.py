@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import llguidance
@@ -113,43 +113,73 @@ def _literal(text: str) -> str:
 def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     if not format.tools:
         raise BadSchema("there is no tool that could be called")
-
-    def mark(name: str) -> str:
-        """As the model was trained to write it: one token, where the vocabulary has it."""
-        return f"<[{controls[name]}]>" if name in controls else _literal(name)
-
+    style, many = format.style, format.is_parallel
     rules = []
     for number, (name, schema) in enumerate(format.tools):
-        rules.append(f"tool_{number}: " + _one_call(name, format.style, f"arguments_{number}", mark))
+        rules.append(f"tool_{number}: " + _one_call(name, style, f"arguments_{number}", controls))
         held = {"x-guidance": _JSON | {"lenient": True}, "type": "object", **_schema(schema)}
         if not held.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
             # a function takes the arguments that it names: none may be made up beside them
             held.setdefault("additionalProperties", False)
         rules.append(f"arguments_{number}: %json {json.dumps(held)}")
-    tools = " | ".join(f"tool_{number}" for number in range(len(format.tools)))
-    many = format.is_parallel
-    match format.style:
+    rules.append("tool: " + " | ".join(f"tool_{number}" for number in range(len(format.tools))))
+    match style:
         case "hermes":
-            more = ' ("\\n" call)*' if many else ""
-            call = f'call: {mark("<tool_call>")} "\\n" tool "\\n" {mark("</tool_call>")}'
-            start = f"start: call{more}\n{call}"
+            opens, between, run = "<tool_call>", '"\\n" ', f'"\\n" tool "\\n" {_mark("</tool_call>", controls)}'
         case "mistral":
-            more = ' (", " tool)*' if many else ""
-            begun = f"{mark('[TOOL_CALLS]')} " if "[TOOL_CALLS]" in controls else ""  # the list alone tells it too
-            start = f'start: {begun}"[" tool{more} "]"'
+            opens, between, run = "[TOOL_CALLS]", None, '" "? "[" tool' + (' (", " tool)*' if many else "") + ' "]"'
         case "mistral_args":
-            start = "start: tool+" if many else "start: tool"
+            opens, between, run = "[TOOL_CALLS]", "", "tool"
         case "llama3_json":
-            more = ' ("; " tool)*' if many else ""
-            start = f"start: tool{more}"
-    return "\n".join([start, f"tool: {tools}", *rules])
+            opens, between, run = "", None, "tool" + (' ("; " tool)*' if many else "")
+    if not format.is_required:
+        return "\n".join([_amid_text(opens, run, many, controls), *rules])
+    # a list is told by its bracket too, where the vocabulary has no token for the mark
+    is_bare = not opens or (style == "mistral" and opens not in controls)
+    more = f" ({between}call)*" if many and between is not None else ""
+    return "\n".join([f"start: call{more}", f"call: {'' if is_bare else _mark(opens, controls)} {run}", *rules])
 
 
-def _one_call(name: str, style: ToolStyle, arguments: str, mark: Callable[[str], str]) -> str:
+def _one_call(name: str, style: ToolStyle, arguments: str, controls: Mapping[str, int]) -> str:
     """The rule of a call with the arguments of another rule."""
     if style == "mistral_args":
-        id = f"({mark('[CALL_ID]')} /[a-zA-Z0-9]{{9}}/)?"  # the newest models write none, those before them do
-        return f"{mark('[TOOL_CALLS]')} {_literal(name)} {id} {mark('[ARGS]')} {arguments}"
+        # the newest models write no id, those before them do
+        id = f"({_mark('[CALL_ID]', controls)} /[a-zA-Z0-9]{{9}}/)?"
+        return f"{_literal(name)} {id} {_mark('[ARGS]', controls)} {arguments}"
     key = "parameters" if style == "llama3_json" else "arguments"
     head = _literal(f'{{"name": {json.dumps(name)}, "{key}": ')
     return f'{head} {arguments} "}}"'
+
+
+def _amid_text(opens: str, run: str, many: bool, controls: Mapping[str, int]) -> str:
+    """Text of any kind, where what follows the opening mark of a call is one. Control tokens are no text for the
+    library, and may come in it as they may without a form."""
+    if not opens:
+        raise BadSchema("calls without a mark cannot be told from text")
+    others = _ranges(sorted(token for name, token in controls.items() if name != opens))
+    passed = f"(TEXT <[{others}]>)* " if others else ""
+    begins = f"TEXT {_mark(opens, controls)}" if opens in controls else "head"
+    return "\n".join(
+        [
+            f"start: call{'*' if many else '?'} {passed}TEXT",
+            f"call: {passed}{begins} {run}",
+            f"head[lazy]: TEXT {_literal(opens)}",
+            "TEXT: /(?s:.*)/",
+        ]
+    )
+
+
+def _mark(name: str, controls: Mapping[str, int]) -> str:
+    """As the model was trained to write it: one token, where the vocabulary has it."""
+    return f"<[{controls[name]}]>" if name in controls else _literal(name)
+
+
+def _ranges(tokens: list[int]) -> str:
+    """Of ascending ids, as the library reads them: "3-5,9-9"."""
+    ranges: list[tuple[int, int]] = []
+    for token in tokens:
+        if ranges and token == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], token)
+        else:
+            ranges.append((token, token))
+    return ",".join(f"{first}-{last}" for first, last in ranges)

@@ -96,7 +96,7 @@ class HuggingFaceTokenizer:
     def text_stream(self, stop: tuple[str, ...] = (), marks: tuple[str, ...] = ()) -> TextStream:
         return self._decoder.stream(stop, marks)
 
-    @property
+    @cached_property
     def tool_style(self) -> ToolStyle:
         """As the chat template shows it, else as the control tokens do; Hermes' where neither is one that we know."""
         template = str(self._hf.chat_template or "")

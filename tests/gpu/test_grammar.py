@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from parrot_compat.core.output_format import (
     ToolCalls,
     ToolStyle,
 )
+from parrot_compat.core.prompt import Text
 from parrot_compat.core.reading import Reader
 from parrot_compat.core.tool_calls import ToolReader
 from parrot_compat.gpu.models.weights import locate
@@ -237,12 +239,48 @@ def test_calls_in_every_familys_form_are_read_as_they_were_held(
     assert names == {"add", "now.utc"}
 
 
-def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int) -> list[int]:
-    """Ends are not drawn."""
+def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int, begun: Sequence[int] = ()) -> list[int]:
+    """What comes after `begun`, without the end."""
     form, draw, tokens = grammars.form(format), np.random.default_rng(seed), list[int]()
+    for token in begun:
+        assert form.take(token, 10_000) == token
     for left in range(most - 1, -1, -1):
         token = int(draw.choice(np.flatnonzero(np.unpackbits(form.allowed(may_end=True), bitorder="little"))))
         tokens.append(form.take(token, left))
         if form.is_complete:
             break
     return [token for token in tokens if token not in grammars._ends]
+
+
+@pytest.mark.parametrize("vocabulary", ["qwen25", "llama3", "mistral_args"])  # whose marks are tokens, text, controls
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args"])
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_where_no_call_is_required_text_is_free_and_calls_in_it_are_valid(
+    tmp_path: Path, vocabulary: str, style: ToolStyle, is_parallel: bool
+) -> None:
+    tokenizer, grammars = vocabulary_of(vocabulary, tmp_path / "m")
+    form = ToolCalls.of([("add", PERSON), ("now", {"type": "object"})], style, is_parallel, is_required=False)
+    grammars.check(form)
+    marks = Reader(Reading(tools=style)).marks
+    for said in ("", "I add [1]: <b> ", "<s>[INST]é🦜[/INST] "):
+        for seed in range(3):
+            # the text is free; behind the mark the model has no sense and the form all of it
+            begun = tokenizer.encode(Text(said + marks[0]))
+            tokens = [*begun, *drawn_with(grammars, form, 120, seed, begun)]
+            stream, reader = tokenizer.text_stream((), marks), ToolReader(style, is_parallel)
+            text = "".join(reader.push(stream.push([token]))[0] for token in tokens) + reader.end()[0]
+            assert text.startswith(tokenizer.decode(tokenizer.encode(Text(said))).rstrip()) and reader.calls
+            for call in reader.calls:
+                jsonschema.validate(json.loads(call.arguments), PERSON if call.name == "add" else {"type": "object"})
+
+
+def test_where_no_call_is_required_there_may_be_none_and_the_text_may_end_anywhere(tmp_path: Path) -> None:
+    tokenizer, grammars = vocabulary_of("mistral_args", tmp_path / "m")
+    form = grammars.form(ToolCalls.of([("add", PERSON)], "mistral_args", True, is_required=False))
+    end = grammars._ends[0]
+    said = tokenizer.encode(Text("[THINK]No.[/THINK] Nothing to add"))
+    for left, token in zip(range(500, 0, -1), said, strict=False):
+        bits = np.unpackbits(form.allowed(may_end=True), bitorder="little")
+        assert bits[end] and bits[token]
+        assert form.take(token, left) == token and not form.is_complete
+    assert form.take(end, 100) == end and form.is_complete

@@ -10,6 +10,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from parrot_compat.core.call import Sampling
+from parrot_compat.core.output_format import AnyJson
+from parrot_compat.server.openai.tools import Tool, tool_use
+
 
 @pytest.fixture(scope="module")
 async def client() -> AsyncIterator[openai.AsyncOpenAI]:
@@ -120,3 +124,24 @@ async def test_what_no_answer_can_be_held_to_is_refused(
     with pytest.raises(openai.BadRequestError) as refused:
         await client.chat.completions.create(**{**ASKED, **change})
     assert refused.value.param == (param or "response_format")
+
+
+def a_tool(**fields: Any) -> Tool:
+    return Tool.model_validate({"type": "function", "function": {"name": "measure", "parameters": SCHEMA, **fields}})
+
+
+def test_calls_of_strict_tools_are_held_to_their_schemas_also_where_none_is_required() -> None:
+    use = tool_use([a_tool(strict=True), a_tool(name="now")], "auto", True, "hermes")
+    assert use is not None and not use.held(Sampling(), obeys_formats=True).format.is_required  # type: ignore[union-attr]
+    assert use.held(Sampling(), obeys_formats=False).format is None
+    assert use.held(Sampling(format=AnyJson()), obeys_formats=True).format == AnyJson()
+    for tools, style in (([a_tool()], "hermes"), ([a_tool(strict=True)], "llama3_json")):
+        free = tool_use(tools, "auto", True, style)  # type: ignore[arg-type]
+        assert free is not None and free.held(Sampling(), obeys_formats=True).format is None
+
+
+async def test_strict_tools_that_need_not_be_called_leave_the_text(client: openai.AsyncOpenAI) -> None:
+    strict: Any = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    asked = {**ASKED, "max_tokens": 8, "temperature": 0}
+    (choice,) = (await client.chat.completions.create(**asked, tools=strict)).choices
+    assert choice.message.content and choice.message.tool_calls is None and choice.finish_reason == "length"

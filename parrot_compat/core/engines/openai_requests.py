@@ -41,7 +41,7 @@ def chat_request(
         case JsonSchema(schema, strict):
             named = {"name": "answer", "schema": json.loads(schema), "strict": strict}
             request["response_format"] = {"type": "json_schema", "json_schema": named}
-        case ToolCalls(tools, _, is_parallel):
+        case ToolCalls(tools=tools, is_parallel=is_parallel, is_required=True):
             # of the tools those that may be called: a server need not know how to be told of some among many
             names = {name for name, _ in tools}
             request["tools"] = [tool for tool in chat.tools if tool.get("function", {}).get("name") in names]

@@ -134,7 +134,7 @@ class ChatRequest(SamplingRequest):
     def tool_use(self, style: ToolStyle) -> ToolUse | None:
         """How the answer uses tools; `None`: not at all. Errors: `ApiError` 400, `BadSchema`."""
         use = tool_use(self.tools, self.tool_choice, self.parallel_tool_calls is not False, style)
-        if use is not None and use.format is not None and self.output_format() is not None:
+        if use is not None and use.format is not None and use.format.is_required and self.output_format() is not None:
             raise invalid("tool_choice", "a call cannot be required of an answer that has another form")
         return use
 

@@ -50,7 +50,7 @@ async def converse(
     ask = read_ask(body, headers, tenant, message_texts(body.messages), hints)
     card = serving.card(body.model)
     use = body.tool_use(serving.tool_style_of(card.name))
-    first = body.sampling() if use is None else use.held(body.sampling())
+    first = body.sampling() if use is None else use.held(body.sampling(), card.obeys_formats)
     serving.check_tokens(card.name, first)
     room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
     prompt = prompt_of(serving, card.name, body, use, hints, room.resolve)

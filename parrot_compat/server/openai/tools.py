@@ -43,7 +43,7 @@ class ToolUse:
 
     style: ToolStyle
     format: ToolCalls | None
-    """What holds the answer to calls, where a call is required."""
+    """What holds the answer to calls, where one is required; where not, what holds calls of strict tools."""
     names: tuple[str, ...] | None
     """Of the tools that may be called; `None`: any of those told of."""
     is_parallel: bool
@@ -52,8 +52,11 @@ class ToolUse:
     def may_call(self, name: str) -> bool:
         return self.names is None or name in self.names
 
-    def held(self, sampling: Sampling) -> Sampling:
-        return sampling if self.format is None else replace(sampling, format=self.format)
+    def held(self, sampling: Sampling, obeys_formats: bool) -> Sampling:
+        """`obeys_formats`: engines can hold it to that. Where they cannot, what is not required is the model's own."""
+        if self.format is None or (not self.format.is_required and (sampling.format is not None or not obeys_formats)):
+            return sampling
+        return replace(sampling, format=self.format)
 
 
 def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: ToolStyle) -> ToolUse | None:
@@ -67,16 +70,15 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
     if choice == "none":
         return None
     names, is_required = _choice(choice, [tool.function.name for tool in tools])
-    if not is_required:
+    may_call = [tool.function for tool in tools if names is None or tool.function.name in names]
+    # a call that has no mark cannot be told from text before it is whole
+    is_held = is_required or (style != "llama3_json" and any(function.strict for function in may_call))
+    if not is_held:
         return ToolUse(style, None, names, is_parallel)
-    wanted = [
-        (tool.function.name, tool.function.parameters or _NO_ARGUMENTS)
-        for tool in tools
-        if names is None or tool.function.name in names
-    ]
+    wanted = [(function.name, function.parameters or _NO_ARGUMENTS) for function in may_call]
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
     is_parallel = is_parallel and not is_named
-    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel), names, is_parallel)
+    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel, is_required), names, is_parallel)
 
 
 def reading_of(use: ToolUse | None) -> Reading:

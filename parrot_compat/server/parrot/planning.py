@@ -80,7 +80,7 @@ def _planned(
         ask = read_ask(body, Headers({}), "", message_texts(body.messages), hints)
         use = body.tool_use(serving.tool_style_of(card.name))
         prompt = prompt_of(serving, card.name, body, use, hints, references)
-        sampling = body.sampling() if use is None else use.held(body.sampling())
+        sampling = body.sampling() if use is None else use.held(body.sampling(), card.obeys_formats)
         serving.check_tokens(card.name, sampling)
     except ParrotError as error:
         raise within(error, f"{path}.request") from None
