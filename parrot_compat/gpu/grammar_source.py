@@ -114,6 +114,8 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     if not format.tools:
         raise BadSchema("there is no tool that could be called")
     style, many = format.style, format.is_parallel
+    between: str | None
+    """Of calls that have a mark each; `None`: one mark stands before all of them."""
     rules = []
     for number, (name, schema) in enumerate(format.tools):
         rules.append(f"tool_{number}: " + _one_call(name, style, f"arguments_{number}", controls))
