@@ -44,17 +44,17 @@ template <int LEVEL, class T> void fetch(const T *cache, const int64_t *places, 
 template <int M, int V, class T>
 void weigh(const float *weights, const int64_t *places, int64_t count, const T *values, int64_t dim, float *sums,
            int64_t stride) {
-    vec totals[M][V] = {};
+    vec totals[M][V];
+    unrolled<M * V>([&](auto n) INLINED { totals[n / V][n % V] = vec{}; });
     for (int64_t key = 0; key < count; key++) {
         vec value[V];
-        for (int j = 0; j < V; j++) value[j] = load(values + places[key] + j * LANES, dim - j * LANES);
-        for (int i = 0; i < M; i++) {
-            vec weight = all(weights[i * CHUNK + key]);
-            for (int j = 0; j < V; j++) totals[i][j] = fma(weight, value[j], totals[i][j]);
-        }
+        unrolled<V>([&](auto j) INLINED { value[j] = load(values + places[key] + j * LANES, dim - j * LANES); });
+        unrolled<M>([&](auto i) INLINED {
+            const vec weight = all(weights[i * CHUNK + key]);
+            unrolled<V>([&](auto j) INLINED { totals[i][j] = fma(weight, value[j], totals[i][j]); });
+        });
     }
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < V; j++) store(sums + i * stride + j * LANES, totals[i][j]);
+    unrolled<M * V>([&](auto n) INLINED { store(sums + n / V * stride + n % V * LANES, totals[n / V][n % V]); });
 }
 
 // One query, keys [begin, end): largest score, sum of weights, weighted values, for each head of the group.
@@ -158,7 +158,7 @@ float weights_of(float *scores, int64_t count, int64_t low, int64_t high, float 
     return shrink;
 }
 
-// Keys become columns, k [dim][KEYS]; values stay rows, v [KEYS][padded]. Zero where there are none.
+// Keys become columns, k [KEYS / STRIP][padded][STRIP]; values stay rows, v [KEYS][padded]. Zero where there are none.
 template <class T>
 void gather(const T *keys, const T *values, const int64_t *places, int64_t count, int64_t dim, float *k, float *v) {
     const int64_t padded = up(dim);
@@ -167,10 +167,12 @@ void gather(const T *keys, const T *values, const int64_t *places, int64_t count
     for (int64_t key = 0; key < count; key += LANES)
         for (int64_t d = 0; d < dim; d += LANES) {
             vec block[LANES];
-            for (int64_t i = 0; i < LANES; i++)
+            unrolled<LANES>([&](auto i) INLINED {
                 block[i] = key + i < count ? load(keys + places[key + i] + d, dim - d) : vec{};
+            });
             transpose(block);
-            for (int64_t i = 0; i < LANES; i++) store(k + (d + i) * KEYS + key, block[i]);
+            float *to = k + key / STRIP * STRIP * padded + d * STRIP + key % STRIP;
+            unrolled<LANES>([&](auto i) INLINED { store(to + i * STRIP, block[i]); });
         }
 }
 
@@ -206,7 +208,9 @@ template <class T> void attend_block(const Step &step, const Item &item, const T
             const int64_t some = std::min<int64_t>(LINES, lines - line);
             const int64_t seen = std::min(count, position(line + some - 1) + 1 - start); // by any of these lines
             if (seen <= 0) continue;
-            product(q + line * padded, padded, k, KEYS, scores, KEYS, some, up(seen), dim, false);
+            for (int64_t key = 0; key < up(seen); key += STRIP)
+                product(q + line * padded, padded, k + key * padded, STRIP, scores + key, KEYS, some,
+                        std::min<int64_t>(STRIP, up(seen) - key), dim, false);
             for (int64_t i = 0; i < some; i++) {
                 const int64_t at = position(line + i), low = step.first(at) - start, high = at + 1 - start;
                 const float shrink =

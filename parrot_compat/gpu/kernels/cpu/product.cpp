@@ -10,14 +10,13 @@ namespace {
 constexpr int WIDE = PANEL, V = WIDE / LANES, MOST_ROWS = 64;
 
 // acc += one step along K of a panel: one number of x for float32, a pair of them for bfloat16.
-inline vec step(vec acc, const float *x, const float *w) { return fma(all(*x), load(w), acc); }
+inline INLINED vec step(vec acc, const float *x, vec w) { return fma(all(*x), w, acc); }
 constexpr int together(const float *) { return 1; }
 #if defined(__AVX512BF16__)
-inline vec step(vec acc, const bf16 *x, const bf16 *w) {
+inline INLINED vec step(vec acc, const bf16 *x, vec w) {
     int32_t pair;
     memcpy(&pair, x, sizeof pair);
-    __m512i weights = _mm512_loadu_si512(w);
-    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)weights);
+    return (vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w);
 }
 constexpr int together(const bf16 *) { return 2; }
 #endif
@@ -27,16 +26,20 @@ template <int M, class T> void panel(const T *x, int64_t k, const T *w, int64_t 
     constexpr int STEP = together((const T *)nullptr);
     constexpr int64_t AHEAD = 4096 / sizeof(T);
     vec chain[M][V];
-    for (int m = 0; m < M; m++)
-        for (int j = 0; j < V; j++) chain[m][j] = goes_on ? load(carry + m * WIDE + j * LANES) : vec{};
-    for (int64_t i = 0; i < count; i += STEP)
-        for (int j = 0; j < V; j++) {
-            const T *weights = w + i * WIDE + j * LANES * STEP;
-            __builtin_prefetch(weights + AHEAD);
-            for (int m = 0; m < M; m++) chain[m][j] = step(chain[m][j], x + m * k + i, weights);
-        }
-    for (int m = 0; m < M; m++)
-        for (int j = 0; j < V; j++) store(carry + m * WIDE + j * LANES, chain[m][j]);
+    unrolled<M * V>([&](auto n) INLINED { chain[n / V][n % V] = vec{}; });
+    if (goes_on) unrolled<M * V>([&](auto n) INLINED { chain[n / V][n % V] = load(carry + n * LANES); });
+    for (int64_t i = 0; i < count; i += STEP) {
+        vec weights[V];
+        unrolled<V>([&](auto j) INLINED {
+            const T *from = w + i * WIDE + j * LANES * STEP;
+            __builtin_prefetch(from + AHEAD);
+            weights[j] = load((const float *)from);
+        });
+        unrolled<M>([&](auto m) INLINED {
+            unrolled<V>([&](auto j) INLINED { chain[m][j] = step(chain[m][j], x + m * k + i, weights[j]); });
+        });
+    }
+    unrolled<M * V>([&](auto n) INLINED { store(carry + n * LANES, chain[n / V][n % V]); });
 }
 
 template <class T>

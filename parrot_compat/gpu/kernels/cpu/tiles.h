@@ -4,22 +4,23 @@
 
 namespace {
 
+constexpr int STRIP = 4 * LANES; // columns of B that are read together: best where they lie side by side
+
 // C [m][n] = A [m][k] B [k][n] (+ C): every number one chain of fused products, k ascending, whatever m is.
 template <int M, int V>
 void tile(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k, bool adds) {
     vec sums[M][V];
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < V; j++) sums[i][j] = adds ? load(c + i * ldc + j * LANES) : vec{};
+    unrolled<M * V>([&](auto n) INLINED { sums[n / V][n % V] = vec{}; });
+    if (adds) unrolled<M * V>([&](auto n) INLINED { sums[n / V][n % V] = load(c + n / V * ldc + n % V * LANES); });
     for (int64_t p = 0; p < k; p++) {
         vec right[V];
-        for (int j = 0; j < V; j++) right[j] = load(b + p * ldb + j * LANES);
-        for (int i = 0; i < M; i++) {
-            vec left = all(a[i * lda + p]);
-            for (int j = 0; j < V; j++) sums[i][j] = fma(left, right[j], sums[i][j]);
-        }
+        unrolled<V>([&](auto j) INLINED { right[j] = load(b + p * ldb + j * LANES); });
+        unrolled<M>([&](auto i) INLINED {
+            const vec left = all(a[i * lda + p]);
+            unrolled<V>([&](auto j) INLINED { sums[i][j] = fma(left, right[j], sums[i][j]); });
+        });
     }
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < V; j++) store(c + i * ldc + j * LANES, sums[i][j]);
+    unrolled<M * V>([&](auto n) INLINED { store(c + n / V * ldc + n % V * LANES, sums[n / V][n % V]); });
 }
 
 template <int V>
@@ -35,7 +36,7 @@ void strip(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, i
 void product(const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t m, int64_t n,
              int64_t k, bool adds) {
     int64_t j = 0;
-    for (; j + 4 * LANES <= n; j += 4 * LANES) strip<4>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
+    for (; j + STRIP <= n; j += STRIP) strip<STRIP / LANES>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
     for (; j < n; j += LANES) strip<1>(a, lda, b + j, ldb, c + j, ldc, m, k, adds);
 }
 

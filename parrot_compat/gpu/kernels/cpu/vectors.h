@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -52,17 +53,27 @@ static inline float largest(vec a) {
     return a[0];
 }
 
+// body(0), body(1), .. body(N - 1), each number a constant. Arrays that are indexed by nothing else stay in registers;
+// of loops gcc unrolls them when it has decided already that they lie in memory.
+#define INLINED __attribute__((always_inline))
+template <class F, int... I> static inline INLINED void unrolled(F body, std::integer_sequence<int, I...>) {
+    (body(std::integral_constant<int, I>()), ...);
+}
+template <int N, class F> static inline INLINED void unrolled(F body) {
+    unrolled(body, std::make_integer_sequence<int, N>());
+}
+
 // Rows become columns.
-static inline void transpose(vec (&block)[LANES]) {
+static inline INLINED void transpose(vec (&block)[LANES]) {
     const ivec low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-    for (int level = 0; level < 4; level++) { // interleave rows i and i + 8: a perfect shuffle each time
+    unrolled<4>([&](auto) INLINED { // interleave rows i and i + 8: a perfect shuffle each time
         vec next[LANES];
-        for (int i = 0; i < LANES / 2; i++) {
+        unrolled<LANES / 2>([&](auto i) INLINED {
             next[2 * i] = __builtin_shuffle(block[i], block[i + LANES / 2], low);
             next[2 * i + 1] = __builtin_shuffle(block[i], block[i + LANES / 2], low + 8);
-        }
-        for (int i = 0; i < LANES; i++) block[i] = next[i];
-    }
+        });
+        unrolled<LANES>([&](auto i) INLINED { block[i] = next[i]; });
+    });
 }
 
 // ---- formats
