@@ -46,7 +46,7 @@ ReasoningParser = Annotated[
     str | None,
     typer.Option(
         help="How the model writes what it thinks before it answers: qwen3 (<think>…</think>), deepseek_r1 (the "
-        "prompt has opened it already), mistral ([THINK]…[/THINK]) or none.",
+        "prompt has opened it already), mistral (begun by [THINK]) or none.",
         show_default="what the checkpoint shows",
         rich_help_panel=_MODEL,
     ),

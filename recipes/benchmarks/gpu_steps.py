@@ -48,7 +48,7 @@ class Steps:
     def __init__(self, runner: ModelRunner, **changed: bool) -> None:
         """`changed`: of the resolved config: how the steps are to be taken."""
         runner.config = replace(runner.config, **changed)
-        self._stepper = Stepper(runner, lambda stop: Silent())
+        self._stepper = Stepper(runner, lambda stop, marks: Silent())
         self.step_tokens = runner.config.step_tokens
         self.texts: dict[int, list[int]] = {}
 
