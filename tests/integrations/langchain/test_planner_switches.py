@@ -115,9 +115,14 @@ def test_templates_whose_plans_do_not_come_true_are_not_planned_any_more(server:
     app = P("unstable {x}") | llm | S | P("after {y}") | llm | S
 
     class Changing(BaseCallbackHandler):
-        def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+        def on_chat_model_start(self, serialized: Any, messages: Any, *, parent_run_id: Any, **kwargs: Any) -> None:
             for message in messages[0]:
                 message.content += "!"
+            run = planner._runs.get(parent_run_id)
+            assert run is not None
+            # A run that is over before its plan was accepted says nothing of its templates.
+            opened = [plan for sent in run.plans_around() for plan in sent._open.values()]
+            assert server.until(lambda: all(plan.was_accepted for plan in opened))
 
     for _ in range(4):
         app.invoke(ONE, {"callbacks": [Changing()]})
