@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import openai
 import pytest
@@ -16,10 +14,10 @@ from parrot_compat.compose import Served, running
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.core.events import EngineJoined, Event, FirstToken
-from parrot_compat.server.listening import Listener
 from parrot_compat.settings import Settings
 
 from .server.live import connect, until
+from .server.real import client_of, listening
 
 pytest.importorskip("torch")
 
@@ -27,26 +25,8 @@ SMALL = Settings(device="cpu", max_model_len=512, kv_tokens=4096, threads=1)
 PROMPT = "Once upon a time there was a server."
 
 
-@asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[tuple[str, Served]]:
-    async with running(settings) as served:
-        ready = asyncio.Event()
-        with Listener("127.0.0.1", 0) as listener:
-            serving = asyncio.create_task(listener.serve(served.app, drain_s=0, on_ready=ready.set))
-            try:
-                await ready.wait()
-                yield listener.url, served
-            finally:
-                listener.stop()
-                await serving
-
-
 def free_tokens(served: Served) -> list[int | None]:
     return [member.engine.load().free_tokens for member in served.manager.fleet]
-
-
-def client_of(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=90)
 
 
 async def ask(client: openai.AsyncOpenAI) -> str:

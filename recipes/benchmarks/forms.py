@@ -10,9 +10,7 @@ difference to the plain step. Steps in which answers are brought to their end co
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import time
 from typing import Any
 
@@ -28,7 +26,7 @@ from parrot_compat.gpu.stepper import Stepper
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
-from .measured import Measured, write
+from .measured import Measured, command_of_models
 
 __all__ = ["main", "measured"]
 
@@ -129,16 +127,7 @@ def _asked(row: int, form: OutputFormat | None, tokens: int, vocabulary: int) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["l25-fp32"])
-    parser.add_argument("--write", action="store_true", help="keep the measurements under results/")
-    asked = parser.parse_args()
-    made = [row for model in asked.models for row in measured(model)]
-    for row in made:
-        print(f"{row.workload:44} {row.system:7} {row.metric:10} {statistics.median(row.values):.4g} {row.unit}")
-    if asked.write:
-        write("forms", made, command=["python", "-m", "recipes.benchmarks.forms", *asked.models, "--write"])
-    return 0
+    return command_of_models("forms", __doc__, measured)
 
 
 if __name__ == "__main__":

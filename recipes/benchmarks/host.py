@@ -9,9 +9,7 @@ what happens inside the kernels. All is processor time, so a busy machine is all
 
 from __future__ import annotations
 
-import argparse
 import pickle
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -29,7 +27,7 @@ from parrot_compat.gpu.stepper import Stepper
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
-from .measured import Measured, write
+from .measured import Measured, command_of_models
 
 __all__ = ["main", "measured"]
 
@@ -94,16 +92,7 @@ def _asked(row: int, tokens: int, vocabulary: int) -> Generate:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["l25-fp32"])
-    parser.add_argument("--write", action="store_true", help="keep the measurements under results/")
-    asked = parser.parse_args()
-    made = [row for model in asked.models for row in measured(model)]
-    for row in made:
-        print(f"{row.workload:44} {row.metric:10} {statistics.median(row.values):.4g} {row.unit}")
-    if asked.write:
-        write("host", made, command=["python", "-m", "recipes.benchmarks.host", *asked.models, "--write"])
-    return 0
+    return command_of_models("host", __doc__, measured)
 
 
 if __name__ == "__main__":

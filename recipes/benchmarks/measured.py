@@ -8,17 +8,18 @@ versions, the commit and the day they come from; a file begins with the command 
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .results import quantile
 from .runs import RESULTS, commit, hardware, versions
 
-__all__ = ["COLUMNS", "Measured", "read", "update", "write"]
+__all__ = ["COLUMNS", "Measured", "command_of_models", "read", "update", "write"]
 
 COLUMNS = ("workload", "system", "metric", "unit", "p50", "p20", "p80", "hardware", "versions", "commit", "date")
 
@@ -55,6 +56,20 @@ def update(name: str, measurements: Sequence[Measured], *, command: Sequence[str
         with path.open(encoding="utf-8") as file:
             comments = [line for line in file if named and line.startswith(named)] + comments
     return _written(name, comments, rows, folder)
+
+
+def command_of_models(name: str, says: str | None, measure: Callable[[str], list[Measured]]) -> int:
+    """The command `python -m recipes.benchmarks.NAME [MODELS] [--write]`: `measure` asked for each model, and shown."""
+    parser = argparse.ArgumentParser(description=says, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["l25-fp32"])
+    parser.add_argument("--write", action="store_true", help="keep the measurements under results/")
+    asked = parser.parse_args()
+    made = [row for model in asked.models for row in measure(model)]
+    for row in made:
+        print(f"{row.workload:44} {row.system:7} {row.metric:10} {quantile(row.values, 0.5):.4g} {row.unit}")
+    if asked.write:
+        write(name, made, command=["python", "-m", f"recipes.benchmarks.{name}", *asked.models, "--write"])
+    return 0
 
 
 def _rows(measurements: Sequence[Measured]) -> list[tuple[str, ...]]:

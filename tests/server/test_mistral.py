@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,28 +38,20 @@ def checkpoint(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[openai.AsyncOpenAI]:
-    from parrot_compat.compose import running
-    from parrot_compat.server.listening import Listener
     from parrot_compat.settings import Settings
 
-    folder = checkpoint(tmp_path_factory.mktemp("mistral") / "tiny")
+    from .real import client_of, listening
+
     settings = Settings(
-        model=str(folder),
+        model=str(checkpoint(tmp_path_factory.mktemp("mistral") / "tiny")),
         served_model_name=("tiny",),
         device="cpu",
         dtype="float32",
         kv_tokens=8192,
         max_model_len=1024,
     )
-    async with running(settings) as served:
-        with Listener("127.0.0.1", 0) as listener:
-            ready = asyncio.Event()
-            serving = asyncio.create_task(listener.serve(served.app, drain_s=0, on_ready=ready.set))
-            await ready.wait()
-            async with openai.AsyncOpenAI(base_url=f"{listener.url}/v1", api_key="none", max_retries=0) as client:
-                yield client
-            listener.stop()
-            await serving
+    async with listening(settings) as (url, _), client_of(url) as client:
+        yield client
 
 
 async def test_a_required_call_is_whole_valid_and_told_the_same_in_a_stream(client: openai.AsyncOpenAI) -> None:

@@ -19,22 +19,13 @@ from parrot_compat.server.openai.tools import Tool, tool_use
 async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     pytest.importorskip("torch")
     pytest.importorskip("llguidance")
-    import asyncio
-
-    from parrot_compat.compose import running
-    from parrot_compat.server.listening import Listener
     from parrot_compat.settings import Settings
 
+    from .real import client_of, listening
+
     settings = Settings(model="builtin:random", device="cpu", dtype="float32", kv_tokens=8192, max_model_len=2048)
-    async with running(settings) as served:
-        with Listener("127.0.0.1", 0) as listener:
-            ready = asyncio.Event()
-            serving = asyncio.create_task(listener.serve(served.app, drain_s=0, on_ready=ready.set))
-            await ready.wait()
-            async with openai.AsyncOpenAI(base_url=f"{listener.url}/v1", api_key="none", max_retries=0) as client:
-                yield client
-            listener.stop()
-            await serving
+    async with listening(settings) as (url, _), client_of(url) as client:
+        yield client
 
 
 SCHEMA: dict[str, Any] = {
