@@ -57,6 +57,8 @@ class Command:
     id: int
     """Ascending: the order in which the verbs were asked for."""
     verb: Verb
+    heard: int | None = None
+    """Number of the last report that its sender knew; `None`: the last. What failed later, it still counts on."""
 
 
 Answer = Filled | Chunk | Embedded | ParrotError | None
@@ -86,9 +88,11 @@ class StepReport:
     load: EngineLoad = field(default_factory=EngineLoad)
     taken: int = 0
     """Last command that `load` counts."""
+    number: int = 0
+    """Of the reports, from 1."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, (tuple(map(_packed, self.updates)), _numbers(self.load), self.taken)
+        return _unpacked, (tuple(map(_packed, self.updates)), _numbers(self.load), self.taken, self.number)
 
 
 _LOAD = tuple(field.name for field in fields(EngineLoad))
@@ -106,7 +110,7 @@ def _packed(update: Update) -> Update | tuple[int, str, tuple[int, ...]]:
 
 
 def _unpacked(
-    updates: tuple[Update | tuple[int, str, tuple[int, ...]], ...], numbers: tuple[Any, ...], taken: int
+    updates: tuple[Update | tuple[int, str, tuple[int, ...]], ...], numbers: tuple[Any, ...], taken: int, number: int
 ) -> StepReport:
     return StepReport(
         updates=tuple(
@@ -115,6 +119,7 @@ def _unpacked(
         ),
         load=EngineLoad(**dict(zip(_LOAD, numbers, strict=True))),
         taken=taken,
+        number=number,
     )
 
 
@@ -128,6 +133,7 @@ class EngineFront:
         self._ids = itertools.count(1)
         self._answers: dict[int, _Inbox | _Taken] = {}
         self._load = EngineLoad()
+        self._heard = 0
         self._on_the_way: dict[int, int] = {}
         """Prompt tokens of the commands that the other half has not counted yet."""
 
@@ -193,10 +199,10 @@ class EngineFront:
 
     def _join(self, ready: Ready) -> None:
         """Verbs may be sent from now on."""
-        self._info, self._load, self._lost = ready.info, ready.load, None
+        self._info, self._load, self._lost, self._heard = ready.info, ready.load, None, 0
 
     def _deliver(self, report: StepReport) -> None:
-        self._load = report.load
+        self._load, self._heard = report.load, report.number
         for command in [command for command in self._on_the_way if command <= report.taken]:
             del self._on_the_way[command]
         for update in report.updates:
@@ -223,7 +229,7 @@ class EngineFront:
         """Send a verb; its answers go where it says. Leaving before the last answer cancels it."""
         if self._lost is not None:
             raise EngineLost(self._lost)
-        command = Command(next(self._ids), verb)
+        command = Command(next(self._ids), verb, self._heard)
         self._answers[command.id] = answers
         if isinstance(verb, Fill | Generate | Embed):
             contents = verb.inputs if isinstance(verb, Embed) else (verb.content,)
@@ -234,7 +240,7 @@ class EngineFront:
         finally:
             del self._answers[command.id]
             if not answers.ended and self._lost is None:
-                self._send(Command(next(self._ids), Cancel(command.id)))
+                self._send(Command(next(self._ids), Cancel(command.id), self._heard))
 
 
 class _Inbox:

@@ -120,7 +120,8 @@ class Stepper:
             if self._under_way is not None and not self.config.async_scheduling:
                 self._land(self._under_way)
                 self._under_way = None
-        return StepReport(updates=self._work.take_updates(), load=self.load(), taken=self._taken)
+        outbox = self._work.outbox
+        return StepReport(updates=outbox.take(), load=self.load(), taken=self._taken, number=outbox.reports)
 
     def load(self) -> EngineLoad:
         sequences = self._work.sequences.values()

@@ -5,7 +5,7 @@ run in the order in which they came; a fork takes its parent as it is (a prompt 
 answer being drawn as far as it is drawn), but waits for the verbs in its parent's line that have not begun.
 
 The invariant: no verb runs on a context that is not what its caller believes. A verb that fails or is cancelled leaves
-its context as it was, and those in line behind it fail.
+its context as it was; those in line behind it fail, and so does what was sent before its failure could be heard of.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
-from parrot_compat.core.engine_front import Answer, Cancel, Command, Free, Truncate, Update, Verb
+from parrot_compat.core.engine_front import Cancel, Command, Free, Truncate, Verb
 from parrot_compat.core.errors import ContextLost, ParrotError
 
 from .asked import checked_ids, own_context, place_of
@@ -25,6 +25,7 @@ from .flows import Flows
 from .forms import FormDesk
 from .kv.context import Context
 from .kv.contexts import Contexts
+from .outbox import Outbox
 from .scheduler import due_s
 from .sequence import Forms, Sequence, TextStreams
 
@@ -51,6 +52,7 @@ class Work:
         """Verbs that stand in line."""
         self.flows = Flows()
         self.forms = FormDesk(forms, config.name)
+        self.outbox = Outbox()
         self._config = config
         self._text_streams = text_streams
         self._clock = clock
@@ -58,7 +60,6 @@ class Work:
         self._stands_in: dict[int, tuple[ContextId, ...]] = {}
         self._moved: deque[ContextId] = deque()
         """Lines whose first verb may begin."""
-        self._updates: list[Update] = []
 
     @property
     def can_go_on(self) -> bool:
@@ -66,12 +67,15 @@ class Work:
         return bool(self.sequences or self.forms.has_news or (self.queued and not self.forms.is_compiling))
 
     def take(self, command: Command) -> None:
+        self.outbox.heard(command.heard)
         match command.verb:
             case Cancel(target):
                 self._cancel(target)
+                self.outbox.left(target)
             case Free(context):
                 self._free(context)
-                self._answer(command.id, None)
+                self.outbox.freed(context)
+                self.outbox.answer(command.id, None)
             case _:
                 self._queue(command)
         self.begin()
@@ -82,17 +86,13 @@ class Work:
         while self._moved:
             self._begin_first(self._moved.popleft())
 
-    def take_updates(self) -> tuple[Update, ...]:
-        updates, self._updates = tuple(self._updates), []
-        return updates
-
     # ---- how a sequence goes on and ends -----------------------------------------------------------
 
     def extend(self, sequence: Sequence, drawn: Drawn) -> None:
         """A token was drawn: it belongs to the context, and its text to the answer."""
         chunk = sequence.accept(drawn)
         self.contexts.extend(sequence.context, chunk.tokens)
-        self._answer(sequence.id, chunk)
+        self.outbox.answer(sequence.id, chunk)
         if chunk.finish is not None:
             self._leave(sequence)
 
@@ -101,12 +101,12 @@ class Work:
         answer = sequence.ended()
         if answer is None:
             return False
-        self._answer(sequence.id, answer)
+        self.outbox.answer(sequence.id, answer)
         self._leave(sequence)
         return True
 
     def fail(self, sequence: Sequence, error: ParrotError) -> None:
-        self._answer(sequence.id, error)
+        self.outbox.fail(sequence.id, ContextId(sequence.context.id), error)
         self._undo(sequence)
 
     @property
@@ -131,6 +131,9 @@ class Work:
             if isinstance(verb, Fill | Generate) and not (place in self._lines or self.contexts.holds(place))
             else None
         )
+        if (failed := self.outbox.untold(place, parent)) is not None:
+            self.outbox.fail_behind(command.id, place, failed)
+            return
         if parent is not None and any(id in self.queued for id in self._lines.get(parent, ())):
             lines.append(parent)
         self.queued[command.id] = command
@@ -161,7 +164,7 @@ class Work:
         try:
             if isinstance(verb, Truncate):
                 self.contexts.truncate(self.contexts.get(verb.context), max(0, verb.tokens))
-                self._answer(command.id, None)
+                self.outbox.answer(command.id, None)
                 self._leave_lines(command.id)
                 return
             if isinstance(verb, Embed):
@@ -170,7 +173,7 @@ class Work:
                 assert isinstance(verb, Fill | Generate)
                 sequence = self._open(command.id, verb)
         except ParrotError as error:
-            self._answer(command.id, error)
+            self.outbox.fail(command.id, place_of(command), error)
             self.forms.forget(command.id)
             self._fail_behind(command.id)
             return
@@ -228,9 +231,8 @@ class Work:
             if first in self.sequences:
                 self.fail(self.sequences[first], lost)
             else:
-                del self.queued[first]
+                self.outbox.fail(first, place_of(self.queued.pop(first)), lost)
                 self.forms.forget(first)
-                self._answer(first, lost)
                 self._fail_behind(first)
         self.contexts.free(context)
 
@@ -242,9 +244,6 @@ class Work:
             self._fail_behind(target)
 
     # ---- inside ------------------------------------------------------------------------------------
-
-    def _answer(self, command: int, answer: Answer) -> None:
-        self._updates.append(Update(command, answer))
 
     def _undo(self, sequence: Sequence) -> None:
         """The context is again what it was before the verb."""
@@ -270,8 +269,8 @@ class Work:
         context = self._stands_in[command][0]
         line = list(self._lines[context])
         for id in reversed(line[line.index(command) + 1 :]):
-            if self.queued.pop(id, None) is not None:
-                self._answer(id, ContextLost(f"context {context}: the work that came before on it was not done"))
+            if (behind := self.queued.pop(id, None)) is not None:
+                self.outbox.fail_behind(id, place_of(behind), context)
                 self._fail_behind(id)
         self._leave_lines(command)
 

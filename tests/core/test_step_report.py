@@ -37,7 +37,7 @@ def arrived(report: StepReport) -> StepReport:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Chunk)])
 def test_every_field_of_a_chunk_arrives(name: str) -> None:
-    report = StepReport(updates=(Update(4, Chunk(**{name: OTHER_THAN_BY_DEFAULT[name]})),), taken=9)
+    report = StepReport(updates=(Update(4, Chunk(**{name: OTHER_THAN_BY_DEFAULT[name]})),), taken=9, number=3)
     assert arrived(report) == report
 
 
