@@ -19,7 +19,7 @@ from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from recipes.benchmarks.checkpoints import facts, folder
 from recipes.benchmarks.engine import Bench, Lane, Wanted
-from recipes.benchmarks.engine_cases import CASES, Case, Ceilings
+from recipes.benchmarks.engine_cases import CASES, MOMENTS, Case, Ceilings
 from recipes.benchmarks.engine_samples import finished, memory_rows, rows, table
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.token_streams import EngineStreams, HttpStreams, TokenStream
@@ -56,9 +56,11 @@ class Recorded:
     def __init__(self, *streams: TokenStream) -> None:
         self.left = list(streams)
         self.asked: list[tuple[int, int]] = []
+        self.prompts: list[tuple[int, ...]] = []
 
-    async def run(self, prompt: object, max_tokens: int) -> TokenStream:
-        self.asked.append((len(prompt), max_tokens))  # type: ignore[arg-type]
+    async def run(self, prompt: Sequence[int], max_tokens: int) -> TokenStream:
+        self.asked.append((len(prompt), max_tokens))
+        self.prompts.append(tuple(prompt))
         return self.left.pop(0)
 
 
@@ -69,12 +71,22 @@ async def test_decode_counts_only_while_all_streams_draw() -> None:
     assert measured.value == (3 * 1 + 3 * 2) / (6.0 - 3.0)
 
 
-async def test_a_repeated_prompt_is_timed_the_second_time() -> None:
-    first, second = TokenStream(0.0, ((5.0, 1),), (7,)), TokenStream(10.0, ((10.5, 1),), (7,))
-    streams = Recorded(first, second)
+def first_after(seconds: float) -> TokenStream:
+    return TokenStream(10.0, ((10.0 + seconds, 1),), (7,))
+
+
+async def test_a_repeated_prompt_is_timed_from_the_second_time_on() -> None:
+    streams = Recorded(first_after(5.0), first_after(3.0), *[first_after(0.5)] * 8)
     measured = await Case(kind="repeat", size=2048).run(streams, "seed", 1000)
     assert (measured.value, measured.unit) == (0.5, "s")
-    assert streams.asked == [(2048, 1), (2048, 1)]
+    assert streams.asked == [(2048, 1)] * 10 and len(set(streams.prompts)) == 1
+
+
+async def test_what_takes_moments_is_timed_with_several_fresh_prompts() -> None:
+    streams = Recorded(first_after(3.0), *[first_after(0.5)] * 8)
+    measured = await Case(kind="first", size=64).run(streams, "seed", 1000)
+    assert measured.value == 0.5 and measured.tokens == ((7,),) * 9
+    assert streams.asked == [(64, 1)] * 9 and len(set(streams.prompts)) == 9
 
 
 def test_the_roofline_of_decode_is_the_bytes_of_one_step() -> None:
@@ -131,7 +143,7 @@ async def test_what_is_measured_of_an_engine_is_not_measured_again(tmp_path: Pat
     assert first.left == {"first-64": 2, "decode-4": 2}
     await measured(first, *streams)
     assert first.left == {}
-    assert [one.asked for one in streams] == [3 * 1 + 3 * 4] * 2  # a warm-up and two rounds of each
+    assert [one.asked for one in streams] == [3 * MOMENTS + 3 * 4] * 2  # a warm-up and two rounds of each
     again = bench(tmp_path, wanted(3), resume=True)
     assert again.samples == first.samples and again.left == {"first-64": 1, "decode-4": 1}
     await measured(again, *streams)
@@ -142,7 +154,7 @@ async def test_what_is_measured_of_an_engine_is_not_measured_again(tmp_path: Pat
 async def test_a_run_of_engines_that_ends_early_keeps_what_is_finished(tmp_path: Path) -> None:
     class Interrupted(Counting):
         async def run(self, prompt: Sequence[int], max_tokens: int) -> TokenStream:
-            if self.asked == 3 + 4 + 2:  # in the first round of the second case
+            if self.asked == 3 * MOMENTS + 4 + 2:  # in the first round of the second case
                 raise RuntimeError("it is gone")
             return await super().run(prompt, max_tokens)
 
