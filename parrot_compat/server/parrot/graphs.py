@@ -24,6 +24,7 @@ from parrot_compat.server.limits import parse, read_body, read_raw
 from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import EventStream, event
 
+from .arrivals import earlier_ones
 from .asking import session_label
 from .deferred import Deferred, OnEnd, Scope, digest
 from .directory import Known
@@ -75,6 +76,7 @@ def router(serving: Serving) -> APIRouter:
     @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
     async def close_graph(request: Request, graph: str) -> Response:
         body = await read_body(request, CloseRequest, serving.limits)
+        await earlier_ones()
         plan = plans.get(graph)
         if plan is None or plan.tenant != tenant_of(request):
             plan = serving.manager.find_plan(tenant_of(request), plan_id=graph)  # says how it is missing

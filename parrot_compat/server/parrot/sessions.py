@@ -14,6 +14,7 @@ from parrot_compat.core.errors import Cancelled
 from parrot_compat.server.limits import Schema, read_body
 from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
 
+from .arrivals import earlier_ones
 from .directory import Known
 from .object_schema import Name
 
@@ -53,6 +54,7 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.delete("/{session}", summary="End a session and everything under it")
     async def close_session(request: Request, session: str) -> Response:
+        await earlier_ones()
         known = serving.directory.get(tenant_of(request), session)
         await known.session.close()
         return send_json({"object": "parrot.session.deleted", "id": known.name, "deleted": True})

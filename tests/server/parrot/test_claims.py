@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -169,6 +170,41 @@ async def test_a_claim_whose_call_fails_under_it_fails_and_its_retry_runs() -> N
         reply = await claim(server, graph["id"], "a", "x")
         assert reply.status == 502 and "out of paper" in reply.error["message"]
         assert text_of(await claim(server, graph["id"], "a", "x")) == LONG[""]
+
+
+def sent(path: str, body: dict[str, Any]) -> bytes:
+    raw = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}\r\n\r\n".encode() + raw
+
+
+async def heard(connection: socket.socket, words: bytes) -> None:
+    """Read until they have come."""
+
+    def read() -> None:
+        connection.settimeout(60)
+        said = b""
+        while words not in said:
+            piece = connection.recv(9999)
+            assert piece, said
+            said += piece
+
+    await asyncio.to_thread(read)
+
+
+async def test_a_claim_that_was_sent_before_the_close_is_heard_before_it() -> None:
+    """On a connection that the server has not accepted yet, where the close comes on one that it knows."""
+    async with live(echo) as server:
+        graph = (await opened(server, {"calls": [planned("a", "x")]}))["id"]
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        said = {"claim": "a", "graph": graph, "nonce": "n"}
+        with socket.create_connection(address) as known:
+            known.sendall(sent("/tokenize", {"prompt": "x"}))
+            await heard(known, b"max_model_len")
+            with socket.create_connection(address) as new:  # nobody else has a turn from here on
+                new.sendall(sent(CHAT, {"messages": user("x"), "parrot": said}))
+                known.sendall(sent(f"{GRAPHS}/{graph}/close", {"taken": []}))
+                await heard(new, b'"claimed":true')
+            await heard(known, b'"claimed":1')
 
 
 # ---- leaving ---------------------------------------------------------------------------------------------
