@@ -115,6 +115,8 @@ def test_templates_whose_plans_do_not_come_true_are_not_planned_any_more(server:
     app = P("unstable {x}") | llm | S | P("after {y}") | llm | S
 
     class Changing(BaseCallbackHandler):
+        raise_error = True
+
         def on_chat_model_start(self, serialized: Any, messages: Any, *, parent_run_id: Any, **kwargs: Any) -> None:
             for message in messages[0]:
                 message.content += "!"

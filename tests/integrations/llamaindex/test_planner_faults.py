@@ -144,13 +144,21 @@ def test_a_planner_that_fails_is_not_noticed(server: PlanServer, monkeypatch: py
 
 def test_a_template_whose_calls_nobody_takes_is_planned_no_more(server: PlanServer) -> None:
     """The app changes what it asks between the plan and the call: twice is enough."""
-    for _ in range(3):
+    for number in range(3):
         synthesizer: Any = TREE.synthesizer(server.url)
         llm = synthesizer._llm
         llm.__dict__["temperature"] = 0
         ask_of = llm.__class__._chat
 
-        def louder(self: Any, messages: list[ChatMessage], kwargs: dict[str, Any], ask: Any = ask_of) -> Any:
+        def louder(
+            self: Any, messages: list[ChatMessage], kwargs: dict[str, Any], ask: Any = ask_of, plans: int = number < 2
+        ) -> Any:
+            span = planner._spans.current()
+            assert span is not None
+            opened = [plan for outer in span.around if outer.plan is not None for plan in outer.plan._open.values()]
+            assert len(opened) == plans
+            # A run that is over before its plan was accepted says nothing of its template.
+            assert server.until(lambda: all(plan.was_accepted for plan in opened))
             return ask(self, messages, {**kwargs, "seed": 1})
 
         with pytest.MonkeyPatch.context() as patch:
