@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from .served import Served
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """What an app gives up after seconds and goes on without, tests wait for: their machine may be busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("plans.closing.CLOSE_TIMEOUT_S", "remote.CARD_TIMEOUT_S", "servers.PROBE_TIMEOUT_S"):
+            patch.setattr(f"parrot_compat.integrations.{limit}", 60.0)
+        yield
+
+
 @pytest.fixture
 def other() -> Iterator[OtherServer]:
     with OtherServer().running() as server:
