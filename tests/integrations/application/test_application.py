@@ -23,6 +23,7 @@ from parrot_compat.core.errors import (
     UnknownSession,
     UpstreamFailed,
 )
+from parrot_compat.core.events import Event, FirstToken
 from parrot_compat.integrations.application.output import Output
 from parrot_compat.integrations.application.session import Session
 from parrot_compat.integrations.application.variable import Variable
@@ -121,6 +122,7 @@ def test_a_function_over_many_bindings_is_one_group(there: World) -> None:
         request = Request(template=ECHO, function="echo")
         many = session.call_each(request, [{"word": word} for word in ("a", "b", "c")])
         assert session.call_each(request, []) == []
+        many[0]["echo"].accepted.result(60)
         echo(session, "alone").accepted.result(60)
         calls = session.describe()["calls"]
         groups = {call["group"] for call in calls[:3]}
@@ -300,8 +302,12 @@ def test_a_session_that_nobody_holds_any_more_ends_by_itself(there: World) -> No
     there.stall()
     echo(there.application.open_session(), "a").accepted.result(60)
     echo(there.application.session, "b").accepted.result(60)
-    gc.collect()
-    there.until(lambda: not there.manager.sessions() and not there.manager.open_calls)
+
+    def are_gone() -> bool:
+        gc.collect()  # each time: what was still under way may have held them before
+        return not there.manager.sessions() and not there.manager.open_calls
+
+    there.until(are_gone)
 
 
 def test_calls_that_name_no_session_share_one_as_long_as_it_is_held(there: World) -> None:
@@ -372,8 +378,13 @@ def test_both_have_the_same_methods_and_signatures() -> None:
 def test_a_slow_answer_is_streamed_while_it_is_written() -> None:
     for kind in ("remote", "embedded"):
         with world(kind, Speed(step_s=0.001, chunk_tokens=1)) as there, there.application.open_session() as session:
+
+            def stop(event: Event, made: World = there) -> None:
+                if isinstance(event, FirstToken):
+                    made.engine.stall()  # the rest is not there yet, however late this test looks
+
+            there.inside(lambda made=there, stop=stop: made.manager.events.subscribe(stop))
             pieces = echo(session, "abc").stream()
             assert next(pieces) == "<"
-            there.stall()
             assert there.inside(lambda made=there: made.manager.open_calls) == 1
             pieces.close()  # type: ignore[attr-defined]
