@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import io
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import hello_variable
 import pytest
+from rich.console import Console
+
+from parrot_compat import connect
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -23,12 +29,25 @@ def test_the_second_function_reads_the_variable_and_both_ways_of_running_say_the
     embedded = shown(capsys)
     for output in (served, embedded):
         assert "write_code ─── write_test" in output
-        assert re.search(r"^ ?write_test +latency", output, re.MULTILINE)
+        assert re.search(r"^ ?write_test +\w+", output, re.MULTILINE)
         between = re.search(r"the second began (.+) ms after the first had ended", output)
         assert between is not None and float(between[1]) >= 0
     for title in ("code", "tests"):
         assert panel(served, title) and panel(served, title) == panel(embedded, title)
     assert panel(served, "code") != panel(served, "tests")
+
+
+def test_what_the_app_waits_for_is_quick(url: str) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    with connect(url) as made, made.open_session() as session, ThreadPoolExecutor(1) as app:
+        task = session.variable(name="task")  # nothing runs before it is known that the app waits
+        ran = app.submit(hello_variable.run, session, task, None, console)
+        while [call["objective"] for call in session.describe()["calls"]][1:] != ["latency"]:
+            assert not ran.done()
+            time.sleep(0.005)
+        task.set("sort a list of words by length")
+        ran.result(100)
+    assert re.search(r"^ ?write_test +latency", console.file.getvalue(), re.MULTILINE)
 
 
 def test_round_trips_are_counted_where_the_server_is_far_away(url: str, capsys: pytest.CaptureFixture[str]) -> None:

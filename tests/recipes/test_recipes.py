@@ -6,6 +6,8 @@ import itertools
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +24,8 @@ from langchain_core.runnables import RunnableLambda
 from plan_view import Plans
 from rich.console import Console
 from serving import far_away, server
+
+from parrot_compat import connect
 
 
 def rows(shown: str, name: str) -> list[dict[str, str]]:
@@ -131,7 +135,19 @@ def test_the_debaters_of_a_round_hear_all_that_was_said_before(url: str, capsys:
     assert all(float(late["ready"]) >= float(early["finished"]) for late in second for early in first)
     assert all(int(late["prompt"]) > int(early["prompt"]) for late in second for early in first)
     (verdict,) = rows(shown, "verdict")
-    assert verdict["objective"] == "latency" and int(verdict["output"]) == 4
+    assert int(verdict["output"]) == 4
+
+
+def test_the_verdict_of_a_debate_is_what_is_waited_for(url: str) -> None:
+    with connect(url) as application, application.open_session() as session, ThreadPoolExecutor(1) as app:
+        motion = session.variable(name="motion")  # nothing runs before it is known that somebody waits
+        verdict = debate.debate(session, motion, "A brief.", debaters=2, rounds=1, max_tokens=4)
+        text = app.submit(verdict.get)
+        while [call["objective"] for call in session.describe()["calls"]][2:] != ["latency"]:
+            assert not text.done()
+            time.sleep(0.005)
+        motion.set("Tabs are better than spaces.")
+        assert text.result(100)
 
 
 def test_comparing_shows_graphs_calls_times_and_that_answers_are_equal(
