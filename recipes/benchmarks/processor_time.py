@@ -49,9 +49,9 @@ class Stopwatch:
         self._busy, self._own = _busy_s(), self._spent()
 
     def read(self) -> Spent:
-        elapsed = time.perf_counter() - self._began
         busy = _busy_s() - self._busy
         client, servers = (now - before for now, before in zip(self._spent(), self._own, strict=True))
+        elapsed = time.perf_counter() - self._began  # around all that was counted: shares are of no less time
         foreign = max(0.0, busy - client - servers) / (elapsed * (os.cpu_count() or 1))
         return Spent(elapsed_s=elapsed, client_s=client, servers_s=servers, foreign_share=foreign)
 

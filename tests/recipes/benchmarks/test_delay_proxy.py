@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -27,9 +28,9 @@ async def echo_port() -> AsyncIterator[int]:
 
 async def test_bytes_come_back_whole_in_order_and_no_sooner_than_a_round_trip(echo_port: int) -> None:
     async with DelayProxy("127.0.0.1", echo_port, rtt_s=RTT_S).listening() as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         payload = bytes(range(256)) * 500
-        started = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()  # the proxy knows of the connection before it is told here
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(payload)
         writer.write_eof()
         assert await reader.read() == payload
@@ -48,11 +49,9 @@ async def test_a_far_side_that_is_gone_closes_the_near_side() -> None:
 
 
 async def test_nobody_listening_closes_the_connection() -> None:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    free_port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    async with DelayProxy("127.0.0.1", free_port, rtt_s=RTT_S).listening() as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await reader.read() == b""
-        writer.close()
+    with socket.socket() as nobody:  # held, so that no other program comes to listen there
+        nobody.bind(("127.0.0.1", 0))
+        async with DelayProxy("127.0.0.1", nobody.getsockname()[1], rtt_s=RTT_S).listening() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b""
+            writer.close()
