@@ -70,15 +70,15 @@ def test_what_may_pass_is_tried_again(other: OtherServer) -> None:
 
 
 async def test_a_server_that_is_not_there_is_named() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    llm = ChatParrot(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
-    with pytest.raises(core.ModelConnectionError, match=f"127.0.0.1:{port}") as caught:
-        llm.invoke("hi")
-    assert isinstance(caught.value, openai.APIConnectionError)
-    with pytest.raises(core.ModelConnectionError):
-        await llm.ainvoke("hi")
+    with socket.socket() as nobody:  # held, so that no other program comes to listen there
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        llm = ChatParrot(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
+        with pytest.raises(core.ModelConnectionError, match=f"127.0.0.1:{port}") as caught:
+            llm.invoke("hi")
+        assert isinstance(caught.value, openai.APIConnectionError)
+        with pytest.raises(core.ModelConnectionError):
+            await llm.ainvoke("hi")
 
 
 def test_a_server_that_is_silent_for_longer_than_the_timeout(other: OtherServer) -> None:

@@ -83,7 +83,7 @@ def test_a_template_is_a_better_name_than_its_node(server: PlanServer) -> None:
 
 def test_a_session_ends_with_its_run(server: PlanServer) -> None:
     GRAPHS["a loop"].make(model(server)).invoke(ONE)
-    assert closes_sent(10)
+    assert closes_sent(60)
     session = told(server)[0]["session"]
     assert session not in server.sessions()
 
@@ -112,7 +112,7 @@ def test_a_plan_in_a_node_is_in_the_session_of_its_graph(server: PlanServer) -> 
     GRAPHS["a chain in a node"].make(model(server)).invoke(ONE)
     (plan,) = server.asked(PLANS)
     assert [call["session"] for call in told(server)] == [plan["session"]]
-    assert closes_sent(10)
+    assert closes_sent(60)
     assert plan["session"] not in server.sessions()
     assert server.all_closed() and server.used == 2, "the session was ended before its plan was"
 
