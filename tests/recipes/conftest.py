@@ -25,3 +25,5 @@ def url() -> Iterator[str]:
 def _no_server_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PARROT_BASE_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
+    # what an app does without, where its server is that slow, a busy machine may need longer for
+    monkeypatch.setattr("parrot_compat.integrations.remote.CARD_TIMEOUT_S", 60.0)
