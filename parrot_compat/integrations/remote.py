@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,6 +21,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import openai
+
+from .process_lock import ProcessLock
 
 __all__ = ["Endpoint", "async_client", "client", "model_card", "token_ids"]
 
@@ -78,7 +79,7 @@ class Endpoint:
         }
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _clients: OrderedDict[tuple[int, Endpoint], openai.OpenAI] = OrderedDict()
 _async_clients: dict[asyncio.AbstractEventLoop, OrderedDict[Endpoint, _LoopClient]] = {}
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 
 from . import remote
+from .process_lock import ProcessLock
 from .remote import Endpoint
 
 __all__ = ["is_ours", "learn_whether_ours", "plans_refused", "remember_ours", "remember_refusal"]
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 5.0
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _ours: set[str] = set()
 _refusing: set[str] = set()
 _asked: set[str] = set()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import threading
 import warnings
 from typing import Any
 
@@ -91,6 +92,37 @@ def test_a_forked_child_does_not_use_its_parents_connections() -> None:
     same = queue.get(timeout=60)
     child.join()
     assert same is False
+
+
+def _has_a_client(queue: multiprocessing.Queue[bool]) -> None:
+    queue.put(bool(remote.client(endpoint())))
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this platform does not fork")
+    context = multiprocessing.get_context("fork")
+    queue: multiprocessing.Queue[bool] = context.Queue()
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with remote._lock:
+            is_held.set()
+            is_over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        is_held.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = context.Process(target=_has_a_client, args=(queue,), daemon=True)
+            child.start()
+        assert queue.get(timeout=60)
+    finally:
+        is_over.set()
+        holder.join()
+    child.join()
 
 
 def test_a_model_card_is_found_by_name_or_is_the_first(other: OtherServer) -> None:

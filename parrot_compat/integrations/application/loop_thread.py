@@ -29,7 +29,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -89,11 +89,11 @@ class LoopThread:
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _running(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():  # looked at first: a thread that is not here may hold the lock
+            raise RuntimeError(f"{self._name} was made in another process: after a fork, make one of your own")
         with self._lock:
             if self._is_closed:
                 raise Cancelled(f"{self._name} is closed")
-            if self._pid != os.getpid():
-                raise RuntimeError(f"{self._name} was made in another process: after a fork, make one of your own")
             if self._loop is None:
                 is_up = threading.Event()
                 self._thread = threading.Thread(target=self._serve, args=(is_up,), name=self._name, daemon=True)

@@ -36,7 +36,7 @@ class GraphRun:
     def __init__(self, session: RunSession) -> None:
         session.is_of_many = True
         self._name = uuid.uuid4().hex
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._answers: OrderedDict[str, str] = OrderedDict()
         self._fanned_out: set[uuid.UUID] = set()
 
@@ -72,7 +72,7 @@ class GraphCalls:
     """The calls of models that go on in nodes of graphs, and the run of each."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._runs: OrderedDict[uuid.UUID, GraphRun] = OrderedDict()
 
     def __len__(self) -> int:

@@ -120,8 +120,11 @@ class Planner(BaseCallbackHandler):
         name = kwargs.get("name") or ""
         parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
         roots = announcement()
-        if roots is not None and roots.begin(inputs):
+        # Inside of a root an input may come again that another root will begin with.
+        is_inside = parent is not None and parent.announced is roots
+        if roots is not None and not is_inside and roots.begin(inputs):
             run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled, roots.session)
+            run.announced = roots
             run.width = roots.width or run.width
             self._runs.begin(run)
             if not is_switched_off(metadata):

@@ -64,6 +64,7 @@ class Run:
     """A run that has begun and not ended. `plans` are those that were made when it began, or at one of its steps."""
 
     __slots__ = (
+        "announced",
         "formatted",
         "graph",
         "id",
@@ -102,6 +103,8 @@ class Run:
         """It is in one of many copies of a graph's node."""
         self.step: int | None = None
         """Which step of its parent's sequence it is."""
+        self.announced: object = parent.announced if parent is not None else None
+        """The announcement that it, or what it is in, was begun by."""
         self.plans: list[RunPlan] = []
         self.inputs: Any = None
         """Of prompts only."""
@@ -141,7 +144,7 @@ class Runs:
     """The runs that have begun and not ended. Threads share it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._runs: OrderedDict[UUID, Run] = OrderedDict()
 
     def __len__(self) -> int:

@@ -145,7 +145,7 @@ class PlanBook:
     """The planner's memory: counts, records, listeners, and templates that are not planned any more."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._stats = Stats()
         self._records: deque[PlanRecord] = deque(maxlen=RECORDS_KEPT)
         self._listeners: list[Callable[[PlanRecord], None]] = []

@@ -96,7 +96,7 @@ class OpenPlan:
         self._process = os.getpid()
         self._graph: Future[str | None] = Future()
         self._graph.set_running_or_notify_cancel()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._claims = 0
         self._closed = False
         self._is_ending = False

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from openai._types import RequestOptions
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.process_lock import ProcessLock
 from parrot_compat.integrations.remote import Endpoint
 
 __all__ = ["close_later", "closes_sent", "end_session_later"]
@@ -39,7 +40,7 @@ class _Close:
     """Of a plan; `None`: it is a session that ends."""
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _queue: SimpleQueue[_Close | threading.Event] = SimpleQueue()
 _process: int | None = None
 

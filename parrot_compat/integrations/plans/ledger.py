@@ -115,7 +115,7 @@ class Ledger:
     """The planned calls of one plan. Threads share it."""
 
     def __init__(self, calls: Sequence[PlannedCall]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._entries = {call.id: Entry(call) for call in calls}
         self._texts: dict[str, str] = {}
         self._free: dict[str, deque[Entry]] = {}

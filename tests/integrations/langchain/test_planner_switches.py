@@ -14,7 +14,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.rate_limiters import InMemoryRateLimiter
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 
 from parrot_compat.integrations.langchain import ChatParrot, PlanRecord, compile, listen, planning, records
 from parrot_compat.integrations.langchain import stats as counted
@@ -226,6 +226,18 @@ def test_runs_in_many_threads_keep_apart(server: PlanServer) -> None:
         thread.join(30)
     assert [results[n] for n in range(12)] == expected
     assert counted().pushed == 48
+
+
+def test_an_input_that_goes_on_into_a_step_is_not_taken_for_its_equal_in_the_batch(server: PlanServer) -> None:
+    llm = ChatParrot(base_url=server.url, max_retries=0)
+    app = compile(RunnableParallel(a=P("A {x}") | llm | S | P("B {y}") | llm | S, c=P("C {x}") | llm | S))
+    one_by_one: Any = {"max_concurrency": 1}
+    with planning(False):
+        expected = app.batch([ONE, ONE], one_by_one)
+    server.forget()
+    assert app.batch([ONE, ONE], one_by_one) == expected
+    assert (counted().plans, counted().pushed, counted().direct, counted().wasted) == (1, 6, 0, 0)
+    assert server.all_closed() and server.planned == 6
 
 
 # ---- the hook ------------------------------------------------------------------------------------
