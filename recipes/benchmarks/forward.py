@@ -2,8 +2,9 @@
 
     python -m recipes.benchmarks.forward l25-fp32 q125-fp32 q125-bf16 --threads 2
 
-For each checkpoint: decode steps of 1, 4, 16 and 64 rows at two lengths of context, and prefills. It prints the
-shortest wall time of several runs (the machine may be shared), tokens per second, CPU time of a step, and what share
+For each checkpoint: decode steps of 1, 4, 16 and 64 rows at two lengths of context, prefills, and of each prefill the
+products with the layers' weights alone, by oneDNN (what is left is attention, norms and the like). It prints the shortest
+wall time of several runs (the machine may be shared), tokens per second, CPU time of a step, and what share
 of the measured bandwidth (decode) or of the measured product speed (prefill) that is. The ceilings are measured
 first: reading a buffer far larger than the caches, and a product of large matrices by the engine's own linear layer.
 """
@@ -23,7 +24,8 @@ import torch
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu.batch import BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.layers.linear import linear
+from parrot_compat.gpu.layers.linear import Packed, linear
+from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner
 
 from .checkpoints import facts, folder
@@ -111,15 +113,37 @@ def timings(name: str, threads: int | None, repeats: int) -> Iterator[Timing]:
         rows = [BatchRow(tokens=[7 + row], start=start, pages=pages[row], draw=GREEDY) for row in range(count)]
         yield timing("decode", rows, context)
     for context in PREFILLS:
+        tokens = [number % 8000 for number in range(context)]
         yield timing(
-            "prefill",
-            [
-                BatchRow(
-                    tokens=[i % 8000 for i in range(context)], start=0, pages=range(-(-context // size)), draw=GREEDY
-                )
-            ],
-            context,
+            "prefill", [BatchRow(tokens=tokens, start=0, pages=range(-(-context // size)), draw=GREEDY)], context
         )
+        if (found := products(runner, context)) is not None:
+            wall, cpu = shortest(found, repeats)
+            yield Timing(
+                model=name, threads=runner.config.threads, what="products", rows=1, context=context, ms=wall * 1e3,
+                cpu_ms=cpu * 1e3, tokens_per_s=context / wall,
+                share=context * weights / width / wall / top.products_per_s,
+            )  # fmt: skip
+
+
+def products(runner: ModelRunner, tokens: int) -> Callable[[], None] | None:
+    """Those of all layers, but what the last one is spared; `None` where weights are not packed, or not our decoder's."""
+    decoder = runner._decoder
+    if not isinstance(decoder, FastDecoder):
+        return None
+    *whole, last = [(layer.qkv, layer.output, layer.gate_up, layer.down) for layer in decoder.layers]
+    linears = [*(linear for four in whole for linear in four), last[0]]
+    packed = [(linear, linear.few) for linear in linears if isinstance(linear, Packed)]
+    states = [(linear, torch.randn(tokens, few.into).to(few.dtype)) for linear, few in packed if few is not None]
+    if len(states) < len(linears):
+        return None
+
+    @torch.inference_mode()
+    def run() -> None:
+        for linear, x in states:
+            linear(x)
+
+    return run
 
 
 def main(arguments: list[str]) -> None:
