@@ -3,8 +3,8 @@
     python -m recipes.benchmarks.forward l25-fp32 q125-fp32 q125-bf16 --threads 2
 
 For each checkpoint: decode steps of 1, 4, 16 and 64 rows at two lengths of context, prefills, and of each prefill the
-products with the layers' weights alone, by oneDNN (what is left is attention, norms and the like). It prints the shortest
-wall time of several runs (the machine may be shared), tokens per second, CPU time of a step, and what share
+products with the layers' weights alone, by oneDNN (what is left is attention, norms and the like). It prints the
+shortest wall time of several runs (the machine may be shared), tokens per second, CPU time of a step, and what share
 of the measured bandwidth (decode) or of the measured product speed (prefill) that is. The ceilings are measured
 first: reading a buffer far larger than the caches, and a product of large matrices by the engine's own linear layer.
 """
@@ -127,21 +127,21 @@ def timings(name: str, threads: int | None, repeats: int) -> Iterator[Timing]:
 
 
 def products(runner: ModelRunner, tokens: int) -> Callable[[], None] | None:
-    """Those of all layers, but what the last one is spared; `None` where weights are not packed, or not our decoder's."""
+    """Those of all layers, but what the last one is spared; `None` of other decoders than ours, or unpacked weights."""
     decoder = runner._decoder
     if not isinstance(decoder, FastDecoder):
         return None
     *whole, last = [(layer.qkv, layer.output, layer.gate_up, layer.down) for layer in decoder.layers]
-    linears = [*(linear for four in whole for linear in four), last[0]]
-    packed = [(linear, linear.few) for linear in linears if isinstance(linear, Packed)]
-    states = [(linear, torch.randn(tokens, few.into).to(few.dtype)) for linear, few in packed if few is not None]
-    if len(states) < len(linears):
+    found = [*(each for four in whole for each in four), last[0]]
+    packed = [(each, each.few) for each in found if isinstance(each, Packed)]
+    states = [(each, torch.randn(tokens, few.into).to(few.dtype)) for each, few in packed if few is not None]
+    if len(states) < len(found):
         return None
 
     @torch.inference_mode()
     def run() -> None:
-        for linear, x in states:
-            linear(x)
+        for product, x in states:
+            product(x)
 
     return run
 
