@@ -64,7 +64,8 @@ class Work:
     @property
     def can_go_on(self) -> bool:
         """There is something to do now; a verb that waits for its form, and those behind it, are nothing."""
-        return bool(self.sequences or self.forms.has_news or (self.queued and not self.forms.is_compiling))
+        moves = self._moved or self.forms.has_news
+        return bool(self.sequences or moves or (self.queued and not self.forms.is_compiling))
 
     def take(self, command: Command) -> None:
         self.outbox.heard(command.heard)

@@ -17,6 +17,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.token_bits import TokenBits, all_but
 from tests.core.engine_contract import settle
+from tests.gpu.at_once import at_once
 from tests.gpu.paged_runner import VOCABULARY, PagedRunner, answer, expected, paged_stepper, prompt
 
 FORM = AnyJson()
@@ -69,8 +70,21 @@ async def test_an_answer_without_a_form_is_drawn_while_a_form_is_compiled(
     engine: TorchEngine, library: Library
 ) -> None:
     formed = asyncio.ensure_future(answer(engine, 1, prompt(9), 5, format=FORM))
-    await asyncio.to_thread(library.begun.wait, 30)
+    assert await asyncio.to_thread(library.begun.wait, 30)
     assert await answer(engine, 2, prompt(9, 1), 12) == expected(prompt(9, 1), 12)
+    assert not formed.done()
+    library.may_end.set()
+    assert await formed == expected(prompt(9), 5)
+
+
+async def test_verbs_in_another_line_go_on_one_after_the_other_while_a_form_is_compiled(
+    engine: TorchEngine, library: Library
+) -> None:
+    formed = asyncio.ensure_future(answer(engine, 1, prompt(9), 5, format=FORM))
+    assert await asyncio.to_thread(library.begun.wait, 30)
+    fill = engine.fill(Fill(context=ContextId(2), content=Tokens(prompt(9, 1))))
+    _, drawn = await at_once(engine, fill, answer(engine, 2, prompt(3, 2), 5))
+    assert drawn == expected(prompt(9, 1) + prompt(3, 2), 5)
     assert not formed.done()
     library.may_end.set()
     assert await formed == expected(prompt(9), 5)
@@ -80,7 +94,7 @@ async def test_a_form_that_cannot_be_compiled_fails_its_command_and_those_behind
     engine: TorchEngine, library: Library
 ) -> None:
     formed = asyncio.ensure_future(answer(engine, 1, prompt(9), 5, format=Regex("(")))
-    await asyncio.to_thread(library.begun.wait, 30)
+    assert await asyncio.to_thread(library.begun.wait, 30)
     behind = asyncio.ensure_future(engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(3)))))
     await asyncio.sleep(0)
     library.may_end.set()
@@ -93,7 +107,7 @@ async def test_a_form_that_cannot_be_compiled_fails_its_command_and_those_behind
 
 async def test_who_leaves_while_a_form_is_compiled_leaves_nothing_behind(engine: TorchEngine, library: Library) -> None:
     formed = [asyncio.ensure_future(answer(engine, context, prompt(9), 5, format=FORM)) for context in (1, 2, 3)]
-    await asyncio.to_thread(library.begun.wait, 30)
+    assert await asyncio.to_thread(library.begun.wait, 30)
     for one in formed:
         one.cancel()
     await asyncio.wait(formed)
