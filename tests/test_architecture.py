@@ -39,6 +39,7 @@ def tool(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.timeout(600)
 def test_layers_hold() -> None:
     pytest.importorskip("importlinter")
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
@@ -129,6 +130,7 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"## {package.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+@pytest.mark.timeout(600)
 def test_ruff_finds_nothing() -> None:
     check = tool("ruff", "check", ".")
     assert check.returncode == 0, check.stdout
@@ -136,6 +138,7 @@ def test_ruff_finds_nothing() -> None:
     assert layout.returncode == 0, layout.stdout
 
 
+@pytest.mark.timeout(600)  # reading everything anew takes minutes on a busy machine
 def test_mypy_strict_finds_nothing() -> None:
     result = tool("mypy")
     assert result.returncode == 0, result.stdout

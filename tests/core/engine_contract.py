@@ -43,7 +43,7 @@ async def collect(chunks: AsyncIterator[Chunk]) -> tuple[str, list[Chunk]]:
 
 async def settle(engine: Engine) -> None:
     """Wait until nothing runs or waits in the engine."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while engine.load().running or engine.load().waiting:  # noqa: ASYNC110  # a snapshot tells nobody when it changes
             await asyncio.sleep(0.002)
 

@@ -48,8 +48,9 @@ async def test_a_sleeper_that_is_cancelled_moves_no_time() -> None:
 
 
 async def test_a_real_clock_counts_from_the_epoch_and_never_back() -> None:
+    earliest_s = time.time()
     clock = RealClock()
     before = clock.now()
-    assert abs(before - time.time()) < 5
+    assert earliest_s - 1 <= before <= time.time() + 1  # a second: somebody may be setting the machine's clock
     await clock.sleep(0)
     assert clock.now() >= before

@@ -121,7 +121,7 @@ async def test_closing_ends_what_does_not_finish_in_time_and_closes_the_engines(
 
 
 async def test_leaving_the_block_leaves_no_work_behind() -> None:
-    before = asyncio.all_tasks()
+    before = asyncio.all_tasks()  # of other tests on this loop too, which may end meanwhile
     fleet = Fleet()
     engine = ScriptedEngine({"": "x" * 10_000}, EngineInfo(name="a", model="m", context_tokens=20_000))
     fleet.add(engine, engine.tokenizer)
@@ -130,7 +130,7 @@ async def test_leaving_the_block_leaves_no_work_behind() -> None:
         tasks = await session.submit_all([make_call(f"c{n}") for n in range(20)])
         await anext(tasks[0].chunks())
     assert all(isinstance(task.failure, Cancelled) for task in tasks)
-    assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() <= before
 
 
 async def test_a_listener_that_raises_is_reported_once_dropped_and_breaks_nothing(

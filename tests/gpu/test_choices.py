@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
+from tests.gpu.at_once import at_once
 from tests.gpu.paged_runner import answer, drained, expected, prompt, started
 
 
@@ -15,8 +14,9 @@ async def test_a_prompt_is_computed_once_for_all_its_answers(length: int) -> Non
     there are no logits without."""
     engine = await started()
     choices = [dict(temperature=1.0, seed=seed) for seed in range(5)]
-    answers = await asyncio.gather(
-        *(answer(engine, number + 1, prompt(length), 6, **choice) for number, choice in enumerate(choices))
+    answers = await at_once(
+        engine,
+        *(answer(engine, number + 1, prompt(length), 6, **choice) for number, choice in enumerate(choices)),
     )
     assert answers == [expected(prompt(length), 6, **choice) for choice in choices]
     assert len(set(answers)) == 5

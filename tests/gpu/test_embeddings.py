@@ -151,7 +151,7 @@ async def test_leaving_ends_the_work_and_what_cannot_be_embedded_is_refused() ->
     engine: PagedEngine = await started()
     engine.runner.gate.clear()
     asked = asyncio.ensure_future(engine.embed(embed(prompt(60), prompt(60, 1))))
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    assert await asyncio.to_thread(engine.runner.inside.wait, 30)
     asked.cancel()
     engine.runner.gate.set()
     for bad, field in ((embed(()), "input"), (embed(prompt(3), dimensions=9), "dimensions")):

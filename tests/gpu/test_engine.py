@@ -17,6 +17,7 @@ from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 from tests.core.engine_contract import EngineContract, collect
+from tests.gpu.at_once import at_once
 from tests.gpu.paged_runner import (
     EOS,
     PagedEngine,
@@ -81,7 +82,7 @@ async def test_tokens_are_those_of_the_model_whatever_the_chunks(engine: PagedEn
 
 async def test_many_at_once_answer_as_each_alone(engine: PagedEngine) -> None:
     prompts = [prompt(3 + 5 * salt, salt) for salt in range(20)]
-    answers = await asyncio.gather(*(answer(engine, salt + 1, prompts[salt], 12) for salt in range(20)))
+    answers = await at_once(engine, *(answer(engine, salt + 1, prompts[salt], 12) for salt in range(20)))
     assert answers == [expected(text, 12) for text in prompts]
     assert max(len(step) for step in engine.runner.steps) == 8
     await drained(engine, *range(1, 21))
@@ -90,8 +91,8 @@ async def test_many_at_once_answer_as_each_alone(engine: PagedEngine) -> None:
 async def test_seeded_sampling_is_reproducible_among_any_neighbours(engine: PagedEngine) -> None:
     sampling = dict(temperature=1.0, seed=7)
     alone = await answer(engine, 1, prompt(9), 12, **sampling)
-    both = await asyncio.gather(
-        answer(engine, 2, prompt(9), 12, **sampling), answer(engine, 3, prompt(9), 12, temperature=1.0, seed=8)
+    both = await at_once(
+        engine, answer(engine, 2, prompt(9), 12, **sampling), answer(engine, 3, prompt(9), 12, temperature=1.0, seed=8)
     )
     assert alone == both[0] == expected(prompt(9), 12, **sampling) != both[1]
 
@@ -205,7 +206,7 @@ async def test_cached_tokens_are_exactly_those_that_were_not_computed(engine: Pa
 async def test_a_common_prefix_that_arrives_many_times_at_once_is_computed_once(engine: PagedEngine) -> None:
     head = prompt(64)
     texts = [head + prompt(5, salt) for salt in range(1, 6)]
-    answers = await asyncio.gather(*(answer(engine, n, text, 6) for n, text in enumerate(texts, 1)))
+    answers = await at_once(engine, *(answer(engine, n, text, 6) for n, text in enumerate(texts, 1)))
     assert answers == [expected(text, 6) for text in texts]
     assert sum(row.start < 64 for step in engine.runner.steps for row in step) == 2, "two chunks, once"
     await drained(engine, *range(1, 6))
@@ -217,7 +218,7 @@ async def test_rows_that_share_a_prefix_are_adjacent(engine: PagedEngine) -> Non
         await engine.fill(Fill(context=ContextId(context), content=Tokens(head)))
     engine.runner.steps.clear()
     calls = [answer(engine, 10 + n, prompt(3, 10 + n), 8, parent=ContextId(1 + n % 2)) for n in range(6)]
-    await asyncio.gather(*calls)
+    await at_once(engine, *calls)
     full = [[row.pages[0] for row in step] for step in engine.runner.steps if len(step) == 6]
     assert full, "the six ran together"
     assert all(first == sorted(first) and len(set(first)) == 2 for first in full)
@@ -239,7 +240,8 @@ async def test_without_prefix_caching_nothing_is_reused_and_answers_are_equal() 
 async def test_too_little_memory_for_all_preempts_and_changes_no_token() -> None:
     engine = await started(pages=20, context_tokens=80)
     prompts = [prompt(20, salt) for salt in range(6)]
-    answers = await asyncio.gather(*(answer(engine, n + 1, prompts[n], 40, temperature=1.0, seed=n) for n in range(6)))
+    calls = [answer(engine, n + 1, prompts[n], 40, temperature=1.0, seed=n) for n in range(6)]
+    answers = await at_once(engine, *calls)
     assert answers == [expected(prompts[n], 40, temperature=1.0, seed=n) for n in range(6)]
     rows = [row for step in engine.runner.steps for row in step if row.draw is not None]
     assert any(len(row.tokens) > 1 and row.draw.index > 0 for row in rows), "nobody was preempted inside an answer"
@@ -290,8 +292,8 @@ async def test_a_cut_inside_a_shared_page_still_fits_when_memory_is_full() -> No
     engine = await started(pages=4, context_tokens=16)
     await engine.fill(Fill(context=ContextId(1), content=Tokens(prompt(15))))
     await engine.truncate(ContextId(1), 13)
-    both = await asyncio.gather(
-        answer(engine, 2, (77,), 2, parent=ContextId(1)), answer(engine, 3, (78,), 2, parent=ContextId(1))
+    both = await at_once(
+        engine, answer(engine, 2, (77,), 2, parent=ContextId(1)), answer(engine, 3, (78,), 2, parent=ContextId(1))
     )
     assert both == [expected((*prompt(13), last), 2) for last in (77, 78)]
     await drained(engine, 1, 2, 3)
@@ -322,7 +324,7 @@ async def test_a_dead_thread_loses_everything_that_waits(engine: PagedEngine) ->
 async def test_close_loses_what_is_inside(engine: PagedEngine) -> None:
     engine.runner.gate.clear()
     work = asyncio.create_task(answer(engine, 1, prompt(9), 90))
-    await asyncio.to_thread(engine.runner.inside.wait, 30)
+    assert await asyncio.to_thread(engine.runner.inside.wait, 30)
     close = asyncio.create_task(engine.close())
     with pytest.raises(EngineLost, match="closed"):
         await work
@@ -354,7 +356,7 @@ async def test_load_counts_what_has_been_asked_at_once(engine: PagedEngine) -> N
 call = st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(0, 12), st.sampled_from(["run", "leave", "fork"]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(calls=st.lists(call, min_size=1, max_size=12), pages=st.integers(16, 40), step_tokens=st.integers(3, 20))
 def test_any_mix_of_work_gives_every_answer_and_loses_no_page(
     calls: list[tuple[int, int, int, str]], pages: int, step_tokens: int

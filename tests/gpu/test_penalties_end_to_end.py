@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.step_rows import StepRows
 from tests.core.engine_contract import collect, settle
+from tests.gpu.at_once import at_once
 
 TOKENS = 24
 LENGTHS = (1, 7, 18, 40)
@@ -61,7 +61,7 @@ async def answers(engine: TorchEngine, **asked: Any) -> list[list[Chunk]]:
         Generate(context=ContextId(number), content=Tokens(tuple(prompt)), sampling=sampling)
         for number, prompt in enumerate(prompts(), start=1)
     ]
-    chunks = [chunks for _, chunks in await asyncio.gather(*(collect(engine.generate(verb)) for verb in verbs))]
+    chunks = [chunks for _, chunks in await at_once(engine, *(collect(engine.generate(verb)) for verb in verbs))]
     for verb in verbs:
         await engine.free(verb.context)
     await settle(engine)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable
 from collections.abc import Sequence as Items
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -16,16 +17,21 @@ from dataclasses import replace
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
 from parrot_compat.core.prompt import Tokens
+from parrot_compat.gpu.batch import Drawn
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine, load_stepper
 from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.stepper import Stepper
+from tests.gpu.at_once import at_once
 
 from .oracle import Answer
 
 __all__ = ["Client", "greedy", "started"]
 
 Ids = Items[int]
+
+AHEAD = 20
+"""Tokens that an engine may draw for one who is about to leave: whatever holds him up, he leaves before the end."""
 
 
 def greedy(tokens: int) -> ResolvedSampling:
@@ -45,6 +51,8 @@ class Client:
         self._drawing: dict[ContextId, asyncio.Event] = {}
         """Contexts whose answer is not complete; set when it is."""
         self._ids = itertools.count(1)
+        self._leaving: dict[ContextId, tuple[int, threading.Event]] = {}
+        """By context: after how many tokens its answer will be given up; set when it is."""
 
     def held(self, context: ContextId) -> tuple[int, ...]:
         return self._held[context]
@@ -116,17 +124,32 @@ class Client:
         """Start a long answer and go away: after `after` chunks, or while the prompt is still being computed (0)."""
         mine = self.new_context() if context is None else context
         request = Generate(context=mine, content=Tokens(tuple(content)), sampling=greedy(200))
-        async with aclosing(self.engine.generate(request)) as chunks:
-            for _ in range(after):
-                await anext(chunks)
-            if after == 0:
-                first = asyncio.ensure_future(anext(chunks))
-                for _ in range(5):
-                    await asyncio.sleep(0)
-                first.cancel()
-                await asyncio.wait([first])
+        self._leaving[mine] = after, (has_left := threading.Event())
+        try:
+            async with aclosing(self.engine.generate(request)) as chunks:
+                for _ in range(after):
+                    await anext(chunks)
+                if after == 0:
+                    first = asyncio.ensure_future(anext(chunks))
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+                    first.cancel()
+                    await asyncio.wait([first])
+        finally:
+            has_left.set()
+            del self._leaving[mine]
         if context is None:
             await self.engine.free(mine)
+
+    async def together(self, *asked: Awaitable[object]) -> None:
+        """All of it is asked before the engine takes up any."""
+        await at_once(self.engine, *asked)
+
+    def wait_for_leavers(self, sequence: Sequence) -> None:
+        """In the engine's thread: an answer that will be given up is not drawn to its end before it is."""
+        after, has_left = self._leaving.get(ContextId(sequence.context.id), (0, None))
+        if has_left is not None and len(sequence.drawn) >= after + AHEAD:
+            assert has_left.wait(60)
 
     async def truncate(self, context: ContextId, tokens: int) -> None:
         await self.engine.truncate(context, tokens)
@@ -158,6 +181,13 @@ async def started(config: EngineConfig, label: str = "") -> AsyncIterator[Client
             preempt(sequence)
 
         rows._preempt = counted  # type: ignore[method-assign]
+        extend = stepper._work.extend
+
+        def extended(sequence: Sequence, drawn: Drawn) -> None:
+            extend(sequence, drawn)
+            client.wait_for_leavers(sequence)
+
+        stepper._work.extend = extended  # type: ignore[method-assign]
         return stepper
 
     engine = TorchEngine(config, load)

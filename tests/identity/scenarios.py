@@ -30,7 +30,7 @@ async def _together(client: Client, prompts: Sequence[tuple[int, ...]], tokens: 
         while waiting:
             await client.ask(waiting.pop(), tokens)
 
-    await asyncio.gather(*(worker() for _ in range(rows)))
+    await client.together(*(worker() for _ in range(rows)))
 
 
 async def one_at_a_time(bench: Bench) -> list[Answer]:
@@ -150,10 +150,10 @@ async def forks(bench: Bench) -> list[Answer]:
             tails = [bench.tokens(bench.random.randint(1, 30)) for _ in children]
             client.label = f"forks of a context of {length}"
             pairs = zip(tails, children, strict=True)
-            await asyncio.gather(*(client.ask(tail, SHORT, context=child, parent=root) for tail, child in pairs))
+            await client.together(*(client.ask(tail, SHORT, context=child, parent=root) for tail, child in pairs))
             client.label = f"forks of forks beside the root of {length}"
             again = [client.ask(bench.tokens(5), SHORT, parent=child) for child in children for _ in range(2)]
-            await asyncio.gather(client.ask(bench.tokens(3), SHORT, context=root), *again)
+            await client.together(client.ask(bench.tokens(3), SHORT, context=root), *again)
             await client.free(*children)
             client.label = f"the root of {length} after its forks are gone"
             await client.ask(bench.tokens(4), SHORT, context=root)
@@ -166,13 +166,13 @@ async def several_answers(bench: Bench) -> list[Answer]:
         for length in (PAGE_SIZE - 2, PAGE_SIZE * 3, PAGE_SIZE * 3 + 1, PAGE_SIZE * 4 - 1, PAGE_SIZE * 5 + 9):
             prompt = bench.tokens(length)
             first = len(client.answers)
-            await asyncio.gather(*(client.ask(prompt, SHORT) for _ in range(5)))
+            await client.together(*(client.ask(prompt, SHORT) for _ in range(5)))
             cached = sorted(answer.cached_tokens for answer in client.answers[first:])
             assert cached == [0, *[length - 1] * 4], cached
             client.label = f"beside a context that holds {length} tokens"
             root = await client.fill(prompt)
             tails = [(), bench.tokens(1), bench.tokens(20)]
-            await asyncio.gather(*(client.ask((*prompt, *tail), SHORT) for tail in tails))
+            await client.together(*(client.ask((*prompt, *tail), SHORT) for tail in tails))
             await client.ask(bench.tokens(3), SHORT, context=root)
     return client.answers
 
@@ -215,7 +215,7 @@ async def truncations(bench: Bench) -> list[Answer]:
             await client.truncate(context, cut)
             client.label = f"after a cut at {cut}, and a fork made before it"
             after = client.ask(bench.tokens(bench.random.randint(1, 40)), SHORT, context=context)
-            await asyncio.gather(after, client.ask(bench.tokens(3), SHORT, context=sibling))
+            await client.together(after, client.ask(bench.tokens(3), SHORT, context=sibling))
     return client.answers
 
 
@@ -242,7 +242,7 @@ async def neighbours_leave(bench: Bench) -> list[Answer]:
     async with started(bench.config(step_tokens=32), "a neighbour leaves") as client:
         leaving = [client.leave_early(bench.tokens(120), after) for after in (0, 0, 1, 2, 5, 9)]
         staying = _together(client, bench.prompts(12), SHORT, rows=6)
-        await asyncio.gather(staying, *leaving)
+        await client.together(staying, *leaving)
         client.label = "the next turn after one that was given up"
         context = await client.fill(bench.tokens(29))
         for after in (0, 1, 6, 20):
@@ -262,7 +262,7 @@ async def a_little_of_everything(bench: Bench) -> list[Answer]:
         await client.ask((*trunk[:-2], *bench.tokens(9)), SHORT)
         client.label = "forked inside a page"
         root = await client.fill(trunk[: PAGE_SIZE + 6])
-        await asyncio.gather(*(client.ask(bench.tokens(3), SHORT, parent=root) for _ in range(3)))
+        await client.together(*(client.ask(bench.tokens(3), SHORT, parent=root) for _ in range(3)))
         client.label = "cut inside a page"
         context = client.new_context()
         await client.ask(bench.tokens(40), SHORT, context=context)
@@ -270,7 +270,7 @@ async def a_little_of_everything(bench: Bench) -> list[Answer]:
         await client.ask(bench.tokens(20), SHORT, context=context)
         client.label = "beside one that is inside the same page, or inside another after the same pages"
         same, other = (*trunk[: PAGE_SIZE + 6], *bench.tokens(3)), (*trunk[:PAGE_SIZE], *bench.tokens(9))
-        await asyncio.gather(client.ask(same, SHORT), client.ask(other, SHORT))
+        await client.together(client.ask(same, SHORT), client.ask(other, SHORT))
     return client.answers
 
 

@@ -31,11 +31,13 @@ async def test_tokens_equal_hugging_face(lab: Lab, shape: str, scenario: str) ->
     assert comparison.tokens > 0 and not comparison.differences, str(comparison)
 
 
+@pytest.mark.timeout(600)  # run by itself it runs every scenario
 @pytest.mark.parametrize("shape", FAMILIES)
 async def test_every_checkpoint_is_asked_at_least_two_hundred_prompts(lab: Lab, shape: str) -> None:
     assert len((await lab.total(shape)).prompts) >= 200
 
 
+@pytest.mark.timeout(600)
 async def test_at_most_one_token_in_ten_thousand_is_a_tie(lab: Lab) -> None:
     total = Comparison()
     for shape in FAMILIES:

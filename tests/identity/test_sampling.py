@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -15,6 +14,7 @@ from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.step_rows import StepRows
+from tests.gpu.at_once import at_once
 
 from .bench import PAGE_SIZE, Bench
 from .checkpoints import FAMILIES
@@ -43,7 +43,9 @@ def questions(bench: Bench) -> list[Asked]:
 
 
 async def drawn(client: Client, asked: list[Asked]) -> list[tuple[int, ...]]:
-    answers = await asyncio.gather(*(client.ask(prompt, TOKENS, sampling=sampling) for prompt, sampling in asked))
+    answers = await at_once(
+        client.engine, *(client.ask(prompt, TOKENS, sampling=sampling) for prompt, sampling in asked)
+    )
     return [answer.output for answer in answers]
 
 
