@@ -108,7 +108,7 @@ def served(make_fleet: Callable[[], Awaitable[Fleet]] = scripted_fleet) -> Itera
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
-        assert is_up.wait(110), "the server did not start"
+        assert is_up.wait(280), "the server did not start"
         yield started[0]
     finally:
         for listener in stops:

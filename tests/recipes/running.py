@@ -25,7 +25,7 @@ PRELOADED = [
     "parrot_compat.integrations.application.functions",
     "parrot_compat.integrations.openai",
 ]
-LIMIT_S = 110
+LIMIT_S = 280
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(PRELOADED)

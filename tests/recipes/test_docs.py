@@ -73,7 +73,7 @@ def said(url: str) -> dict[Block, str]:
     program = "\n".join(["set -euo pipefail", *lines]).replace(SERVER, url.removesuffix("/v1"))
     program = program.replace("python3", sys.executable)
     ran = subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, timeout=110, env=environment(url), check=False
+        ["bash", "-c", program], capture_output=True, text=True, timeout=280, env=environment(url), check=False
     )
     assert ran.returncode == 0, ran.stderr
     return dict(zip(shells, ran.stdout.split(SEPARATOR), strict=False))

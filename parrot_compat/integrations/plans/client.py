@@ -163,7 +163,8 @@ class OpenPlan:
 
     def taken(self) -> tuple[str, ...]:
         """The planned calls that have answered the app."""
-        return tuple(call for call, source in self.sources.items() if source in ("pushed", "claimed"))
+        sources = self.sources.copy()  # a branch that outlives its run still adds to them
+        return tuple(call for call, source in sources.items() if source in ("pushed", "claimed"))
 
     # ---- the plan's own thread -------------------------------------------------------------------
 
