@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .capacity import all_foreground, capacity
+from .capacity import arriving, capacity, light_of, one_by_one, window_s
 from .cells import Cell, Place, run_cell
 from .checkpoints import facts, folder
 from .clients import Endpoint
@@ -153,12 +153,19 @@ class Suite:
             lane = self.asked.lanes[0]
             tries = iter(range(1000))
 
-            async def at(rate: float) -> Cell:
-                seed = f"capacity {row.rtt_ms} {next(tries)}"
-                wanted = all_foreground(row.build(self.asked, self.checkpoint, seed, rate=rate))
+            def build(rate: float, seed: str) -> Callable[[float], Round]:
+                return lambda calls: row.build(self.asked, self.checkpoint, seed, rate=rate, calls=calls)
+
+            async def run(wanted: Round, seed: str) -> Cell:
                 return await self._run(self._place(row, -1, lane), wanted, places, seed)
 
-            known[name] = await capacity(at, 1.0)
+            async def at(rate: float) -> Cell:
+                seed = f"capacity {row.rtt_ms} {next(tries)}"
+                return await run(arriving(build(rate, seed), window_s(light)), seed)
+
+            alone = f"capacity {row.rtt_ms} alone"
+            light = light_of(await run(one_by_one(build(1.0, alone)(1.0)), alone))
+            known[name] = await capacity(at, light, 1.0 / min(light.values()))
             self.run.save()
         return float(known[name])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -68,12 +68,17 @@ def _positions(width: int, device: torch.device) -> Tensor:
 
 
 def work(
-    documents: Sequence[Document], tokenizer: str, seed: int, progress: Any, out: multiprocessing.Queue[Any]
+    documents: Sequence[Document],
+    tokenizer: str,
+    seed: int,
+    drawn: Mapping[str, float],
+    progress: Any,
+    out: multiprocessing.Queue[Any],
 ) -> None:  # pragma: no cover
     """A worker: segments, until it is ended."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.nice(5)
-    examples = mixture.examples(documents, seed, lambda: float(progress.value))
+    examples = mixture.examples(documents, seed, lambda: float(progress.value), drawn=drawn)
     rows = packing.rows(Tokenizer.from_str(tokenizer), examples)
     for segment in packing.segments(rows, np.random.default_rng(seed)):
         out.put(segment)
@@ -91,6 +96,7 @@ class Loader:
         workers: int,
         device: torch.device,
         tokens: int,
+        drawn: Mapping[str, float] | None = None,
     ) -> None:
         context = multiprocessing.get_context("fork")
         trained = [document for document in documents if not document.is_held_out]
@@ -104,7 +110,7 @@ class Loader:
         self._workers = [
             context.Process(
                 target=work,
-                args=(trained, tokenizer, seed * 1000 + number, self._progress, self._queue),
+                args=(trained, tokenizer, seed * 1000 + number, drawn or {}, self._progress, self._queue),
                 daemon=True,
             )
             for number in range(workers)

@@ -7,7 +7,7 @@ tokens. The same seed, part of the corpus and progress give the same examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 from recipes.train_builtin.corpus import Document
@@ -53,10 +53,11 @@ _FIRST = 0.08
 """The share of the training in which nearly all is copying."""
 
 
-def weights(progress: float) -> list[float]:
-    """Of each task, at this share of the training."""
+def weights(progress: float, drawn: Mapping[str, float] | None = None) -> list[float]:
+    """Of each task, at this share of the training; `drawn` says otherwise of some."""
     elsewhere = min(1.0, 0.1 + 0.9 * progress / _FIRST)
-    return [weight if name in _BEGINNING else weight * elsewhere for name, (_, weight) in TASKS.items()]
+    wanted = {name: weight for name, (_, weight) in TASKS.items()} | dict(drawn or {})
+    return [weight if name in _BEGINNING else weight * elsewhere for name, weight in wanted.items()]
 
 
 def characters(rng: Random, progress: float) -> int:
@@ -68,7 +69,11 @@ def characters(rng: Random, progress: float) -> int:
 
 
 def examples(
-    documents: Sequence[Document], seed: int, progress: Callable[[], float], noise: float = 0.35
+    documents: Sequence[Document],
+    seed: int,
+    progress: Callable[[], float],
+    noise: float = 0.35,
+    drawn: Mapping[str, float] | None = None,
 ) -> Iterator[Example]:
     """Without end."""
     rng = Random(seed)
@@ -76,6 +81,6 @@ def examples(
     names = list(TASKS)
     while True:
         done = progress()
-        (name,) = rng.choices(names, weights(done))
+        (name,) = rng.choices(names, weights(done, drawn))
         size = characters(rng, done)
         yield TASKS[name][0](source, min(size, _MOST_TWICE) if name in _TWICE else size)

@@ -49,9 +49,14 @@ class Muon:
             momentum.copy_(state[str(shape)])
 
 
+def has_bfloat16() -> bool:
+    """Does this CPU multiply bfloat16 faster than float32?"""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+
+
 def orthogonal(matrices: Tensor) -> Tensor:
     """[number, rows, columns] → the same singular vectors with singular values near 1."""
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.bfloat16() if matrices.is_cuda or has_bfloat16() else matrices.float()
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -62,21 +67,22 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 class Optimizer:
-    def __init__(self, network: Network, kind: str = "muon") -> None:
+    def __init__(self, network: Network, kind: str = "muon", rate: float = 1.0) -> None:
+        self._rate = rate
         named = network.named()
         matrices = [w for name, w in named if w.dim() == 2 and "embed" not in name and kind == "muon"]
         of_muon = {id(weight) for weight in matrices}
         rest = [weight for _, weight in named if id(weight) not in of_muon]
-        device = rest[0].device
         self._muon = Muon(list(matrices)) if matrices else None
         self._adam = torch.optim.AdamW(
-            rest, lr=ADAM_RATE, betas=(0.9, 0.95), eps=1e-10, weight_decay=_DECAY, fused=device.type == "cuda"
+            rest, lr=ADAM_RATE, betas=(0.9, 0.95), eps=1e-10, weight_decay=_DECAY, fused=True
         )
         self._weights = [weight for _, weight in named]
 
     def step(self, multiplier: float) -> Tensor:
         """All weights move, and their gradients go. Returns the gradients' norm."""
         norm = torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
+        multiplier *= self._rate
         for group in self._adam.param_groups:
             group["lr"] = ADAM_RATE * multiplier
         self._adam.step()

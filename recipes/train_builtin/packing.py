@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from recipes.train_builtin.example import Example
 
-SEGMENT = 3 * 2**13
+SEGMENT = 3 * 2**12
 COUNTED = SEGMENT // 2
 """So many tokens of a segment count: those of answers, then others at random."""
 WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)

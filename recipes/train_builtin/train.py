@@ -25,15 +25,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from recipes.train_builtin import scoring
 from recipes.train_builtin.corpus import load
 from recipes.train_builtin.loading import Batch, Loader
+from recipes.train_builtin.mixture import TASKS
 from recipes.train_builtin.network import Network, Shape
-from recipes.train_builtin.optimizer import Optimizer, multiplier
+from recipes.train_builtin.optimizer import Optimizer, has_bfloat16, multiplier
 from recipes.train_builtin.packing import SEGMENT
 
 SHIPPED = "parrot_compat.gpu.models"
@@ -64,8 +65,9 @@ class Training:
         text = Path(options.tokenizer).read_text("utf-8") if options.tokenizer else _shipped("tokenizer.json")
         documents = load(options.corpus)
         self.loader = Loader(
-            documents, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens
-        )
+            documents, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens,
+            drawn=dict(options.draw),
+        )  # fmt: skip
         torch.manual_seed(options.seed)
         torch.set_float32_matmul_precision("high")
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -77,15 +79,23 @@ class Training:
             num_attention_heads=options.hidden // 64,
         )
         self.network = Network(shape, is_compiled=options.compile).to(self.device)
-        self.optimizer = Optimizer(self.network, options.optimizer)
+        if options.start:
+            self.begin_with(load_file(Path(options.start) / "model.safetensors"))
+        self.optimizer = Optimizer(self.network, options.optimizer, options.rate)
         self._loss = torch.compile(loss_of, dynamic=False) if options.compile else loss_of
         self.step = self.tokens = 0
         self.out = Path(options.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.test = scoring.held_out(documents, self.tokenizer, options.each)
 
+    @torch.no_grad()
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        for name, weight in self.network.named():
+            weight.copy_(weights[name])
+
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        is_enabled = self.device.type == "cuda" or (torch.is_grad_enabled() and has_bfloat16())
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_enabled)
 
     def gradients(self, batch: Batch) -> Tensor:
         with self.autocast():
@@ -128,12 +138,16 @@ class Training:
         self.step, self.tokens = state["step"], state["tokens"]
         return float(state["progress"])
 
+    def maturity(self, progress: float) -> float:
+        """Where in the mixture: a model that has learnt to copy gets all of it at once."""
+        return 1.0 if self.options.start else progress
+
     # ---- the run -----------------------------------------------------------------------------------
 
     def run(self, began: float) -> None:
         options = self.options
         before = self.resume() if options.resume else 0.0
-        self.gradients(self.loader.batch(before))  # compiles, before the clock runs
+        self.gradients(self.loader.batch(self.maturity(before)))  # compiles, before the clock runs
         self.network.zero_grad(set_to_none=True)
         now = time.monotonic()
         left_s = 60 * options.minutes * (1 - before) - (now - began) - options.reserve
@@ -143,7 +157,7 @@ class Training:
         score_log = csv.writer((self.out / "scores.csv").open("a", newline="", buffering=1))
         shown, saved, scored = now, now, now
         while (progress := clock.progress) < 1.0:
-            loss = self.gradients(self.loader.batch(progress))
+            loss = self.gradients(self.loader.batch(self.maturity(progress)))
             norm = self.optimizer.step(multiplier(progress, self.step))
             self.step += 1
             self.tokens += options.tokens
@@ -186,6 +200,13 @@ def _shipped(name: str) -> str:
     return (resources.files(SHIPPED) / "builtin_tiny" / name).read_text("utf-8")
 
 
+def _drawn(text: str) -> tuple[str, float]:
+    task, _, weight = text.partition("=")
+    if task not in TASKS:
+        raise argparse.ArgumentTypeError(f"no task {task!r}; there are {', '.join(TASKS)}")
+    return task, float(weight)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
@@ -193,6 +214,9 @@ def parser() -> argparse.ArgumentParser:
     add("--out", default="build/builtin", help="the folder that is written")
     add("--corpus", type=Path, default=None, help="a file that corpus.py wrote; else this CPython's own texts")
     add("--tokenizer", default=None, help="a tokenizer.json; else the shipped one")
+    add("--start", default=None, help="a folder whose model.safetensors is trained on")
+    add("--draw", nargs="*", type=_drawn, default=[], metavar="TASK=WEIGHT", help="how often a task is drawn")
+    add("--rate", type=float, default=1.0, help="multiplies the learning rates (1)")
     add("--seed", type=int, default=1)
     add("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes that make data")
     add("--tokens", type=int, default=4 * SEGMENT, help="tokens of a step")
