@@ -161,11 +161,11 @@ class Suite:
 
             async def at(rate: float) -> Cell:
                 seed = f"capacity {row.rtt_ms} {next(tries)}"
-                return await run(arriving(build(rate, seed), window_s(light)), seed)
+                return await run(arriving(build(rate, seed), window_s(light_s)), seed)
 
             alone = f"capacity {row.rtt_ms} alone"
-            light = light_of(await run(one_by_one(build(1.0, alone)(1.0)), alone))
-            known[name] = await capacity(at, light, 1.0 / min(light.values()))
+            light_s = light_of(await run(one_by_one(build(1.0, alone)(1.0)), alone))
+            known[name] = await capacity(at, light_s, 1.0 / light_s)
             self.run.save()
         return float(known[name])
 

@@ -20,6 +20,7 @@ Task = Callable[[Source, int], Example]
 
 TASKS: dict[str, tuple[Task, float]] = {
     "copy": (copying.repeat, 22.0),
+    "drill": (copying.drill, 3.0),
     "quote": (copying.quote_part, 7.0),
     "recall": (copying.said_before, 1.5),
     "raw": (copying.raw_repeat, 1.5),
@@ -45,8 +46,8 @@ TASKS: dict[str, tuple[Task, float]] = {
     "team": (coding.team, 1.8),
 }
 """Name, maker, and how often it is drawn among the others."""
-_BEGINNING = frozenset({"copy", "quote", "recall", "raw"})
-_TWICE = frozenset({"copy", "raw", "edit"})
+_BEGINNING = frozenset({"copy", "drill", "quote", "recall", "raw"})
+_TWICE = frozenset({"copy", "drill", "raw", "edit"})
 """Question and answer have the whole text each."""
 _MOST_TWICE = 6500
 _FIRST = 0.08

@@ -40,6 +40,23 @@ def repeat(source: Source, characters: int) -> Example:
     return asked("copy", question, wanted, system=system)
 
 
+def drill(source: Source, characters: int) -> Example:
+    """A copy in which the last words do not tell the next one: few words in every order, or a sentence again and again
+    with a word or two changed. Only what stands long before says where one is."""
+    rng = source.rng
+    said = source.sentence().split()
+    if rng.random() < 0.5:
+        few = rng.sample(said, min(len(said), rng.randrange(2, 9)))
+        wanted = rng.choice((" ", " ", "\n", ", ")).join(rng.choice(few) for _ in range(max(4, characters // 8)))
+    else:
+        lines = []
+        for _ in range(max(2, characters // (8 * len(said)))):
+            changed = {rng.randrange(len(said)): words.word(rng) for _ in range(rng.randrange(1, 3))}
+            lines.append(" ".join(changed.get(place, word) for place, word in enumerate(said)))
+        wanted = rng.choice((" ", "\n", "\n* ", "\n\n")).join(lines)
+    return asked("drill", rng.choice(_WHOLE).format(wanted), wanted)
+
+
 _PLACES = {0: ("first",), 1: ("second",), 2: ("third",), -1: ("last",), 3: ("fourth",)}
 
 
