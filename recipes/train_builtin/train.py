@@ -38,6 +38,8 @@ from recipes.train_builtin.optimizer import Optimizer, has_bfloat16, multiplier
 from recipes.train_builtin.packing import SEGMENT
 
 SHIPPED = "parrot_compat.gpu.models"
+KEPT = torch.float16
+"""What weights are rounded to: of the formats of two bytes the one that moves numbers of this size the least."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class Training:
 
     # ---- what is kept ------------------------------------------------------------------------------
 
-    def save(self, dtype: torch.dtype = torch.bfloat16) -> None:
+    def save(self, dtype: torch.dtype = KEPT) -> None:
         weights = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in self.network.named()}
         save_file(weights, self.out / "model.safetensors", metadata={"format": "pt"})
         config = self.network.shape.config("float32")  # what is computed in, unless somebody asks for less
@@ -186,7 +188,7 @@ class Training:
         """What is scored is what is kept."""
         with torch.no_grad():
             for _, weight in self.network.named():
-                weight.copy_(weight.bfloat16().float())
+                weight.copy_(weight.to(KEPT).float())
 
     def _score(self, log: Any, progress: float, most: int | None) -> None:
         found = self.scores(most)
