@@ -69,6 +69,14 @@ class Announced:
                     return True
         return False
 
+    def end(self) -> None:
+        """Who announced them is done: what has not begun does not begin any more, and the plan does not wait for it."""
+        with self.lock:
+            never, self._waiting = len(self._waiting), []
+        for _ in range(never):
+            if self.plan is not None:
+                self.plan.run_ended(failed=True)
+
 
 _announced: ContextVar[Announced | None] = ContextVar("parrot_announced", default=None)
 
@@ -85,6 +93,7 @@ def announced(roots: Announced) -> Iterator[None]:
         yield
     finally:
         _announced.reset(token)
+        roots.end()
 
 
 @contextmanager

@@ -134,6 +134,15 @@ async def test_the_app_meets_the_error_of_its_own_call(server: PlanServer, compi
     assert not len(planner._runs)
 
 
+def test_a_batch_that_fails_does_not_keep_its_plan_for_roots_that_never_begin(server: PlanServer) -> None:
+    llm = ChatParrot(base_url=server.url, max_retries=0)
+    app = compile(RunnableParallel(a=P("A {x}") | llm | S | P("B {y}") | llm | S))
+    with pytest.raises(openai.APIError):
+        app.batch([{"x": "FAIL"}, *[{"x": str(number)} for number in range(20)]], {"max_concurrency": 1})
+    assert len(planner.book.records()) == 1, "the plan is over when the batch is"
+    assert server.all_closed()
+
+
 def test_fallbacks_and_retries_do_what_they_do_without_a_plan(server: PlanServer) -> None:
     llm = ChatParrot(base_url=server.url, max_retries=0)
     failing = P("A {x}") | llm | S | P("FAIL {y}") | llm | S
