@@ -143,13 +143,15 @@ class Dataflow:
 
     def _tell_ended(self) -> None:
         self._is_telling = True
-        while self._over:
-            task = self._over.popleft()
-            if task.failure is None:
-                self._settled(task.call.output)
-            else:
-                self._fail_consumers(task.call.output, task.failure)
-        self._is_telling = False
+        try:
+            while self._over:
+                task = self._over.popleft()
+                if task.failure is None:
+                    self._settled(task.call.output)
+                else:
+                    self._fail_consumers(task.call.output, task.failure)
+        finally:
+            self._is_telling = False
 
 
 def _root(cause: ParrotError) -> ParrotError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -19,8 +18,8 @@ from operator import attrgetter
 from typing import Any
 
 from .engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
-from .errors import EngineLost, ParrotError
-from .news import News
+from .errors import EngineLost
+from .inboxes import Answer, Inbox, Taken, checked
 from .prompt import Content, Tokens
 
 __all__ = ["Answer", "Cancel", "Command", "EngineFront", "Free", "Ready", "StepReport", "Truncate", "Update", "Verb"]
@@ -59,10 +58,6 @@ class Command:
     verb: Verb
     heard: int | None = None
     """Number of the last report that its sender knew; `None`: the last. What failed later, it still counts on."""
-
-
-Answer = Filled | Chunk | Embedded | ParrotError | None
-"""`None`: done. Chunks go on until one has `finish`; every other answer is the last one of its command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +125,9 @@ class EngineFront:
         self.name = name
         self._info: EngineInfo | None = None
         self._lost: str | None = f"engine {name!r} has not been started"
+        self._is_gone = asyncio.Event()
         self._ids = itertools.count(1)
-        self._answers: dict[int, _Inbox | _Taken] = {}
+        self._answers: dict[int, Inbox | Taken] = {}
         self._load = EngineLoad()
         self._heard = 0
         self._on_the_way: dict[int, int] = {}
@@ -157,25 +153,25 @@ class EngineFront:
         return answer
 
     async def generate(self, generate: Generate) -> AsyncIterator[Chunk]:
-        with self._open(generate, answers := _Inbox()):
+        with self._open(generate, answers := Inbox()):
             while True:
-                chunk = _checked(await answers.get())
+                chunk = checked(await answers.get())
                 assert isinstance(chunk, Chunk), chunk
                 yield chunk
                 if chunk.finish is not None:
                     return
 
     async def pour(self, generate: Generate, take: Callable[[Chunk], bool]) -> None:
-        answers = _Taken(take)
+        answers = Taken(take)
         with self._open(generate, answers):
             await answers.over
 
     async def embed(self, embed: Embed) -> Embedded:
         with ExitStack() as opened:  # the first that fails takes the others along
-            inputs = [_Inbox() for _ in embed.inputs]
+            inputs = [Inbox() for _ in embed.inputs]
             for one, inbox in zip(embed.inputs, inputs, strict=True):
                 opened.enter_context(self._open(replace(embed, inputs=(one,)), inbox))
-            answers = [_checked(await inbox.get()) for inbox in inputs]
+            answers = [checked(await inbox.get()) for inbox in inputs]
         done = [answer for answer in answers if isinstance(answer, Embedded)]
         assert len(done) == len(answers), answers
         vectors = tuple(vector for one in done for vector in one.vectors)
@@ -194,6 +190,11 @@ class EngineFront:
             waiting=self._load.waiting + len(self._on_the_way),
             waiting_tokens=self._load.waiting_tokens + sum(self._on_the_way.values()),
         )
+
+    async def lost(self) -> EngineLost:
+        """Returns when the other half is gone."""
+        await self._is_gone.wait()
+        return EngineLost(self._lost or "")
 
     # ---- answers coming in -------------------------------------------------------------------------
 
@@ -214,6 +215,7 @@ class EngineFront:
         """The other half is gone: nothing that waits will be answered, and nothing more can be asked."""
         if self._lost is None:
             self._lost, self._load = reason, EngineLoad()
+            self._is_gone.set()
             self._on_the_way.clear()
             for answers in self._answers.values():
                 answers.put(EngineLost(reason))
@@ -221,11 +223,11 @@ class EngineFront:
     # ---- inside ------------------------------------------------------------------------------------
 
     async def _ask(self, verb: Verb) -> Answer:
-        with self._open(verb, answers := _Inbox()):
-            return _checked(await answers.get())
+        with self._open(verb, answers := Inbox()):
+            return checked(await answers.get())
 
     @contextmanager
-    def _open(self, verb: Verb, answers: _Inbox | _Taken) -> Iterator[None]:
+    def _open(self, verb: Verb, answers: Inbox | Taken) -> Iterator[None]:
         """Send a verb; its answers go where it says. Leaving before the last answer cancels it."""
         if self._lost is not None:
             raise EngineLost(self._lost)
@@ -241,59 +243,6 @@ class EngineFront:
             del self._answers[command.id]
             if not answers.ended and self._lost is None:
                 self._send(Command(next(self._ids), Cancel(command.id), self._heard))
-
-
-class _Inbox:
-    """The answers of one command, for one who waits for each."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        """The last one has come."""
-        self._came: deque[Answer] = deque()
-        self._news = News()
-
-    def put(self, answer: Answer) -> None:
-        self.ended = _is_last(answer)
-        self._came.append(answer)
-        self._news.tell()
-
-    async def get(self) -> Answer:
-        while not self._came:
-            await self._news.heard()
-        return self._came.popleft()
-
-
-class _Taken:
-    """The answers of one command, handed on as they come: nobody has to be woken for them."""
-
-    def __init__(self, take: Callable[[Chunk], bool]) -> None:
-        self.ended = False
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Nothing more is wanted, or can come."""
-        self._take = take
-
-    def put(self, answer: Answer) -> None:
-        self.ended = _is_last(answer)
-        if self.over.done():
-            return  # a cancel is on its way
-        try:
-            chunk = _checked(answer)
-            assert isinstance(chunk, Chunk), chunk
-            if not self._take(chunk) or self.ended:
-                self.over.set_result(None)
-        except Exception as error:  # it belongs to who pours; the answers of others come next
-            self.over.set_exception(error)
-            self.over.exception()  # marks it as retrieved: who pours may be leaving
-
-
-def _is_last(answer: Answer) -> bool:
-    return not isinstance(answer, Chunk) or answer.finish is not None
-
-
-def _checked(answer: Answer) -> Answer:
-    if isinstance(answer, ParrotError):
-        raise answer
-    return answer
 
 
 def _tokens(content: Content) -> int:

@@ -11,105 +11,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
 
 from .background import Background
 from .clock import Clock, RealClock
 from .engine import ContextId, Engine, EngineInfo
 from .errors import BadSchema, EngineError, EngineLost, ModelRefused, NoEngineForModel, ParrotError
 from .events import EngineGone, EngineJoined, EventStream
+from .member import Member, Mortal, Restart, Retiring
 from .output_format import OutputFormat, size_of
-from .placement import EngineView
 from .tokenizer import FormatChecker, Tokenizer
 
 __all__ = ["Fleet", "Member", "Mortal", "Restart"]
 
-Restart = Callable[[], Awaitable[Engine]]
-"""Makes a fresh engine, started, in place of a lost one. May raise: it is tried again, later and later."""
-
-
-@runtime_checkable
-class Mortal(Protocol):
-    """An engine that says when it is gone, so that the fleet need not find out by a call that fails."""
-
-    async def lost(self) -> EngineLost:
-        """Returns when the engine is gone, by itself or because it was closed."""
-        ...
-
-
 _log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 30.0  # a crash is usually mended at once, a broken machine is not hammered
-_HOME_BLOCKS: Final = 65_536  # prefixes remembered per engine: two million tokens, more than most engines hold
-_NEW_SHARE = 0.2  # of a moving average that the newest value makes
-
-
-class Member:
-    """An engine in the fleet and what the manager knows of it, kept from what it sees and from `load()`."""
-
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, restart: Restart | None) -> None:
-        self.engine = engine
-        self.info = engine.info
-        self.tokenizer = tokenizer
-        self.restart = restart
-        self.is_lost = False
-        self.rows = 0
-        self.waiting_tokens = 0
-        self.homes: OrderedDict[int, None] = OrderedDict()
-        # Guesses until the first call has shown better; they only need to be of the right order.
-        self.prefill_tokens_s = 1000.0
-        self.step_s = 0.03
-        self.call_s = 1.0
-
-    @property
-    def free_rows(self) -> int | None:
-        """Tasks it may be given now; `None` is no limit."""
-        return None if self.info.max_rows is None else max(0, self.info.max_rows - self.rows)
-
-    def view(self) -> EngineView:
-        load = self.engine.load()
-        return EngineView(
-            name=self.info.name,
-            context_tokens=self.info.context_tokens if self.info.takes == "tokens" else None,
-            rows=max(self.rows, load.running + load.waiting),  # others may use it too
-            waiting_tokens=max(self.waiting_tokens, load.waiting_tokens),
-            prefill_tokens_s=self.prefill_tokens_s,
-            step_s=load.step_s if load.step_s is not None else self.step_s,
-            call_s=self.call_s,
-            max_rows=self.info.max_rows,
-            homes=self.homes.keys(),
-        )
-
-    def begin(self, new_tokens: int, blocks: Iterable[int]) -> None:
-        self.rows += 1
-        self.waiting_tokens += new_tokens
-        for block in blocks:
-            self.homes[block] = None
-            self.homes.move_to_end(block)
-        while len(self.homes) > _HOME_BLOCKS:
-            self.homes.popitem(last=False)
-
-    def prefilled(self, new_tokens: int, tokens_ahead: int, seconds: float) -> None:
-        """The first token came, `seconds` after the start, with `tokens_ahead` to compute in front."""
-        self.waiting_tokens -= new_tokens
-        if seconds > 0 and new_tokens > 0:
-            self.prefill_tokens_s = _average(self.prefill_tokens_s, (new_tokens + tokens_ahead) / seconds)
-
-    def decoded(self, steps: int, seconds: float) -> None:
-        if steps > 0 and seconds > 0:
-            self.step_s = _average(self.step_s, seconds / steps)
-
-    def end(self, seconds: float, tokens_not_computed: int) -> None:
-        self.rows -= 1
-        self.waiting_tokens -= tokens_not_computed
-        self.call_s = _average(self.call_s, seconds)
-
-    def check(self) -> None:
-        assert self.rows >= 0 and self.waiting_tokens >= 0, (self.rows, self.waiting_tokens)
-        assert self.rows or not self.waiting_tokens, "tokens wait in an engine that runs nothing"
-        assert len(self.homes) <= _HOME_BLOCKS
 
 
 class Fleet:
@@ -119,6 +36,7 @@ class Fleet:
         self.events = events or EventStream()
         self.clock: Clock = clock or RealClock()
         self._members: dict[str, Member] = {}
+        self._order: dict[str, None] = {}  # of models, as they first joined
         self._returning: dict[str, EngineInfo] = {}  # of engines that are being started again, as they were
         self._tokenizers: dict[str, Tokenizer] = {}
         self._contexts = itertools.count(1)
@@ -133,7 +51,7 @@ class Fleet:
 
     def models(self) -> tuple[str, ...]:
         """Served models, in the order in which their engines joined; one whose engine is just restarting stays."""
-        return tuple(dict.fromkeys(info.model for info in self.infos()))
+        return tuple(self._order)
 
     def infos(self, model: str | None = None) -> list[EngineInfo]:
         """Of the engines here and of those being started again (as they were)."""
@@ -210,6 +128,7 @@ class Fleet:
             self._tokenizers[info.model] = tokenizer
         member = self._members[info.name] = Member(engine, tokenizer, restart)
         self._returning.pop(info.name, None)
+        self._order.setdefault(info.model)
         if isinstance(engine, Mortal):
             self._background.spawn(self._mourn(member, engine), f"watch engine {info.name}")
         self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))
@@ -225,6 +144,8 @@ class Fleet:
         del self._members[name]
         if member.restart is not None:
             self._returning[name] = member.info
+        if not self.expects(model):
+            del self._order[model]
         self.events.emit(
             EngineGone(
                 at_s=self.clock.now(),
@@ -244,12 +165,14 @@ class Fleet:
         await self._background.stop()
         members, self._members = tuple(self._members.values()), {}
         self._returning.clear()
+        self._order.clear()
         for member in members:
             await _close(member)
         self._tell()
 
     def check(self) -> None:
         assert not self._members.keys() & self._returning.keys()
+        assert self._order.keys() == {info.model for info in self.infos()}
         for name, member in self._members.items():
             assert member.info.name == name and not member.is_lost
             assert member.info.takes == "text" or self._tokenizers.get(member.info.model) is not None
@@ -261,7 +184,10 @@ class Fleet:
         self.lost(member, await engine.lost())
 
     async def _replace(self, member: Member) -> None:
-        await _close(member)
+        if isinstance(member.engine, Retiring):
+            self._background.spawn(member.engine.retire(), f"retire engine {member.info.name}")
+        else:
+            await _close(member)
         backoff_s = _FIRST_BACKOFF_S
         while member.restart is not None:
             try:
@@ -271,7 +197,6 @@ class Fleet:
                 await self.clock.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
             else:
-                self._returning.pop(member.info.name, None)
                 self.add(engine, member.tokenizer, restart=member.restart)
                 break
 
@@ -287,7 +212,3 @@ async def _close(member: Member) -> None:
         pass  # it went before it could be asked to
     except Exception:
         _log.exception("engine %r did not close cleanly", member.info.name)
-
-
-def _average(old: float, new: float) -> float:
-    return (1 - _NEW_SHARE) * old + _NEW_SHARE * new

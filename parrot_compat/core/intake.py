@@ -9,6 +9,7 @@ from its acceptance until it is over.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from .admission import Admission
 from .background import Background
 from .call import Call, CallId, Reading
 from .dataflow import Dataflow
-from .errors import ParrotError
+from .errors import BadPrompt, ParrotError
 from .events import CallFailed, CallFinished, CallSubmitted
 from .fleet import Fleet
 from .lengths import Lengths
@@ -33,6 +34,8 @@ from .tokenizer import Reasoned, Templated
 from .width import Width
 
 __all__ = ["Intake", "Machinery"]
+
+_log = logging.getLogger(__name__)
 
 _SEEDS = random.SystemRandom()
 
@@ -167,6 +170,8 @@ class Intake:
             rendered = self._machinery.renderer.render(content, task.model, self._flow.tenant)
         except ParrotError as error:
             task.fail(error)
+        except Exception as error:  # those who wait for this one must hear of it, and the others of theirs
+            self._broke(task, error)
         else:
             self._put(task, rendered)
 
@@ -175,8 +180,15 @@ class Intake:
             rendered = await self.render(content, task.model)
         except ParrotError as error:
             task.fail(error)
+        except Exception as error:
+            self._broke(task, error)
         else:
             self._put(task, rendered)
+
+    @staticmethod
+    def _broke(task: Task, error: Exception) -> None:
+        _log.exception("the prompt of call %r could not be made", task.call.id)
+        task.fail(BadPrompt(f"the prompt could not be made: {type(error).__name__}: {error}"))
 
     def _put(self, task: Task, rendered: Rendered) -> None:
         if not task.is_over:

@@ -51,6 +51,9 @@ class EngineView:
     call_s: float
     """How long a call takes there, seconds."""
     max_rows: int | None = None
+    """Tasks that it may be given at a time; others that use it do not count."""
+    given: int | None = None
+    """Of `rows`, those that it was given from here; `None`: all."""
     homes: Container[int] = field(default_factory=frozenset)
     """Block hashes of what it holds."""
 
@@ -65,17 +68,19 @@ class Assignment:
 class _Plan:
     """What an engine will look like after the assignments made so far."""
 
-    __slots__ = ("homes", "rows", "view", "waiting_tokens")
+    __slots__ = ("given", "homes", "rows", "view", "waiting_tokens")
 
     def __init__(self, view: EngineView) -> None:
         self.view = view
         self.rows = view.rows
+        self.given = view.rows if view.given is None else view.given
         self.waiting_tokens = view.waiting_tokens
         self.homes: set[int] = set()
 
     @property
     def is_full(self) -> bool:
-        return self.view.max_rows is not None and self.rows >= self.view.max_rows
+        # What others have there goes without our hearing of it: nobody may wait for that.
+        return self.view.max_rows is not None and self.given >= self.view.max_rows
 
     def reused_tokens(self, task: Candidate) -> int:
         known = 0
@@ -96,6 +101,7 @@ class _Plan:
 
     def take(self, task: Candidate, reused_tokens: int) -> None:
         self.rows += 1
+        self.given += 1
         self.waiting_tokens += max(0, task.prompt_tokens - reused_tokens)
         self.homes.update(task.blocks)
 

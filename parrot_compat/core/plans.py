@@ -16,73 +16,18 @@ taken once, and what nobody takes ends with the plan.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 from .call import Call, CallId
 from .errors import Cancelled, ParrotError
+from .planned import ClaimAnswer, Entry, PlannedCall, PlanReceipt, Settled
 from .prompt import Content
 from .session import Session
 from .task import Task
 from .twin import Asked, difference
 
 __all__ = ["ClaimAnswer", "Plan", "PlanReceipt", "PlannedCall", "Settled"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCall:
-    call: Call
-    body: Mapping[str, Any]
-    """The client's request as it was given; nobody here looks into it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """A planned call that is over."""
-
-    call: CallId
-    body: Mapping[str, Any]
-    content: Content | None
-    """What it ran with: every reference resolved to plain text. `None` where it never ran."""
-    task: Task
-    """Over: `task.result`, or `task.failure`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimAnswer:
-    """`task` is the planned call that stands in for the real one, or `reason` says why there is none."""
-
-    call: CallId | None = None
-    task: Task | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanReceipt:
-    """What became of the planned calls. Neither taken nor claimed nor cancelled: it failed, or ended unused."""
-
-    taken: int
-    """Whose push was used."""
-    claimed: int
-    cancelled: int
-    wasted_tokens: int
-    """Drawn for calls that nobody took."""
-
-
-class _Entry:
-    __slots__ = ("is_taken", "nonce", "planned", "task")
-
-    def __init__(self, planned: PlannedCall, task: Task) -> None:
-        self.planned = planned
-        self.task = task
-        self.nonce: str | None = None
-        self.is_taken = False
-
-    @property
-    def is_claimed(self) -> bool:
-        return self.nonce is not None
 
 
 class Plan:
@@ -98,8 +43,8 @@ class Plan:
         """Of the planned calls, in plan order."""
         self.receipt: PlanReceipt | None = None
         """There once the plan has ended."""
-        self._entries = {item.call.id: _Entry(item, task) for item, task in planned}
-        self._claims: dict[str, _Entry] = {}
+        self._entries = {item.call.id: Entry(item, task) for item, task in planned}
+        self._claims: dict[str, Entry] = {}
         self._settled: list[Settled] = []
         self._news = asyncio.Event()
         self._awaits = awaits
@@ -161,7 +106,10 @@ class Plan:
             raise
         if (earlier := self._claims.get(nonce)) is not None:  # an SDK that tries again
             reason = self._why_not(earlier, asked, nonce)
-            return ClaimAnswer(reason=reason) if reason is not None else _claimed(earlier)
+            if reason is not None:
+                return ClaimAnswer(reason=reason)
+            earlier.is_left = False
+            return _claimed(earlier)
         reason = self._why_not(entry, asked, nonce)
         if reason is not None:
             equals = (other for other in self._entries.values() if self._why_not(other, asked, nonce) is None)
@@ -176,6 +124,7 @@ class Plan:
     def leave(self, nonce: str) -> None:
         """The claimant is gone: its call goes on if something else needs it, else it is cancelled."""
         if (entry := self._claims.get(nonce)) is not None:
+            entry.is_left = True
             self.session.leave(entry.task.call.id)
 
     # ---- the end -------------------------------------------------------------------------------------------
@@ -222,7 +171,7 @@ class Plan:
         rendered = await machinery.renderer.render_any(content, model, self.tenant)
         return Asked(model, rendered, claimant.sampling, claimant.reading)
 
-    def _why_not(self, entry: _Entry, asked: Asked, nonce: str) -> str | None:
+    def _why_not(self, entry: Entry, asked: Asked, nonce: str) -> str | None:
         """Why this planned call cannot stand in for what is asked; `None` where it can."""
         task = entry.task
         if entry.is_taken or (entry.nonce is not None and entry.nonce != nonce):
@@ -233,23 +182,43 @@ class Plan:
             return "the planned call still waits for its inputs"
         return difference(task, asked, self.session.machinery.fleet.infos(task.model))
 
-    def _refuse(self, entry: _Entry, reason: str) -> ClaimAnswer:
+    def _refuse(self, entry: Entry, reason: str) -> ClaimAnswer:
         self._drop(entry)
         return ClaimAnswer(reason=reason)
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         """The app did not do what was planned: what hangs on this call would run on a text that nobody has seen."""
         cause = Cancelled(f"the app's own call differs from the planned call {entry.planned.call.id!r}")
-        doomed, seen = [entry], {entry}
-        while doomed:
-            entry = doomed.pop()
-            if entry.is_claimed:
-                continue  # the app itself asked for this one
-            consumers = self.session.consumers(entry.planned.call.output)
-            hanging = {self._entries[call] for call in consumers if call in self._entries} - seen
-            doomed += hanging
-            seen |= hanging
-            entry.task.cancel(cause)
+        if entry.is_claimed:
+            return  # the app itself has asked for this one, and for what hangs on it
+        doomed, found = {entry: None}, [entry]
+        while found:
+            for call in self.session.consumers(found.pop().planned.call.output):
+                hanging = self._entries.get(call)
+                if hanging is not None and hanging not in doomed and not hanging.is_claimed:
+                    doomed[hanging] = None
+                    found.append(hanging)
+        spared = self._read_elsewhere(doomed)
+        for entry in doomed:
+            if entry not in spared:
+                entry.task.cancel(cause)
+
+    def _read_elsewhere(self, entries: Collection[Entry]) -> set[Entry]:
+        """Those that calls outside of the plan wait for, and what these wait for themselves."""
+        tasks, read = self.session.task, set[Entry]()
+        left = [
+            entry
+            for entry in entries
+            for call in self.session.consumers(entry.planned.call.output)
+            if call not in self._entries and not tasks(call).is_over
+        ]
+        while left:
+            entry = left.pop()
+            if entry not in read:
+                read.add(entry)
+                producers = map(self.session.producer, entry.planned.call.prompt.inputs())
+                left += (self._entries[call] for call in producers if call in self._entries)
+        return read
 
     def _cancel_unused(self) -> int:
         """Cancel what nobody took and nothing needs; where a consumer goes, what fed it may go too."""
@@ -257,7 +226,8 @@ class Plan:
         cancelled, left = 0, list(self._entries.values())
         while left:
             entry = left.pop()
-            if entry.is_claimed or entry.task.is_over or self.session.is_needed(entry.planned.call.id):
+            is_read = entry.is_claimed and not entry.is_left
+            if is_read or entry.task.is_over or self.session.is_needed(entry.planned.call.id):
                 continue
             entry.task.cancel(cause)
             cancelled += 1
@@ -278,5 +248,5 @@ class Plan:
         news.set()
 
 
-def _claimed(entry: _Entry) -> ClaimAnswer:
+def _claimed(entry: Entry) -> ClaimAnswer:
     return ClaimAnswer(call=entry.planned.call.id, task=entry.task)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .errors import TransformFailed
+
 if TYPE_CHECKING:  # an input carries transforms and calls them; only who makes them needs their regex library
     from .transform import Transform
 
@@ -47,8 +49,11 @@ class Input:
 
     def fill(self, value: str) -> str:
         """Errors: `TransformFailed`."""
-        for transform in self.transforms:
-            value = transform.apply(value)
+        try:
+            for transform in self.transforms:
+                value = transform.apply(value)
+        except (ValueError, RecursionError) as error:  # half a surrogate pair, which no library of text takes
+            raise TransformFailed(f"a transform cannot read {self.variable!r}: {error}") from error
         return value
 
 

@@ -106,7 +106,8 @@ class JsonPointer:
     def _step(self, value: Any, step: str) -> Any:
         if isinstance(value, dict) and step in value:
             return value[step]
-        if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        is_place = step.isdecimal() and len(step) <= len(str(len(value)))  # int() of very many digits raises
+        if isinstance(value, list) and is_place and int(step) < len(value):
             return value[int(step)]
         raise TransformFailed(f"json_pointer {self.pointer!r}: there is no {step!r} in {_shown(json.dumps(value))}")
 

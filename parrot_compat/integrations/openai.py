@@ -17,6 +17,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import quote
 
 import openai
 
@@ -146,14 +147,26 @@ class _Accepted:
     def __init__(self, made: Mapping[str, Any]) -> None:
         self.id = str(made["id"])
         self.session = str(made["session"])
+        # the id that was drawn leads there too, and has nothing in it that a path cannot hold
+        room = quote(str(made.get("session_id", self.session)), safe="")
         self._paths = {
-            call["id"]: f"/parrot/sessions/{self.session}/variables/{call['variable']}" for call in made["calls"]
+            call["id"]: f"/parrot/sessions/{room}/variables/{quote(call['variable'], safe='')}"
+            for call in made["calls"]
         }
 
     def _path(self, call: str) -> str:
         if call not in self._paths:
             raise ValueError(f"there is no call {call!r} in this graph")
         return self._paths[call]
+
+
+def _text_of(found: Mapping[str, Any]) -> str | None:
+    """`None`: not yet. Errors: `openai.APIError` with what the call failed with."""
+    if found["state"] == "failed":
+        error = found["error"]
+        # the request that failed is the call's, which nobody but the server has made
+        raise openai.APIError(error["message"], None, body=error)  # type: ignore[arg-type]
+    return str(found["text"]) if found["state"] == "ready" else None
 
 
 class Submitted(_Accepted):
@@ -164,12 +177,12 @@ class Submitted(_Accepted):
         self._client = client
 
     def text(self, call: str) -> str:
-        """Wait for the answer of a call. Errors: the SDK's, with what its call failed with."""
+        """Wait for the answer of a call. Errors: the SDK's; `openai.APIError` with what the call failed with."""
         path = self._path(call)
         while True:
             found: Any = self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
-            if found["state"] == "ready":
-                return str(found["text"])
+            if (text := _text_of(found)) is not None:
+                return text
 
     def close(self) -> None:
         """Nothing more is wanted: what still runs is cancelled."""
@@ -187,8 +200,8 @@ class AsyncSubmitted(_Accepted):
         path = self._path(call)
         while True:
             found: Any = await self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
-            if found["state"] == "ready":
-                return str(found["text"])
+            if (text := _text_of(found)) is not None:
+                return text
 
     async def close(self) -> None:
         await self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})

@@ -129,6 +129,8 @@ class _LoopClient:
         transport = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.is_local)
         self.client = openai.AsyncOpenAI(http_client=transport, **endpoint.arguments())
         self.guard = self._close_at_the_end(self.client)
+        # A call may still be using it when it is not kept here any more: the guard goes when the client does.
+        self.client.parrot_guard = self.guard  # type: ignore[attr-defined]
 
     @staticmethod
     async def _close_at_the_end(client: openai.AsyncOpenAI) -> AsyncGenerator[None]:

@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from parrot_compat.core.errors import Cancelled
@@ -22,7 +22,7 @@ from parrot_compat.core.errors import Cancelled
 from .errors import ApiError, field_path
 from .hints import plain_names
 
-__all__ = ["Limits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
+__all__ = ["Items", "Limits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,9 @@ class Schema(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
+Items = Annotated[list[T], Field(fail_fast=True)]
+"""A list in a request. The first wrong item ends it: a million of them must not make a million errors."""
 _PATIENCE_S = 1.0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from parrot_compat.core.engine import EngineInfo
+from parrot_compat.core.engine import EngineInfo, EngineLoad
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
 from parrot_compat.core.events import EngineGone
@@ -50,6 +52,29 @@ async def test_the_death_of_an_idle_engine_is_noticed_at_once(world: World) -> N
     assert [event.engine for event in world.of(EngineGone) if isinstance(event, EngineGone)] == ["a", "b"]
     assert [member.info.name for member in world.fleet] == ["a"]  # it came back
     world.fleet.check()
+
+
+async def test_the_first_model_stays_the_first_when_its_engine_comes_back(world: World) -> None:
+    first = world.engine("a", model="big", returns=True)
+    world.engine("b", model="small")
+    first.die("the power went")
+    await world.clock.sleep(1)
+    assert [member.info.name for member in world.fleet] == ["b", "a"]
+    assert world.fleet.models() == ("big", "small") and world.fleet.model(None) == "big"
+    world.fleet.lost(world.fleet.member("b"), EngineLost("for good"))
+    assert world.fleet.models() == ("big",)
+    world.fleet.check()
+
+
+async def test_what_others_have_an_engine_do_keeps_nothing_of_ours_from_it(world: World) -> None:
+    engine = world.engine("a", max_rows=2)
+    member = world.fleet.member("a")
+    full = EngineLoad(running=2, waiting=2046)
+    engine.load = lambda: full  # type: ignore[method-assign]
+    assert member.view().rows == 2048 and member.free_rows == 2
+    task = await world.manager.open_session().submit(make_call("c"))
+    async with asyncio.timeout(30):
+        assert (await task.finished()).text == "<c>"
 
 
 async def test_speeds_are_learned_from_what_is_seen(world: World) -> None:

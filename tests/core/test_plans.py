@@ -150,6 +150,18 @@ async def test_what_hangs_on_a_refused_twin_stays_where_the_app_has_claimed_it(w
     assert (await plan.tasks["c2"].finished()).text == "<c2 <c1 <c0>>>"
 
 
+async def test_a_refused_twin_goes_on_where_a_call_outside_of_the_plan_reads_it(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session(tenant="t")
+    plan = await world.manager.plan(session, "t", [*chain(3), *planned(make_call("side", "side", "out-c0"))])
+    reader = await session.submit(make_call("reader", "r", "out-c1"))
+    engine.stall()
+    await plan.claim("c0", real("something else"), "run-1")
+    assert plan.tasks["c2"].is_over and plan.tasks["side"].is_over, "nobody reads these"
+    engine.resume()
+    assert (await reader.finished()).text == "<r <c1 <c0>>>"
+
+
 async def test_defaults_that_are_spelled_out_are_equal_to_those_left_out(world: World) -> None:
     world.engine()
     plan = await world.manager.plan(None, "t", chain(1))
@@ -247,6 +259,31 @@ async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world
     assert plan.close(["wasted"]) is receipt is plan.receipt
     (event,) = world.of(PlanEnded)
     assert isinstance(event, PlanEnded) and event.wasted_tokens == receipt.wasted_tokens and event.calls == 4
+
+
+async def test_closing_cancels_what_its_claimant_has_left(world: World) -> None:
+    world.engine().stall()
+    plan = await world.manager.plan(None, "t", chain(1), awaited=["c0"])
+    for leaves in (True, False):
+        assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
+        if leaves:
+            plan.leave("run-1")
+            assert not plan.tasks["c0"].is_over, "the app may come again while the plan lasts"
+    plan.leave("run-1")
+    assert plan.close().cancelled == 1
+    assert plan.tasks["c0"].state is TaskState.CANCELLED
+
+
+async def test_closing_leaves_alone_what_a_claimant_has_come_back_for(world: World) -> None:
+    engine = world.engine()
+    engine.stall()
+    plan = await world.manager.plan(None, "t", chain(1), awaited=["c0"])
+    await plan.claim("c0", real("c0"), "run-1")
+    plan.leave("run-1")
+    again = await plan.claim("c0", real("c0"), "run-1")
+    assert plan.close().cancelled == 0
+    engine.resume()
+    assert again.task is not None and (await again.task.finished()).text == "<c0>"
 
 
 async def test_closing_leaves_alone_what_was_claimed_and_what_others_need(world: World) -> None:

@@ -89,6 +89,18 @@ def test_a_pattern_that_would_backtrack_for_ever_is_linear_here() -> None:
     assert time.process_time() - started < 60  # a backtracking engine would need longer than the universe has
 
 
+@pytest.mark.parametrize(
+    ("transforms", "value"),
+    [
+        (({"json_pointer": "/a"}, {"regex": "x(.)"}), '{"a": "x\\ud83d"}'),
+        (({"json_pointer": "/" + "9" * 5000},), "[1]"),
+    ],
+)
+def test_a_value_that_no_library_of_text_takes_fails_as_any_other(transforms: Any, value: str) -> None:
+    with pytest.raises(TransformFailed):
+        Input("v", parse_transforms(transforms)).fill(value)
+
+
 def test_an_input_is_filled_through_its_transforms() -> None:
     prompt = TextPrompt((Constant("<"), Input("x", (Strip(),)), Constant(">")))
     assert prompt.bind({"x": " a "}).text == "<a>"

@@ -118,6 +118,32 @@ def test_a_graph_is_read_in_an_event_loop(ours: Served) -> None:
     assert asyncio.run(run()) == "you said: Again: you said: Say hi"
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_that_fails_says_so_to_who_waits_for_it(ours: Served, client: openai.OpenAI, is_async: bool) -> None:
+    made = Graph()
+    one = made.call("one", prompt("Say {it}", it="hi"), model="first-model")
+    bad = ref("one", {"json_pointer": "/nothing"})
+    assert one == ref("one")
+    made.call("two", prompt("Again: {it}", it=bad), model="first-model")
+
+    async def wait() -> str:
+        async with openai.AsyncOpenAI(base_url=ours.url, api_key="none") as loops:
+            return await (await made.asubmit(loops)).text("two")
+
+    with pytest.raises(openai.APIError, match="json_pointer") as caught:
+        asyncio.run(wait()) if is_async else made.submit(client).text("two")
+    assert caught.value.code
+
+
+@pytest.mark.parametrize("label", ["what?", "team/7", "50 % #1"])
+def test_a_session_may_have_any_name(client: openai.OpenAI, label: str) -> None:
+    made = Graph(session=label)
+    made.call("one", prompt("Say {it}", it="hi"), model="first-model")
+    submitted = made.submit(client)
+    assert submitted.session == label and submitted.text("one") == "you said: Say hi"
+    submitted.close()
+
+
 def test_a_graph_that_contradicts_itself_is_refused(client: openai.OpenAI) -> None:
     made = Graph()
     made.call("one", prompt("{it}", it=ref("none")), model="first-model")

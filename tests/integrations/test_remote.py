@@ -54,6 +54,23 @@ def test_every_loop_has_its_own_async_client_which_is_closed_with_the_loop() -> 
     assert first.is_closed() and other.is_closed()
 
 
+def test_an_async_client_that_somebody_holds_stays_open_when_others_take_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote, "CLIENTS_KEPT", 2)
+
+    async def run() -> openai.AsyncOpenAI:
+        held = await remote.async_client(endpoint("http://127.0.0.1:9/held/v1"))
+        for index in range(4):
+            await remote.async_client(endpoint(f"http://127.0.0.1:9/{index}/v1"))
+        gc.collect()
+        await asyncio.sleep(0.01)  # a guard that is collected closes its client in a task
+        assert not held.is_closed()
+        return held
+
+    assert asyncio.run(run()).is_closed(), "the loop closes it in the end"
+
+
 def test_a_loop_leaves_no_open_connection_behind(other: OtherServer) -> None:
     async def ask() -> None:
         client = await remote.async_client(endpoint(other.url))

@@ -177,6 +177,16 @@ async def test_numbers_that_are_none_are_refused(server: Live, number: bytes) ->
     assert reply.error["param"] in ("temperature", None)
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [(CHAT, "messages"), (CHAT, "tools"), (CHAT, "stop"), (TEXT, "prompt"), ("/detokenize", "tokens")],
+)
+async def test_a_list_of_many_wrong_items_is_given_up_at_the_first(server: Live, path: str, field: str) -> None:
+    reply = await send(server, "POST", path, HELLO | WRITE | {field: [{"x": [None]}] * 5000})
+    assert reply.status == 400 and reply.error["param"].startswith(field)
+    assert "000 more" not in reply.error["message"] and "999 more" not in reply.error["message"]
+
+
 async def test_a_body_beyond_the_limit_is_a_413_before_it_is_read(server: Live) -> None:
     reply = await send(server, "POST", CHAT, b"{}", {"content-length": str(10**12)})
     assert reply.status == 413

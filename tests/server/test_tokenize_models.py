@@ -32,6 +32,16 @@ async def test_the_ids_of_messages_are_those_that_a_chat_would_run(server: Live,
     assert answer.usage is not None and answer.usage.prompt_tokens == tokens["count"]
 
 
+async def test_tools_count_as_they_do_in_a_chat(server: Live, client: openai.AsyncOpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "count"}]
+    tools: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    tokens = (await send(server, "POST", "/tokenize", {"messages": messages, "tools": tools})).json()
+    answer = await client.chat.completions.create(model="org/scripted", messages=messages, tools=tools)
+    assert answer.usage is not None and answer.usage.prompt_tokens == tokens["count"]
+    reply = await send(server, "POST", "/tokenize", {"prompt": "x", "tools": tools})
+    assert reply.status == 400 and reply.error["param"] == "tools"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -46,6 +46,8 @@ class AnswerReader:
     """Something was said, be it text, reasoning or a call."""
     has_logprobs: bool = False
     _calls: dict[int, _Call] = field(default_factory=dict)
+    """By index, those that are told now."""
+    _heard_calls: list[_Call] = field(default_factory=list)
     _reason: str | None = None
     _stop: str | None = None
     _usage: Usage = field(default_factory=Usage)
@@ -77,7 +79,7 @@ class AnswerReader:
         """The last chunk; `None` where the server has not said how the answer ended."""
         if self._reason is None:
             return None
-        told = [call for call in self._calls.values() if call.is_told]
+        told = [call for call in self._heard_calls if call.is_told]
         finish = finish_of(self._reason, has_calls=bool(told))
         empty = [CallPiece(index=call.index, arguments="{}") for call in told if not call.has_arguments]
         calls = () if finish is Finish.LENGTH else tuple(empty)
@@ -89,7 +91,7 @@ class AnswerReader:
 
     def _heard(self, deltas: Any) -> Iterator[CallPiece]:
         for delta in deltas:
-            call = self._calls.setdefault(delta.index or 0, _Call(len(self._calls)))
+            call = self._call_of(delta)
             call.id = call.id or delta.id or ""
             if delta.function is not None:
                 call.name = call.name or delta.function.name or ""
@@ -100,6 +102,16 @@ class AnswerReader:
             yield CallPiece(index=call.index, arguments=call.arguments, **head)
             call.has_arguments = call.has_arguments or bool(call.arguments)
             call.is_told, call.arguments = True, ""
+
+    def _call_of(self, delta: Any) -> _Call:
+        """Some servers give every call the same index, or none: a new id with a name of its own begins a new call."""
+        index = delta.index or 0
+        known = self._calls.get(index)
+        is_new = known is not None and known.id and delta.id not in (None, "", known.id)
+        if known is None or (is_new and delta.function is not None and delta.function.name):
+            known = self._calls[index] = _Call(len(self._heard_calls))
+            self._heard_calls.append(known)
+        return known
 
 
 def _stop(choice: Any) -> str | None:

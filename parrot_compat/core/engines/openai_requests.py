@@ -141,7 +141,10 @@ def usage_of(usage: Any) -> Usage:
 def our_error(name: str, error: Exception) -> ParrotError:
     """What an error of the SDK, or of the connection under it, means. `name` is the engine's."""
     match error:
-        case openai.APIConnectionError():  # timeouts are among them
+        case openai.APITimeoutError() if "Connect" not in type(error.__cause__).__name__:
+            # It is there and slow, or we have asked too much of it: the others that it answers are not to die of it.
+            return EngineError(f"the server behind engine {name!r} did not answer in time")
+        case openai.APIConnectionError():  # that no connection came about in time is among them
             return EngineLost(f"the server behind engine {name!r} cannot be reached: {error.__cause__ or error}")
         case openai.APIStatusError():
             return _status_error(name, error)

@@ -72,6 +72,8 @@ class OpenAIServerEngine:
         self._client = client
         self._info = info
         self._running = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._reading: set[asyncio.Future[Any]] = set()
         self._is_closed = False
 
@@ -122,7 +124,7 @@ class OpenAIServerEngine:
         self._must_be_open()
         if generate.sampling.prompt_logprobs is not None:
             raise BadPrompt("another server does not tell log probabilities of a prompt", param="prompt_logprobs")
-        self._running += 1
+        self._began()
         stream: Any = None
         try:
             stream = await self._or_closed(self._ask(generate))
@@ -136,7 +138,7 @@ class OpenAIServerEngine:
                 raise EngineError(f"the server behind engine {self._info.name!r} tells no log probabilities")
             yield last
         finally:
-            self._running -= 1
+            self._over()
             if stream is not None:
                 await stream.close()
 
@@ -146,11 +148,11 @@ class OpenAIServerEngine:
         if not embed.inputs:
             return Embedded(vectors=(), prompt_tokens=0)
         request = embedding_request(self._info.model, embed)
-        self._running += 1
+        self._began()
         try:
             answer = await self._or_closed(self._client.embeddings.create(**request))
         finally:
-            self._running -= 1
+            self._over()
         vectors = {one.index: array("f", one.embedding) for one in answer.data}
         if sorted(vectors) != list(range(len(embed.inputs))):
             raise EngineError(f"the server behind engine {self._info.name!r} did not give one vector for each input")
@@ -173,7 +175,23 @@ class OpenAIServerEngine:
             reading.cancel()
         await self._client.close()
 
+    async def retire(self) -> None:
+        """Close once the answers that run here have ended: the connection that broke was one of them only."""
+        try:
+            await self._is_idle.wait()
+        finally:
+            await self.close()
+
     # ---- inside ----------------------------------------------------------------------------------------
+
+    def _began(self) -> None:
+        self._running += 1
+        self._is_idle.clear()
+
+    def _over(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._is_idle.set()
 
     async def _ask(self, generate: Generate) -> Any:
         info, content = self._info, generate.content
@@ -189,6 +207,9 @@ class OpenAIServerEngine:
         self._reading.add(reading)
         try:
             await asyncio.wait((reading,))  # close cancels the reading, not us
+        except asyncio.CancelledError:
+            await _hang_up(reading)
+            raise
         finally:
             self._reading.discard(reading)
             if not reading.done():
@@ -205,6 +226,14 @@ class OpenAIServerEngine:
     def _must_be_open(self) -> None:
         if self._is_closed:
             raise EngineLost(f"engine {self._info.name!r} is gone: it was closed")
+
+
+async def _hang_up(reading: asyncio.Future[Any]) -> None:
+    """Of what has come in the turn in which its reader was cancelled, nobody else knows."""
+    if reading.done() and not reading.cancelled() and reading.exception() is None:
+        close = getattr(reading.result(), "close", None)
+        if close is not None:
+            await close()
 
 
 async def _next(stream: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Schema
+from parrot_compat.server.limits import Items, Schema
 from parrot_compat.server.openai.sampling_schema import one_of
 
 __all__ = [
@@ -43,7 +43,7 @@ class Block(Schema):
     input: dict[str, Any] | None = None
     # tool_result
     tool_use_id: str | None = None
-    content: Annotated[str | list[Block] | None, one_of("a string or a list of blocks")] = None
+    content: Annotated[str | Items[Block] | None, one_of("a string or a list of blocks")] = None
     is_error: bool | None = None
     # thinking
     thinking: str | None = None
@@ -53,7 +53,7 @@ class Block(Schema):
     cache_control: Any = None
 
 
-Content = Annotated[str | list[Block], one_of("a string or a list of blocks")]
+Content = Annotated[str | Items[Block], one_of("a string or a list of blocks")]
 
 
 class InputMessage(Schema):
@@ -94,9 +94,9 @@ class OutputConfig(Schema):
 
 class CountTokensRequest(Schema):
     model: Annotated[str, Field(max_length=512)]
-    messages: Annotated[list[InputMessage], Field(min_length=1)]
+    messages: Annotated[Items[InputMessage], Field(min_length=1)]
     system: Content | None = None
-    tools: list[ToolDefinition] | None = None
+    tools: Items[ToolDefinition] | None = None
     tool_choice: ToolSelection | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -149,7 +149,7 @@ class CountTokensRequest(Schema):
 class MessagesRequest(CountTokensRequest):
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)]
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Items[str] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None

@@ -21,7 +21,7 @@ from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segm
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import Limits, Schema
+from parrot_compat.server.limits import Items, Limits, Schema
 
 from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
@@ -97,22 +97,22 @@ class ToolCall(Schema):
 
 class ChatMessage(Schema):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[ContentPart] | None, one_of("a string or a list of content parts")] = None
+    content: Annotated[str | Items[ContentPart] | None, one_of("a string or a list of content parts")] = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     """As an answer told it. What becomes of it is the chat template's affair: most leave all but the last out."""
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
 
 
 class ChatRequest(SamplingRequest):
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Items[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: Items[Tool] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Annotated[str, Field(max_length=32)] | None = None

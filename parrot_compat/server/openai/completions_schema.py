@@ -16,7 +16,7 @@ from pydantic import Field
 from parrot_compat.core.call import MOST_LOGPROBS, Sampling
 from parrot_compat.core.prompt import Constant, Prompt, TextPrompt, TokensPrompt
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import Items, Limits
 
 from .sampling_schema import NOT_YET, SamplingRequest, TokenId, ignored_fields, one_of
 
@@ -31,7 +31,7 @@ _COMPLETION_NOT_YET: Mapping[str, tuple[Any, ...]] = {
 
 class CompletionRequest(SamplingRequest):
     prompt: Annotated[
-        str | list[str] | list[TokenId] | list[list[TokenId]],
+        str | Items[str] | Items[TokenId] | Items[Items[TokenId]],
         one_of("a string, a list of strings, a list of token ids, or a list of such lists"),
     ]
     echo: bool | None = None

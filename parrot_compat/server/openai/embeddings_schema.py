@@ -12,7 +12,7 @@ from pydantic import Field
 
 from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.server.errors import invalid
-from parrot_compat.server.limits import Schema
+from parrot_compat.server.limits import Items, Schema
 
 from .answers_schema import Answered
 from .sampling_schema import TokenId, ignored_fields, one_of
@@ -24,7 +24,7 @@ MOST_INPUTS = 2048
 
 class EmbeddingRequest(Schema):
     input: Annotated[
-        str | list[str] | list[TokenId] | list[list[TokenId]],
+        str | Items[str] | Items[TokenId] | Items[Items[TokenId]],
         one_of("a string, a list of strings, a list of token ids, or a list of such lists"),
     ]
     model: Annotated[str, Field(max_length=512)] | None = None

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex
 from parrot_compat.server.errors import invalid
-from parrot_compat.server.limits import Schema
+from parrot_compat.server.limits import Items, Schema
 
 __all__ = ["NamedSchema", "ResponseFormat", "StructuredOutputs", "one_format"]
 
@@ -45,7 +45,7 @@ class ResponseFormat(Schema):
 class StructuredOutputs(Schema):
     json_: Annotated[Any, Field(alias="json")] = None
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Items[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 

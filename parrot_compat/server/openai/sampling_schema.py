@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
 from parrot_compat.core.output_format import OutputFormat
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Limits, Schema
+from parrot_compat.server.limits import Items, Limits, Schema
 from parrot_compat.server.parrot.object_schema import ParrotObject
 
 from .format_schema import StructuredOutputs
@@ -64,7 +64,7 @@ class StreamOptions(Schema):
     """Random padding against size analysis; TLS in front of us may do that."""
 
 
-Stop = Annotated[str | list[str] | None, one_of("a string or a list of strings")]
+Stop = Annotated[str | Items[str] | None, one_of("a string or a list of strings")]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 TokenName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 """A token id as a JSON object's key."""

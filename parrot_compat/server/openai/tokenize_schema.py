@@ -12,10 +12,11 @@ from pydantic import Field
 
 from parrot_compat.core.prompt import Content, Text
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Schema
+from parrot_compat.server.limits import Items, Schema
 
 from .chat_schema import ChatMessage, chat_prompt
 from .sampling_schema import TokenId, ignored_fields
+from .tools import Tool
 
 __all__ = ["DetokenizeRequest", "TokenizeRequest"]
 
@@ -24,7 +25,6 @@ _NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "chat_template": (),
     "chat_template_kwargs": ({},),
-    "tools": ([],),
     "return_token_strs": (False,),
 }
 
@@ -33,9 +33,11 @@ MAX_TEXTS = 4096
 
 class TokenizeRequest(Schema):
     model: Annotated[str, Field(max_length=512)] | None = None
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    prompt: str | Annotated[Items[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     """A list is many texts at once, each by itself: `tokens` is then a list of lists."""
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[Items[ChatMessage], Field(min_length=1)] | None = None
+    tools: Items[Tool] | None = None
+    """Told with the messages, as where an answer is made that may call them."""
     add_special_tokens: bool | None = None
     """As the endpoints do it: true for a prompt, false for messages, whose template writes its own."""
 
@@ -47,7 +49,9 @@ class TokenizeRequest(Schema):
         if self.add_special_tokens not in (None, own):
             raise not_supported_yet("add_special_tokens", f"it is {str(own).lower()} here, as where text is generated")
         if self.prompt is None:
-            return [chat_prompt(self.messages or []).bind({})]
+            return [chat_prompt(self.messages or [], tools=self.tools).bind({})]
+        if self.tools:
+            raise invalid("tools", "they go with messages, not with a prompt")
         return [Text(text) for text in ([self.prompt] if isinstance(self.prompt, str) else self.prompt)]
 
     def ignored(self) -> list[str]:
@@ -56,4 +60,4 @@ class TokenizeRequest(Schema):
 
 class DetokenizeRequest(Schema):
     model: Annotated[str, Field(max_length=512)] | None = None
-    tokens: list[TokenId]
+    tokens: Items[TokenId]

@@ -116,6 +116,9 @@ class GraphAnswer(Answered):
     object: Literal["parrot.graph"]
     id: str
     session: str
+    """As the client calls it."""
+    session_id: str
+    """Its drawn id, for paths: a label may hold what a path cannot."""
     calls: list[GraphCall]
 
 
@@ -135,6 +138,7 @@ class StreamEvent(Answered):
     sequence_number: int
     graph: str | None = None
     session: str | None = None
+    session_id: str | None = None
     calls: list[GraphCall] | None = None
     call: str | None = None
     request: dict[str, Any] | None = None

@@ -19,7 +19,7 @@ from parrot_compat.core.prompt import Constant, Input, Segment
 from parrot_compat.core.template import Template
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import ApiError, invalid, within
-from parrot_compat.server.limits import Limits, Schema
+from parrot_compat.server.limits import Items, Limits, Schema
 from parrot_compat.server.openai.sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
 
 from .object_schema import Name, PathName
@@ -45,7 +45,7 @@ class CallsRequest(SamplingRequest):
     function: PathName | None = None
     template: str
     form: Literal["chat", "text"] = "chat"
-    bindings: Annotated[Bindings | list[Bindings], one_of("an object, or a list of objects, of bound inputs")] = Field(
+    bindings: Annotated[Bindings | Items[Bindings], one_of("an object, or a list of objects, of bound inputs")] = Field(
         default_factory=dict
     )
     """A list calls the function over each of its items, side by side."""
@@ -85,9 +85,11 @@ class CallsRequest(SamplingRequest):
 
     def sampling_of(self) -> dict[str, Sampling]:
         """Of those outputs that have sampling of their own, over what is said for all."""
-        every = self.model_dump(include=_SAMPLING, exclude_none=True)
+        every = self.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True)
         return {
-            name: SamplingRequest(**(every | own.model_dump(include=_SAMPLING, exclude_none=True))).sampling()
+            name: SamplingRequest(
+                **(every | own.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True))
+            ).sampling()
             for name, own in self.outputs.items()
         }
 

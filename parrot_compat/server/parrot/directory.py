@@ -9,7 +9,7 @@ The invariant: a name leads to an open session of its tenant, or to none; what i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,13 +35,32 @@ class Known:
     """What apps said of their calls and only people read: spans, stages."""
     claimants: Counter[str] = field(default_factory=Counter)
     """Open connections, by the claim whose answer they take."""
+    reserved: set[str] = field(default_factory=set)
+    """Names that requests on their way to the session will give to calls and variables."""
 
     def has_call(self, call: str) -> bool:
         try:
             self.session.task(call)
         except CallerError:
-            return False
+            return call in self.reserved
         return True
+
+    def has_variable(self, name: str) -> bool:
+        try:
+            self.session.variable(name)
+        except CallerError:
+            return name in self.reserved
+        return True
+
+    @contextmanager
+    def reserving(self, names: Collection[str]) -> Iterator[None]:
+        """Another request does not get them meanwhile. They are free, or held by a request that shares none of them."""
+        mine = set(names) - self.reserved
+        self.reserved.update(mine)
+        try:
+            yield
+        finally:
+            self.reserved.difference_update(mine)
 
     def note(self, call: str, **said: Any) -> None:
         if said:
@@ -88,7 +107,11 @@ class Directory:
 
     def get(self, tenant: str, name: str) -> Known:
         """Errors: `UnknownSession`, also for another tenant's."""
-        return self._find(tenant, name) or self.of(self._manager.session(name, tenant))
+        known = self._find(tenant, name)
+        if known is None:
+            return self.of(self._manager.session(name, tenant))
+        known.session.life.sign()
+        return known
 
     def of(self, session: Session) -> Known:
         """What is known of a session, however it was opened."""

@@ -41,7 +41,7 @@ class _Accepted:
 
     def head(self) -> dict[str, Any]:
         calls = [{"id": call, "variable": task.call.output} for call, task in self.plan.tasks.items()]
-        return {"session": self.session, "calls": calls}
+        return {"session": self.session, "session_id": self.plan.session.id, "calls": calls}
 
 
 def router(serving: Serving) -> APIRouter:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from parrot_compat.server.errors import ApiError, invalid, within
-from parrot_compat.server.limits import Limits, Schema, explain
+from parrot_compat.server.limits import Items, Limits, Schema, explain
 from parrot_compat.server.openai.chat_schema import ChatRequest
 
 from .object_schema import Name, StageObject
@@ -56,8 +56,8 @@ class PlannedRequest(Schema):
 class GraphRequest(Schema):
     session: Name | None = None
     nonce: Name | None = None
-    calls: Annotated[list[PlannedRequest], Field(min_length=1, max_length=10_000)]
-    await_: list[Name] = Field(alias="await", default_factory=list)
+    calls: Annotated[Items[PlannedRequest], Field(min_length=1, max_length=10_000)]
+    await_: Items[Name] = Field(alias="await", default_factory=list)
     stream: bool | None = None
     ttl_s: Seconds = 30.0
     max_concurrency: Annotated[int | None, Field(ge=1, lt=2**31)] = None
@@ -78,7 +78,7 @@ class GraphRequest(Schema):
 
 
 class CloseRequest(Schema):
-    taken: list[Name] = Field(default_factory=list)
+    taken: Items[Name] = Field(default_factory=list)
 
 
 def _can_be_sent_back(value: Any) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parrot_compat.core.call import Call, CallId, Reading, Sampling, Usage, VariableName
-from parrot_compat.core.errors import UnknownPlan, UnknownVariable
+from parrot_compat.core.errors import UnknownPlan
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.plans import Plan
 from parrot_compat.core.prompt import Prompt
@@ -87,18 +87,19 @@ class Room:
         """One task per choice, or the planned one that stands in for it. Errors: those of `Session.submit_all`."""
         calls = self._calls(id, model, wanted, reading)
         claim, reason = self._ask.said.claim, self._reason
-        if claim is not None and self._plan is not None and calls[0].prompt.inputs():
-            reason = "a request with references claims nothing"
-        elif claim is not None and self._plan is not None:
-            # one run of the client may claim several calls: each claim has a nonce of its own
-            plan, nonce = self._plan, f"{self._ask.said.nonce or uuid.uuid4().hex}/{claim}"
-            answer = await plan.claim(claim, calls[0], nonce, choices=len(calls))
-            if answer.task is not None:
-                with self._known.attached(nonce, lambda: plan.leave(nonce)):
-                    yield self._begun((answer.task,), is_claimed=True)
-                return
-            reason = answer.reason
-        tasks = await self.session.submit_all(calls)
+        with self._known.reserving([name for call in calls for name in (call.id, call.output)]):
+            if claim is not None and self._plan is not None and calls[0].prompt.inputs():
+                reason = "a request with references claims nothing"
+            elif claim is not None and self._plan is not None:
+                # one run of the client may claim several calls: each claim has a nonce of its own
+                plan, nonce = self._plan, f"{self._ask.said.nonce or uuid.uuid4().hex}/{claim}"
+                answer = await plan.claim(claim, calls[0], nonce, choices=len(calls))
+                if answer.task is not None:
+                    with self._known.attached(nonce, lambda: plan.leave(nonce)):
+                        yield self._begun((answer.task,), is_claimed=True)
+                    return
+                reason = answer.reason
+            tasks = await self.session.submit_all(calls)
         self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
             yield self._begun(tasks, is_claimed=None if claim is None else False, reason=reason)
@@ -139,9 +140,7 @@ class Room:
         return name
 
     def _free_variable(self, name: str) -> str | None:
-        try:
-            self.session.variable(name)
-        except UnknownVariable:
+        if not self._known.has_variable(name):
             self._ask.hints.applied("output")
             return name
         self._ask.hints.ignored("output")

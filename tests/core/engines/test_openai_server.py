@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+import openai
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName, WrittenLogprobs
 from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
 from parrot_compat.core.engines.openai_answers import AnswerReader
+from parrot_compat.core.engines.openai_requests import our_error
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
 from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.errors import (
@@ -30,7 +32,7 @@ from parrot_compat.core.errors import (
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
-from parrot_compat.core.prompt import Chat, ChatPrompt, Content, Message, Text, Tokens
+from parrot_compat.core.prompt import Chat, ChatPrompt, Constant, Content, Message, Text, Tokens
 from parrot_compat.core.tool_calls import whole_calls
 from tests.core.engine_contract import EngineContract, collect, greedy, new_context
 from tests.core.scripted_server import ScriptedServer, serving
@@ -227,6 +229,43 @@ async def test_a_connection_that_breaks_amid_an_answer_is_a_lost_engine(
     assert "".join(chunk.text for chunk in seen) == "I am a model"
 
 
+async def test_one_broken_connection_takes_no_other_answer_with_it(server: ScriptedServer) -> None:
+    fleet = Fleet()
+    member = fleet.add(await OpenAIServerEngine.connect(server.base_url))
+    async with Manager(fleet) as manager, asyncio.timeout(60):
+        server.pauses_at = 12
+        prompt = ChatPrompt((Message("user", (Constant("who are you?"),)),))
+        task = await manager.open_session().submit(Call(id=CallId("c"), prompt=prompt, output=VariableName("answer")))
+        await anext(task.chunks())
+        fleet.lost(member, EngineLost("a proxy cut another answer off"))
+        await asyncio.sleep(0.05)  # what ends with the engine ends now
+        server.pauses_at = None
+        server.speaks.set()
+        assert (await task.finished()).text == "I am a model, and this is all I say."
+
+
+async def test_an_engine_that_retires_closes_when_its_last_answer_has_ended(
+    engine: OpenAIServerEngine, server: ScriptedServer
+) -> None:
+    server.pauses_at = 8
+    chunks = engine.generate(generate())
+    await anext(chunks)
+    retiring = asyncio.create_task(engine.retire())
+    await asyncio.sleep(0)
+    assert not retiring.done()
+    await chunks.aclose()
+    async with asyncio.timeout(60):
+        await retiring
+    assert type(await failure(engine)) is EngineLost
+
+
+def test_a_server_that_is_slow_is_not_gone() -> None:
+    slow = openai.APITimeoutError(request=None)  # type: ignore[arg-type]
+    assert type(our_error("theirs", slow)) is EngineError
+    slow.__cause__ = type("ConnectTimeout", (Exception,), {})()
+    assert type(our_error("theirs", slow)) is EngineLost
+
+
 async def test_leaving_early_hangs_up(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
     server.pauses_at = 8
     chunks = engine.generate(generate())
@@ -302,6 +341,19 @@ async def test_reasoning_and_calls_are_told_apart_as_the_server_does_it(
     assert [(call.name, call.arguments) for call in calls] == [("add", '{"a": 2, "b": 2}'), ("now", "{}")]
     assert calls[0].id == "c1" and calls[1].id
     assert chunks[-1].finish is Finish.TOOL_CALLS
+
+
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    """Ollama gives every call the index 0; others give none."""
+    reader, pieces = AnswerReader(), []
+    for id, name, arguments in (("a", "add", '{"x": 1}'), ("b", "now", ""), (None, None, '{"y"'), ("b", None, ": 2}")):
+        delta = {"tool_calls": [{"index": 0, "id": id, "function": {"name": name, "arguments": arguments}}]}
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        event = {"id": "x", "created": 0, "model": "m", "object": "chat.completion.chunk", "choices": [choice]}
+        chunk = reader.read(ChatCompletionChunk.model_validate(event))
+        pieces += [] if chunk is None else chunk.calls
+    calls = whole_calls(pieces)
+    assert [(one.id, one.name, one.arguments) for one in calls] == [("a", "add", '{"x": 1}'), ("b", "now", '{"y": 2}')]
 
 
 def test_a_call_that_the_limit_cut_off_is_told_as_far_as_it_came() -> None:

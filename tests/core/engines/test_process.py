@@ -18,6 +18,7 @@ from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Generate
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
+from parrot_compat.core.member import Mortal
 from parrot_compat.core.prompt import Tokens
 from tests.core.engine_contract import EngineContract, collect
 
@@ -201,6 +202,17 @@ async def test_a_killed_child_is_lost_to_everybody_who_waits() -> None:
     with pytest.raises(EngineLost, match="signal 9"):
         await engine.free(ContextId(1))
     assert engine.load().waiting == 0
+    await engine.close()
+
+
+async def test_a_child_that_dies_while_nobody_asks_is_noticed() -> None:
+    engine = child()
+    await engine.start()
+    assert engine.pid is not None and isinstance(engine, Mortal)
+    noticed = asyncio.create_task(engine.lost())
+    os.kill(engine.pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        assert "was killed by signal 9" in str(await noticed)
     await engine.close()
 
 

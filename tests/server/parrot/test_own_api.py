@@ -11,6 +11,8 @@ import pytest
 
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import SessionClosed
+from parrot_compat.core.output_format import JsonSchema
+from parrot_compat.server.parrot.calls_schema import CallsRequest
 from tests.server.live import CAPACITY, Live, Reply, connect, live, send, until
 
 from .graphs import SESSIONS, echo
@@ -279,6 +281,30 @@ async def test_a_session_ends_by_itself_when_nobody_uses_it() -> None:
         async with asyncio.timeout(30):
             await closed.wait()
         assert (await send(server, "GET", f"{SESSIONS}/{session}")).status == 404
+
+
+async def test_a_session_lives_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(echo) as server:
+        session = await opened(server, ttl_s=600)
+        signs: list[str] = []
+        life = server.manager.sessions()[0].life
+        monkeypatch.setattr(type(life), "sign", lambda self: signs.append("sign"))
+        await send(server, "POST", f"{SESSIONS}/{session}/variables", {"name": "v"})
+        await send(server, "PUT", f"{SESSIONS}/{session}/variables/v", {"text": "x"})
+        await read(server, session, "v", "")
+        await send(server, "GET", f"{SESSIONS}/{session}")
+        assert len(signs) >= 4
+
+
+def test_an_output_may_be_held_to_a_schema_of_its_own() -> None:
+    form = {"json": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}
+    told: list[dict[str, Any]] = [
+        {"outputs": {"y": {"structured_outputs": form}}},
+        {"structured_outputs": form, "outputs": {"y": {"max_tokens": 50}}},
+    ]
+    for more in told:
+        body = CallsRequest.model_validate({"template": "x{{output:y}}", **more})
+        assert body.sampling_of()["y"].format == JsonSchema.of(form["json"])
 
 
 async def test_the_description_of_a_session_is_json_whatever_is_in_it() -> None:

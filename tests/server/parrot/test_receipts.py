@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import openai
@@ -258,3 +259,15 @@ async def test_spans_into_prompts_count_prompts_as_messages(server: Live) -> Non
     assert hints == {"inputs": "applied", "inputs[1]": "ignored"}
     body = {"prompt": [1, 2, 3], "parrot": {"inputs": [span(end=1)]}}
     assert (await send(server, "POST", TEXT, body)).json()["parrot"]["hints"] == {"inputs[0]": "ignored"}
+
+
+async def test_two_requests_at_once_that_want_one_name_both_get_their_answer() -> None:
+    """An SDK that tries again: long prompts are rendered beside the loop, so that both are on their way at once."""
+    async with live(echo, context_tokens=30_000) as server:
+        said = {"session": "s", "call": "summary", "output": {"name": "text"}}
+        body = {"messages": user("x" * 9000), "parrot": said, "max_tokens": 5}
+        replies = await asyncio.gather(*(send(server, "POST", CHAT, body) for _ in range(3)))
+        assert [reply.status for reply in replies] == [200, 200, 200], [reply.body[:300] for reply in replies]
+        calls = [reply.json()["parrot"]["call"] for reply in replies]
+        assert calls.count("summary") == 1 and len(set(calls)) == 3
+        assert (await send(server, "POST", CHAT, body)).status == 200
