@@ -2,10 +2,10 @@
 
     python -m recipes.train_builtin.train --minutes 8 --out build/builtin
 
-The corpus is what this CPython carries (or `--corpus`, as `corpus.py` writes it). On a GPU a few minutes are enough; on
-a CPU say `--minutes 110 --tokens 12288 --compile`. Killed, it goes on from its last checkpoint with `--resume`; `--start`
-goes on from the weights of another run. The learning rate and the mixture follow the clock, so a run ends in time on
-any machine, and no two runs are the same to the bit.
+The corpus is what this CPython carries (or `--corpus`, as `corpus.py` writes it). On a GPU a few minutes are enough;
+on a CPU say `--minutes 110 --tokens 12288 --compile`. Killed, it goes on from its last checkpoint with `--resume`;
+`--start` goes on from the weights of another run. The learning rate and the mixture follow the clock, so a run ends
+in time on any machine, and no two runs are the same to the bit.
 
 In the folder: model.safetensors and config.json (a Hugging Face checkpoint, with the tokenizer beside it), train.csv,
 scores.csv (held-out, exact), samples.txt, run.json.
