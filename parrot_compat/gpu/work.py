@@ -227,8 +227,9 @@ class Work:
         return sequence
 
     def _free(self, context: ContextId) -> None:
-        if line := self._lines.get(context):
-            first, lost = line[0], ContextLost(f"context {context} was freed while work on it was not done")
+        lost = ContextLost(f"context {context} was freed while work on it was not done")
+        while line := self._lines.get(context):  # a fork that is first in it takes only what is in its own line with it
+            first = line[0]
             if first in self.sequences:
                 self.fail(self.sequences[first], lost)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -66,6 +66,15 @@ async def engine(library: Library) -> AsyncIterator[TorchEngine]:
     await engine.close()
 
 
+async def outcome(asked: Awaitable[object]) -> type[Exception] | None:
+    """What it fails with."""
+    try:
+        await asked
+    except Exception as error:
+        return type(error)
+    return None
+
+
 async def test_an_answer_without_a_form_is_drawn_while_a_form_is_compiled(
     engine: TorchEngine, library: Library
 ) -> None:
@@ -115,6 +124,30 @@ async def test_who_leaves_while_a_form_is_compiled_leaves_nothing_behind(engine:
     library.may_end.set()
     assert await answer(engine, 1, prompt(9), 5, format=FORM) == expected(prompt(9), 5)
     assert library.compiled == 2, "those that had not begun need not be compiled"
+
+
+async def test_freeing_a_context_ends_all_that_stands_in_its_line_behind_a_fork_that_waits_for_its_form(
+    engine: TorchEngine, library: Library
+) -> None:
+    one, ended = ContextId(1), asyncio.Event()
+
+    async def fill(salt: int) -> None:
+        await engine.fill(Fill(context=one, content=Tokens(prompt(9, salt))))
+
+    async def second() -> None:
+        await fill(1)
+        ended.set()
+
+    async def freed() -> None:
+        await ended.wait()
+        await asyncio.to_thread(library.begun.wait, 30)
+        await engine.free(one)
+
+    fork = answer(engine, 2, prompt(4, 5), 5, parent=one, format=FORM)
+    told = await at_once(engine, *map(outcome, (fill(0), second(), fork, fill(2), freed())))
+    assert told == [None, None, ContextLost, ContextLost, None]
+    library.may_end.set()
+    assert await answer(engine, 1, prompt(9), 5) == expected(prompt(9), 5), "it begins anew"
 
 
 async def test_a_command_that_is_refused_for_another_reason_holds_nobody_up(
