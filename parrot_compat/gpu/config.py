@@ -193,7 +193,7 @@ class ResolvedConfig:
 
 
 def choose_dtype(config: EngineConfig, checkpoint: CheckpointFacts) -> Literal["float32", "bfloat16", "float16"]:
-    """The asked dtype, else the checkpoint's, else float32 (what Hugging Face reads such a file as)."""
+    """The asked dtype, else the checkpoint's, else float32."""
     chosen = config.dtype if config.dtype != "auto" else checkpoint.dtype or "float32"
     if chosen not in DTYPE_BYTES:
         served = ", ".join(DTYPE_BYTES)

@@ -10,7 +10,8 @@ are left, a way to such an end that fits into them is known, if one was found wh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import llguidance
 
@@ -62,6 +63,8 @@ class Grammars:
         self._closings = Closings(self._tokens, self._ends)
         self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
+        self._worn: set[OutputFormat] = set()
+        """Compiled, and near a limit: copies share what the library counts."""
 
     def check(self, format: OutputFormat) -> None:
         """Errors: `BadSchema` where it cannot be compiled, or where no answer of this form is found."""
@@ -75,24 +78,36 @@ class Grammars:
     def form(self, format: OutputFormat, *, ends_at_eos: bool = True) -> Form:
         """The form of one answer. Errors: `BadSchema`."""
         watched = min(_MOST_WATCHED, _WATCHED + size_of(format) // 2)
-        return Form(self._matcher(format), self._closings, self._ends, self._going_on, watched, ends_at_eos)
+        renew = partial(self._renewed, format)
+        return Form(self._matcher(format), self._closings, self._ends, self._going_on, watched, ends_at_eos, renew)
 
     def _matcher(self, format: OutputFormat) -> llguidance.LLMatcher:
         size_of(format)
         compiled = self._compiled.get(format)
-        if compiled is None:
-            try:
-                source = source_of(format, self._controls)
-                compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)
-            except ValueError as error:  # half a surrogate pair, or a schema that the library cannot even begin with
-                raise BadSchema(f"the output format cannot be read: {error}") from None
-            if compiled.is_error():
-                raise BadSchema(f"the output format cannot be compiled: {_first_line(compiled.get_error())}")
+        if compiled is None or format in self._worn:
+            compiled = self._compile(format)
+            self._worn.discard(format)
             self._compiled[format] = compiled
             if len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(format)
         return compiled.deep_copy()
+
+    def _compile(self, format: OutputFormat) -> llguidance.LLMatcher:
+        try:
+            source = source_of(format, self._controls)
+            compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)
+        except ValueError as error:  # half a surrogate pair, or a schema that the library cannot even begin with
+            raise BadSchema(f"the output format cannot be read: {error}") from None
+        if compiled.is_error():
+            raise BadSchema(f"the output format cannot be compiled: {_first_line(compiled.get_error())}")
+        return compiled
+
+    def _renewed(self, format: OutputFormat) -> llguidance.LLMatcher:
+        """A matcher with nothing behind it, for a form whose own has met a limit. Called beside the thread that
+        compiles: what is kept is left to that."""
+        self._worn.add(format)
+        return self._compile(format)
 
 
 class Form:
@@ -106,8 +121,11 @@ class Form:
         going_on: TokenBits,
         watched: int,
         ends_at_eos: bool,
+        renew: Callable[[], llguidance.LLMatcher],
     ) -> None:
         self._matcher = matcher
+        self._renew = renew
+        self._taken: list[int] = []
         self._closings = closings
         self._ends = ends
         self._going_on = going_on
@@ -121,6 +139,8 @@ class Form:
     def allowed(self, may_end: bool) -> TokenBits:
         """What may come next. An end of the text may where it is complete, and `may_end` says so."""
         bits = bits_of(self._matcher)
+        if self._mend():
+            bits = bits_of(self._matcher)
         if not (may_end and self._ends_at_eos):
             going_on = bits & self._going_on[: len(bits)]
             if going_on.any():
@@ -140,6 +160,7 @@ class Form:
         if self._closing is None and left <= self._search_at:
             self._closing = self._closings.find(self._matcher, left + 1)
             self._search_at = left // 2  # a search that found nothing was dear
+            self._mend()
         if self._closing is not None and not self._stays_near(token, left, self._closing):
             token, *self._closing = self._closing or self._ends[:1]
             if token in self._ends:
@@ -159,12 +180,16 @@ class Form:
         self._consume(token)
         if len(closing) <= left and self._closings.closes(self._matcher, closing):
             self._shorten(closing, left)
+            self._mend()
             return True
         found = self._closings.find(self._matcher, left)
         if found is not None and len(found) <= left:
             self._closing = found
+            self._mend()
             return True
-        self._matcher.rollback(1)
+        self._taken.pop()
+        if not self._mend():
+            self._matcher.rollback(1)
         self.is_complete = False
         return False
 
@@ -175,8 +200,20 @@ class Form:
             self._closing = half
 
     def _consume(self, token: int) -> None:
+        self._taken.append(token)
         self._matcher.consume_token(token)
+        self._mend()
         self.is_complete = self._matcher.is_stopped()
+
+    def _mend(self) -> bool:
+        """Where the matcher has met a limit, a new one that has taken the same: what counts against the limit is all
+        that was looked at, by searches and by other answers in this form too. False: there was nothing to mend."""
+        if not self._matcher.is_error():
+            return False
+        renewed = self._renew()
+        if renewed.try_consume_tokens(self._taken) == len(self._taken):
+            self._matcher = renewed
+        return True
 
 
 def _first_line(text: str) -> str:

@@ -58,7 +58,12 @@ def _free_memory() -> int:
     except OSError:  # not Linux: the free pages are what we know
         pass
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    return max(0, min(free, int(limit) - int(used))) if limit.isdigit() and used.isdigit() else free
+    if not (limit.isdigit() and used.isdigit()):
+        return free
+    # files that were read, the weights among them, are counted as used and given up when memory is wanted
+    kept = dict(line.split() for line in _cgroup("memory.stat").splitlines())
+    files = sum(int(kept.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return max(0, min(free, int(limit) - max(0, int(used) - files)))
 
 
 def _cgroup(name: str) -> str:

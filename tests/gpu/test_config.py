@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu import machine
 from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, Machine, choose_dtype, resolve
 
 GIB = 1 << 30
@@ -135,3 +137,16 @@ def test_the_decided_config_prints_what_matters_and_what_is_not_done() -> None:
         "typical_p",
     ):
         assert fact in text
+
+
+def test_files_that_were_read_do_not_count_against_a_containers_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    gigabyte = 2**30
+    told = {
+        "memory.max": str(4 * gigabyte),
+        "memory.current": str(3 * gigabyte),
+        "memory.stat": f"anon {gigabyte}\ninactive_file {gigabyte}\nactive_file {gigabyte // 2}",
+    }
+    monkeypatch.setattr(machine, "_cgroup", lambda name: told.get(name, ""))
+    assert machine.measure(torch.device("cpu")).free_bytes == 5 * gigabyte // 2
+    told["memory.stat"] = ""
+    assert machine.measure(torch.device("cpu")).free_bytes == gigabyte

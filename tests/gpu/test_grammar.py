@@ -101,6 +101,48 @@ def test_json_is_valid_and_whole_within_its_tokens(schema: dict[str, Any], most:
         assert is_complete
 
 
+WEARING = {
+    "type": "object",
+    "properties": {"e": {"type": "string", "pattern": "^(?:[a-z ]{0,20}[a-e]){0,8}[a-z ]{0,20}$"}},
+    "required": ["e"],
+    "additionalProperties": False,
+}
+"""Its answers share a limit of the library's, which a few of them use up."""
+
+
+def test_a_form_does_not_wear_out(tokenizer: HuggingFaceTokenizer, grammars: Grammars) -> None:
+    draw, letters = np.random.default_rng(5), list("fghij klmnop qrst uvwxyz")
+    for _ in range(10):
+        words = ["".join(draw.choice(letters, int(draw.integers(3, 20)))) for _ in range(8)]
+        said = "".join(word + "abcde"[draw.integers(5)] for word in words)
+        form, taken = grammars.form(JsonSchema.of(WEARING)), []
+        for token in tokenizer.encode(Text(json.dumps({"e": said}))):
+            assert np.unpackbits(form.allowed(may_end=True), bitorder="little")[token], tokenizer.decode(taken)
+            taken.append(form.take(token, 4000))
+        assert json.loads(tokenizer.decode(taken)) == {"e": said}
+
+
+def test_a_limit_that_a_search_meets_ends_no_answer(tokenizer: HuggingFaceTokenizer, grammars: Grammars) -> None:
+    nested = "^x(?:(?:[a-z ]{0,20}[a-e]){0,20}[a-z]{0,20}){0,20}$"
+    schema = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer"},
+            "x": {"anyOf": [{"type": "string", "pattern": nested}, {"type": "integer"}]},
+        },
+        "additionalProperties": False,
+    }
+    for left in (4000, 60, 60):
+        form, taken = grammars.form(JsonSchema.of(schema)), []
+        for token in tokenizer.encode(Text('{"x": 5}')):
+            allowed = np.unpackbits(form.allowed(may_end=True), bitorder="little")
+            assert allowed[token], tokenizer.decode(taken)
+            left -= 1
+            taken.append(form.take(token, left))
+        # where few tokens are left, the way to the end that is known may be another's
+        assert tokenizer.decode(taken) in ('{"x": 5}', '{"n": 5}')
+
+
 def test_any_json_is_an_object() -> None:
     assert all(isinstance(json.loads(drawn_at_random(AnyJson(), 24, seed)[0]), dict) for seed in range(8))
 

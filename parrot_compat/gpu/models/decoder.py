@@ -26,7 +26,7 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.linear import Linear, linear
 from parrot_compat.gpu.layers.rotary import GrowingRotary, Rotary, rotary
 from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
-from parrot_compat.gpu.models.tensors import CheckpointTensors
+from parrot_compat.gpu.models.tensors import EMBEDDING, HEAD, CheckpointTensors
 
 __all__ = ["LOGITS_AT_ONCE", "FastDecoder", "Layer"]
 
@@ -194,8 +194,10 @@ class _Loader:
 
     def decoder(self) -> FastDecoder:
         plan = self._plan
-        embedding = self._tensors.get("model.embed_tokens.weight", self._dtype).to(self._device)
-        head = embedding if plan.is_tied else self._tensors.get("lm_head.weight", self._dtype).to(self._device)
+        read = self._tensors.get(EMBEDDING, self._dtype)
+        embedding = read.to(self._device)
+        own = self._tensors.head(read, self._dtype) if plan.is_tied else self._tensors.get(HEAD, self._dtype)
+        head = embedding if own is read else own.to(self._device)
         return FastDecoder(
             plan,
             embedding,

@@ -19,37 +19,40 @@ from torch import Tensor
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.models.weights import check_files
 
-__all__ = ["CheckpointTensors"]
+__all__ = ["EMBEDDING", "HEAD", "CheckpointTensors"]
 
 DERIVED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
 """Buffers that old versions saved beside the weights; they follow from config.json."""
+HEAD, EMBEDDING, _MODEL = "lm_head.weight", "model.embed_tokens.weight", "model."
 _open: Any = safe_open
 
 
 class CheckpointTensors:
-    """All tensors of one folder; each is read when it is asked for, so that two copies exist of one at a time."""
+    """All tensors of one folder, by the names of the whole model; each is read when it is asked for, so that two copies
+    exist of one at a time."""
 
     def __init__(self, path: Path, expected: Iterable[tuple[str, tuple[int, ...]]], *, tied: bool) -> None:
-        """Errors: `ModelRefused`, naming file or tensor. `tied`: an `lm_head.weight` in the files is not used."""
+        """Errors: `ModelRefused`, naming file or tensor. `tied`: the files need no `lm_head.weight`."""
         check_files(path)
         self._path = path
         where = _where(path)
         opened = {file: _open(str(file), framework="pt") for file in set(where.values())}
-        self._files = {name: opened[file] for name, file in where.items()}
-        there = {name for name in self._files if not DERIVED.search(name)}
+        self._names = _as_of_the_whole_model(where, tied=tied)
+        self._files = {name: opened[where[own]] for name, own in self._names.items()}
+        there = {name for name in self._names if not DERIVED.search(name)}
         if tied:
-            there.discard("lm_head.weight")
+            there.discard(HEAD)
         shapes = dict(expected)
         for problem, names in (("missing_keys", shapes.keys() - there), ("unexpected_keys", there - shapes.keys())):
             if names:
                 self._refuse(f"{problem} {', '.join(sorted(names)[:3])}")
         for name, shape in shapes.items():
-            found = tuple(self._files[name].get_slice(name).get_shape())
+            found = tuple(self._files[name].get_slice(self._names[name]).get_shape())
             if found != shape:
                 self._refuse(f"mismatched_keys {name} is {list(found)}, not {list(shape)}")
 
     def get(self, name: str, dtype: torch.dtype) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(name)
+        tensor: Tensor = self._files[name].get_tensor(self._names[name])
         return tensor.to(dtype)
 
     def joined(self, names: Iterable[str], dtype: torch.dtype) -> Tensor:
@@ -57,8 +60,27 @@ class CheckpointTensors:
         parts = [self.get(name, dtype) for name in names]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def head(self, embedding: Tensor, dtype: torch.dtype) -> Tensor:
+        """Of a checkpoint whose config.json ties it to the embedding: that, unless the files have a head of their own
+        that differs, as fine-tuning may leave one. Hugging Face does the same."""
+        if HEAD not in self._names or self._names[HEAD] == self._names[EMBEDDING]:
+            return embedding
+        own = self.get(HEAD, dtype)
+        return embedding if torch.equal(own, embedding) else own
+
     def _refuse(self, problem: str) -> None:
         raise ModelRefused(f"the weights of {self._path} do not match its config.json: {problem}")
+
+
+def _as_of_the_whole_model(there: Iterable[str], *, tied: bool) -> dict[str, str]:
+    """Name as the whole model has it → name in the files. Some hold the model without its head (Qwen3-Embedding), some
+    a tied embedding under the head's name."""
+    names = {name: name for name in there}
+    if EMBEDDING.removeprefix(_MODEL) in names and EMBEDDING not in names:
+        names = {name if name.startswith("lm_head.") else _MODEL + name: name for name in names}
+    if tied and HEAD in names and EMBEDDING not in names:
+        names[EMBEDDING] = names[HEAD]
+    return names
 
 
 def _where(path: Path) -> dict[str, Path]:

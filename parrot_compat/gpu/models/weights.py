@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from parrot_compat.gpu.models.families import DECODERS, check_family, position_l
 __all__ = ["check_files", "locate", "read_facts"]
 
 BUILTIN = "builtin:"
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_open: Any = safe_open
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 NOT_APPLIED = (
     "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
@@ -129,7 +132,7 @@ def read_facts(path: Path) -> CheckpointFacts:
     ends = generation.get("eos_token_id")
     if ends is None:
         ends = values.get("eos_token_id")
-    dtype = values.get("dtype")
+    dtype = values.get("dtype") or _dtype_of_files(path)
     return CheckpointFacts(
         path=str(path),
         model_type=values["model_type"],
@@ -153,6 +156,17 @@ def read_facts(path: Path) -> CheckpointFacts:
             if generation.get(key) not in NEUTRAL
         ),
     )
+
+
+def _dtype_of_files(path: Path) -> str | None:
+    """Of the first floating tensor, as Hugging Face takes it where config.json states none."""
+    for file in sorted(path.glob("*.safetensors")):
+        with suppress(Exception), _open(str(file), framework="pt") as tensors:  # a broken file is told of later
+            names: list[str] = tensors.keys()
+            stored = (tensors.get_slice(name).get_dtype() for name in names)
+            if (found := next((_DTYPES[each] for each in stored if each in _DTYPES), None)) is not None:
+                return found
+    return None
 
 
 def _pooling(file: Path) -> Pooling:

@@ -75,7 +75,7 @@ class Application:
         """Where calls belong that name no session. It ends when nobody holds a variable of it any more."""
         with _lock:
             session = None if self._session is None else self._session()
-            if session is None or session.is_closed:
+            if session is None or session.is_closed or session.is_lost:
                 session = self.open_session()
                 self._session = weakref.ref(session)
             return session

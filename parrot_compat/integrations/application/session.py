@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,16 @@ class Session:
         self.opened: Future[str] = self.loop.spawn(_open(self.host, name, ttl_s))
         """The host's id of it, as soon as it is known."""
         self._outer: list[Session | None] = []
-        weakref.finalize(self, _let_go, self.loop, self.host, self.opened).atexit = False
+        self._has_expired = False
+        let_go = weakref.finalize(self, _let_go, self.loop, self.host, self.opened)
+        let_go.atexit = False
+        # A failure holds the frames that it went through, and this session with them.
+        self.opened.add_done_callback(partial(_unless_it_failed, let_go))
+
+    @property
+    def is_lost(self) -> bool:
+        """The host does not have it, and never will again: it could not be opened, or has expired."""
+        return self._has_expired or _has_failed(self.opened)
 
     @property
     def id(self) -> str:
@@ -197,6 +207,7 @@ class Session:
             accepted = await self.host.submit(session, request, bound)
         except BaseException as error:  # whatever it is, those who wait for the variables learn of it
             cause = Cancelled("the application was closed") if isinstance(error, asyncio.CancelledError) else error
+            self._has_expired = self._has_expired or isinstance(error, UnknownSession)
             for id in (id for one in made for id in one.values()):
                 id.set_exception(cause)
         else:
@@ -212,6 +223,15 @@ class Session:
 
     async def _cancel(self) -> None:
         await self.host.cancel(await shared(self.opened))
+
+
+def _has_failed(opened: Future[str]) -> bool:
+    return opened.done() and (opened.cancelled() or opened.exception() is not None)
+
+
+def _unless_it_failed(let_go: weakref.finalize[..., Any], opened: Future[str]) -> None:
+    if _has_failed(opened):
+        let_go.detach()
 
 
 async def _bound(value: str | Variable) -> str | Bound:

@@ -53,6 +53,8 @@ class Announced:
         self.lock = threading.Lock()
         self.plan: RunPlan | None = None
         self.is_planned = False
+        self._left = 0
+        """Roots that had begun without the plan when it was made."""
         self._waiting = list(range(len(inputs)))
 
     @property
@@ -68,6 +70,20 @@ class Announced:
                     del self._waiting[place]
                     return True
         return False
+
+    def take(self, plan: RunPlan) -> None:
+        """The plan for all of it. Called with the lock held."""
+        self.plan = plan
+        for _ in range(self._left):
+            plan.run_ended(failed=False)
+
+    def leave(self) -> None:
+        """A root that has begun goes without the plan."""
+        with self.lock:
+            if self.plan is None:
+                self._left += 1
+            else:
+                self.plan.run_ended(failed=False)
 
     def end(self) -> None:
         """Who announced them is done: what has not begun does not begin any more, and the plan does not wait for it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from langchain_core.globals import get_llm_cache
@@ -29,9 +30,17 @@ NOT_OF_THE_REQUEST = ("ls_structured_output_format", "structured_output_format")
 def can_be_planned(model: ParrotSettings) -> bool:
     """Something between the app and the server (a cache, a limiter) would see calls that it does not expect, or
     not see calls that it does."""
-    if model.rate_limiter is not None:
+    if model.rate_limiter is not None or not _answers_as_ours(type(model)):
         return False
     return model.cache is False or (model.cache is None and get_llm_cache() is None)
+
+
+@cache
+def _answers_as_ours(kind: type[ParrotSettings]) -> bool:
+    """A subclass that does something of its own with messages or answers must be asked itself."""
+    deciding = ("invoke", "stream", "generate", "_generate", "_stream", "ainvoke", "astream", "agenerate")
+    methods = (getattr(kind, name) for name in (*deciding, "_agenerate", "_astream"))
+    return all(method.__module__.startswith(("parrot_compat.", "langchain_core.")) for method in methods)
 
 
 def draft_body(

@@ -9,7 +9,7 @@ The invariant: one vector for each text, in the order of the texts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,33 +40,37 @@ class ParrotEmbeddings(ParrotConnection, Embeddings):
     chunk_size: int = Field(default=256, ge=1)
     """Texts of one request; a longer list is several requests at once."""
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        chunks = list(self._chunks(texts))
-        vectors = run_together(len(chunks), lambda index: self._asked(chunks[index])) if chunks else []
+    def embed_documents(self, texts: list[str], chunk_size: int | None = None, **kwargs: Any) -> list[list[float]]:
+        """`kwargs` are more fields of the requests."""
+        chunks = list(self._chunks(texts, chunk_size))
+        vectors = run_together(len(chunks), lambda index: self._asked(chunks[index], kwargs)) if chunks else []
         return [vector for some in vectors for vector in some]
 
-    def embed_query(self, text: str) -> list[float]:
-        return self._asked([text])[0]
+    def embed_query(self, text: str, **kwargs: Any) -> list[float]:
+        return self._asked([text], kwargs)[0]
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        asking = [asyncio.create_task(self._aasked(chunk)) for chunk in self._chunks(texts)]
+    async def aembed_documents(
+        self, texts: list[str], chunk_size: int | None = None, **kwargs: Any
+    ) -> list[list[float]]:
+        asking = [asyncio.create_task(self._aasked(chunk, kwargs)) for chunk in self._chunks(texts, chunk_size)]
         try:
             return [vector for some in await asyncio.gather(*asking) for vector in some]
         finally:  # the first failure is the app's; what it makes needless is not asked any more
             for request in asking:
                 request.cancel()
 
-    async def aembed_query(self, text: str) -> list[float]:
-        return (await self._aasked([text]))[0]
+    async def aembed_query(self, text: str, **kwargs: Any) -> list[float]:
+        return (await self._aasked([text], kwargs))[0]
 
     # ---- inside ------------------------------------------------------------------------------------------
 
-    def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:
-        for start in range(0, len(texts), self.chunk_size):
-            yield list(texts[start : start + self.chunk_size])
+    def _chunks(self, texts: Sequence[str], chunk_size: int | None) -> Iterator[list[str]]:
+        size = chunk_size or self.chunk_size
+        for start in range(0, len(texts), size):
+            yield list(texts[start : start + size])
 
-    def _request(self, texts: list[str]) -> dict[str, Any]:
-        more = {**self.model_kwargs, **(self.extra_body or {})}
+    def _request(self, texts: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        more = {**self.model_kwargs, **(self.extra_body or {}), **given}
         if self.dimensions is not None:
             more["dimensions"] = self.dimensions
         # plain numbers: the SDK would ask for base64, which not every server can
@@ -77,15 +81,15 @@ class ParrotEmbeddings(ParrotConnection, Embeddings):
             "extra_body": more,
         }
 
-    def _asked(self, texts: list[str]) -> list[list[float]]:
-        create = partial(remote.client(self._endpoint).embeddings.create, **self._request(texts))
+    def _asked(self, texts: list[str], given: Mapping[str, Any]) -> list[list[float]]:
+        create = partial(remote.client(self._endpoint).embeddings.create, **self._request(texts, given))
         with sdk_errors():
             return _vectors(create())
 
-    async def _aasked(self, texts: list[str]) -> list[list[float]]:
+    async def _aasked(self, texts: list[str], given: Mapping[str, Any]) -> list[list[float]]:
         client = await remote.async_client(self._endpoint)
         with sdk_errors():
-            return _vectors(await client.embeddings.create(**self._request(texts)))
+            return _vectors(await client.embeddings.create(**self._request(texts, given)))
 
 
 def _vectors(answer: CreateEmbeddingResponse) -> list[list[float]]:

@@ -8,7 +8,7 @@ The invariant: a run that joins no session opens its own and closes it, so that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -93,10 +93,11 @@ class RunnableFunction(SemanticFunction[P, R], Runnable[Any, Any]):
         `max_concurrency`'s."""
 
         def run(inputs: list[Any]) -> list[Any]:
-            each = [self._named(input, kwargs) for input in inputs]
+            bound = self._bound(inputs, kwargs, return_exceptions)
+            each = [one for one in bound if not isinstance(one, Exception)]
             with self._room(each) as session:
                 calls = [Outputs(variables) for variables in session.call_each(self.request, each)]
-                return [_result(call.get, self._given) for call in calls]
+                return _in_place(bound, [_result(call.get, self._given) for call in calls])
 
         return self._batch_with_config(run, inputs, config, return_exceptions=return_exceptions)
 
@@ -109,11 +110,13 @@ class RunnableFunction(SemanticFunction[P, R], Runnable[Any, Any]):
         **kwargs: Any | None,
     ) -> list[Any]:
         async def run(inputs: list[Any]) -> list[Any]:
-            each = [self._named(input, kwargs) for input in inputs]
+            bound = self._bound(inputs, kwargs, return_exceptions)
+            each = [one for one in bound if not isinstance(one, Exception)]
             with self._room(each) as session:
                 calls = [Outputs(variables) for variables in session.call_each(self.request, each)]
                 results = await asyncio.gather(*(call.aget() for call in calls), return_exceptions=True)
-            return [result if isinstance(result, BaseException) else self._given(result) for result in results]
+            given = [result if isinstance(result, BaseException) else self._given(result) for result in results]
+            return _in_place(bound, given)
 
         return await self._abatch_with_config(run, inputs, config, return_exceptions=return_exceptions)
 
@@ -155,6 +158,22 @@ class RunnableFunction(SemanticFunction[P, R], Runnable[Any, Any]):
             named = {open_[0]: input, **more}
         return self._values((), named)
 
+    def _bound(
+        self, inputs: Sequence[Any], more: Mapping[str, Any], keeps_errors: bool
+    ) -> list[dict[str, str | Variable] | Exception]:
+        """Of each input its values, or where `keeps_errors` says so, what is wrong with it."""
+        bound: list[dict[str, str | Variable] | Exception] = []
+        for input in inputs:
+            try:
+                values = self._named(input, more)
+                self.request.check(values)
+                bound.append(values)
+            except Exception as error:
+                if not keeps_errors:
+                    raise
+                bound.append(error)
+        return bound
+
     @contextmanager
     def _room(self, each: list[dict[str, str | Variable]]) -> Iterator[Session]:
         """The session of a run. One of its own ends with the run, which does not wait for that."""
@@ -177,6 +196,12 @@ class RunnableFunction(SemanticFunction[P, R], Runnable[Any, Any]):
 
     def _piece(self, name: str, piece: str) -> Any:
         return AddableDict({name: piece}) if len(self.request.parsed.outputs) > 1 else piece
+
+
+def _in_place(bound: Sequence[object], results: Iterable[Any]) -> list[Any]:
+    """The errors where they were, and the results of the others, in order."""
+    others = iter(results)
+    return [one if isinstance(one, Exception) else next(others) for one in bound]
 
 
 def _result(get: Callable[[], dict[str, str]], given: Callable[[dict[str, str]], Any]) -> Any:

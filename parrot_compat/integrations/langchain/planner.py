@@ -127,7 +127,9 @@ class Planner(BaseCallbackHandler):
             run.announced = roots
             run.width = roots.width or run.width
             self._runs.begin(run)
-            if not is_switched_off(metadata):
+            if is_switched_off(metadata):
+                roots.leave()
+            else:
                 self._plan_roots(run, roots, name)
             return
         call = call_of(parent, inputs, tags)
@@ -197,7 +199,7 @@ class Planner(BaseCallbackHandler):
             if not roots.is_planned and is_on(compiled=run.is_compiled):
                 walk = Walk(self.book.is_refused)
                 walks = [partial(walk.walk, roots.runnable, item, roots.arguments) for item in roots.inputs]
-                roots.plan = self._sent(walk, walks, name, run)
+                roots.take(self._sent(walk, walks, name, run))
             roots.is_planned = True
         if roots.plan is not None:
             run.plans.append(roots.plan)

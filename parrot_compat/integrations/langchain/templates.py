@@ -27,6 +27,8 @@ from langchain_core.prompts import (
 )
 from langchain_core.utils import mustache
 
+from .values import is_plain
+
 __all__ = ["Uses", "uses_of"]
 
 STRING_MESSAGES = (
@@ -82,8 +84,9 @@ def uses_of(prompt: Any) -> Uses | None:
 def _parts(prompt: Any) -> Iterator[PromptTemplate | MessagesPlaceholder | BaseMessage | None]:
     """The leaves of a prompt in order; `None` for one that is not known."""
     kind = type(prompt)
-    if kind in (PromptTemplate, ChatPromptTemplate) and any(map(callable, prompt.partial_variables.values())):
-        yield None  # a function of the app's: it must run when the app runs, and as often
+    partials = prompt.partial_variables.values() if kind in (PromptTemplate, ChatPromptTemplate) else ()
+    if any(callable(value) or not is_plain(value) for value in partials):
+        yield None  # a function of the app's, or its own way to be written: it must run when the app runs, and as often
     elif kind is PromptTemplate or kind is MessagesPlaceholder or isinstance(prompt, BaseMessage):
         yield prompt
     elif kind is ChatPromptTemplate:

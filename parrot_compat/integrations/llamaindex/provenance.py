@@ -33,7 +33,7 @@ def _template_hints(
     llm: ParrotSettings, arguments: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     template = arguments["prompt"]
-    if not only_copies(template, llm):
+    if llm.output_parser is not None or not only_copies(template, llm):
         return {}
     given = dict(arguments.get("prompt_args") or {})
     values = {**template.kwargs, **given}

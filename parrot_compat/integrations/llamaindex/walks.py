@@ -30,7 +30,7 @@ from llama_index.core.response_synthesizers import (
 )
 from llama_index.core.response_synthesizers.compact_and_accumulate import CompactAndAccumulate
 
-from .drafts import CannotPlan, Drafts
+from .drafts import CannotPlan, Drafts, only_copies
 
 __all__ = ["Asked", "walk_of"]
 
@@ -80,7 +80,14 @@ class _Packing:
         return splitter
 
 
+def _must_be_ours_to_format(drafts: Drafts, *templates: BasePromptTemplate) -> None:
+    """Packing formats them, which is the app's own code where they have functions or a parser. Errors: `CannotPlan`."""
+    if not all(only_copies(template, drafts.llm) for template in templates):
+        raise CannotPlan
+
+
 def _tree(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
+    _must_be_ours_to_format(drafts, synthesizer._summary_template)
     packing = _Packing(synthesizer, drafts)
     template = synthesizer._summary_template.partial_format(query_str=asked.query)
     packed = packing.pack(template, asked.chunks)
@@ -101,6 +108,7 @@ def _refine(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
         raise CannotPlan
     if getattr(synthesizer._program_factory, "__func__", None) is not Refine._default_program_factory:
         raise CannotPlan
+    _must_be_ours_to_format(drafts, synthesizer._text_qa_template, synthesizer._refine_template)
     packing = _Packing(synthesizer, drafts)
     qa, refine, query = synthesizer._text_qa_template, synthesizer._refine_template, asked.query
     padding = synthesizer._response_padding_size
@@ -124,6 +132,7 @@ def _refine(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
 
 
 def _accumulate(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
+    _must_be_ours_to_format(drafts, synthesizer._text_qa_template)
     packing = _Packing(synthesizer, drafts)
     template = synthesizer._text_qa_template.partial_format(query_str=asked.query)
     chunks = asked.chunks

@@ -56,6 +56,32 @@ def test_transformers_modules_draw_the_same_tokens(
     assert generate(runner, sequences(texts)) == fast
 
 
+def head_of_its_own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Fine-tuning with the head among the modules to save leaves one."""
+    return tensors | {"lm_head.weight": torch.randn_like(tensors["model.embed_tokens.weight"])}
+
+
+def head_alone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return tensors | {"lm_head.weight": tensors.pop("model.embed_tokens.weight")}
+
+
+def model_without_its_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As Qwen3-Embedding's files name them."""
+    return {name.removeprefix("model."): value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("changed", [head_of_its_own, head_alone, model_without_its_head])
+def test_files_that_name_a_tied_model_otherwise_give_hugging_faces_tokens(
+    tmp_path: Path, changed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
+    path, texts = save_tiny("qwen2", tmp_path / "model"), prompts([1, 17, 60])
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    assert "lm_head.weight" not in tensors, "it is tied"
+    save_file(changed(tensors), file, metadata={"format": "pt"})
+    assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
+
+
 def test_a_tensor_that_the_model_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
     path = save_tiny("llama", tmp_path / "model")
     tensors = load_file(path / "model.safetensors")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import ModelRefused
@@ -80,6 +81,15 @@ def test_what_generation_config_asks_and_is_not_applied_is_noted(copy: Path) -> 
     [note] = read_facts(copy).notes
     assert "typical_p = 0.9" in note
     assert note in str(load(copy).config)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bfloat16"), (torch.float16, "float16")])
+def test_where_config_states_no_dtype_it_is_that_of_the_files(copy: Path, dtype: torch.dtype, name: str) -> None:
+    edit(copy / "config.json", dtype=..., torch_dtype=...)
+    file = copy / "model.safetensors"
+    save_file({key: value.to(dtype) for key, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    assert read_facts(copy).dtype == name
+    assert next(AutoModelForCausalLM.from_pretrained(copy).parameters()).dtype == dtype
 
 
 def test_sharded_weights_are_served(tmp_path: Path) -> None:

@@ -87,6 +87,17 @@ async def test_long_lists_are_several_requests_and_one_answer_in_order(vectors: 
     assert embeddings.embed_documents([]) == await embeddings.aembed_documents([]) == []
 
 
+async def test_a_call_says_its_own_chunk_size_and_fields_as_with_openais_class(vectors: OtherServer) -> None:
+    embeddings = ParrotEmbeddings(base_url=vectors.url)
+    embeddings.embed_documents(["a", "b", "c"], chunk_size=2, user="me")
+    assert sorted(len(request.body["input"]) for request in vectors.requests) == [1, 2]
+    assert all(request.body["user"] == "me" for request in vectors.requests)
+    await embeddings.aembed_documents(["a"], 1, user="you")
+    assert vectors.last.body["user"] == "you"
+    await embeddings.aembed_query("a", user="they")
+    assert vectors.last.body["user"] == "they"
+
+
 def test_what_is_set_is_sent_and_nothing_else(vectors: OtherServer) -> None:
     ParrotEmbeddings(base_url=vectors.url, model="e", dimensions=8, model_kwargs={"user": "me"}).embed_query("hi")
     sent = {"dimensions": 8, "user": "me"}

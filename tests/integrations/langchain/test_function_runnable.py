@@ -99,6 +99,21 @@ def test_of_a_batch_one_may_fail_and_the_others_do_not(there: World) -> None:
         judge.batch(["a", "b"])
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_of_a_batch_one_input_may_be_wrong_and_the_others_are_answered(there: World, is_async: bool) -> None:
+    inputs: list[Any] = ["a", {"text": "b", "extra": 1}, None, "c"]
+    expected = judge.batch(["a", "c"])
+
+    def ask(**more: Any) -> list[Any]:
+        return asyncio.run(judge.abatch(inputs, **more)) if is_async else judge.batch(inputs, **more)
+
+    first, extra, nothing, last = ask(return_exceptions=True)
+    assert [first, last] == expected
+    assert isinstance(extra, BadTemplate) and isinstance(nothing, BadTemplate)
+    with pytest.raises(BadTemplate):
+        ask()
+
+
 def test_a_stream_is_the_text_in_pieces_also_through_a_chain(there: World) -> None:
     chain = write.bind(language="some language") | StrOutputParser()
     pieces = list(chain.stream({"task": "something"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -143,6 +144,15 @@ def test_a_batch_that_fails_does_not_keep_its_plan_for_roots_that_never_begin(se
     assert server.all_closed()
 
 
+@pytest.mark.parametrize("off", [0, 2])
+def test_a_batch_of_which_one_run_is_not_planned_does_not_keep_its_plan(server: PlanServer, off: int) -> None:
+    app, values = chain(server), [{"x": str(number)} for number in range(3)]
+    expected = [unplanned(app, value) for value in values]
+    configs: list[Any] = [{"metadata": {"parrot_planning": number != off}} for number in range(3)]
+    assert app.batch(values, configs) == expected
+    assert len(planner.book.records()) == 1 and server.all_closed()
+
+
 def test_fallbacks_and_retries_do_what_they_do_without_a_plan(server: PlanServer) -> None:
     llm = ChatParrot(base_url=server.url, max_retries=0)
     failing = P("A {x}") | llm | S | P("FAIL {y}") | llm | S
@@ -213,6 +223,38 @@ def test_values_with_code_of_their_own_are_not_formatted_early(server: PlanServe
     app.invoke({"x": value})
     assert value.times == 1
     assert "shy 1" in next(prompt for prompt in server.generated() if "A shy" in prompt)
+
+
+def test_a_partial_with_code_of_its_own_is_not_formatted_early(server: PlanServer) -> None:
+    class Clock:
+        times = 0
+
+        def __str__(self) -> str:
+            self.times += 1
+            return f"tick {self.times}"
+
+    clock, llm = Clock(), ChatParrot(base_url=server.url)
+    app = P("A {x} {now}").partial(now=clock) | llm | S | P("B {y}") | llm | S
+    app.invoke({"x": "1"})
+    assert clock.times == 1
+    assert stats().wasted == 0
+
+
+def test_a_subclass_that_changes_what_is_asked_is_asked_itself(server: PlanServer) -> None:
+    class Redacting(ChatParrot):
+        def _generate(self, messages: Any, *arguments: Any, **more: Any) -> Any:
+            hidden = [message.model_copy(update={"content": "A nothing"}) for message in messages]
+            return super()._generate(hidden, *arguments, **more)
+
+    class Named(ChatParrot):
+        purpose: str = "a field more changes nothing"
+
+    app = P("A {x}") | Redacting(base_url=server.url) | S | P("B {y}") | Redacting(base_url=server.url) | S
+    app.invoke({"x": "the secret"})
+    assert stats().plans == 0 and not any("the secret" in json.dumps(body) for body in server.asked())
+    named = P("A {x}") | Named(base_url=server.url) | S | P("B {y}") | Named(base_url=server.url) | S
+    named.invoke({"x": "1"})
+    assert stats().pushed == 2
 
 
 def test_a_prompt_changed_by_a_callback_is_the_prompt_that_is_asked(server: PlanServer) -> None:

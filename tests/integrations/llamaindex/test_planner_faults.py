@@ -84,6 +84,29 @@ def test_code_of_the_app_in_a_template_is_not_run_ahead(server: PlanServer) -> N
     assert seen and not any("\ue000" in text for text in seen)
 
 
+@pytest.mark.parametrize(("app", "option"), [(TREE, "summary_template"), (REFINE, "refine_template")])
+def test_code_of_the_app_in_a_template_runs_as_often_as_without_a_planner(
+    app: App, option: str, server: PlanServer
+) -> None:
+    def times() -> int:
+        seen: list[str] = []
+
+        def look(context_str: str = "", context_msg: str = "", **_: Any) -> str:
+            seen.append(context_str)
+            return context_str or context_msg
+
+        names = {"summary_template": "context_str", "refine_template": "context_msg"}
+        name = names[option]
+        text = "{" + name + "} {query_str}" + (" {existing_answer}" if option == "refine_template" else "")
+        template = PromptTemplate(text, function_mappings={name: look})
+        ask(replace(app, options={option: template}), server.url)
+        return len(seen)
+
+    with planning(False):
+        expected = times()
+    assert expected and times() == expected
+
+
 def test_a_rate_limiter_sees_every_call(server: PlanServer) -> None:
     class Limiter:
         acquired = 0
