@@ -8,7 +8,7 @@ on a CPU say `--minutes 110 --tokens 12288 --compile`. Killed, it goes on from i
 in time on any machine, and no two runs are the same to the bit.
 
 In the folder: model.safetensors and config.json (a Hugging Face checkpoint, with the tokenizer beside it), train.csv,
-scores.csv (held-out, exact), samples.txt, run.json.
+scores.csv (held-out, exact), run.json.
 """
 
 from __future__ import annotations
