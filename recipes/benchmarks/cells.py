@@ -74,6 +74,10 @@ class Cell:
     apps: list[AppRecord]
     server: dict[str, float] = field(default_factory=dict)
     """What its server says of its own work (`server_counts`); empty where it says nothing."""
+    hardware: str = ""
+    commit: str = ""
+    date: str = ""
+    """Of the process that measured it (`Run.stamp`). A cell that says nothing is as old as its run."""
 
     @property
     def foreground(self) -> list[AppRecord]:

@@ -31,7 +31,7 @@ from .checkpoints import facts, folder
 from .engine_cases import CASES, Case, Ceilings
 from .engine_samples import Sample, finished, memory_rows, rows, table
 from .processor_time import MOST_FOREIGN, Stopwatch, settled
-from .results import merge
+from .results import merge, origin
 from .runs import RESULTS, OtherRun, Run, versions
 from .servers import ROOT, ServerFailed, Setting, parrot_server, stop_on_sigterm, vllm_server
 from .token_streams import EngineStreams, HttpStreams, Streams
@@ -164,7 +164,7 @@ class Bench:
             progress.advance(bar)
         is_quiet = watch.read().foreign_share <= MOST_FOREIGN
         measured = {lane.name: taken[lane.name] for lane in lanes}
-        return Sample(case=case.name, round=number, is_quiet=is_quiet, measured=measured)
+        return Sample(case=case.name, round=number, is_quiet=is_quiet, measured=measured, **self.run.stamp())
 
     def _look_at_memory(self, lanes: Sequence[Lane]) -> None:
         held = self.run.facts.setdefault("memory", {})
@@ -270,7 +270,8 @@ def _show(bench: Bench, *, keep: bool) -> None:
     asked, best = facts_of_run["asked"], Ceilings(**facts_of_run["ceilings"])
     known = {"model": asked["model"], "scale": f"{asked['threads']} threads"}
     known |= {name: facts_of_run[name] for name in ("hardware", "versions", "commit", "date")}
-    made = rows(found, best, facts(folder(asked["model"])), known) + memory_rows(facts_of_run["memory"], known)
+    made = rows(found, best, facts(folder(asked["model"])), known)
+    made += memory_rows(facts_of_run["memory"], known | origin(bench.samples, known))
     out = Console(width=max(Console().width, 150))
     out.print(table(made, asked["lanes"]))
     out.print(f"ceilings: {best.bytes_per_s / 1e9:.1f} GB/s, {best.flops / 1e9:.0f} GFLOP/s", highlight=False)

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from .engine_cases import CASES, Ceilings, Measured
-from .results import Row, spread
+from .results import Row, origin, spread
 
 __all__ = ["Sample", "finished", "memory_rows", "rows", "table"]
 
@@ -27,6 +27,10 @@ class Sample:
     """Nobody else used the machine."""
     measured: Mapping[str, Measured]
     """By lane, the first one's first: what the others are compared with."""
+    hardware: str = ""
+    commit: str = ""
+    date: str = ""
+    """Of the process that measured it (`Run.stamp`). A sample that says nothing is as old as its run."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,7 +55,8 @@ def finished(samples: Sequence[Sample], rounds: int) -> dict[str, list[Sample]]:
 def rows(
     found: Mapping[str, Sequence[Sample]], best: Ceilings, checkpoint: Mapping[str, Any], known: Mapping[str, str]
 ) -> list[Row]:
-    """Of the samples of each case. `known` are the columns that every row shares."""
+    """Of the samples of each case. `known` are the columns that every row shares; where, at which commit and when says
+    the sample itself, if it can."""
     made: list[Row] = []
     for case in CASES:
         taken = found.get(case.name, ())
@@ -69,7 +74,8 @@ def rows(
             roofline = [share for share in shares if share is not None]
             if roofline:
                 values["roofline"] = (roofline, "share")
-            made += [_row(case.name, lane, metric, *pair, known) for metric, pair in values.items()]
+            columns = {**known, **origin(taken, known)}
+            made += [_row(case.name, lane, metric, *pair, columns) for metric, pair in values.items()]
     return made
 
 

@@ -8,7 +8,7 @@ The invariant: every picture is drawn from what is in the run, and says in which
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -104,4 +104,9 @@ def _timeline(cells: Sequence[Cell], lanes: Sequence[str], workload: str) -> Fig
 
 def _where(rows: Sequence[Row]) -> str:
     row = rows[0]
-    return f"{row.model}, {row.scale} · {row.hardware} · {row.commit}, {row.date}"
+    commits, dates = (_each_once(getattr(row, name) for row in rows) for name in ("commit", "date"))
+    return f"{row.model}, {row.scale} · {row.hardware} · {commits}, {dates}"
+
+
+def _each_once(said: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(" ".join(said).split()))

@@ -28,6 +28,7 @@ __all__ = [
     "good_rounds",
     "merge",
     "metrics",
+    "origin",
     "quantile",
     "read_rows",
     "spread",
@@ -80,6 +81,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     """The columns of a row that say how the rounds came out."""
     percentiles = {f"p{percent}": round(quantile(values, percent / 100), 6) for percent in (50, 20, 80)}
     return percentiles | {"min": round(min(values), 6), "rounds": len(values)}
+
+
+def origin(measured: Iterable[Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that say where, at which commits and on which days: of all cells or samples that count, each once, in
+    the order in which they were measured. What one does not say itself is as the run's `facts` say."""
+    every = list(measured)
+    columns = ("hardware", "commit", "date")
+    return {name: " ".join(dict.fromkeys(getattr(one, name) or facts[name] for one in every)) for name in columns}
 
 
 # ---- one cell ----------------------------------------------------------------------------------------------
@@ -159,6 +168,7 @@ def summarise(
     (`speedup_over_LANE`). `facts` are the run's."""
     rows: list[Row] = []
     for row, found in rounds.items():
+        known = {**facts, **origin([cells[lane] for cells in found for lane in lanes], facts)}
         for lane in lanes:
             values: dict[str, list[tuple[float, str]]] = defaultdict(list)
             equality = Equality()
@@ -175,7 +185,7 @@ def summarise(
                 values["identical_answers"] = [(equality.share, "share")]
                 values["compared_calls"] = [(float(equality.calls - equality.followers - equality.alone), "calls")]
                 values["following_calls"] = [(float(equality.followers + equality.alone), "calls")]
-            rows += [_row(row, lane, name, measured, len(found), facts) for name, measured in values.items()]
+            rows += [_row(row, lane, name, measured, len(found), known) for name, measured in values.items()]
     return rows
 
 

@@ -4,7 +4,8 @@
 
 It knows files, nothing of how a cell comes to be.
 
-The invariant: cells are only ever appended, each whole; a run is resumed only with what it was begun with.
+The invariant: cells are only ever appended, each whole; a run is resumed only with what it was begun with, on the same
+hardware, and what is measured says itself at which commit and when.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,24 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class OtherRun(Exception):
-    """A run of this name was begun with other options, or there is none."""
+    """A run of this name was begun with other options or elsewhere, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     folder: Path
     facts: dict[str, Any]
-    """`asked`, `hardware`, `versions`, `commit`, `date` and, once they are up, `lanes`."""
+    """`asked`, `hardware`, `versions`, `commit`, `date` and, once they are up, `lanes`; commit and date of when it was
+    begun."""
+    here: Mapping[str, str] = field(default_factory=dict)
+    """`hardware` and `commit` of this process, as it began: the code that it measures with. Of a run that is only read
+    nothing."""
 
     @classmethod
     def open(cls, name: str, asked: dict[str, Any], *, resume: bool, under: Path = RUNS) -> Run:
+        """To measure. Errors: `OtherRun`."""
         folder = under / name
+        here = {"hardware": hardware(), "commit": commit()}
         place = folder / "run.json"
         if place.exists():
             facts = json.loads(place.read_text())
@@ -53,10 +60,12 @@ class Run:
             if changed:
                 pairs = ", ".join(f"{key} was {facts['asked'].get(key)!r}, now {asked[key]!r}" for key in changed)
                 raise OtherRun(f"run {name!r} was begun with other options ({pairs}): --name names another")
-            return cls(folder, facts)
+            if facts["hardware"] != here["hardware"]:
+                where = f"on other hardware ({facts['hardware']}, this is {here['hardware']})"
+                raise OtherRun(f"run {name!r} was begun {where}: --name names another")
+            return cls(folder, facts, here)
         folder.mkdir(parents=True)
-        facts = {"asked": asked, "hardware": hardware(), "versions": versions(), "commit": commit()}
-        run = cls(folder, facts | {"date": today(), "lanes": {}})
+        run = cls(folder, {"asked": asked, "versions": versions(), **here, "date": today(), "lanes": {}}, here)
         run.save()
         return run
 
@@ -70,6 +79,10 @@ class Run:
 
     def save(self) -> None:
         (self.folder / "run.json").write_text(json.dumps(self.facts, indent=2) + "\n")
+
+    def stamp(self) -> dict[str, str]:
+        """What is measured now says of itself: where, at which commit, on which day."""
+        return {**self.here, "date": today()}
 
     def add(self, cell: Cell) -> None:
         self.append("cells.jsonl", cell.to_json())

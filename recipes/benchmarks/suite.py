@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -111,7 +112,8 @@ class Suite:
             # built again for each lane: what an app closes over is its own
             seed = f"round {row.rtt_ms} {row.load} {number}"
             wanted = row.build(self.asked, self.checkpoint, seed, rate=rate)
-            cell = await self._run(self._place(row, number, name), wanted, places, seed)
+            measured = await self._run(self._place(row, number, name), wanted, places, seed)
+            cell = replace(measured, **self.run.stamp())
             self.run.add(cell)
             self.cells.append(cell)
             self._complain(cell)

@@ -20,7 +20,7 @@ from parrot_compat.core.engines.scripted import ScriptedEngine
 from recipes.benchmarks.checkpoints import facts, folder
 from recipes.benchmarks.engine import Bench, Lane, Wanted
 from recipes.benchmarks.engine_cases import CASES, MOMENTS, Case, Ceilings
-from recipes.benchmarks.engine_samples import finished, memory_rows, rows, table
+from recipes.benchmarks.engine_samples import Sample, finished, memory_rows, rows, table
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.token_streams import EngineStreams, HttpStreams, TokenStream
 
@@ -121,6 +121,7 @@ class Counting:
 
 
 CHOSEN = [Case(kind="first", size=64), Case(kind="decode", size=4)]
+STAMP = ("hardware", "commit", "date")
 ASKED = {"model": "builtin:random", "lanes": ["a", "b"], "kv_gib": 1, "threads": 1}
 
 
@@ -179,6 +180,22 @@ async def test_rounds_that_were_not_quiet_count_only_where_asked(tmp_path: Path)
     strict = Bench(run.run, replace(run.wanted, any_load=False))
     strict.samples = [*loud[:1], *(replace(sample, is_quiet=True) for sample in loud[1:])]
     assert strict.left == {"first-64": 1}
+
+
+async def test_a_resumed_run_of_engines_says_at_which_commits_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rounds, commit in enumerate(["abc", "def"], 1):
+        monkeypatch.setattr("recipes.benchmarks.runs.commit", lambda commit=commit: commit)
+        run = bench(tmp_path, wanted(rounds), resume=rounds > 1)
+        await measured(run, Counting(), Counting())
+    old = Sample.from_json({name: value for name, value in run.samples[0].to_json().items() if name not in STAMP})
+    assert old.commit == ""  # a line of an old run
+    known = {"model": "m", "scale": "1 threads", "hardware": "h", "versions": "v", "commit": "c", "date": "d"}
+    best = Ceilings(bytes_per_s=1e9, flops=1e12)
+    made = rows(finished([old, *run.samples], 2), best, facts(folder("builtin:random")), known)
+    assert {row.commit for row in made if row.variant == "first-64"} == {"c abc def"}
+    assert {row.commit for row in made if row.variant == "decode-4"} == {"abc def"}
 
 
 async def test_rows_of_engines_compare_the_lanes_round_by_round(tmp_path: Path) -> None:

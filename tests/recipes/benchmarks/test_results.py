@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from recipes.benchmarks.cells import Cell
 from recipes.benchmarks.results import Row, good_rounds, merge, metrics, quantile, read_rows, summarise
 from recipes.benchmarks.runs import OtherRun, Run
 
@@ -102,3 +104,28 @@ def test_a_run_is_not_gone_on_with_by_mistake(tmp_path: Path) -> None:
         Run.open("r", {"model": "m"}, resume=False, under=tmp_path)
     with pytest.raises(OtherRun, match="model was 'm', now 'n'"):
         Run.open("r", {"model": "n"}, resume=True, under=tmp_path)
+
+
+def test_a_run_is_not_gone_on_with_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Run.open("r", {"model": "m"}, resume=False, under=tmp_path)
+    monkeypatch.setattr("recipes.benchmarks.runs.hardware", lambda: "9 x another")
+    with pytest.raises(OtherRun, match=r"on other hardware .*, this is 9 x another"):
+        Run.open("r", {"model": "m"}, resume=True, under=tmp_path)
+    assert Run.read("r", under=tmp_path).facts["hardware"] != "9 x another"
+
+
+def test_rows_say_every_commit_and_day_at_which_their_rounds_were_measured() -> None:
+    stamps = [{"commit": "def+", "date": "2026-11-21"}, {}, {"commit": "def+", "date": "2026-11-21"}]
+    cells = [replace(cell(lane, at, app("x", 1.0)), **stamp) for at, stamp in enumerate(stamps) for lane in "ab"]
+    loud = [replace(cell(lane, 3, app("x", 1.0), foreign=0.5), commit="loud") for lane in "ab"]
+    rows = summarise(good_rounds([*cells, *loud], "ab"), "ab", FACTS)
+    assert {(row.hardware, row.commit, row.date) for row in rows} == {
+        ("a machine", "def+ abc", "2026-11-21 2026-11-20")  # what does not say it is as old as the run
+    }
+
+
+def test_a_cell_of_an_old_run_is_read_without_its_commit() -> None:
+    old = cell("a", 0, app("x", 1.0)).to_json()
+    for name in ("hardware", "commit", "date"):
+        del old[name]
+    assert Cell.from_json(old) == cell("a", 0, app("x", 1.0))

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import io
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from rich.console import Console
 
 pytest.importorskip("torch")
 
+from recipes.benchmarks.cells import Cell, Place
 from recipes.benchmarks.checkpoints import folder
+from recipes.benchmarks.clients import Endpoint
 from recipes.benchmarks.explanations import explained
 from recipes.benchmarks.lanes import LANES, RunningLane
 from recipes.benchmarks.plan import Asked, planned
@@ -117,6 +120,32 @@ async def test_a_run_goes_on_where_it_was_stopped(lanes: dict[str, RunningLane],
     await again.measure(planned(["w01", "w03"], [0.0], []), lanes)
     places = [(cell.place.workload, cell.place.round) for cell in again.run.cells()]
     assert sorted(places) == [("w01", 0)] * 2 + [("w03", 0)] * 2
+
+
+class Near:
+    """A lane without a server, for cells that are made by hand."""
+
+    @asynccontextmanager
+    async def at(self, rtt_ms: float) -> AsyncIterator[tuple[Endpoint, tuple[int, ...]]]:
+        yield Endpoint(base_url="http://127.0.0.1:9/v1", model="m", chat_class="parrot"), ()
+
+
+async def test_a_resumed_run_says_at_which_commits_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made(place: Place, *given: object) -> Cell:
+        return dataclasses.replace(cell(place.lane, place.round, app("x", 1.0)), place=place)
+
+    monkeypatch.setattr("recipes.benchmarks.suite.run_cell", made)
+    for rounds, (commit, day) in enumerate([("abc", "2026-11-20"), ("def", "2026-11-21")], 1):
+        monkeypatch.setattr("recipes.benchmarks.runs.commit", lambda commit=commit: commit)
+        monkeypatch.setattr("recipes.benchmarks.runs.today", lambda day=day: day)
+        measured = suite(tmp_path, resume=rounds > 1)
+        measured.rounds = rounds
+        await measured.measure(planned(["w01"], [0.0], []), dict.fromkeys(NAMES, Near()))  # type: ignore[arg-type]
+    found = summarise(measured.good(), NAMES, measured.run.facts)
+    assert {(row.rounds, row.commit, row.date) for row in found} == {(2, "abc def", "2026-11-20 2026-11-21")}
+    assert measured.run.facts["commit"] == "abc"  # it was begun there
 
 
 async def test_recorded_answers_are_given_in_every_lane(
