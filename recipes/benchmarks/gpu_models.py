@@ -10,7 +10,7 @@ import gc
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import product
@@ -22,11 +22,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from parrot_compat.gpu.models.plan import plan_decoder
 
-from .gpu_rows import GpuRow, Where, times_s
+from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
 from .gpu_steps import Steps, answers, decode_s, prefill_s
 
-__all__ = ["engine", "texts_against_transformers", "vllm"]
+__all__ = ["engine", "mixed_rate", "texts_against_transformers", "vllm"]
+
+Asked = Sequence[tuple[list[int], int]]
+"""(prompt, output tokens) of each sequence."""
 
 LANES: dict[str, dict[str, bool]] = {
     "ours": {"enforce_eager": False, "async_scheduling": True},
@@ -113,15 +116,22 @@ def engine(
             yield row(
                 f"{name} prefill {prompt}", "ours", "share of products", "1", [work / t / limits[1] for t in taken]
             )
-        asked = load.mixed(config.vocab_size)
-        began = time.perf_counter()
-        answers(runner, asked, **LANES["ours"])
-        rate = sum(out for _, out in asked) / (time.perf_counter() - began)
-        yield row(f"{name} {len(asked)} sequences", "ours", "output rate", "tokens/s", [rate])
+        rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, config.vocab_size)
+        yield row(f"{name} {load.sequences} sequences", "ours", "output rate", "tokens/s", [rate])
         del runner
         _give_back(device)
         if name == names[0]:
             yield from deterministic(name, place, load, device, where)
+
+
+def mixed_rate(run: Callable[[Asked], object], load: Load, vocabulary: int) -> float:
+    """Output tokens per second of the mixed run, the same way for every system: once over other prompts of the same
+    shape, which is not counted (kernels are compiled, graphs captured), then once over prompts that no cache knows."""
+    run(load.mixed(vocabulary, seed=1))
+    asked = load.mixed(vocabulary)
+    began = time.perf_counter()
+    run(asked)
+    return sum(out for _, out in asked) / (time.perf_counter() - began)
 
 
 def deterministic(name: str, place: Path, load: Load, device: torch.device, where: Where) -> Iterator[GpuRow]:
@@ -165,25 +175,25 @@ def vllm(names: Sequence[str], load: Load, under: Path, device: torch.device, wh
     if find_spec("vllm") is None:
         print("vllm is not installed here: its part is left out")
         return
-    from vllm import LLM, SamplingParams
-
     for name in names:
         place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
-        model = LLM(
-            str(place), skip_tokenizer_init=True, enable_prefix_caching=True, max_model_len=2 * load.lengths[1] + 64
-        )
-        asked = load.mixed(AutoConfig.from_pretrained(place).vocab_size)
-        prompts = [{"prompt_token_ids": prompt} for prompt, _ in asked]
-        sampling = [
-            SamplingParams(temperature=0, max_tokens=out, ignore_eos=True, detokenize=False) for _, out in asked
-        ]
-        model.generate(prompts[:2], sampling[:2], use_tqdm=False)
-        taken = times_s(partial(model.generate, prompts, sampling, use_tqdm=False), device, 1)
-        produced = sum(out for _, out in asked)
-        case = f"{name} {len(asked)} sequences"
-        yield GpuRow.of(where, "vllm", case, "vllm", "output rate", "tokens/s", [produced / t for t in taken])
-        del model
+        rate, case = _vllm_rate(place, load), f"{name} {load.sequences} sequences"
+        yield GpuRow.of(where, "vllm", case, "vllm", "output rate", "tokens/s", [rate])
         _give_back(device)
+
+
+def _vllm_rate(place: Path, load: Load) -> float:
+    from vllm import LLM, SamplingParams
+
+    length = 2 * load.lengths[1] + 64
+    model = LLM(str(place), skip_tokenizer_init=True, enable_prefix_caching=True, max_model_len=length)
+    greedy = partial(SamplingParams, temperature=0, ignore_eos=True, detokenize=False)
+
+    def generate(asked: Asked) -> None:
+        prompts = [{"prompt_token_ids": prompt} for prompt, _ in asked]
+        model.generate(prompts, [greedy(max_tokens=out) for _, out in asked], use_tqdm=False)
+
+    return mixed_rate(generate, load, AutoConfig.from_pretrained(place).vocab_size)
 
 
 def _give_back(device: torch.device) -> None:

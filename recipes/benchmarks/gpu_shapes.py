@@ -57,8 +57,9 @@ class Load:
     lengths: tuple[int, int]
     tries: int
 
-    def mixed(self, vocabulary: int) -> list[tuple[list[int], int]]:
-        drawn = random.Random(0)
+    def mixed(self, vocabulary: int, seed: int = 0) -> list[tuple[list[int], int]]:
+        """(prompt, output tokens). With another seed the prompts are others: what a cache knows of these is no help."""
+        drawn = random.Random(seed)
         low, high = self.lengths
         return [
             ([drawn.randrange(3, vocabulary - 8) for _ in range(drawn.randint(low, high))], drawn.randint(low, high))

@@ -6,8 +6,9 @@
     python -m recipes.benchmarks.gpu_suite --part vllm             the same sequences through vLLM, if it is installed
     python -m recipes.benchmarks.gpu_suite --part all --tiny       every line of it on a CPU, with nothing worth noting
 
-Each part takes minutes. Results are merged into a CSV file and the table is printed last. `--part kernels --costs FILE`
-also notes the device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
+Each part takes minutes. Results are merged into a CSV file (those of --tiny where --csv names one) and the table is
+printed last. `--part kernels --costs FILE` also notes the device's numbers for the engine's own choice of what to share
+(`kernels/devices.json`).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(SHAPES))
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
     parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")
-    parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")
+    parser.add_argument("--csv", type=Path, help="where rows are kept (results/gpu.csv; of --tiny nowhere)")
     parser.add_argument("--costs", type=Path, help="after --part kernels: the file to note the device's numbers in")
     parser.add_argument("--commit", help="of the code, where its history is not at hand")
     options = parser.parse_args(argv)
@@ -93,13 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = Where.here(device, options.commit)
     models = ["tiny-qwen3"] if options.tiny else options.models.split(",")
+    place = options.csv or (None if options.tiny else RESULTS / "gpu.csv")  # a trial is no result
     rows: list[GpuRow] = []
     with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as under:
         for part in PARTS if options.part == "all" else (options.part,):
             with torch.inference_mode():
                 for row in measured(part, device, where, models, Path(under), is_tiny=options.tiny):
                     rows.append(row)
-                    merge_csv([row], KEY, options.csv)  # what is measured stays, whatever comes next
+                    if place is not None:
+                        merge_csv([row], KEY, place)  # what is measured stays, whatever comes next
                     print(f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}", flush=True)
     if options.costs is not None:
         note_costs(rows, device, options.costs, is_tiny=options.tiny)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from parrot_compat.gpu.kernels.costs import device_costs
-from recipes.benchmarks import gpu_kernels, gpu_suite
+from recipes.benchmarks import gpu_kernels, gpu_models, gpu_suite
 from recipes.benchmarks.gpu_rows import KEY, GpuRow, Where, merge_csv, table
 
 WHERE = Where(device="d", versions="v", commit="c", date="2026-01-01")
@@ -51,6 +54,54 @@ def test_the_devices_costs_are_noted_for_the_engine_beside_other_devices(dry_run
 def test_without_a_device_only_a_trial_is_possible(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_suite.main(["--part", "kernels"]) == 2
     assert "--tiny" in capsys.readouterr().err
+
+
+def test_a_trial_that_names_no_file_leaves_the_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = GpuRow.of(WHERE, "kernels", "decode", "ours", "time", "s", [1.0])
+    monkeypatch.setattr(gpu_suite, "measured", lambda *given, **more: iter([row]))
+    monkeypatch.setattr(gpu_suite, "RESULTS", tmp_path)
+    assert gpu_suite.main(["--part", "kernels", "--tiny", "--commit", "abc"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert gpu_suite.main(["--part", "kernels", "--tiny", "--csv", str(tmp_path / "mine.csv")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+Prompts = set[tuple[int, ...]]
+
+
+def all_but_the_last_met_nothing_of_it(runs: list[Prompts]) -> bool:
+    *earlier, counted = runs
+    return bool(earlier) and len(counted) == gpu_suite.TINY.sequences and not counted & set().union(*earlier)
+
+
+def test_vllm_is_timed_on_prompts_that_its_cache_has_not_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Prompts] = []
+
+    class LLM:
+        def __init__(self, *given: object, **options: object) -> None:
+            pass
+
+        def generate(self, prompts: list[dict[str, list[int]]], sampling: list[object], *, use_tqdm: bool) -> None:
+            assert len(sampling) == len(prompts)
+            runs.append({tuple(prompt["prompt_token_ids"]) for prompt in prompts})
+
+    made = ModuleType("vllm")
+    made.__spec__ = ModuleSpec("vllm", None)
+    made.LLM, made.SamplingParams = LLM, SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", made)
+    (row,) = gpu_models.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE)
+    assert row.case == "tiny-qwen3 3 sequences" and row.p50 > 0
+    assert all_but_the_last_met_nothing_of_it(runs)
+
+
+def test_every_system_is_timed_in_the_same_way() -> None:
+    runs: list[Prompts] = []
+
+    def run(asked: gpu_models.Asked) -> None:
+        runs.append({tuple(prompt) for prompt, _ in asked})
+
+    assert gpu_models.mixed_rate(run, gpu_suite.TINY, 512) > 0
+    assert all_but_the_last_met_nothing_of_it(runs)
 
 
 def test_a_kernel_that_is_wrong_stops_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
