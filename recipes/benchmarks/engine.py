@@ -276,7 +276,9 @@ def _show(bench: Bench, *, keep: bool) -> None:
     out.print(table(made, asked["lanes"]))
     out.print(f"ceilings: {best.bytes_per_s / 1e9:.1f} GB/s, {best.flops / 1e9:.0f} GFLOP/s", highlight=False)
     if keep:
-        merge(made, RESULTS / "engine.csv")
+        # what is compared with another lane than vLLM has a file of its own: a row there means something else
+        place = RESULTS if asked["lanes"][0] == LANES[0] else RESULTS / asked["lanes"][0]
+        merge(made, place / "engine.csv")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from rich.progress import Progress
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from recipes.benchmarks.checkpoints import facts, folder
-from recipes.benchmarks.engine import Bench, Lane, Wanted
-from recipes.benchmarks.engine_cases import CASES, MOMENTS, Case, Ceilings
+from recipes.benchmarks.engine import SAMPLES, Bench, Lane, Wanted, main
+from recipes.benchmarks.engine_cases import CASES, MOMENTS, Case, Ceilings, Measured
 from recipes.benchmarks.engine_samples import Sample, finished, memory_rows, rows, table
+from recipes.benchmarks.results import read_rows
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.token_streams import EngineStreams, HttpStreams, TokenStream
 
@@ -196,6 +197,24 @@ async def test_a_resumed_run_of_engines_says_at_which_commits_it_was_measured(
     made = rows(finished([old, *run.samples], 2), best, facts(folder("builtin:random")), known)
     assert {row.commit for row in made if row.variant == "first-64"} == {"c abc def"}
     assert {row.commit for row in made if row.variant == "decode-4"} == {"abc def"}
+
+
+@pytest.mark.parametrize(("names", "beside"), [("vllm,ours", "."), ("engine,ours", "engine")])
+def test_what_is_compared_with_another_lane_than_vllm_has_a_file_of_its_own(
+    names: str, beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ASKED | {"lanes": names.split(","), "threads": 1}
+    run = Run.open("engine", asked, resume=False, under=tmp_path)
+    run.facts.update({"ceilings": {"bytes_per_s": 1e9, "flops": 1e12}, "memory": {}})
+    said = {name: Measured(value=1.0, unit="s", tokens=((7,),)) for name in asked["lanes"]}
+    run.append(SAMPLES, Sample(case="first-64", round=0, is_quiet=True, measured=said).to_json())
+    monkeypatch.setattr(Run, "open", lambda *given, **more: run)
+    monkeypatch.setattr("recipes.benchmarks.engine.RESULTS", tmp_path / "results")
+    options = ["--model", "builtin:random", "--cases", "first-64", "--rounds", "1", "--lanes", names]
+    assert main(options) == 0
+    (written,) = (tmp_path / "results").rglob("*.csv")
+    assert written == tmp_path / "results" / beside / "engine.csv"
+    assert [row.system for row in read_rows(written) if row.metric == "speedup"] == ["ours"]
 
 
 async def test_rows_of_engines_compare_the_lanes_round_by_round(tmp_path: Path) -> None:
