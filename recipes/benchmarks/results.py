@@ -4,7 +4,8 @@ It knows cells, nothing of how they were measured. Only whole rounds count: ever
 the machine quiet.
 
 The invariant: a number in the file can be computed again from `cells.jsonl`; one row for each workload, variant, load,
-distance, model, scale, system and metric, and a later run of the same replaces it.
+distance, model, scale (with tools, KV and server, where they are not the usual ones), system and metric, and a later
+run of the same replaces it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from .cells import BACKGROUND, AppRecord, Cell
 from .equality import Equality, compare
 from .phases import phases
+from .plan import DEFAULTS
 
 __all__ = [
     "MAIN",
@@ -201,7 +203,7 @@ def _row(
         load="" if load is None else f"{load:g}",
         rtt_ms=rtt_ms,
         model=f"{asked['model']}, recorded answers" if asked.get("replay") else asked["model"],
-        scale=f"tokens {asked['scale']:g}, calls {asked['calls']:g}",
+        scale=_scale(asked),
         system=lane,
         metric=metric,
         unit=measured[0][1],
@@ -211,6 +213,16 @@ def _row(
         commit=facts["commit"],
         date=facts["date"],
     )
+
+
+def _scale(asked: Mapping[str, Any]) -> str:
+    """What numbers hang on beside model and lanes. What is as it is by default is left out of it."""
+    parts = [f"tokens {asked['scale']:g}", f"calls {asked['calls']:g}"]
+    for name, said in {"tool_s": "tools {:g}", "kv_gib": "kv {:g} GiB", "against": "against {}"}.items():
+        usual = getattr(DEFAULTS, name)
+        value = asked.get(name, usual)
+        parts += [said.format(value)] if value != usual else []
+    return ", ".join(parts)
 
 
 # ---- the file ----------------------------------------------------------------------------------------------

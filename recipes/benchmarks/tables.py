@@ -39,9 +39,10 @@ class Case:
     def title(self) -> str:
         known = WORKLOADS.get(self.workload)
         title = f"{self.workload.upper()} {known.title if known else ''}".strip()
-        calls = self.scale.partition("calls ")[2]
-        more = (f", load {self.load}" if self.load else "") + (f", {calls} of the calls" if calls not in "1" else "")
-        return f"{title} ({self.variant}{more})"
+        calls, _, more = self.scale.partition("calls ")[2].partition(", ")
+        parts = [self.variant, f"load {self.load}" if self.load else ""]
+        parts += [f"{calls} of the calls" if calls not in "1" else "", more]
+        return f"{title} ({', '.join(part for part in parts if part)})"
 
     @property
     def short(self) -> str:
@@ -105,24 +106,29 @@ def geometric_mean(
 
 
 def markdown(rows: Sequence[Row], lanes: Sequence[str]) -> str:
-    """One table for each model and scale of tokens; below each, where, when and with what it was measured."""
+    """One table for each model and scale, however many the calls; below each, where, when and with what it was
+    measured."""
     parts = []
-    for model, scale in sorted({(row.model, _tokens(row)) for row in rows}):
-        chosen = [row for row in rows if (row.model, _tokens(row)) == (model, scale)]
+    for model, scale in sorted({(row.model, _scale(row)) for row in rows}):
+        chosen = [row for row in rows if (row.model, _scale(row)) == (model, scale)]
+        tokens, *more = scale
+        what = ", ".join([model, f"{tokens} of the paper's tokens", *more])
         parts.append(_markdown_table(chosen, [lane for lane in lanes if any(row.system == lane for row in chosen)]))
         parts.append(_markdown_means(chosen, lanes))
         hardware, versions = sorted({row.hardware for row in chosen}), sorted({row.versions for row in chosen})
         when = sorted({f"{row.commit} ({row.date})" for row in chosen})
         parts.append(
-            f"{model}, {scale} of the paper's tokens; mean completion of an app in s, median (least) of the rounds. "
+            f"{what}; mean completion of an app in s, median (least) of the rounds. "
             "Caches begin empty in every lane: the text of each round is fresh from its first token on. "
             f"{'; '.join(hardware)}. {'; '.join(versions)}. Commit {', '.join(when)}."
         )
     return "\n\n".join(part for part in parts if part)
 
 
-def _tokens(row: Row) -> str:
-    return row.scale.partition(",")[0].removeprefix("tokens ")
+def _scale(row: Row) -> tuple[str, ...]:
+    """Of tokens, and what else is not as usual."""
+    tokens, _calls, *more = row.scale.split(", ")
+    return tokens.removeprefix("tokens "), *more
 
 
 def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:

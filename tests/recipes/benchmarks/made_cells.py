@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from recipes.benchmarks.cells import AppRecord, Cell, Place
 from recipes.benchmarks.clients import CallRecord
 from recipes.benchmarks.processor_time import Spent
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "asked": {"model": "m", "scale": 0.25, "calls": 1.0},
     "hardware": "a machine",
     "versions": "1, 2",

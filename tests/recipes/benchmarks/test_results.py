@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipes.benchmarks.cells import Cell
+from recipes.benchmarks.plan import Asked
 from recipes.benchmarks.results import Row, good_rounds, merge, metrics, quantile, read_rows, summarise
 from recipes.benchmarks.runs import OtherRun, Run
 
@@ -82,6 +83,22 @@ def test_a_file_keeps_other_runs_and_replaces_the_same(tmp_path: Path) -> None:
     merge(second, place)
     assert find(read_rows(place), "b", "speedup").p50 == 3.0
     assert len(read_rows(place)) == len(first)
+
+
+def test_a_trial_with_other_tools_memory_or_server_replaces_no_row_of_a_run_as_usual(tmp_path: Path) -> None:
+    place = tmp_path / "suite.csv"
+    cells = [cell("a", 0, app("x", 4.0)), cell("b", 0, app("x", 2.0))]
+
+    def scale_of(**asked: object) -> str:
+        rows = summarise(good_rounds(cells, "ab"), "ab", FACTS | {"asked": {**FACTS["asked"], **asked}})
+        merge(rows, place)
+        return rows[0].scale
+
+    usual = Asked(model="m").to_json()
+    assert scale_of() == scale_of(**usual) == "tokens 0.25, calls 1"
+    assert scale_of(**usual | {"tool_s": 1.0, "kv_gib": 1}) == "tokens 0.25, calls 1, tools 1, kv 1 GiB"
+    assert scale_of(against="http://127.0.0.1:9/v1") == "tokens 0.25, calls 1, against http://127.0.0.1:9/v1"
+    assert len([row for row in read_rows(place) if row.metric == "speedup"]) == 3
 
 
 def test_a_run_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:

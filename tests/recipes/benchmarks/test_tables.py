@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_the_table_says_what_where_and_how_equal() -> None:
     assert "| W01 chain (refine) summary (v) | 0 | 2 (2) | 1 (1) 2.00x | b 99.5% |" in text
     assert "a machine" in text and "abc (today)" in text
     assert "b 2.00x at 0 ms" in text
+
+
+def test_what_was_run_otherwise_than_usual_has_a_table_and_a_mean_of_its_own() -> None:
+    usual = [row("w01", "a", "app_completion_mean", 2.0), row("w01", "b", "speedup", 2.0)]
+    trial = [replace(one, p50=4.0, scale="tokens 0.25, calls 0.5, tools 1, kv 1 GiB") for one in usual]
+    text = markdown(usual + trial, ["a", "b"])
+    assert "b 2.00x at 0 ms." in text and "b 4.00x at 0 ms." in text
+    assert "m, 0.25 of the paper's tokens; mean" in text
+    assert "m, 0.25 of the paper's tokens, tools 1, kv 1 GiB; mean" in text
+    assert "| W01 chain (refine) summary (v, 0.5 of the calls, tools 1, kv 1 GiB) | 0 | 4 (2) | - |" in text
 
 
 def test_readme_is_written_between_its_markers_alone(tmp_path: Path) -> None:
