@@ -18,7 +18,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from .cells import Cell
+from .cells import Cell, Place
 from .results import MAIN, Row
 
 __all__ = ["draw"]
@@ -28,7 +28,7 @@ matplotlib.rcParams["font.size"] = 8
 
 
 def draw(cells: Sequence[Cell], rows: Sequence[Row], lanes: Sequence[str], folder: Path) -> list[Path]:
-    """SVG files, by name of the picture, model and scale."""
+    """SVG files, by name of the picture, model and scale. `cells` are those of the rounds that count."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{Path(rows[0].model).name.replace(':', '-')}-{rows[0].scale.split(',')[0].split()[1]}"
     pictures = {
@@ -66,18 +66,24 @@ def _completion(rows: Sequence[Row], lanes: Sequence[str]) -> Figure:
 
 
 def _distribution(cells: Sequence[Cell], lanes: Sequence[str]) -> Figure:
-    """Share of apps that were done after so long, over all rounds; one panel for each workload."""
-    names = sorted({(cell.place.workload, cell.place.rtt_ms) for cell in cells})
-    figure, grid = pyplot.subplots(len(names), 1, figsize=(5, 2.2 * len(names)), squeeze=False)
-    for axes, (workload, rtt_ms) in zip(grid[:, 0], names, strict=True):
+    """Share of apps that were done after so long, over all rounds; one panel for each row."""
+    places = {cell.place.row: cell.place for cell in cells}
+    shown = sorted(places.values(), key=lambda place: (place.workload, place.variant, place.load or 0.0, place.rtt_ms))
+    figure, grid = pyplot.subplots(len(shown), 1, figsize=(5, 2.2 * len(shown)), squeeze=False)
+    for axes, place in zip(grid[:, 0], shown, strict=True):
+        chosen = [cell for cell in cells if cell.place.row == place.row]
         for lane in lanes:
-            chosen = [cell for cell in cells if (cell.place.workload, cell.place.rtt_ms) == (workload, rtt_ms)]
             apps = [app for cell in chosen if cell.place.lane == lane for app in cell.foreground]
             done = sorted(app.completion_s for app in apps if app.finished is not None)
             axes.step(done, [(index + 1) / len(done) for index in range(len(done))], where="post", label=lane)
-        axes.set(title=f"{workload}, {rtt_ms:g} ms", xlabel="completion of an app, s", ylabel="share", ylim=(0, 1.02))
+        axes.set(title=_title(place), xlabel="completion of an app, s", ylabel="share", ylim=(0, 1.02))
         axes.legend()
     return figure
+
+
+def _title(place: Place) -> str:
+    load = "" if place.load is None else f"load {place.load:g}, "
+    return f"{place.workload} {place.variant}, {load}{place.rtt_ms:g} ms"
 
 
 def _timeline(cells: Sequence[Cell], lanes: Sequence[str], workload: str) -> Figure:
@@ -97,7 +103,7 @@ def _timeline(cells: Sequence[Cell], lanes: Sequence[str], workload: str) -> Fig
             begun = call.first if call.first is not None else call.submitted
             axes.plot([call.submitted, call.finished], [height, height], color="C0", alpha=0.4, linewidth=1.2)
             axes.plot([begun, call.finished], [height, height], color="C1" if call.first else "C0", linewidth=1.2)
-        title = f"{lane}: {shown.place.variant}, {shown.place.rtt_ms:g} ms" if shown else lane
+        title = f"{lane}: {_title(shown.place)}" if shown else lane
         axes.set(title=title, ylabel="call", xlabel="s" if lane == lanes[-1] else "")
     return figure
 

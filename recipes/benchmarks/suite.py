@@ -247,7 +247,8 @@ def _show(suite: Suite, *, keep: bool, profile: bool) -> None:
         suite.console.print("README.md has no markers for the table: it is left as it is", style="dim")
     from .plots import draw  # here: matplotlib is slow to import and only drawing needs it
 
-    for path in draw(suite.cells, rows, lanes, place):
+    counted = [cell for rounds in suite.good().values() for found in rounds for cell in found.values()]
+    for path in draw(counted, rows, lanes, place):
         suite.console.print(f"drawn {path}", style="dim", highlight=False)
 
 

@@ -24,14 +24,14 @@ from recipes.benchmarks.explanations import explained
 from recipes.benchmarks.lanes import LANES, RunningLane
 from recipes.benchmarks.plan import Asked, planned
 from recipes.benchmarks.recordings import Recordings
-from recipes.benchmarks.results import MAIN, read_rows, summarise
+from recipes.benchmarks.results import MAIN, good_rounds, read_rows, summarise
 from recipes.benchmarks.runs import Run
 from recipes.benchmarks.servers import Setting, parrot_server
 from recipes.benchmarks.suite import Suite, main
 from recipes.benchmarks.tables import table
 from recipes.benchmarks.workloads import WORKLOADS
 
-from .made_cells import app, call, cell
+from .made_cells import FACTS, app, call, cell
 
 PLAIN = "s0" if importlib.util.find_spec("langchain_openai") else "ours"
 NAMES = ("plain", "ours")
@@ -229,6 +229,34 @@ def test_a_report_is_made_of_the_cells_of_a_run_and_keeps_to_its_own_files(
     assert "| W01 chain (refine) summary (v) | 50 | 2 (2) | 4 (4) 0.50x |" in (written / "table.md").read_text()
     assert (written / "timeline-w01-builtin-tiny-0.25.svg").exists()
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["ours"]
+
+
+def test_rounds_in_which_others_worked_are_in_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    run = Run.open("r", Asked(model="builtin:tiny", lanes=NAMES).to_json(), resume=False, under=tmp_path)
+    for number, foreign in enumerate([0.0, 0.5]):
+        for lane in NAMES:
+            run.add(cell(lane, number, app("x", 2.0), foreign=foreign))
+    monkeypatch.setattr(Run, "read", lambda name: run)
+    monkeypatch.setattr("recipes.benchmarks.suite.RESULTS", tmp_path / "results")
+    drawn: list[Cell] = []
+    monkeypatch.setattr("recipes.benchmarks.plots.draw", lambda cells, *given: drawn.extend(cells) or [])
+    assert main(["--report", "--name", "r"]) == 0
+    assert [(cell.place.lane, cell.place.round) for cell in drawn] == [("plain", 0), ("ours", 0)]
+
+
+def test_each_variant_and_load_is_a_panel_of_its_own_in_the_distribution(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from recipes.benchmarks.plots import draw
+
+    made = [cell("ours", 0, app("x", 2.0)) for _ in range(3)]
+    for one, (variant, load) in zip(made, [("all", None), ("few", 0.5), ("few", 0.8)], strict=True):
+        one.place = dataclasses.replace(one.place, variant=variant, load=load)
+    facts = FACTS | {"asked": FACTS["asked"] | {"kv_gib": 1}}
+    rows = summarise(good_rounds(made, ["ours"]), ["ours"], facts)
+    picture = next(path for path in draw(made, rows, ["ours"], tmp_path) if path.stem == "distribution-m-0.25")
+    titles = [line.strip() for line in picture.read_text().splitlines() if "<!-- w01" in line]
+    assert titles == [f"<!-- w01 {row}, 50 ms -->" for row in ("all", "few, load 0.5", "few, load 0.8")]
 
 
 def test_a_report_of_a_run_that_is_not_there_says_so(capsys: pytest.CaptureFixture[str]) -> None:
