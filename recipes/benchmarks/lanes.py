@@ -74,7 +74,7 @@ class RunningLane:
     lane: Lane
     server: Server
     pids: tuple[int, ...]
-    """Of its servers; empty where they were running before."""
+    """Of its servers; empty where they run on another machine."""
     logs: Path
 
     @asynccontextmanager

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .checkpoints import facts
+from .listeners import listener_of
 from .recordings import FOLDER
 
 __all__ = [
@@ -179,10 +180,10 @@ async def launched(command: Sequence[str], log: Path, health_url: str) -> AsyncI
 
 @asynccontextmanager
 async def attached(base_url: str) -> AsyncIterator[Server]:
-    """A server that runs already, and goes on running."""
+    """A server that runs already, and goes on running. On this machine its process is known, and its time its own."""
     if not _answers(f"{base_url}/models"):
         raise ServerFailed(f"nothing answers at {base_url}/models")
-    yield Server(base_url=base_url)
+    yield Server(base_url=base_url, pid=await asyncio.to_thread(listener_of, base_url))
 
 
 @asynccontextmanager
