@@ -27,6 +27,7 @@ from pathlib import Path
 
 from .checkpoints import facts
 from .listeners import listener_of
+from .preloads import preloadable, tcmalloc
 from .recordings import FOLDER
 
 __all__ = [
@@ -90,7 +91,7 @@ class Setting:
             kept[FOLDER] = str(self.recordings)
         if self.has_gpu:
             return kept
-        return kept | {"LD_PRELOAD": str(_tcmalloc() or "")}
+        return kept | {"LD_PRELOAD": str(tcmalloc() or "")}
 
 
 VLLM_BLOCK = 32
@@ -127,18 +128,20 @@ async def vllm_server(setting: Setting, log: Path) -> AsyncIterator[Server]:
     if setting.has_gpu:
         command += ["--kv-cache-memory-bytes", str(setting.kv_gib << 30)]
     else:
-        if _tcmalloc() is None:
+        if tcmalloc() is None:
             raise ServerFailed("libtcmalloc_minimal.so.4 is missing (scripts/bench-setup says how to get it)")
         command += ["--block-size", str(VLLM_BLOCK)]
-        environment["LD_PRELOAD"] += f":{VLLM / 'lib' / 'libiomp5.so'}"
         # its threads that spin fight its API server for the cores: 0 is its best (25M fp32, 200us: 0.8x at 16 streams)
         environment |= {"VLLM_CPU_KVCACHE_SPACE": str(setting.kv_gib), "KMP_BLOCKTIME": "0"}
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": f"0-{setting.threads - 1}"}
     environment["PATH"] = f"{VLLM / 'bin'}:{environment.get('PATH', '')}"
     url = f"http://127.0.0.1:{port}"
-    with _process(command, environment, log) as process:
-        await _wait(process, log, lambda: _answers(f"{url}/health"))
-        yield Server(base_url=f"{url}/v1", pid=process.pid, log=log, notes=_vllm_notes(_said(log)))
+    with preloadable(VLLM / "lib" / "libiomp5.so") as openmp:
+        if not setting.has_gpu:
+            environment["LD_PRELOAD"] += f":{openmp}"
+        with _process(command, environment, log) as process:
+            await _wait(process, log, lambda: _answers(f"{url}/health"))
+            yield Server(base_url=f"{url}/v1", pid=process.pid, log=log, notes=_vllm_notes(_said(log)))
 
 
 def _vllm_notes(said: str) -> dict[str, str]:
@@ -268,13 +271,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _tcmalloc() -> Path | None:
-    """As the loader knows it."""
-    program = shutil.which("ldconfig") or "/sbin/ldconfig"
-    with suppress(OSError):
-        known = subprocess.run([program, "-p"], capture_output=True, text=True, check=False).stdout
-        found = re.search(r"libtcmalloc_minimal\.so\.4 .*=> (\S+)", known)
-        return Path(found[1]) if found else None
-    return None

@@ -10,8 +10,18 @@ import pytest
 
 from recipes.benchmarks.checkpoints import folder
 from recipes.benchmarks.lanes import running
+from recipes.benchmarks.preloads import preloadable
 from recipes.benchmarks.processor_time import Stopwatch
-from recipes.benchmarks.servers import Server, ServerFailed, Setting, attached, delayed, free_port, launched
+from recipes.benchmarks.servers import (
+    Server,
+    ServerFailed,
+    Setting,
+    attached,
+    delayed,
+    free_port,
+    launched,
+    vllm_server,
+)
 
 from ...server.live import until
 
@@ -80,6 +90,49 @@ def test_every_server_of_a_run_has_the_same_budget_and_preloads(monkeypatch: pyt
     environment = setting.environment()
     assert not {"PARROT_MAX_MODEL_LEN", "OMP_NUM_THREADS"} & set(environment)
     assert "iomp" not in environment["LD_PRELOAD"]
+
+
+VLLM = """#!/bin/sh
+# in a checkout whose name has a blank a first line that names an interpreter there would not do
+exec "$PYTHON" -c '
+import http.server, os, re, sys
+known = [os.path.realpath(name) for name in re.split("[ :]", os.environ["LD_PRELOAD"]) if os.path.exists(name)]
+print("preloaded", known, "as", os.environ["LD_PRELOAD"], flush=True)
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("content-length", "0"); self.end_headers()
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
+' "$@"
+"""
+
+
+async def test_vllm_gets_its_openmp_in_a_checkout_whose_name_has_a_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a checkout: mine" / "vllm"
+    program, openmp = place / "bin" / "vllm", place / "lib" / "libiomp5.so"
+    for file, text in ((program, VLLM), (openmp, "")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    program.chmod(0o755)
+    monkeypatch.setattr("recipes.benchmarks.servers.VLLM", place)
+    monkeypatch.setattr("recipes.benchmarks.servers.tcmalloc", lambda: Path("/none/libtcmalloc_minimal.so.4"))
+    monkeypatch.setenv("PYTHON", sys.executable)
+    setting = Setting(checkpoint=folder("builtin:random"), context_tokens=1024, has_gpu=False, threads=1)
+    async with vllm_server(setting, tmp_path / "log") as server:
+        assert server.log is not None
+        said = next(line for line in server.log.read_text().splitlines() if line.startswith("preloaded"))
+        assert str(openmp) in said.partition(" as ")[0]
+
+
+def test_a_library_keeps_its_name_where_the_loader_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with preloadable(tmp_path / "lib.so") as same:
+        assert same == tmp_path / "lib.so"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "of blanks"))
+    with preloadable(tmp_path / "of blanks" / "lib.so") as link:
+        assert link.readlink() == tmp_path / "of blanks" / "lib.so" and " " not in str(link)
+    assert not link.is_symlink()
 
 
 def test_processor_time_of_this_process_is_ours_and_not_foreign() -> None:
