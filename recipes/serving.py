@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,16 +43,37 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, so that what it has started is stopped. By itself it would end the
+    process at once, and its servers would go on. Handlers are the main thread's: in another nothing changes."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is _end:  # that of a block around this one
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: one that is not Python's, and cannot be named
+
+
+def _end(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not keep the servers from being stopped
+    raise SystemExit(128 + number)
+
+
+@contextmanager
 def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
     """The URL to talk to. Without `base_url` a server is started, and stopped when the block ends. What goes wrong
     with the server ends the recipe with one message."""
     console = Console(stderr=True)
     try:
-        if base_url is not None:
-            yield base_url
-        else:
-            with _own_server(model or "builtin:tiny", console) as url:
-                yield url
+        with ending_on_sigterm():
+            if base_url is not None:
+                yield base_url
+            else:
+                with _own_server(model or "builtin:tiny", console) as url:
+                    yield url
     except (ServerFailed, openai.APIError) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
@@ -74,17 +96,19 @@ def far_away(base_url: str, rtt_ms: float) -> Iterator[str]:
 @contextmanager
 def script(command: list[str]) -> Iterator[str]:
     """A Python script that runs as long as the block; what it prints first says that it is ready."""
-    process = subprocess.Popen([sys.executable, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        first_line = process.stdout.readline()
-        if not first_line:
-            raise ServerFailed(f"{command[0]} ended before it was ready")
-        yield first_line.strip()
-    finally:
-        _stop(process)
-        if process.stdout is not None:
-            process.stdout.close()
+    with ending_on_sigterm():
+        command = [sys.executable, *command]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            first_line = process.stdout.readline()
+            if not first_line:
+                raise ServerFailed(f"{command[1]} ended before it was ready")
+            yield first_line.strip()
+        finally:
+            _stop(process)
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 @contextmanager

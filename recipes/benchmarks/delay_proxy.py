@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -80,9 +81,14 @@ class DelayProxy:
 
 async def serve(to: str, port: int, rtt_ms: float) -> None:
     host, _, far_port = to.rpartition(":")
+    stopped = asyncio.Event()
+    # not left to KeyboardInterrupt: what a shell starts in the background inherits that SIGINT is ignored
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # on Windows Ctrl-C arrives as KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with DelayProxy(host, int(far_port), rtt_s=rtt_ms / 1000).listening(port) as listening:
         print(f"127.0.0.1:{listening} → {to}, {rtt_ms:g} ms away", flush=True)
-        await asyncio.Event().wait()
+        await stopped.wait()
 
 
 def main(argv: list[str] | None = None) -> int:

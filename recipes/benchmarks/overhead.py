@@ -27,6 +27,8 @@ from typing import Any
 import openai
 from rich.console import Console
 
+from recipes.serving import ending_on_sigterm
+
 from .measured import Measured, update
 from .processor_time import Stopwatch, process_s
 from .runs import RESULTS
@@ -113,15 +115,16 @@ async def _all(one: Callable[[], Awaitable[int]], load: Load) -> int:
 def scripted_server() -> Iterator[tuple[str, int]]:
     """Ours, in a process of its own, over an engine that says each token at once: its URL and its process."""
     command = [sys.executable, "-m", "recipes.benchmarks.scripted_server", "--token-ms", "0", "--chunk-tokens", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-        if process.stdout is not None:
-            process.stdout.close()
+    with ending_on_sigterm():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.terminate()
+            process.wait(30)
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 async def _rounds(url: str, pid: int, options: argparse.Namespace) -> list[Costs]:

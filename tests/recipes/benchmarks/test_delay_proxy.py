@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +50,22 @@ async def test_a_far_side_that_is_gone_closes_the_near_side() -> None:
         assert await reader.read() == b""
         writer.close()
     server.close()
+
+
+def test_it_ends_where_a_shell_has_it_ignore_interrupts() -> None:
+    command = [sys.executable, "-m", "recipes.benchmarks.delay_proxy", "--to", "127.0.0.1:9"]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's background jobs inherit it
+    try:
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        assert process.stdout is not None and "ms away" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def test_nobody_listening_closes_the_connection() -> None:

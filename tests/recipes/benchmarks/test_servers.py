@@ -24,6 +24,7 @@ from recipes.benchmarks.servers import (
 )
 
 from ...server.live import until
+from ..terminating import is_running
 
 SERVER = """
 import http.server, subprocess, sys
@@ -34,13 +35,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.send_header("content-length", "2"); self.end_headers(); self.wfile.write(b"ok")
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 async def test_a_server_leaves_nothing_behind(tmp_path: Path) -> None:
