@@ -24,7 +24,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from reading import DEFAULT_TOPICS, chapters
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from serving import add_server_options, server
+from serving import add_server_options, served_model, server
 
 from parrot_compat.integrations.langchain import ChatParrot, stats
 
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         files = sorted(path for path in folder.iterdir() if path.suffix in (".txt", ".md"))
         todo = [path for path in files if not (out / path.name).exists()]
         texts = [{"text": path.read_text(errors="replace")[: options.characters]} for path in todo]
-        llm = ChatParrot(base_url=url, model=options.model, max_tokens=options.max_tokens, temperature=0)
+        model = served_model(url, options.model)
+        llm = ChatParrot(base_url=url, model=model, max_tokens=options.max_tokens, temperature=0)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("files", total=len(files), completed=len(files) - len(todo))
@@ -87,7 +88,6 @@ def main(argv: list[str] | None = None) -> int:
                     text = f"{titles[todo[index].name]}\n\n{made['summary'].strip()}\n"
                     (out / todo[index].name).write_text(text, encoding="utf-8")
                 progress.advance(bar)
-        model = llm.model_name or "builtin:tiny"
 
     now = stats()
     came = f"{now.pushed - before.pushed} pushed, {now.claimed - before.claimed} claimed"

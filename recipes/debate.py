@@ -27,15 +27,25 @@ SPEECH = "You are speaker {{input:speaker}}. Say in two sentences what the other
 VERDICT = "You are the judge. Who has argued best, and why? {{output:verdict}}"
 
 
-def debate(session: Session, motion: str, brief: str, *, debaters: int, rounds: int, max_tokens: int) -> Variable:
-    """The judge's verdict, as a variable: nothing is waited for here."""
+def debate(
+    session: Session,
+    motion: str,
+    brief: str,
+    *,
+    debaters: int,
+    rounds: int,
+    max_tokens: int,
+    model: str | None = None,
+) -> Variable:
+    """The judge's verdict, as a variable: nothing is waited for here. Without a `model` it is the server's first."""
     shared: dict[str, str | Variable] = {"motion": motion, "brief": brief}
     speaker_of: dict[str, str] = {}  # by the name under which a speech is read
     sampling = Output(max_tokens=max_tokens, temperature=0)
 
     def call(function: str, template: str, **inputs: str) -> dict[str, Variable]:
         heard = "".join(f"{speaker} said: {{{{input:{name}}}}}\n\n" for name, speaker in speaker_of.items())
-        return session.call(OPENING + heard + template, {**shared, **inputs}, sampling=sampling, function=function)
+        text = OPENING + heard + template
+        return session.call(text, {**shared, **inputs}, sampling=sampling, function=function, model=model)
 
     for number in range(rounds):
         speakers = [chr(ord("A") + index) for index in range(debaters)]
@@ -67,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         connect(url) as application,
         application.open_session("debate") as session,
     ):
-        verdict = debate(session, options.motion, brief, **sizes)
+        verdict = debate(session, options.motion, brief, **sizes, model=options.model)
         with console.status(f"{options.debaters * options.rounds} speeches, then the verdict"):
             text = verdict.get()
         description = session.describe()

@@ -34,14 +34,12 @@ class Test(Outputs):
     test: Variable
 
 
-@semantic_function(max_tokens=48, temperature=0)
 def write_code(task: str | Variable) -> Code:
     """You are an expert software engineer.
     Write a Python function for this task: {{input:task}}.
     The code: {{output:code}}"""
 
 
-@semantic_function(max_tokens=48, temperature=0)
 def write_test(task: str | Variable, code: str | Variable) -> Test:
     """You are an experienced QA engineer.
     The task was: {{input:task}}. It was solved so:
@@ -64,11 +62,13 @@ def application(base_url: str | None, model: str | None, rtt_ms: float | None) -
             yield made
 
 
-def run(session: Session, task: str, rtt_ms: float | None, console: Console) -> None:
-    """In the block of the session, to which the calls belong."""
+def run(session: Session, task: str, rtt_ms: float | None, console: Console, model: str | None = None) -> None:
+    """In the block of the session, to which the calls belong. Without a `model` it is the first that is served."""
+    # as `@semantic_function(…)` above them would, where the model is known when they are written
+    asking = semantic_function(max_tokens=48, temperature=0, model=model)
     began = time.perf_counter()
-    code = write_code(task).code
-    test = write_test(task, code.transform("strip")).test
+    code = asking(write_code)(task).code
+    test = asking(write_test)(task, code.transform("strip")).test
     handed_over = time.perf_counter()
     tests = test.get()
     waited_s = time.perf_counter() - began
@@ -85,7 +85,7 @@ def run(session: Session, task: str, rtt_ms: float | None, console: Console) -> 
         f"the second began {1000 * between_s:.1f} ms after the first had ended",
         f"the app waited {waited_s:.2f} s, the calls took {worked_s:.2f} s of it",
     ]
-    if rtt_ms is not None:
+    if rtt_ms:
         lines.append(f"so {1000 * (waited_s - worked_s) / rtt_ms:.1f} round trips of {rtt_ms:g} ms were paid")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     random_weights(console, {call["model"] for call in described["calls"]})
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             made.open_session("hello variable") as session,
         ):
             console.print(f"session {session.id}", style="dim", highlight=False)
-            run(session, options.task, options.rtt_ms, console)
+            run(session, options.task, options.rtt_ms, console, options.model)
     except ParrotError as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1

@@ -18,7 +18,7 @@ from call_log import random_weights, show_answer
 from openai import OpenAI
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, served_model, server
 
 from parrot_compat.integrations.openai import Graph, prompt, ref, said
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with server(options.base_url, options.model) as url:
         client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY", "none"))
-        model = options.model or client.models.list().data[0].id
+        model = served_model(url, options.model)
         texts = [chapters([name])[: options.characters] for name in options.topics]
         graph = digest(model, texts, options.max_tokens, f"digest {os.getpid()}")
         submitted = graph.submit(client, wanted=["both"])

@@ -27,13 +27,15 @@ from urllib.parse import urlsplit
 import openai
 from rich.console import Console
 
+from parrot_compat.core.errors import ParrotError
+
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 LOAD_S = 600
 STOP_S = 20
 
 
 class ServerFailed(Exception):
-    """The server ended before it answered; the message is what it said."""
+    """The server ended before it answered, or does not answer; the message is what is known of it."""
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -74,11 +76,25 @@ def server(base_url: str | None, model: str | None = None) -> Iterator[str]:
             else:
                 with _own_server(model or "builtin:tiny", console) as url:
                     yield url
-    except (ServerFailed, openai.APIError) as error:
+    except (ServerFailed, openai.APIError, ParrotError) as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def served_model(base_url: str, wanted: str | None = None) -> str:
+    """The model to ask for: the one that is wanted, else the first that the server has. Errors: `ServerFailed`."""
+    if wanted is not None:
+        return wanted
+    client = openai.OpenAI(base_url=base_url, api_key=os.environ.get("PARROT_API_KEY", "none"))
+    try:
+        first = next(iter(client.models.list()), None)
+    except openai.APIConnectionError:
+        raise ServerFailed(f"no answer from {base_url}/models") from None
+    if first is None:
+        raise ServerFailed(f"{base_url} serves no model")
+    return first.id
 
 
 @contextmanager

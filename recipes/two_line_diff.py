@@ -19,7 +19,7 @@ from typing import Any
 from call_log import printable, random_weights, show_answer
 from rich.console import Console
 from rich.syntax import Syntax
-from serving import add_server_options, server
+from serving import add_server_options, served_model, server
 
 from parrot_compat.integrations.langchain import stats
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     console.print(Syntax("\n".join(changes), "diff", background_color="default"))
 
     with server(options.base_url, options.model) as url:
-        model = options.model or "builtin:tiny"
+        model = served_model(url, options.model)
         arguments = ["--base-url", url, "--model", model]
         counted = stats()
         answer = answer_of(after, str(options.app), arguments)

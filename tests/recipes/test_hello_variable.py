@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import time
@@ -10,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from parrot_compat import connect
+
+from ..server.live import live
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -54,6 +57,24 @@ def test_round_trips_are_counted_where_the_server_is_far_away(url: str, capsys: 
     output = shown(capsys, "--base-url", url, "--rtt-ms", "300", "--task", "count words")
     paid = re.search(r"so (.+) round trips of 300 ms were paid", output)
     assert paid is not None and float(paid[1]) >= 1.0
+
+
+async def test_a_server_through_a_proxy_that_is_no_way_away_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    async with live() as server:
+        arguments = ["--base-url", f"{server.url}/v1", "--rtt-ms", "0"]
+        assert await asyncio.to_thread(hello_variable.main, arguments) == 0
+    output = capsys.readouterr().out
+    assert "the app waited" in output and "round trips" not in output
+
+
+async def test_the_model_that_is_named_is_asked_of_a_server_that_has_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with live({"": "said by the first"}, more_models=["another"]) as server:
+        arguments = ["--base-url", f"{server.url}/v1", "--model", "another"]
+        assert await asyncio.to_thread(hello_variable.main, arguments) == 0
+    output = capsys.readouterr().out
+    assert "another" in panel(output, "code") and "another" in panel(output, "tests")
 
 
 def test_a_server_that_is_not_there_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:

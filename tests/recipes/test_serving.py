@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
+import batch_folder
+import debate
 import pytest
-from serving import ending_on_sigterm
+import two_line_diff
+from serving import ending_on_sigterm, served_model
 
+from ..server.live import live
 from .terminating import is_running, terminated
 
+RUN: dict[ModuleType, tuple[str, ...]] = {
+    two_line_diff: (),
+    batch_folder: ("--characters", "100"),
+    debate: ("--debaters", "1", "--rounds", "1", "--brief-characters", "20"),
+}
+"""With prompts that any of the servers here has room for."""
 RECIPES = Path(__file__).parents[2] / "recipes"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="children are found in /proc")
+
+
+async def test_a_recipe_asks_the_model_that_its_server_has(capsys: pytest.CaptureFixture[str]) -> None:
+    async with live({"": "said by the first"}, more_models=["another"]) as server:
+        url = f"{server.url}/v1"
+        assert await asyncio.to_thread(served_model, url) == "org/scripted"
+        assert await asyncio.to_thread(served_model, url, "another") == "another"
+        for recipe, options in RUN.items():
+            assert await asyncio.to_thread(recipe.main, ["--base-url", url, *options]) == 0
+            assert "builtin:tiny" not in capsys.readouterr().out
+            arguments = ["--base-url", url, "--model", "another", *options]
+            assert await asyncio.to_thread(recipe.main, arguments) == 0
+            assert "another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", [debate, two_line_diff, batch_folder], ids=lambda recipe: recipe.__name__)
+def test_a_server_that_is_not_there_is_one_message(recipe: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        recipe.main(["--base-url", "http://127.0.0.1:9/v1"])
+    assert ended.value.code == 1
+    assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
 
 
 @linux
