@@ -28,10 +28,17 @@ class Example:
     """What somebody without a model would answer, where that is something."""
     is_scored: bool = True
     """False: there are other right answers."""
+    more: Sequence[tuple[Sequence[Message], str]] = ()
+    """How the conversation goes on, to train on more answers of one text: what is said then, and the answer to it."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def prompt(self) -> str:
         return rendered(self.messages, self.tools) if self.messages else self.text
+
+    def parts(self) -> list[tuple[str, str]]:
+        """All prompts with their answers; each prompt begins behind the end of the answer before it."""
+        later = [(f"\n{_turns(said)}{_ASSISTANT}", answer) for said, answer in self.more]
+        return [(self.prompt(), self.answer), *later]
 
 
 def asked(task: str, question: str, answer: str, *, system: str | None = None, **fields: Any) -> Example:
@@ -51,6 +58,7 @@ def calls_message(calls: Sequence[tuple[str, dict[str, Any]]], said: str = "") -
     return {"role": "assistant", "content": said, "tool_calls": made}
 
 
+_ASSISTANT = "<|im_start|>assistant\n"
 _TOOLS = (
     "# Tools\n\nYou may call one or more functions to help with the request.\n\n"
     "The functions are given as JSON within <tools></tools> tags:\n<tools>"
@@ -66,12 +74,17 @@ def rendered(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
     first, rest = messages[0], messages
     system = first["content"] if first["role"] == "system" else None
     rest = messages if system is None else messages[1:]
-    parts: list[str] = []
+    head = ""
     if tools:
         written = "".join("\n" + json.dumps(tool, ensure_ascii=False) for tool in tools)
-        parts.append(_turn("system", ("" if system is None else system + "\n\n") + _TOOLS + written + _HOW))
+        head = _turn("system", ("" if system is None else system + "\n\n") + _TOOLS + written + _HOW)
     elif system is not None:
-        parts.append(_turn("system", system))
+        head = _turn("system", system)
+    return head + _turns(rest) + _ASSISTANT
+
+
+def _turns(rest: Sequence[Message]) -> str:
+    parts: list[str] = []
     for place, message in enumerate(rest):
         if message["role"] == "tool":
             before, after = (rest[at]["role"] if 0 <= at < len(rest) else "" for at in (place - 1, place + 1))
@@ -80,7 +93,7 @@ def rendered(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
             parts.append("" if after == "tool" else "<|im_end|>\n")
         else:
             parts.append(_turn(message["role"], _said(message)))
-    return "".join(parts) + "<|im_start|>assistant\n"
+    return "".join(parts)
 
 
 def _turn(role: str, text: str) -> str:

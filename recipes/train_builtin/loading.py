@@ -11,7 +11,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -71,15 +72,17 @@ def work(
     documents: Sequence[Document],
     tokenizer: str,
     seed: int,
-    drawn: Mapping[str, float],
+    wish: mixture.Wish,
+    in_prompt: int,
     progress: Any,
     out: multiprocessing.Queue[Any],
 ) -> None:  # pragma: no cover
     """A worker: segments, until it is ended."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.nice(5)
-    examples = mixture.examples(documents, seed, lambda: float(progress.value), drawn=drawn)
-    rows = packing.rows(Tokenizer.from_str(tokenizer), examples)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # that of the parent, if it has one, is not meant for a worker
+    examples = mixture.examples(documents, seed, lambda: float(progress.value), wish)
+    rows = packing.rows(Tokenizer.from_str(tokenizer), examples, in_prompt)
     for segment in packing.segments(rows, np.random.default_rng(seed)):
         out.put(segment)
 
@@ -96,7 +99,8 @@ class Loader:
         workers: int,
         device: torch.device,
         tokens: int,
-        drawn: Mapping[str, float] | None = None,
+        wish: mixture.Wish = mixture.USUAL,
+        in_prompt: int = packing.IN_PROMPT,
     ) -> None:
         context = multiprocessing.get_context("fork")
         trained = [document for document in documents if not document.is_held_out]
@@ -110,7 +114,7 @@ class Loader:
         self._workers = [
             context.Process(
                 target=work,
-                args=(trained, tokenizer, seed * 1000 + number, drawn or {}, self._progress, self._queue),
+                args=(trained, tokenizer, seed * 1000 + number, wish, in_prompt, self._progress, self._queue),
                 daemon=True,
             )
             for number in range(workers)

@@ -33,10 +33,10 @@ from torch import Tensor
 from recipes.train_builtin import scoring
 from recipes.train_builtin.corpus import load
 from recipes.train_builtin.loading import Batch, Loader
-from recipes.train_builtin.mixture import TASKS
+from recipes.train_builtin.mixture import TASKS, USUAL, Wish
 from recipes.train_builtin.network import Network, Shape
 from recipes.train_builtin.optimizer import Optimizer, has_bfloat16, multiplier
-from recipes.train_builtin.packing import SEGMENT
+from recipes.train_builtin.packing import IN_PROMPT, SEGMENT
 
 SHIPPED = "parrot_compat.gpu.models"
 KEPT = torch.float16
@@ -69,7 +69,7 @@ class Training:
         documents = load(options.corpus)
         self.loader = Loader(
             documents, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens,
-            drawn=dict(options.draw),
+            wish=Wish(drawn=dict(options.draw), noise=options.noise, long=options.long), in_prompt=options.in_prompt,
         )  # fmt: skip
         torch.manual_seed(options.seed)
         torch.set_float32_matmul_precision("high")
@@ -219,6 +219,9 @@ def parser() -> argparse.ArgumentParser:
     add("--tokenizer", default=None, help="a tokenizer.json; else the shipped one")
     add("--start", default=None, help="a folder whose model.safetensors is trained on")
     add("--draw", nargs="*", type=_drawn, default=[], metavar="TASK=WEIGHT", help="how often a task is drawn")
+    add("--noise", type=float, default=USUAL.noise, help=f"share of texts with words replaced ({USUAL.noise})")
+    add("--long", type=float, default=USUAL.long, help=f"share of long texts ({USUAL.long})")
+    add("--in-prompt", type=int, default=IN_PROMPT, help=f"what a prompt's token counts, of 64 ({IN_PROMPT})")
     add("--rate", type=float, default=1.0, help="multiplies the learning rates (1)")
     add("--seed", type=int, default=1)
     add("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes that make data")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from random import Random
+
 from recipes.train_builtin import words
 from recipes.train_builtin.example import Example, asked
 from recipes.train_builtin.source import Source
@@ -41,11 +46,15 @@ def repeat(source: Source, characters: int) -> Example:
 
 
 def drill(source: Source, characters: int) -> Example:
-    """A copy in which the last words do not tell the next one: few words in every order, or a sentence again and again
-    with a word or two changed. Only what stands long before says where one is."""
+    """A copy in which the last words do not tell the next one: a text whose words follow one another as they do in it
+    somewhere, few words in every order, or a sentence again and again with a word or two changed. Only what stands long
+    before says where one is."""
     rng = source.rng
     said = source.sentence().split()
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.6:
+        wanted = wandering(rng, source.passage(max(600, 2 * characters)), characters)
+    elif kind < 0.8:
         few = rng.sample(said, min(len(said), rng.randrange(2, 9)))
         wanted = rng.choice((" ", " ", "\n", ", ")).join(rng.choice(few) for _ in range(max(4, characters // 8)))
     else:
@@ -57,11 +66,48 @@ def drill(source: Source, characters: int) -> Example:
     return asked("drill", rng.choice(_WHOLE).format(wanted), wanted)
 
 
+def wandering(rng: Random, text: str, characters: int) -> str:
+    """A Markov chain of the text's words and what stands between them: what follows has followed the last one, or the
+    last two, in the text, but most often not here."""
+    units = re.findall(r"\w+|\W+", text)
+    order = rng.choice((1, 2))
+    after: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place in range(order, len(units)):
+        after[tuple(units[place - order : place])].append(place)
+    said: list[str] = []
+    size = 0
+    while size < characters:
+        places = after.get(tuple(said[-order:]))
+        unit = units[rng.choice(places) if places else rng.randrange(len(units))]
+        said.append(unit)
+        size += len(unit)
+    return "".join(said).strip()
+
+
 _PLACES = {0: ("first",), 1: ("second",), 2: ("third",), -1: ("last",), 3: ("fourth",)}
 
 
 def quote_part(source: Source, characters: int) -> Example:
     """One line, paragraph, sentence or item, named by its place or its beginning."""
+    unit, parts, whole = _divided(source, characters)
+    ask, wanted = _part_asked(source.rng, unit, parts)
+    question = f"{ask}\n\n{whole}" if source.rng.random() < 0.5 else f"{whole}\n\n{ask}"
+    return asked("quote", question, wanted)
+
+
+def quote_parts(source: Source, characters: int) -> Example:
+    """…and then others of the same text: each place of a text that was read once gives an answer."""
+    rng = source.rng
+    unit, parts, whole = _divided(source, characters)
+    some = [_part_asked(rng, unit, parts) for _ in range(rng.randrange(3, 9))]
+    (ask, wanted), *more = {answer: (then, answer) for then, answer in some}.values()
+    question = f"{ask}\n\n{whole}" if rng.random() < 0.5 else f"{whole}\n\n{ask}"
+    turns = [([{"role": "user", "content": then}], answer) for then, answer in more]
+    return asked("quotes", question, wanted, more=turns)
+
+
+def _divided(source: Source, characters: int) -> tuple[str, list[str], str]:
+    """A unit, a text's parts of that kind, and the text."""
     rng = source.rng
     unit = rng.choice(("line", "paragraph", "sentence", "item"))
     if unit == "line":
@@ -76,6 +122,11 @@ def quote_part(source: Source, characters: int) -> Example:
     else:
         parts = [source.soup(rng.randrange(1, 5)).replace("\n", " ") for _ in range(rng.randrange(3, 9))]
         whole = "\n".join(f"- {part}" for part in parts)
+    return unit, parts, whole
+
+
+def _part_asked(rng: Random, unit: str, parts: Sequence[str]) -> tuple[str, str]:
+    """A question for one of the parts, and that part."""
     place = rng.choice([place for place in _PLACES if -1 <= place < len(parts)])
     wanted = parts[place]
     if rng.random() < 0.4 and sum(part.split()[:3] == wanted.split()[:3] for part in parts) == 1:
@@ -83,8 +134,7 @@ def quote_part(source: Source, characters: int) -> Example:
     else:
         named = f"the {_PLACES[place][0]} {unit}"
     ask = rng.choice(("Quote {}.", "Repeat {} and nothing else.", "Copy {} of the text.", "What is {}?")).format(named)
-    question = f"{ask}\n\n{whole}" if rng.random() < 0.5 else f"{whole}\n\n{ask}"
-    return asked("quote", question, wanted)
+    return ask, wanted
 
 
 def said_before(source: Source, characters: int) -> Example:

@@ -157,6 +157,23 @@ def call(source: Source, characters: int) -> Example:
     return Example(task="tool", messages=messages, tools=[one.wire(rng) for one in made], answer=answer)
 
 
+def calls(source: Source, characters: int) -> Example:
+    """A conversation of several calls, each of one of the same tools: the request, the call, its result, the report."""
+    rng = source.rng
+    made = tools(rng)
+    requests = [(chosen.name, *request(rng, chosen)) for chosen in rng.choices(made, k=rng.randrange(2, 6))]
+    answers = [call_text(name, arguments) for name, _, arguments in requests]
+    more: list[tuple[list[Message], str]] = []
+    for (_, text, _), answer in zip(requests[1:], answers[1:], strict=True):
+        result = _result(rng)
+        more.append(([{"role": "tool", "content": result}], _report(result)))
+        more.append(([{"role": "user", "content": text}], answer))
+    before = _system() if rng.random() < 0.25 else []
+    messages = [*before, {"role": "user", "content": requests[0][1]}]
+    wire = [one.wire(rng) for one in made]
+    return Example(task="calls", messages=messages, tools=wire, answer=answers[0], more=more)
+
+
 def _earlier(rng: Random, made: Made) -> list[Message]:
     text, arguments = request(rng, made)
     result = _result(rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from recipes.train_builtin.evaluate import wire
 from recipes.train_builtin.example import Example
 from recipes.train_builtin.scoring import held_out
 from recipes.train_builtin.source import Source, sentences_of
-from recipes.train_builtin.tasks import editing, extraction, reading, tools
+from recipes.train_builtin.tasks import copying, editing, extraction, reading, tools
 
 SENTENCES = " ".join(
     f"The thing number {number} is made of {word} and lasts." for number, word in enumerate("abcdefgh")
@@ -60,6 +61,30 @@ def test_prompts_are_what_the_chat_template_writes() -> None:
     for example in chats:
         ids = real.encode(Chat(tuple(map(wire, example.messages)), tuple(example.tools)))
         assert real.decode(ids, skip_special_tokens=False) == example.prompt()
+
+
+def test_conversations_of_several_answers_are_what_the_chat_template_writes_of_them() -> None:
+    real = HuggingFaceTokenizer(checkpoint("tiny"))
+    talks = [example for example in some(300) if example.more]
+    assert {example.task for example in talks} == {"quotes", "calls"}
+    for example in talks:
+        *before, (prompt, _) = example.parts()
+        messages = [*example.messages]
+        for (_, answer), (said, _) in zip(before, example.more, strict=True):
+            messages += [{"role": "assistant", "content": answer}, *said]
+        ids = real.encode(Chat(tuple(map(wire, messages)), tuple(example.tools)))
+        written = "".join(f"{asked}{answer}<|im_end|>" for asked, answer in before) + prompt
+        assert real.decode(ids, skip_special_tokens=False) == written
+
+
+def test_a_text_that_wanders_says_what_its_source_says_two_words_at_a_time() -> None:
+    source = "the cat sat on the mat, the dog sat on the cat; a mat is on the dog."
+    pairs = {(first, then) for first, then in itertools.pairwise(re.findall(r"\w+|\W+", source))}
+    texts = [copying.wandering(random.Random(seed), source, 200) for seed in range(20)]
+    assert len(set(texts)) == 20 and all(150 < len(text) < 240 for text in texts)
+    for text in texts:
+        found = list(itertools.pairwise(re.findall(r"\w+|\W+", text)))
+        assert sum(pair in pairs for pair in found) > 0.8 * len(found)  # behind its end it begins anew
 
 
 def test_the_same_seed_gives_the_same_examples() -> None:
@@ -130,6 +155,14 @@ def test_sentences_are_whole_and_on_one_line() -> None:
     wrapped = "One line that is\nbroken in two. Another one here,\nlong enough.\n\n* an item\n\nNo end"
     assert sentences_of(wrapped) == ["One line that is broken in two.", "Another one here, long enough."]
     assert len(sentences_of(SENTENCES)) == 8
+
+
+def test_every_answer_of_a_conversation_counts_and_its_prompts_as_much_as_is_said(tokenizer: Tokenizer) -> None:
+    talks = [example for example in some(300) if example.more]
+    for example, (ids, weights) in zip(talks, packing.rows(tokenizer, iter(itertools.cycle(talks)), 0), strict=False):
+        counted = [id for id, weight in zip(ids, weights, strict=True) if weight]
+        answers = ([*tokenizer.encode(answer).ids, packing.END] for _, answer in example.parts())
+        assert counted == [*itertools.chain.from_iterable(answers)]
 
 
 def test_segments_have_one_size_and_count_every_token_of_the_answers(tokenizer: Tokenizer) -> None:
