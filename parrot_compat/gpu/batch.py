@@ -14,21 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
+from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.reading import Reading
+from parrot_compat.gpu.to_device import moved
 from parrot_compat.gpu.token_bits import TokenBits
 
-__all__ = ["Batch", "BatchRow", "Draw", "Drawn", "PackedRows"]
+__all__ = ["Batch", "BatchRow", "Draw", "PackedRows"]
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-Drawn = int | TokenLogprobs
-"""A drawn token: its id, or where its row asks for log probabilities, those with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +184,7 @@ class PackedRows:
         last = self.query_starts[1:][list(self.drawn)] - 1
         # One transfer for everything; the pieces are views of it.
         packed = np.concatenate([self.token_ids, self.positions, self.slots, last, self.pages])
-        on_device = torch.from_numpy(packed).to(device)
+        on_device = moved(torch.from_numpy(packed), device)
         counts = [end - start for start, end in pairwise(self.page_starts.tolist())]
         token_ids, positions, slots, last_tokens, *tables = torch.split(
             on_device, [tokens, tokens, tokens, len(last), *counts]

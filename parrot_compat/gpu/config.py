@@ -113,6 +113,8 @@ class CheckpointFacts:
     max_position_embeddings: int
     hidden_size: int
     """Numbers of a token's state, so also of an embedding."""
+    intermediate_size: int = 0
+    """Numbers of a token between the two halves of an MLP."""
     pooling: Pooling = "mean"
     """How an embedding is made unless its caller says so."""
     rope_growth: RopeGrowth | None = None
@@ -209,10 +211,13 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
     token_bytes = 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
 
+    step_tokens = config.step_tokens or (512 if on_cpu else _step_tokens(checkpoint, dtype, machine))
+
     if config.kv_tokens is not None:
         pages = -(-config.kv_tokens // page_size)
     else:
-        pages = _pages_that_fit(config, machine, page_size * token_bytes)
+        step_bytes = _step_bytes(checkpoint, dtype, step_tokens, max_rows)
+        pages = _pages_that_fit(config, machine, page_size * token_bytes, step_bytes)
         if on_cpu:
             pages = min(pages, max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size))
         # One full context always gets its pages if memory allows it at all.
@@ -236,7 +241,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         page_size=page_size,
         pages=pages,
         max_rows=max_rows,
-        step_tokens=config.step_tokens or (512 if on_cpu else 8192),
+        step_tokens=step_tokens,
         threads=config.threads or machine.cores,
         enable_prefix_caching=config.enable_prefix_caching,
         share_prefixes=config.share_prefixes,
@@ -257,7 +262,22 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     )
 
 
-def _pages_that_fit(config: EngineConfig, machine: Machine, page_bytes: int) -> int:
+def _step_bytes(checkpoint: CheckpointFacts, dtype: str, tokens: int, rows: int) -> int:
+    """What a step holds at most beside weights and KV: the tokens' states, the two halves of an MLP and their product,
+    and where rows are drawn from, their distribution in float64, its sums and its order."""
+    numbers = 4 * checkpoint.hidden_size + 3 * checkpoint.intermediate_size
+    return tokens * numbers * DTYPE_BYTES[dtype] + rows * checkpoint.vocab_size * 24
+
+
+def _step_tokens(checkpoint: CheckpointFacts, dtype: str, machine: Machine) -> int:
+    """As many as keep a device busy, less where a step of so many would take a quarter of the memory."""
+    tokens = 8192
+    while tokens > 1024 and 4 * _step_bytes(checkpoint, dtype, tokens, 0) > machine.free_bytes:
+        tokens //= 2
+    return tokens
+
+
+def _pages_that_fit(config: EngineConfig, machine: Machine, page_bytes: int, step_bytes: int) -> int:
     if machine.device == "cuda":
-        return int(machine.free_bytes * config.gpu_memory_utilization) // page_bytes
+        return int(max(0, machine.free_bytes - step_bytes) * config.gpu_memory_utilization) // page_bytes
     return min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes

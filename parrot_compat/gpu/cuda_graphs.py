@@ -104,7 +104,6 @@ class _FixedStep:
             prompt_tokens=(0,) * capacity.tokens,
             last_tokens=torch.arange(capacity.tokens, device=device),
         )  # fmt: skip
-        self._runs = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._states: Tensor | None = None
 
@@ -125,16 +124,17 @@ class _FixedStep:
             self._inputs[0, :count].copy_(token_ids)
 
     def run(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> Tensor:
-        self._runs += 1
         if self._graph is not None:
             self._graph.replay()
-        elif self._runs == 1 or self._copied is None:
+        elif self._states is None or self._copied is None:
             self._states = self._compute(decoder, storage)
         else:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-                self._states = self._compute(decoder, storage)
-            self._graph.replay()  # a capture computes nothing
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                states = self._compute(decoder, storage)
+            graph.replay()  # a capture computes nothing
+            # Only now: what a failed capture leaves can be replayed, and computes the first layers only.
+            self._graph, self._states = graph, states
         assert self._states is not None
         return self._states
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from parrot_compat.core.call import LOGIT_BIASES, MOST_LOGPROBS, PENALTIES, REPETITION_PENALTIES, ResolvedSampling
 from parrot_compat.core.errors import BadPrompt
 from parrot_compat.gpu.batch import Draw
+from parrot_compat.gpu.to_device import listed, moved
 
 __all__ = ["adjusted", "check_sampling"]
 
@@ -54,8 +55,8 @@ def adjusted(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
 def _biased(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
     entries = [(row, token, bias) for row, draw in enumerate(draws) for token, bias in draw.sampling.logit_bias]
     rows, tokens, biases = zip(*entries, strict=True)
-    where = (torch.tensor(rows, device=scores.device), torch.tensor(tokens, device=scores.device))
-    return scores.index_put(where, torch.tensor(biases, dtype=scores.dtype, device=scores.device), accumulate=True)
+    where = (listed(rows, scores.device), listed(tokens, scores.device))
+    return scores.index_put(where, listed(biases, scores.device, scores.dtype), accumulate=True)
 
 
 def _penalised(scores: Tensor, penalised: Sequence[tuple[int, Draw]]) -> Tensor:
@@ -68,10 +69,10 @@ def _penalised(scores: Tensor, penalised: Sequence[tuple[int, Draw]]) -> Tensor:
             np.concatenate([counts for _, counts in seen]),
         )
     )
-    rows, tokens, counts = torch.from_numpy(index).to(scores.device)
+    rows, tokens, counts = moved(torch.from_numpy(index), scores.device)
 
     def each(values: list[float]) -> Tensor:
-        return torch.from_numpy(np.repeat(np.asarray(values, dtype=np.float32), sizes)).to(scores.device)
+        return moved(torch.from_numpy(np.repeat(np.asarray(values, dtype=np.float32), sizes)), scores.device)
 
     repetition = each([draw.sampling.repetition_penalty for _, draw in penalised])
     frequency = each([draw.sampling.frequency_penalty for _, draw in penalised])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.core.engine import Pooling
+from parrot_compat.gpu.drawn import Drawn
 
 __all__ = ["Pool", "Read", "Reading", "Score"]
 
@@ -41,7 +42,7 @@ Reading = Pool | Score
 class Read:
     """What a row with a `Reading` gives: what was drawn, as any row does, and what was read."""
 
-    drawn: int | TokenLogprobs | None = None
+    drawn: Drawn | None = None
     states: npt.NDArray[np.float64] | None = None
     """[hidden]: the sum of the states of the row's tokens ("mean"), or the last token's state ("last")."""
     logprobs: tuple[TokenLogprobs, ...] = ()

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from parrot_compat.core.errors import EngineError, ModelRefused
-from parrot_compat.gpu.batch import BatchRow, Drawn, PackedRows
+from parrot_compat.gpu.batch import BatchRow, PackedRows
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
@@ -28,8 +29,9 @@ from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.reading import Pool, Read, Score
-from parrot_compat.gpu.sampler import read_tokens, sample
+from parrot_compat.gpu.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.states import read_scores, read_states
+from parrot_compat.gpu.to_device import listed
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.cuda_graphs import DecodeGraphs
@@ -103,7 +105,7 @@ class ModelRunner:
 
     def collect(self, flight: Flight) -> list[Drawn | Read | None]:
         """The token drawn for each row, `None` where none was asked; a row with a `reading` gets a `Read`, which has
-        both. Errors: `EngineError`, if a token cannot be drawn."""
+        both. A row whose token cannot be drawn has the error in its place; the others are none the worse for it."""
         tokens = flight.read()
         drawn: Sequence[Drawn] = tokens
         if flight.logits is not None:
@@ -112,7 +114,7 @@ class ModelRunner:
         others = [number for number in range(flight.rows) if number not in flight.reads]
         answers: list[Drawn | Read | None] = [flight.reads.get(number) for number in range(flight.rows)]
         for row, token in zip(flight.packed.drawn, drawn, strict=True):
-            answers[others[row]] = token
+            answers[others[row]] = not_drawable() if token == UNUSABLE else token
         return answers
 
     @torch.inference_mode()
@@ -127,8 +129,9 @@ class ModelRunner:
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
             logits = behind[row][None]
-            tokens = read_tokens(sample(logits, [draw], self.config.eos_token_ids))
-            [drawn[row]] = with_logprobs(tokens, logits, [draw])
+            tokens = sample(logits, [draw], self.config.eos_token_ids).tolist()
+            [token] = with_logprobs(tokens, logits, [draw])
+            drawn[row] = not_drawable() if token == UNUSABLE else token
         return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -154,7 +157,7 @@ class ModelRunner:
         tokens = after.tokens.clamp(min=0)  # one that could not be drawn fails its row when it is collected
         if places == list(range(len(tokens))):
             return tokens
-        return tokens[torch.tensor(places, device=self.device)]
+        return tokens[listed(places, self.device)]
 
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
         """Only the Triton kernels read a prefix once for several rows."""
@@ -201,9 +204,10 @@ class Flight:
             self._copied.record()
 
     def read(self) -> list[int]:
-        """The drawn tokens, once they are there. Errors: `EngineError`."""
+        """The drawn tokens, or `UNUSABLE`, once they are there."""
         if self._on_host is None:
             return []
         if self._copied is not None:
             self._copied.synchronize()
-        return read_tokens(self._on_host)
+        found: list[int] = self._on_host.tolist()
+        return found

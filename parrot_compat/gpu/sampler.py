@@ -19,9 +19,10 @@ from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.likely import token_at, top_p_cut
 from parrot_compat.gpu.penalties import adjusted
+from parrot_compat.gpu.to_device import listed
 from parrot_compat.gpu.token_bits import as_mask
 
-__all__ = ["UNUSABLE", "filter_scores", "likeliest", "read_tokens", "sample", "uniform"]
+__all__ = ["UNUSABLE", "filter_scores", "likeliest", "not_drawable", "sample", "uniform"]
 
 GREEDY_BELOW = 1e-5
 """A temperature this low is greedy, as in vLLM: dividing by it would overflow."""
@@ -43,7 +44,7 @@ def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) 
     tokens = likeliest(scores)
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
     if random:
-        places = torch.tensor(random, device=scores.device)
+        places = listed(random, scores.device)
         chosen = scores if len(random) == len(draws) else scores[places]
         drawn = _draw(chosen.float(), [draws[row] for row in random])
         tokens = tokens.index_copy(0, places, torch.where(tokens[places] == UNUSABLE, UNUSABLE, drawn))
@@ -75,15 +76,9 @@ def likeliest(scores: Tensor) -> Tensor:
     return torch.from_numpy(tokens)
 
 
-def read_tokens(tokens: Tensor) -> list[int]:
-    """What `sample` gave, once it is there. Errors: `EngineError`, naming the rows that could not be drawn."""
-    found: list[int] = tokens.tolist()
-    if broken := [row for row, token in enumerate(found) if token == UNUSABLE]:
-        raise EngineError(
-            "the model gave logits that cannot be drawn from (NaN, infinite, or all excluded) "
-            f"in drawing rows {broken} of {len(found)}"
-        )
-    return found
+def not_drawable() -> EngineError:
+    """What is said of a row that drew `UNUSABLE`."""
+    return EngineError("the model gave logits that cannot be drawn from (NaN, infinite, or all excluded)")
 
 
 def uniform(seed: int, index: int) -> float:
@@ -109,7 +104,7 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
             columns.extend(endings)
     if not rows:
         return scores
-    where = (torch.tensor(rows, device=scores.device), torch.tensor(columns, device=scores.device))
+    where = (listed(rows, scores.device), listed(columns, scores.device))
     return scores.index_put(where, scores.new_full((), float("-inf")))
 
 
@@ -122,7 +117,7 @@ def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
     banned = ~as_mask([allowed for _, allowed in formed], scores.shape[-1], scores.device)
     if len(formed) == len(draws):
         return scores.masked_fill(banned, float("-inf"))
-    rows = torch.tensor([row for row, _ in formed], device=scores.device)
+    rows = listed([row for row, _ in formed], scores.device)
     return scores.index_copy(0, rows, scores[rows].masked_fill(banned, float("-inf")))
 
 
@@ -159,7 +154,7 @@ def _drops_most(sampling: ResolvedSampling) -> bool:
 
 def _by_adding_up(kept: Tensor, numbers: Sequence[float]) -> Tensor:
     """[rows] int64: the token at each row's number of the distribution over its whole vocabulary."""
-    cumulative = kept.double().softmax(dim=-1).cumsum(dim=-1)
+    cumulative = _added_up(kept.double().softmax(dim=-1))
     total = cumulative[:, -1:]
     # Strictly below the total, or rounding could point behind the last token that has any probability.
     points = torch.minimum(_column(numbers, cumulative) * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -181,8 +176,8 @@ def filter_scores(
     if any(0 < k < vocabulary for k in top_ks):
         keep = [k if 0 < k < vocabulary else vocabulary for k in top_ks]
         largest = scores.topk(max(k for k in keep if k < vocabulary), dim=-1).values
-        last = torch.tensor([min(k, largest.shape[-1]) - 1 for k in keep], device=scores.device)[:, None]
-        unfiltered = torch.tensor([k == vocabulary for k in keep], device=scores.device)[:, None]
+        last = listed([min(k, largest.shape[-1]) - 1 for k in keep], scores.device)[:, None]
+        unfiltered = listed([k == vocabulary for k in keep], scores.device, torch.bool)[:, None]
         scores = scores.masked_fill((scores < largest.gather(-1, last)) & ~unfiltered, float("-inf"))
     if any(p < 1.0 for p in top_ps):
         scores = _keep_top_p(scores, top_ps)
@@ -194,8 +189,15 @@ def filter_scores(
     return scores
 
 
+def _added_up(shares: Tensor) -> Tensor:
+    """Running sums of each row. On a CUDA device one row alone is added in another order than a row among others."""
+    if len(shares) > 1 or shares.device.type == "cpu":
+        return shares.cumsum(dim=-1)
+    return shares.expand(2, -1).cumsum(dim=-1)[:1]
+
+
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+    return listed(values, like.device, like.dtype)[:, None]
 
 
 def _keep_top_p(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
@@ -212,7 +214,7 @@ def _keep_top_p(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
 
 def _top_p_by_sorting(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
     ascending, order = scores.sort(dim=-1)
-    cumulative = ascending.softmax(dim=-1).cumsum(dim=-1)
+    cumulative = _added_up(ascending.softmax(dim=-1))
     # 1 - p in double and then rounded, which is what comparing with the Python number `1 - top_p` does.
     dropped = (cumulative <= _column([1.0 - p for p in top_ps], scores)) & (_column(top_ps, scores) < 1.0)
     dropped[:, -1] = False

@@ -22,8 +22,10 @@ import numpy.typing as npt
 
 from parrot_compat.core.call import Finish, ResolvedSampling, TokenLogprobs, Usage
 from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Generate, Pooling
+from parrot_compat.core.errors import EngineError
 
-from .batch import Draw, Drawn
+from .batch import Draw
+from .drawn import Drawn, Replaceable
 from .history import History
 from .kv.context import Context
 from .reading import Pool, Read, Reading, Score
@@ -218,8 +220,8 @@ class Sequence:
     def accept(self, drawn: Drawn) -> Chunk:
         """The next drawn token. Tokens that end the text are counted and listed, but are no text themselves."""
         assert isinstance(self.verb, Generate) and self._text is not None
-        if self._form is not None:
-            drawn = self._formed(drawn, self._form)
+        assert not isinstance(drawn, EngineError), "nothing was drawn"
+        drawn = self._taken(drawn)
         token, logprobs = (drawn, ()) if isinstance(drawn, int) else (drawn.token, (drawn,))
         is_end = token in self._ends and len(self.drawn) >= self.verb.sampling.min_tokens
         self.drawn.append(token)
@@ -242,13 +244,17 @@ class Sequence:
         scores, self._scores = tuple(self._scores), []
         return scores
 
-    def _formed(self, drawn: Drawn, form: Form) -> Drawn:
+    def _taken(self, drawn: int | TokenLogprobs | Replaceable) -> int | TokenLogprobs:
         """What was drawn, or what has to come in its place for the text to be whole within its tokens."""
-        token = drawn if isinstance(drawn, int) else drawn.token
-        taken = form.take(token, left=self._max_tokens - len(self.drawn) - 1)
-        if isinstance(drawn, int) or taken == token:
-            return taken if isinstance(drawn, int) else drawn
-        return TokenLogprobs(taken, dict(drawn.top).get(taken, float("-inf")), drawn.top)
+        if self._form is None:
+            return drawn.told if isinstance(drawn, Replaceable) else drawn
+        told = drawn.told if isinstance(drawn, Replaceable) else drawn
+        token = told if isinstance(told, int) else told.token
+        taken = self._form.take(token, left=self._max_tokens - len(self.drawn) - 1)
+        if isinstance(told, int):
+            return taken
+        assert isinstance(drawn, Replaceable), "a row with a form comes with all its log probabilities"
+        return drawn.taken(taken)
 
     def _usage(self) -> Usage:
         return Usage(

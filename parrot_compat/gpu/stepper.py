@@ -25,8 +25,9 @@ from parrot_compat.core.engine import EngineInfo, EngineLoad
 from parrot_compat.core.engine_front import Command, StepReport
 from parrot_compat.core.errors import EngineError
 
-from .batch import BatchRow, Drawn
+from .batch import BatchRow
 from .config import ResolvedConfig
+from .drawn import Drawn
 from .kv.contexts import Contexts
 from .kv.pages import PagePool
 from .kv.radix import RadixTree
@@ -185,6 +186,9 @@ class Stepper:
         self._step_s = took_s if self._step_s is None else 0.9 * self._step_s + 0.1 * took_s
         for (sequence, row), token in zip(step.rows, drawn, strict=True):
             if not self._is_alive(sequence):  # it had ended, or failed, when this step was already under way
+                continue
+            if isinstance(error := token.drawn if isinstance(token, Read) else token, EngineError):
+                self._fail([(sequence, row)], error)  # its pages hold the same numbers: nobody is to find them
                 continue
             self._contexts.commit(sequence.context, row.start + len(row.tokens))
             self._work.flows.serve(sequence.flow, len(row.tokens))

@@ -55,6 +55,13 @@ class TextDecoder:
         piece = self._pieces[token_id]
         return bytes([int(name[3:5], 16)]) if piece is None else (piece or name).encode()
 
+    def text_bytes(self, token_id: int) -> bytes:
+        """The same as it stands in a text: of a control token nothing."""
+        if self._bytes is not None:
+            return self._bytes[token_id]
+        assert self._pieces is not None
+        return b"" if self._pieces[token_id] == "" else self.token_bytes(token_id)
+
 
 class TextStream:
     """The text of one generation as it is drawn."""

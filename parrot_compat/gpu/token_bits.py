@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from parrot_compat.gpu.to_device import moved
+
 __all__ = ["TokenBits", "all_but", "as_mask", "spread"]
 
 TokenBits = npt.NDArray[np.uint8]
@@ -33,7 +35,7 @@ def as_mask(sets: Sequence[TokenBits], tokens: int, device: torch.device) -> Ten
         row[: len(one)] = one[: len(row)]
     if device.type == "cpu":
         return torch.from_numpy(np.unpackbits(bits, axis=1, count=tokens, bitorder="little").view(np.bool_))
-    return spread(torch.from_numpy(bits).to(device), tokens)
+    return spread(moved(torch.from_numpy(bits), device), tokens)
 
 
 def spread(bits: Tensor, tokens: int) -> Tensor:

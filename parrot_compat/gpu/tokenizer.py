@@ -93,6 +93,9 @@ class HuggingFaceTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return self._decoder.token_bytes(token)
 
+    def text_bytes(self, token: int) -> bytes:
+        return self._decoder.text_bytes(token)
+
     def text_stream(self, stop: tuple[str, ...] = (), marks: tuple[str, ...] = ()) -> TextStream:
         return self._decoder.stream(stop, marks)
 

@@ -19,8 +19,8 @@ from parrot_compat.core.engine_front import Cancel, Command, Free, Truncate, Ver
 from parrot_compat.core.errors import ContextLost, ParrotError
 
 from .asked import checked_ids, own_context, place_of
-from .batch import Drawn
 from .config import ResolvedConfig
+from .drawn import Drawn
 from .flows import Flows
 from .forms import FormDesk
 from .kv.context import Context

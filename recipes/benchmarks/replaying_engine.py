@@ -12,8 +12,9 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from parrot_compat.gpu.batch import BatchRow, Drawn
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from parrot_compat.gpu.batch import Draw
-from parrot_compat.gpu.sampler import read_tokens, sample
+from parrot_compat.gpu.sampler import UNUSABLE, not_drawable, sample
 
 
 def drawn_tokens(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> list[int]:
-    return read_tokens(sample(logits, draws, eos_token_ids))
+    tokens: list[int] = sample(logits, draws, eos_token_ids).tolist()
+    if UNUSABLE in tokens:
+        raise not_drawable()
+    return tokens

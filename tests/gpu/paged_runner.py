@@ -19,8 +19,9 @@ import numpy.typing as npt
 from parrot_compat.core.call import ResolvedSampling, Sampling
 from parrot_compat.core.engine import ContextId, Engine, Generate
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.gpu.batch import BatchRow, Drawn
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
+from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.reading import Read, Reading

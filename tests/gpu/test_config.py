@@ -24,6 +24,7 @@ FACTS = CheckpointFacts(
     vocab_size=8192,
     max_position_embeddings=4096,
     hidden_size=384,
+    intermediate_size=1024,
     dtype="float32",
     eos_token_ids=(2, 5),
     defaults=Sampling(temperature=0.6),
@@ -45,11 +46,26 @@ def test_on_a_cpu_every_field_has_a_value_when_nothing_is_asked() -> None:
     assert (resolved.eos_token_ids, resolved.defaults) == ((2, 5), Sampling(temperature=0.6))
 
 
-def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_left() -> None:
+def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_and_a_step_left() -> None:
     resolved = resolve(EngineConfig(gpu_memory_utilization=0.5), FACTS, CUDA)
 
-    assert resolved.pages == 50 * GIB // (16 * TOKEN_BYTES)
+    step_bytes = 8192 * (4 * 384 + 3 * 1024) * 4 + 256 * 8192 * 24
+    assert resolved.pages == (100 * GIB - step_bytes) // 2 // (16 * TOKEN_BYTES)
     assert (resolved.max_rows, resolved.step_tokens) == (256, 8192)
+
+
+@pytest.mark.parametrize("free_bytes", [3_000_000_000, 7_800_000_000, 60_000_000_000])
+def test_on_a_gpu_the_largest_step_of_a_large_model_fits_beside_its_kv(free_bytes: int) -> None:
+    llama_8b = replace(
+        FACTS, layers=32, heads=32, kv_heads=8, head_dim=128, vocab_size=128_256, hidden_size=4096,
+        intermediate_size=14_336, dtype="bfloat16", max_position_embeddings=8192,
+    )  # fmt: skip
+    found = resolve(EngineConfig(gpu_memory_utilization=1.0), llama_8b, replace(CUDA, free_bytes=free_bytes))
+
+    kv_bytes = found.kv_tokens * 2 * 32 * 8 * 128 * 2
+    states_bytes = found.step_tokens * (4 * 4096 + 3 * 14_336) * 2
+    assert kv_bytes + states_bytes + found.max_rows * 128_256 * 24 <= free_bytes
+    assert found.step_tokens >= 4096 and found.context_tokens > 4096
 
 
 def test_on_a_cpu_the_kv_takes_at_most_a_quarter_of_the_free_memory() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from parrot_compat.core.engine import Chunk, ContextId
 from parrot_compat.core.engine_front import Cancel, Command, Free, Update
 from parrot_compat.gpu.batch import BatchRow
+from parrot_compat.gpu.sampler import not_drawable
 from tests.gpu.paged_runner import EOS, PagedRunner, expected, generate, paged_stepper, prompt, resolved
 
 
@@ -113,6 +116,24 @@ def test_a_step_that_fails_when_it_is_collected_fails_its_rows_and_the_step_behi
         updates += stepper.step(()).updates
         stepper.check()
     assert "not a number" in str(updates[-1].answer) and [update.command for update in updates] == [1] * 3
+
+
+@pytest.mark.parametrize("async_scheduling", [False, True])
+def test_a_row_that_cannot_be_drawn_fails_alone(async_scheduling: bool) -> None:
+    class Breaks(Overlapped):
+        def collect(self, flight: Any) -> Any:
+            tokens = super().collect(flight)
+            return [not_drawable() if flight[0] == 3 and row == 1 else token for row, token in enumerate(tokens)]
+
+    runner = Breaks(resolved(async_scheduling=async_scheduling))
+    stepper = paged_stepper(runner)
+    updates = list(stepper.step([Command(n, generate(n, prompt(5, n), 10)) for n in (1, 2, 3)]).updates)
+    while stepper.has_work:
+        updates += stepper.step(()).updates
+        stepper.check()
+    assert "cannot be drawn" in str(next(update.answer for update in updates if isinstance(update.answer, Exception)))
+    found = texts([update for update in updates if not isinstance(update.answer, Exception)])
+    assert found == {1: expected(prompt(5, 1), 10), 2: expected(prompt(5, 2), 2), 3: expected(prompt(5, 3), 10)}
 
 
 def test_where_no_page_is_left_for_the_next_token_the_step_waits_for_the_tokens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,13 @@ from transformers import AutoModelForCausalLM
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import Chunk, ContextId, Generate
 from parrot_compat.core.errors import BadPrompt
-from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.output_format import JsonSchema
+from parrot_compat.core.prompt import Chat, Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
+from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.step_rows import StepRows
+from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
 from tests.core.engine_contract import collect, settle
 from tests.gpu.at_once import at_once
 
@@ -153,3 +157,31 @@ async def test_a_bias_on_a_token_that_is_not_there_is_refused_and_the_engine_goe
         assert all(len(tokens_of(chunks)) == TOKENS for chunks in await answers(engine, repetition_penalty=1.1))
     finally:
         await engine.close()
+
+
+async def test_a_token_that_a_form_puts_in_place_of_the_drawn_one_is_told_with_its_own_log_probability() -> None:
+    path = checkpoint("tiny")
+    chat = Chat(({"role": "user", "content": "Repeat: " + "a parrot is a bird " * 6},))
+    prompt = HuggingFaceTokenizer(path).encode(chat)
+    asked: Any = {
+        "max_tokens": 12,
+        "format": JsonSchema.of({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    }
+    engine = TorchEngine(EngineConfig(model=str(path), device="cpu", threads=1, kv_tokens=1024))
+    await engine.start()
+    try:
+        sampling = ResolvedSampling(logprobs=0, **asked)
+        verb = Generate(context=ContextId(1), content=Tokens(tuple(prompt)), sampling=sampling)
+        text, chunks = await collect(engine.generate(verb))
+    finally:
+        await engine.close()
+    model = hugging_face(path)
+    drawn = tokens_of(chunks)
+    with torch.inference_mode():
+        wanted = model(torch.tensor([[*prompt, *drawn]])).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+    told = [item for chunk in chunks for item in chunk.logprobs]
+    assert [item.token for item in told] == drawn
+    own = [float(wanted[place, token]) for place, token in enumerate(drawn)]
+    assert [item.logprob for item in told] == pytest.approx(own, abs=1e-3)
+    json.loads(text)  # it was closed in time, so a token came that was not drawn
+    assert min(own) < -3

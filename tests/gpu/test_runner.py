@@ -13,10 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw, Drawn
+from parrot_compat.gpu.batch import Batch, BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
+from tests.gpu.models.tiny import save_tiny
 
 Checkpoint = Callable[[str], Path]
 PAGE = 4
@@ -91,6 +93,13 @@ def test_greedy_tokens_equal_hugging_face_generate(family: str, tiny_checkpoint:
     assert len({token for output in expected for token in output}) >= 30, "the checkpoint's text must vary"
 
     assert generate(make_runner(path), sequences(texts)) == expected
+
+
+def test_heads_wider_than_the_kernels_hold_are_computed_by_those_that_hold_any(tmp_path: Path) -> None:
+    path = save_tiny("llama", tmp_path / "wide", head_dim=320)
+    texts = prompts([4, 33])
+
+    assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])

@@ -17,8 +17,8 @@ from dataclasses import replace
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.gpu.batch import Drawn
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine, load_stepper
 from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.stepper import Stepper

@@ -4,7 +4,8 @@ For a prefix of t keys that m rows read, in one layer, with b bytes of keys and 
 
   apart_s    = t b / memory + (m - 1) t b / again        again: the cache's rate if t b fits into it, else the memory's
   together_s = max(t b / memory, 4 m heads t dim / products) + 2 m s heads (dim + 1) 4 / cache
-               s = strips of the prefix; each leaves a float32 partial for every row, written once and read once
+               s = strips of the prefix: of the step's, its share by rows x keys; each leaves a float32 partial for
+               every row, written once and read once
   gain_s     = apart_s / MARGIN - together_s
 
 Rates are bytes/s and multiply-adds x 2 /s. A prefix is shared if its gain is positive, and any is only if the gains of
@@ -70,7 +71,11 @@ def worth_sharing(
         return tuple(
             prefix for prefix in prefixes if (len(prefix.rows) - 1) * prefix.pages * page_size >= UNMEASURED_KEYS
         )
-    gains = [gain_s(len(prefix.rows), prefix.pages * page_size, shape, costs, strips) for prefix in prefixes]
+    work = [len(prefix.rows) * prefix.pages for prefix in prefixes]
+    gains = [
+        gain_s(len(prefix.rows), prefix.pages * page_size, shape, costs, max(1, round(strips * mine / sum(work))))
+        for prefix, mine in zip(prefixes, work, strict=True)
+    ]
     if sum(gain for gain in gains if gain > 0) <= costs.launch_s:
         return ()
     return tuple(prefix for prefix, gain in zip(prefixes, gains, strict=True) if gain > 0)

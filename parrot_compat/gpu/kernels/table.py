@@ -13,7 +13,10 @@ from parrot_compat.gpu.kernels.cpu.table import FORMATS, cpu_kernels
 from parrot_compat.gpu.kernels.reference import elementwise
 from parrot_compat.gpu.kernels.reference.attention import paged_attention
 
-__all__ = ["REFERENCE", "choose"]
+__all__ = ["MOST_HEAD_DIM", "REFERENCE", "choose"]
+
+MOST_HEAD_DIM = 256
+"""Numbers of one head that the kernels in C++ and in Triton hold at once."""
 
 REFERENCE = Kernels(
     name="torch",
@@ -26,9 +29,13 @@ REFERENCE = Kernels(
 )
 
 
-def choose(device: torch.device, dtype: torch.dtype, *, deterministic: bool = False) -> Kernels:
-    """The fastest table that works for `dtype` on `device`. `deterministic`: a row's bits hang on nothing but itself,
-    which all but `triton` have anyway."""
+def choose(
+    device: torch.device, dtype: torch.dtype, *, head_dim: int = MOST_HEAD_DIM, deterministic: bool = False
+) -> Kernels:
+    """The fastest table that works for `dtype` and heads of `head_dim` on `device`. `deterministic`: a row's bits hang
+    on nothing but itself, which all but `triton` have anyway."""
+    if head_dim > MOST_HEAD_DIM:
+        return REFERENCE
     if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
         return replace(found, all_layers=layers_at_once)
     if device.type == "cuda":

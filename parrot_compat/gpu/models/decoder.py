@@ -204,7 +204,7 @@ class _Loader:
             [self._layer(number) for number in range(len(plan.layers))],
             self._norm("model.norm"),
             linear(head, None, deterministic=self._deterministic),
-            choose(self._device, self._dtype, deterministic=self._deterministic),
+            choose(self._device, self._dtype, head_dim=plan.dim, deterministic=self._deterministic),
         )
 
     def _layer(self, number: int) -> Layer:

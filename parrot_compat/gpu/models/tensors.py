@@ -46,6 +46,8 @@ class CheckpointTensors:
         for problem, names in (("missing_keys", shapes.keys() - there), ("unexpected_keys", there - shapes.keys())):
             if names:
                 self._refuse(f"{problem} {', '.join(sorted(names)[:3])}")
+        if tied and HEAD in self._names and EMBEDDING in shapes:
+            shapes[HEAD] = shapes[EMBEDDING]
         for name, shape in shapes.items():
             found = tuple(self._files[name].get_slice(self._names[name]).get_shape())
             if found != shape:

@@ -145,6 +145,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         vocab_size=number("vocab_size"),
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=number("hidden_size"),
+        intermediate_size=number("intermediate_size") if getattr(config, "intermediate_size", None) is not None else 0,
         rope_growth=rope_growth(values),
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),

@@ -82,6 +82,16 @@ def test_files_that_name_a_tied_model_otherwise_give_hugging_faces_tokens(
     assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
 
 
+def test_a_head_of_another_size_in_a_tied_model_is_refused_by_name(tmp_path: Path) -> None:
+    path = save_tiny("qwen2", tmp_path / "model")
+    tensors = load_file(path / "model.safetensors")
+    size, hidden = tensors["model.embed_tokens.weight"].shape
+    save_file(tensors | {"lm_head.weight": torch.zeros(size + 64, hidden)}, path / "model.safetensors")
+
+    with pytest.raises(ModelRefused, match=r"mismatched_keys lm_head\.weight"):
+        make_runner(path)
+
+
 def test_a_tensor_that_the_model_does_not_have_is_refused_by_name(tmp_path: Path) -> None:
     path = save_tiny("llama", tmp_path / "model")
     tensors = load_file(path / "model.safetensors")

@@ -42,8 +42,21 @@ def test_a_prefix_that_the_cache_holds_is_worth_less() -> None:
 
 
 def test_one_prefix_that_gains_nothing_does_not_switch_the_others_off() -> None:
-    large, small = prefix(64, 8192), prefix(2, 64, first=64)
+    large, small = prefix(64, 8192), prefix(2, PAGE, first=64)
     assert shared(small, large) == (large,)
+
+
+def test_a_prefix_that_one_more_row_cuts_in_two_is_still_shared() -> None:
+    costs = DeviceCosts(**json.loads(STORED.read_text())[0])
+    whole = SharedPrefix(rows=tuple(range(16)), first_page=0, end_page=2048 // PAGE)
+    first = SharedPrefix(rows=tuple(range(17)), first_page=0, end_page=1024 // PAGE)
+    second = SharedPrefix(rows=tuple(range(16)), first_page=1024 // PAGE, end_page=2048 // PAGE)
+
+    def found(*prefixes: SharedPrefix) -> tuple[SharedPrefix, ...]:
+        return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=33)
+
+    assert found(whole) == (whole,)
+    assert found(first, second) == (first, second)
 
 
 def test_a_gain_smaller_than_another_launch_is_none() -> None:

@@ -21,6 +21,11 @@ def test_a_device_that_nothing_is_written_for_gets_the_reference() -> None:
     assert choose(torch.device("meta"), torch.float32) is REFERENCE
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_heads_that_are_wider_than_the_kernels_hold_get_the_reference(device: str) -> None:
+    assert choose(torch.device(device), torch.float32, head_dim=257) is REFERENCE
+
+
 def test_everything_imports_and_chooses_without_triton() -> None:
     program = """
 import sys

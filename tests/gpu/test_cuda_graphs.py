@@ -1,0 +1,71 @@
+"""A step's CUDA graph without a device: when it is captured, and what a capture that failed leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from parrot_compat.gpu.cuda_graphs import _FixedStep
+
+
+class Graph:
+    def __init__(self) -> None:
+        self.replayed = 0
+
+    def replay(self) -> None:
+        self.replayed += 1
+
+
+@contextmanager
+def captured(graph: Graph, **asked: Any) -> Iterator[None]:
+    yield
+
+
+def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any, Callable[[], Tensor]]:
+    """A step whose decoder gives these states one after another."""
+    patch.setattr(torch.cuda, "CUDAGraph", Graph)
+    patch.setattr(torch.cuda, "graph", captured)
+    answers = iter(given)
+
+    def compute(self: _FixedStep, decoder: Any, storage: Any) -> Tensor:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    patch.setattr(_FixedStep, "_compute", compute)
+    step: Any = object.__new__(_FixedStep)
+    step._graph, step._states, step._copied = None, None, SimpleNamespace()
+    return step, lambda: step.run(None, None, None)
+
+
+def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = torch.zeros(1), torch.ones(1)
+    step, run = step_of(monkeypatch, first, second)
+    assert [run() is first, run() is second, run() is second] == [True] * 3
+    assert step._graph.replayed == 2
+
+
+def test_what_a_capture_that_failed_left_is_never_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, third = torch.zeros(1), torch.ones(1)
+    _, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the step"), third)
+    assert run() is first
+    with pytest.raises(torch.OutOfMemoryError):
+        run()
+    assert run() is third and run() is third
+
+
+def test_nothing_is_captured_before_a_step_has_run_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = torch.zeros(1)
+    step, run = step_of(monkeypatch, torch.OutOfMemoryError("no room for the step"), second)
+    with pytest.raises(torch.OutOfMemoryError):
+        run()
+    assert run() is second and step._graph is None

@@ -1,0 +1,47 @@
+"""What the host gives to a device while a step is launched does not wait for the device."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+import parrot_compat.gpu
+from parrot_compat.gpu.sampler import filter_scores
+from parrot_compat.gpu.to_device import listed
+
+GPU = Path(parrot_compat.gpu.__file__).parent
+
+
+@pytest.mark.parametrize("module", ["sampler", "penalties", "token_bits"])
+def test_nothing_is_copied_in_a_way_that_waits(module: str) -> None:
+    """torch.tensor(…, device=…) and .to(device) copy from common memory, behind everything that was asked before."""
+    waiting = []
+    for node in ast.walk(ast.parse((GPU / f"{module}.py").read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            is_made = node.func.attr == "tensor" and any(keyword.arg == "device" for keyword in node.keywords)
+            if is_made or (node.func.attr == "to" and "device" in ast.unparse(node)):
+                waiting.append(ast.unparse(node))
+    assert waiting == []
+
+
+def test_lists_become_tensors_of_the_type_that_is_said() -> None:
+    assert listed([3, 5], "cpu").equal(torch.tensor([3, 5]))
+    assert listed([0.5], "cpu", torch.float32).equal(torch.tensor([0.5]))
+
+
+def test_one_row_alone_is_added_up_as_a_row_among_others_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA adds one row alone in another order; `meta` stands for any device but the CPU."""
+    added: list[int] = []
+    cumsum = torch.Tensor.cumsum
+
+    def counted(self: torch.Tensor, dim: int) -> torch.Tensor:
+        added.append(len(self))
+        return cumsum(self, dim=dim)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", counted)
+    scores = torch.zeros(1, 9, device="meta")
+    assert filter_scores(scores, temperatures=[1.0], top_ks=[0], top_ps=[0.9], min_ps=[0.0]).shape == (1, 9)
+    assert added == [2]
