@@ -69,6 +69,8 @@ class CallObject:
         self._names = names
         self._nesting = Nesting()
         self._is_escaped = False
+        self._is_unclosed = False
+        """Its closing brace is missing: what has come is none of it."""
 
     @property
     def is_call(self) -> bool:
@@ -92,6 +94,8 @@ class CallObject:
             if not self.is_call:
                 self._said.append(character)
             self._take(character)
+            if self._is_unclosed:
+                return text[place:]
         return ""
 
     def take_arguments(self) -> str:
@@ -186,7 +190,10 @@ class CallObject:
             self._arguments.append("{}")
 
     def _fail(self) -> None:
-        if self.is_call:
+        if self.is_call and self._state == "after":
+            self._close()
+            self._is_unclosed = True
+        elif self.is_call:
             self._state, self._word = "lost", []
         else:
             self.is_none = True

@@ -127,8 +127,10 @@ class Fleet:
         if tokenizer is not None:
             self._tokenizers[info.model] = tokenizer
         member = self._members[info.name] = Member(engine, tokenizer, restart)
-        self._returning.pop(info.name, None)
+        before = self._returning.pop(info.name, None)
         self._order.setdefault(info.model)
+        if before is not None and not self.expects(before.model):  # it has come back with another one
+            del self._order[before.model]
         if isinstance(engine, Mortal):
             self._background.spawn(self._mourn(member, engine), f"watch engine {info.name}")
         self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))

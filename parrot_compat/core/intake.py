@@ -9,8 +9,10 @@ from its acceptance until it is over.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +21,6 @@ from .background import Background
 from .call import Call, CallId, Reading
 from .dataflow import Dataflow
 from .errors import BadPrompt, ParrotError
-from .events import CallFailed, CallFinished, CallSubmitted
 from .fleet import Fleet
 from .lengths import Lengths
 from .life import Life
@@ -30,12 +31,16 @@ from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer
 from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
+from .task_events import ending_of, submission_of
 from .tokenizer import Reasoned, Templated
 from .width import Width
 
 __all__ = ["Intake", "Machinery"]
 
 _log = logging.getLogger(__name__)
+
+_RENDERED_AT_ONCE = 32
+"""Prompts that are made without a look at what else is to be done."""
 
 _SEEDS = random.SystemRandom()
 
@@ -63,6 +68,9 @@ class Intake:
         self._must_be_open = must_be_open
         self._policy = machinery.policy
         self._widths: dict[CallId, Width] = {}
+        self._rendered_in_turn = 0
+        self._late: deque[tuple[Task, Content]] = deque()
+        """Tasks of a wide fan-out whose prompts are made in the turns of the loop to come."""
 
     async def submit_all(self, calls: Sequence[Call], is_delivered: bool, width: int | None) -> tuple[Task, ...]:
         """Errors, and then nothing was accepted: see `Session.submit`."""
@@ -76,11 +84,12 @@ class Intake:
                 admission.check_name("variable", call.output)
             for format, model in dict.fromkeys((call.sampling.format, model) for call, model in pairs):
                 await fleet.check_format(model, format)
-            rendered = {
-                call.id: await self.render(self.dataflow.content(call), model)
-                for call, model in zip(calls, models, strict=True)
-                if self.dataflow.has_inputs(call)
-            }
+            rendered: dict[CallId, Rendered] = {}
+            for number, (call, model) in enumerate(pairs, 1):
+                if self.dataflow.has_inputs(call):
+                    rendered[call.id] = await self.render(self.dataflow.content(call), model)
+                if number % _RENDERED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             readings = {call.id: self._reading(call, model) for call, model in pairs}
             self._must_be_open()  # it may have been closed while a large prompt was encoded
             self.dataflow.graph.add(calls)
@@ -95,7 +104,7 @@ class Intake:
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
         self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))
         for task in tasks:
-            fleet.events.emit(_submission(task))
+            fleet.events.emit(submission_of(task))
         for task in tasks:
             if (known := rendered.get(task.call.id)) is not None:
                 self._put(task, known)
@@ -143,6 +152,7 @@ class Intake:
             clock=self._machinery.fleet.clock,
             expected_tokens=self._machinery.lengths.expected(name, call.sampling.max_tokens),
             on_end=self._ended,
+            on_return=self._returned,
             reading=reading,
         )
         return task
@@ -167,6 +177,12 @@ class Intake:
                 task.is_rendering = True
                 self._machinery.background.spawn(self._run_large(task, content), f"render {task.call.id}")
                 return
+            if self._is_much_for_a_turn():
+                task.is_rendering = True
+                self._late.append((task, content))
+                if len(self._late) == 1:
+                    self._machinery.background.spawn(self._run_late(), f"render after {task.call.id}")
+                return
             rendered = self._machinery.renderer.render(content, task.model, self._flow.tenant)
         except ParrotError as error:
             task.fail(error)
@@ -174,6 +190,21 @@ class Intake:
             self._broke(task, error)
         else:
             self._put(task, rendered)
+
+    def _is_much_for_a_turn(self) -> bool:
+        def next_turn() -> None:
+            self._rendered_in_turn = 0
+
+        if self._rendered_in_turn == 0:
+            asyncio.get_running_loop().call_soon(next_turn)
+        self._rendered_in_turn += 1
+        return bool(self._late) or self._rendered_in_turn > _RENDERED_AT_ONCE
+
+    async def _run_late(self) -> None:
+        while self._late:
+            await asyncio.sleep(0)
+            for _ in range(min(_RENDERED_AT_ONCE, len(self._late))):
+                await self._run_large(*self._late.popleft())
 
     async def _run_large(self, task: Task, content: Content) -> None:
         try:
@@ -196,6 +227,11 @@ class Intake:
             task.make_ready(rendered)
             self._life.hold()
             self._queue(task)
+
+    def _returned(self, task: Task) -> None:
+        """What it should be quick at may have changed while an engine had it. It has its place in its width still."""
+        task.objective = self._objective(task.call.id, slack_s=self._slack_s(task.call.id))
+        self._machinery.scheduler.put(task)
 
     def _queue(self, task: Task) -> None:
         width = self._widths.get(task.call.id)
@@ -221,7 +257,7 @@ class Intake:
         if (width := self._widths.pop(task.call.id, None)) is not None:
             width.ended(task)
         self._machinery.admission.release(self._flow.tenant)
-        self._machinery.fleet.events.emit(_ending(task))
+        self._machinery.fleet.events.emit(ending_of(task))
         if task.rendered is not None:
             self._life.release()
         if self._policy.lengths and task.result is not None and task.call.function is not None:
@@ -232,49 +268,3 @@ class Intake:
 
     def _length_name(self, call: Call, model: str) -> tuple[str | None, ...]:
         return self._flow.tenant, model, call.function
-
-
-def _submission(task: Task) -> CallSubmitted:
-    return CallSubmitted(
-        at_s=task.submitted_s,
-        session=task.flow.session,
-        tenant=task.flow.tenant,
-        call=task.call.id,
-        model=task.model,
-        function=task.call.function,
-        inputs=task.call.prompt.inputs(),
-        output=task.call.output,
-    )
-
-
-def _ending(task: Task) -> CallFinished | CallFailed:
-    assert task.finished_s is not None
-    if task.result is None:
-        assert task.failure is not None
-        return CallFailed(
-            at_s=task.finished_s,
-            session=task.flow.session,
-            tenant=task.flow.tenant,
-            call=task.call.id,
-            function=task.call.function,
-            model=task.model,
-            engine=task.engine,
-            error=task.failure,
-            submitted_s=task.submitted_s,
-        )
-    assert task.ready_s is not None
-    return CallFinished(
-        at_s=task.finished_s,
-        session=task.flow.session,
-        tenant=task.flow.tenant,
-        call=task.call.id,
-        function=task.call.function,
-        model=task.model,
-        engine=task.result.engine,
-        finish=task.result.finish,
-        usage=task.result.usage,
-        submitted_s=task.submitted_s,
-        ready_s=task.ready_s,
-        started_s=task.result.started_s,
-        first_token_s=task.result.first_token_s,
-    )

@@ -9,6 +9,7 @@ The invariant: whoever waits at the moment of a `tell` is woken by it, and nobod
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 __all__ = ["News"]
 
@@ -33,4 +34,9 @@ class News:
         """Returns after the next `tell`."""
         one: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(one)
-        await one
+        try:
+            await one
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # told in the same turn: the list is another one by now
+                self._waiting.remove(one)
+            raise

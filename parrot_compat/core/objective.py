@@ -124,6 +124,14 @@ class Deduction:
         self._stages.touched.pop(node, None)
         return self._changed()
 
+    def deliver(self, call: CallId, is_delivered: bool) -> set[CallId]:
+        """Somebody takes the call's answer on an open connection from now on, or nobody any more."""
+        if (node := self._nodes.get(call)) is None:
+            return set()
+        node.is_delivered = is_delivered
+        self._rank(node)
+        return self._changed()
+
     def begin_await(self, variable: str, kind: ObjectiveKind | None = None) -> set[CallId]:
         """Somebody waits for the variable from now on, to `end_await`. `None`: as the call says, else latency."""
         counts = self._awaits.setdefault(variable, [0, 0, 0, 0])

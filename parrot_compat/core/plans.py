@@ -109,7 +109,7 @@ class Plan:
             if reason is not None:
                 return ClaimAnswer(reason=reason)
             earlier.is_left = False
-            return _claimed(earlier)
+            return self._claimed(earlier)
         reason = self._why_not(entry, asked, nonce)
         if reason is not None:
             equals = (other for other in self._entries.values() if self._why_not(other, asked, nonce) is None)
@@ -119,12 +119,13 @@ class Plan:
             entry = equal
         entry.nonce = nonce
         self._claims[nonce] = entry
-        return _claimed(entry)
+        return self._claimed(entry)
 
     def leave(self, nonce: str) -> None:
         """The claimant is gone: its call goes on if something else needs it, else it is cancelled."""
         if (entry := self._claims.get(nonce)) is not None:
             entry.is_left = True
+            self.session.deliver(entry.task.call.id, is_delivered=False)
             self.session.leave(entry.task.call.id)
 
     # ---- the end -------------------------------------------------------------------------------------------
@@ -170,6 +171,10 @@ class Plan:
         model = machinery.fleet.model(claimant.model)
         rendered = await machinery.renderer.render_any(content, model, self.tenant)
         return Asked(model, rendered, claimant.sampling, claimant.reading)
+
+    def _claimed(self, entry: Entry) -> ClaimAnswer:
+        self.session.deliver(entry.task.call.id, is_delivered=True)
+        return ClaimAnswer(call=entry.planned.call.id, task=entry.task)
 
     def _why_not(self, entry: Entry, asked: Asked, nonce: str) -> str | None:
         """Why this planned call cannot stand in for what is asked; `None` where it can."""
@@ -246,7 +251,3 @@ class Plan:
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
-
-
-def _claimed(entry: Entry) -> ClaimAnswer:
-    return ClaimAnswer(call=entry.planned.call.id, task=entry.task)

@@ -42,7 +42,7 @@ class Reader:
         style = reading.reasoning
         self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
         self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel, reading.names)
-        self._is_plain = self._reasoning is None and self._tools is None
+        self._is_plain = self._reasoning is None and self._tools is None and reading.is_parallel
         self._is_parallel = reading.is_parallel
         self.marks = _marks(reading)
         """What an engine shows as text even where it is a control token of the model, which is no text elsewhere."""

@@ -26,6 +26,8 @@ from .task import Task
 __all__ = ["Scheduler"]
 
 _LOOKAHEAD = 32  # tasks looked at beyond the free rows: one that waits for its prefix's engine must not block others
+_MOST_LOOKED_AT = 2048
+"""Tasks looked at where none of the first can be started: so long a look takes some milliseconds."""
 
 
 class Scheduler:
@@ -86,10 +88,20 @@ class Scheduler:
 
     def _dispatch_model(self, model: str, queue: ReadyQueue) -> None:
         members = self._fleet.serving(model)
-        free_rows = _free_rows(members)
-        if free_rows == 0:
-            return
-        tasks = queue.first(None if free_rows is None else free_rows + _LOOKAHEAD)
+        window = 0
+        while (free_rows := _free_rows(members)) != 0:
+            if free_rows is None:
+                self._place(model, queue, members, None)
+                return
+            # where those in front fit no engine that is free, others behind them may
+            window = 4 * window or free_rows + _LOOKAHEAD
+            self._place(model, queue, members, window)
+            if window >= min(len(queue), _MOST_LOOKED_AT):
+                return
+
+    def _place(self, model: str, queue: ReadyQueue, members: Sequence[Member], window: int | None) -> None:
+        """Start what can be of the first of the queue."""
+        tasks = queue.first(window)
         limit = self._fleet.context_tokens(model)
         for task in tasks:
             assert task.rendered is not None
@@ -151,7 +163,7 @@ class Scheduler:
                 engine=member.info.name,
             )
         )
-        self.put(task)
+        (task.on_return or self.put)(task)
 
 
 def _free_rows(members: Sequence[Member]) -> int | None:

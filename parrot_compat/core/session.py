@@ -158,9 +158,14 @@ class Session:
         wanted = self.task(call).call
         return self._dataflow.is_read(wanted) or self._intake.deduction.is_awaited(wanted.output)
 
+    def deliver(self, call: CallId, is_delivered: bool) -> None:
+        """Somebody takes the call's answer on an open connection from now on, or nobody any more."""
+        if not self.is_closed:
+            self._intake.deduced(self._intake.deduction.deliver(call, is_delivered))
+
     def leave(self, call: CallId) -> None:
         """Whoever took the call's answer is gone: it goes on if something else needs it, else it is cancelled."""
-        if not self.is_needed(call):
+        if not self.is_closed and not self.is_needed(call):
             self.task(call).cancel(Cancelled(f"the client of call {call!r} has left"))
 
     # ---- variables -------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ class Session:
     def prefix_hashes(self, call: CallId) -> tuple[str, ...]:
         """`PrefixHash` before each input of the call's prompt, and of the whole; a text that is known counts."""
         self.task(call)
-        return self._dataflow.graph.prefix_hashes(call, self._identity)
+        return self._dataflow.graph.prefix_hashes(call, lambda name: self.variable(name).identity)
 
     def declare(self, name: str) -> Variable:
         """A variable that calls may read before anything writes it: `set` does later, or a call's output."""
@@ -290,10 +295,3 @@ class Session:
     async def _expire(self, ttl_s: float) -> None:
         await self.life.outlive(ttl_s)
         await self.close()
-
-    def _identity(self, name: str) -> str:
-        """What stands for a variable in a prefix hash."""
-        variable = self.variable(name)
-        if variable.is_settled and variable.failure is None:
-            return f"text:{variable.text_so_far}"
-        return f"variable:{name}"

@@ -30,6 +30,9 @@ __all__ = ["Flow", "Task", "TaskState"]
 
 _SILENCE = Chunk()
 
+HEAD_START_S = 60.0
+"""By which work of an app that began long ago goes before work of one that has just come."""
+
 
 class TaskState(StrEnum):
     WAITING = "waiting"
@@ -74,9 +77,11 @@ class Task:
         seed: int,
         clock: Clock,
         on_end: Callable[[Task], None],
+        on_return: Callable[[Task], None] | None = None,
         expected_tokens: int | None = None,
         reading: Reading | None = None,
     ) -> None:
+        """`on_return`: called when it has come back from a lost engine and is ready again, to be queued."""
         self.call = call
         self.model = model
         self.output = output
@@ -111,6 +116,7 @@ class Task:
         """What the reading goes by, see `Generate.marks`."""
         self._news = News()
         self._near = group  # calls that are alike, where it feeds no stage
+        self.on_return = on_return
         self._on_end: Callable[[Task], None] | None = on_end
         self._when_over: list[Callable[[Task], None]] = []
 
@@ -131,12 +137,13 @@ class Task:
     @property
     def due_s(self) -> float:
         """Whose turn it is: an app's work counts from when the app began, work with much slack from when it was ready,
-        and both from as much later as nobody would notice."""
+        and both from as much later as nobody would notice. An app that never ends would keep all others waiting: its
+        beginning counts for `HEAD_START_S` at most."""
         assert self.ready_s is not None
         slack_s, began_s = self.objective.slack_s, self.flow.began_s
         if began_s is None or slack_s >= BASE_SLACK_S["throughput"]:
             began_s = self.ready_s
-        return slack_s + began_s
+        return slack_s + max(began_s, self.ready_s - HEAD_START_S)
 
     # ---- for receipts ------------------------------------------------------------------------------
 

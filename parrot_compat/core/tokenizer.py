@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """What one token writes behind other text, perhaps a part of a character; of a control token its name."""
         ...
 
+    def text_bytes(self, token: int) -> bytes:
+        """The same as it stands in a text: of a control token nothing."""
+        ...
+
 
 @runtime_checkable
 class FormatChecker(Protocol):

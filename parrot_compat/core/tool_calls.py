@@ -103,6 +103,8 @@ class ToolReader:
     _index: int = -1
     """Of the call that is being told."""
     _has_text: bool = False
+    _ends_begun: bool = False
+    """The text has ended amid what may have become a call."""
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -111,8 +113,8 @@ class ToolReader:
 
     @property
     def is_cut(self) -> bool:
-        """The last call has not got all of its arguments."""
-        return self._place == "call" and self._call.is_cut
+        """The text has ended before a call that it had begun: amid its arguments, or before it was known to be one."""
+        return self._ends_begun or (self._place == "call" and self._call.is_cut)
 
     def push(self, text: str) -> tuple[str, list[CallPiece]]:
         """The text that is no part of a call, and what there is of calls now."""
@@ -217,6 +219,7 @@ class ToolReader:
         if call.is_call:
             self._tell(call)
         if call.is_none or (is_end and not call.is_call):
+            self._ends_begun = is_end and not call.is_none
             text = (self._mark or "") + call.text
             self._say(said, text.rstrip() if is_end and self.pieces and not self._held else text)
             self._place, self._mark, self._call = "text", None, CallObject()

@@ -62,6 +62,11 @@ class Variable:
         return self._outcome.done()
 
     @property
+    def identity(self) -> str:
+        """What stands for it in a prefix hash."""
+        return f"text:{self.text_so_far}" if self.is_settled and self.failure is None else f"variable:{self.name}"
+
+    @property
     def failure(self) -> ParrotError | None:
         if not self._outcome.done():
             return None

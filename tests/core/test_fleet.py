@@ -11,7 +11,7 @@ from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
 from parrot_compat.core.events import EngineGone
 
-from .conftest import World, make_call
+from .conftest import SPEED, World, echo, make_call
 
 
 async def test_a_name_is_taken_once(world: World) -> None:
@@ -63,6 +63,23 @@ async def test_the_first_model_stays_the_first_when_its_engine_comes_back(world:
     assert world.fleet.models() == ("big", "small") and world.fleet.model(None) == "big"
     world.fleet.lost(world.fleet.member("b"), EngineLost("for good"))
     assert world.fleet.models() == ("big",)
+    world.fleet.check()
+
+
+async def test_a_server_that_comes_back_with_another_model_serves_that_one(world: World) -> None:
+    """`--upstream` without a model serves what the upstream lists, which a restart may change."""
+    first = world.engine("a", model="old")
+
+    async def restart() -> ScriptedEngine:
+        info = EngineInfo(name="a", model="new", context_tokens=4096)
+        return ScriptedEngine(echo, info, speed=SPEED, clock=world.clock)
+
+    member = world.fleet.member("a")
+    member.restart = restart
+    first.die("the power went")
+    await world.clock.sleep(1)
+    assert world.fleet.models() == ("new",) and world.fleet.model(None) == "new"
+    assert [model.name for model in world.manager.models()] == ["new"]
     world.fleet.check()
 
 

@@ -23,6 +23,16 @@ async def test_all_who_wait_are_woken_and_one_that_has_left_disturbs_nobody() ->
         await waiting[1]
 
 
+async def test_nothing_is_kept_of_those_who_left() -> None:
+    news = News()
+    for _ in range(100):
+        waiting = asyncio.create_task(news.heard())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert news._waiting == []
+
+
 async def test_news_wake_once() -> None:
     news, woken = News(), 0
 

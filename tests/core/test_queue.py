@@ -50,6 +50,15 @@ async def test_an_app_that_began_first_goes_first_and_its_tasks_as_they_became_r
     assert drain(queue) == [earlier, early, late]
 
 
+async def test_an_app_that_never_ends_does_not_keep_all_others_waiting() -> None:
+    queue = ReadyQueue()
+    for turn in range(100):
+        queue.put(ready_task(turn, order=0, ready_s=1000.0 + turn))
+    newcomer = ready_task(100, order=1000, ready_s=1000.0)
+    queue.put(newcomer)
+    assert 50 < drain(queue).index(newcomer) < 70  # it goes after what was ready within its head start
+
+
 async def test_within_an_app_work_with_slack_goes_after_the_rest() -> None:
     queue = ReadyQueue()
     short, long = ready_task(0, slack_s=2.0), ready_task(1)

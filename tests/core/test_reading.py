@@ -155,6 +155,16 @@ async def test_a_call_that_the_limit_cuts_off_is_told_as_far_as_it_came() -> Non
     assert told[-1].finish is Finish.LENGTH
 
 
+@pytest.mark.parametrize(("begun", "finish"), [('{"name": "g"', Finish.LENGTH), (ADD[12:], Finish.TOOL_CALLS)])
+def test_a_limit_amid_what_becomes_a_second_call_is_told_as_one(begun: str, finish: Finish) -> None:
+    reader = Reader(Reading(tools="hermes"))
+    told = [reader.read(Chunk(text=character)) for character in f"{ADD}\n<tool_call>\n{begun}"]
+    told.append(reader.read(Chunk(finish=Finish.LENGTH, usage=Usage())))
+    assert told[-1].finish is finish
+    calls = whole_calls(piece for one in told for piece in one.calls)
+    assert len(calls) == (1 if finish is Finish.LENGTH else 2)
+
+
 def test_calls_that_an_engine_has_told_apart_are_no_more_than_were_wanted() -> None:
     pieces = (CallPiece(index=0, id="a", name="add"), CallPiece(index=1, id="b", name="now"))
     for is_parallel, expected in ((True, 2), (False, 1)):

@@ -50,3 +50,6 @@ class CharTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         return self.decode((token,), skip_special_tokens=False).encode("utf-8", "surrogatepass")
+
+    def text_bytes(self, token: int) -> bytes:
+        return self.decode((token,)).encode("utf-8", "surrogatepass")
