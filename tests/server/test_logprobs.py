@@ -10,9 +10,11 @@ from typing import Any
 
 import openai
 import pytest
+import tokenizers
 
 from parrot_compat.core.call import Sampling, TokenLogprobs
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
+from parrot_compat.gpu.text_stream import TextDecoder
 from parrot_compat.server.openai.chat_schema import ChatRequest
 from parrot_compat.server.openai.completions_schema import CompletionRequest
 from parrot_compat.server.openai.logprobs import TextLogprobs, chat_logprobs
@@ -29,6 +31,8 @@ class ByteTokenizer(CharTokenizer):
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token])
+
+    text_bytes = token_bytes
 
 
 @pytest.mark.parametrize(("asked", "told"), [({}, 0), ({"top_logprobs": 0}, 0), ({"top_logprobs": 3}, 1)])
@@ -174,3 +178,11 @@ async def test_prompt_logprobs_are_told_by_token_id_as_vllm_does(client: openai.
     with pytest.raises(openai.BadRequestError) as caught:
         await client.completions.create(model=MODEL, prompt="snow", stream=True, extra_body={"prompt_logprobs": 1})
     assert caught.value.param == "prompt_logprobs"
+
+
+def test_a_control_token_takes_no_place_in_the_text() -> None:
+    vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
+    vocabulary.decoder = tokenizers.decoders.ByteLevel()
+    vocabulary.add_special_tokens(["<|bos|>"])
+    told = TextLogprobs(TextDecoder(vocabulary)).told_of_prompt(2, [TokenLogprobs(0, -1.0), TokenLogprobs(1, -1.0)])
+    assert told["tokens"] == ["<|bos|>", "a", "b"] and told["text_offset"] == [0, 0, 1]

@@ -10,9 +10,12 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from parrot_compat.core.call import Sampling
-from parrot_compat.core.output_format import AnyJson
-from parrot_compat.server.openai.tools import Tool, tool_use
+from parrot_compat.core.call import Finish, Sampling, Usage
+from parrot_compat.core.engine import Chunk
+from parrot_compat.core.output_format import AnyJson, JsonSchema
+from parrot_compat.core.reading import Reader
+from parrot_compat.core.tool_calls import CallPiece
+from parrot_compat.server.openai.tools import Tool, reading_of, tool_use
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,15 @@ async def test_strict_tools_that_need_not_be_called_leave_the_text(client: opena
     asked = {**ASKED, "max_tokens": 8, "temperature": 0}
     (choice,) = (await client.chat.completions.create(**asked, tools=strict)).choices
     assert choice.message.content and choice.message.tool_calls is None and choice.finish_reason == "length"
+
+
+def test_an_answer_held_to_a_form_of_its_own_is_no_call_though_it_looks_like_one() -> None:
+    """Llama's and Mistral's calls have no mark: {"name": "Bob"} may be one."""
+    use = tool_use([a_tool()], "auto", is_parallel=False, style="llama3_json")
+    held = reading_of(use, JsonSchema.of({"type": "object"}))
+    said = Reader(held).read(Chunk(text='{"name": "Bob"}', finish=Finish.STOP, usage=Usage()))
+    assert (said.text, said.calls, said.finish) == ('{"name": "Bob"}', (), Finish.STOP)
+    free = Reader(reading_of(use, None)).read(Chunk(text='{"name": "Bob"}', finish=Finish.STOP, usage=Usage()))
+    assert [piece.name for piece in free.calls] == ["Bob"]
+    another = (CallPiece(index=0, id="a", name="f"), CallPiece(index=1, id="b", name="g"))
+    assert Reader(held).read(Chunk(calls=another)).calls == another[:1], "a server behind us tells calls by itself"

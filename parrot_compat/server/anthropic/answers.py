@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from parrot_compat.core.call import Finish, Usage
 from parrot_compat.core.engine import Chunk
 from parrot_compat.core.tool_calls import CallPiece
+from parrot_compat.server.json_values import can_be_sent_back
 
 __all__ = ["events_of", "message_of"]
 
@@ -74,14 +75,21 @@ class _Blocks:
         """Block of each call."""
 
     def take(self, chunk: Chunk) -> Iterator[Event]:
+        pieces = list(chunk.calls)
+        while pieces and pieces[0].name is None and self._calls.get(pieces[0].index) == self._open_call:
+            yield from self._call(pieces.pop(0))  # the rest of a call comes before what is said behind it
         for kind, text in (("thinking", chunk.reasoning), ("text", chunk.text)):
             if text:
                 if self._open != kind:
                     signed = {"signature": ""} if kind == "thinking" else {}
                     yield from self._begin(kind, {kind: ""} | signed)
                 yield self._delta(self._count - 1, {"type": f"{kind}_delta", kind: text})
-        for piece in chunk.calls:
+        for piece in pieces:
             yield from self._call(piece)
+
+    @property
+    def _open_call(self) -> int | None:
+        return self._count - 1 if self._open == "tool_use" else None
 
     def close(self) -> Iterator[Event]:
         if self._open is not None:
@@ -147,4 +155,4 @@ def _input(arguments: str) -> dict[str, Any]:
         found = from_json(arguments, allow_partial=True)
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"arguments": arguments}
+    return found if isinstance(found, dict) and can_be_sent_back(found) else {"arguments": arguments}

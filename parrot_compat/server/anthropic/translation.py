@@ -117,7 +117,7 @@ def _said(blocks: Sequence[Block], path: str, hints: Hints) -> dict[str, Any]:
                 calls.append(_called(block, where))
             case _:
                 texts.append(_text(block, where))
-    said |= {"content": texts} if texts or not calls else {}
+    said |= {"content": texts or ""} if texts or not calls else {}  # an answer may have been thoughts alone, or nothing
     said |= {"reasoning_content": "".join(thoughts)} if thoughts else {}
     return said | ({"tool_calls": calls} if calls else {})
 

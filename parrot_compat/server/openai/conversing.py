@@ -58,7 +58,7 @@ async def converse(
     known = await prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
     answer = serving.answer("chatcmpl", kind, body.model or card.name, body.service_tier)
     try:
-        begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, reading_of(use)))
+        begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, reading_of(use, first.format)))
     except BadSchema as error:
         raise invalid(body.format_field(), error.message, "invalid_schema") from None
     return Conversation(answer=answer, model=card.name, begun=begun, prompt_ids=known)

@@ -26,6 +26,8 @@ class Writes(Protocol):
 
     def token_bytes(self, token: Any) -> bytes: ...
 
+    def text_bytes(self, token: Any) -> bytes: ...
+
 
 class TokenWriter:
     """By the model's tokenizer, or as a text engine has told it."""
@@ -38,6 +40,12 @@ class TokenWriter:
             return token
         assert self._tokenizer is not None, "ids come from engines whose tokenizer is known"
         return self._tokenizer.token_bytes(token)
+
+    def text_bytes(self, token: int | bytes) -> bytes:
+        if isinstance(token, bytes):
+            return token
+        assert self._tokenizer is not None, "ids come from engines whose tokenizer is known"
+        return self._tokenizer.text_bytes(token)
 
 
 def chat_logprobs(tokenizer: Writes, drawn: Sequence[Logprobs]) -> dict[str, Any]:
@@ -85,7 +93,7 @@ class TextLogprobs:
             tokens.append(_text(written))
             offsets.append(self._offset)
             tops.append(self._top(item))
-            self._offset += len(self._utf8.decode(written))
+            self._offset += len(self._utf8.decode(self._tokenizer.text_bytes(_token(item))))
         return {
             "tokens": tokens,
             "token_logprobs": [max(item.logprob, _LEAST) for item in drawn],

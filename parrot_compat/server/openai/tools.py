@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.core.call import Reading, Sampling
-from parrot_compat.core.output_format import ToolCalls, ToolStyle
+from parrot_compat.core.output_format import OutputFormat, ToolCalls, ToolStyle
 from parrot_compat.core.tool_calls import CallPiece, ToolCall
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.limits import Schema
@@ -81,9 +81,14 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
     return ToolUse(style, ToolCalls.of(wanted, style, is_parallel, is_required), names, is_parallel)
 
 
-def reading_of(use: ToolUse | None) -> Reading:
-    """What is read out of an answer that uses tools so; `None`: not at all."""
-    return Reading() if use is None else Reading(tools=use.style, names=use.names, is_parallel=use.is_parallel)
+def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
+    """What is read out of an answer that uses tools so (`None`: not at all) and has this form: one that is held to
+    another form than that of calls has none, though it may look like one."""
+    if use is None:
+        return Reading()
+    if format is not None and not isinstance(format, ToolCalls):
+        return Reading(is_parallel=use.is_parallel)
+    return Reading(tools=use.style, names=use.names, is_parallel=use.is_parallel)
 
 
 def _choice(choice: Any, names: list[str]) -> tuple[tuple[str, ...] | None, bool]:

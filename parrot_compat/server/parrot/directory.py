@@ -35,32 +35,35 @@ class Known:
     """What apps said of their calls and only people read: spans, stages."""
     claimants: Counter[str] = field(default_factory=Counter)
     """Open connections, by the claim whose answer they take."""
-    reserved: set[str] = field(default_factory=set)
-    """Names that requests on their way to the session will give to calls and variables."""
+    reserved_calls: set[str] = field(default_factory=set)
+    """Names that requests on their way to the session will give to calls."""
+    reserved_variables: set[str] = field(default_factory=set)
 
     def has_call(self, call: str) -> bool:
         try:
             self.session.task(call)
         except CallerError:
-            return call in self.reserved
+            return call in self.reserved_calls
         return True
 
     def has_variable(self, name: str) -> bool:
         try:
             self.session.variable(name)
         except CallerError:
-            return name in self.reserved
+            return name in self.reserved_variables
         return True
 
     @contextmanager
-    def reserving(self, names: Collection[str]) -> Iterator[None]:
+    def reserving(self, calls: Collection[str], variables: Collection[str]) -> Iterator[None]:
         """Another request does not get them meanwhile. They are free, or held by a request that shares none of them."""
-        mine = set(names) - self.reserved
-        self.reserved.update(mine)
+        my_calls, my_variables = set(calls) - self.reserved_calls, set(variables) - self.reserved_variables
+        self.reserved_calls.update(my_calls)
+        self.reserved_variables.update(my_variables)
         try:
             yield
         finally:
-            self.reserved.difference_update(mine)
+            self.reserved_calls.difference_update(my_calls)
+            self.reserved_variables.difference_update(my_variables)
 
     def note(self, call: str, **said: Any) -> None:
         if said:

@@ -8,12 +8,12 @@ The invariant: every refusal names its field from the top of the body (`calls[3]
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from parrot_compat.server.errors import ApiError, invalid, within
+from parrot_compat.server.json_values import can_be_sent_back
 from parrot_compat.server.limits import Items, Limits, Schema, explain
 from parrot_compat.server.openai.chat_schema import ChatRequest
 
@@ -33,7 +33,7 @@ class PlannedRequest(Schema):
 
     def read(self, path: str, limits: Limits) -> ChatRequest:
         """Errors: `ApiError` 400, with the path of the field."""
-        if not _can_be_sent_back(self.request):
+        if not can_be_sent_back(self.request):
             raise invalid(f"{path}.request", "NaN, infinity and numbers of hundreds of digits are not taken")
         try:
             body = ChatRequest.model_validate(self.request)
@@ -79,24 +79,3 @@ class GraphRequest(Schema):
 
 class CloseRequest(Schema):
     taken: Items[Name] = Field(default_factory=list)
-
-
-def _can_be_sent_back(value: Any) -> bool:
-    """JSON has no NaN, and Python writes no number of thousands of digits; its readers let both pass where no type
-    says otherwise."""
-    left = [value]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            left.extend(value.values())
-        elif isinstance(value, list):
-            left.extend(value)
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                return False
-        elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            return False
-    return True
-
-
-_MOST_BITS = 1024  # as many as the largest float has

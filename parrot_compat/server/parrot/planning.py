@@ -94,7 +94,7 @@ def _planned(
         function=planned.function or ask.said.function,
         objective=ask.objective,
         stage=None if stage is None else stage.stage(),
-        reading=reading_of(use),
+        reading=reading_of(use, sampling.format),
     )
     notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
     return Planned(PlannedCall(call=call, body=planned.request), notes)

@@ -87,19 +87,22 @@ class Room:
         """One task per choice, or the planned one that stands in for it. Errors: those of `Session.submit_all`."""
         calls = self._calls(id, model, wanted, reading)
         claim, reason = self._ask.said.claim, self._reason
-        with self._known.reserving([name for call in calls for name in (call.id, call.output)]):
+        claimed: Task | None = None
+        tasks: tuple[Task, ...] = ()
+        # one run of the client may claim several calls: each claim has a nonce of its own
+        nonce = f"{self._ask.said.nonce or uuid.uuid4().hex}/{claim}"
+        with self._known.reserving([call.id for call in calls], [call.output for call in calls]):
             if claim is not None and self._plan is not None and calls[0].prompt.inputs():
                 reason = "a request with references claims nothing"
             elif claim is not None and self._plan is not None:
-                # one run of the client may claim several calls: each claim has a nonce of its own
-                plan, nonce = self._plan, f"{self._ask.said.nonce or uuid.uuid4().hex}/{claim}"
-                answer = await plan.claim(claim, calls[0], nonce, choices=len(calls))
-                if answer.task is not None:
-                    with self._known.attached(nonce, lambda: plan.leave(nonce)):
-                        yield self._begun((answer.task,), is_claimed=True)
-                    return
-                reason = answer.reason
-            tasks = await self.session.submit_all(calls)
+                answer = await self._plan.claim(claim, calls[0], nonce, choices=len(calls))
+                claimed, reason = answer.task, answer.reason
+            if claimed is None:
+                tasks = await self.session.submit_all(calls)
+        if claimed is not None and (plan := self._plan) is not None:
+            with self._known.attached(nonce, lambda: plan.leave(nonce)):
+                yield self._begun((claimed,), is_claimed=True)
+            return
         self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
             yield self._begun(tasks, is_claimed=None if claim is None else False, reason=reason)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from parrot_compat.core.call import Finish, Usage
+from parrot_compat.core.engine import Chunk
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.output_format import ReasoningStyle
+from parrot_compat.core.tool_calls import CallPiece
+from parrot_compat.server.anthropic import answers
 from parrot_compat.server.anthropic.answers_schema import MessageAnswer, MessageEvent
 from tests.server.live import Live, Reply, live, send
 
@@ -241,3 +246,44 @@ async def test_what_has_no_effect_is_named(server: Live) -> None:
     assert set(ignored) >= {"metadata", "thinking", "thinking.budget_tokens", "output_config.effort", "mood"}
     plain = await send(server, "POST", PATH, ASKED)
     assert plain.status == 200 and "x-parrot-ignored" not in plain.headers
+
+
+@pytest.mark.parametrize("said", [[{"type": "thinking", "thinking": "A city.", "signature": ""}], []])
+async def test_an_answer_without_text_can_be_said_back(said: list[dict[str, Any]]) -> None:
+    """The limit fell among the thoughts, or the model said nothing: both are answers of ours."""
+    messages = [HELLO, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on"}]
+    async with live({"": "Well."}, tokenizer=Thinking()) as server:
+        answer = await ask(server, messages=messages)
+        counted = await send(server, "POST", f"{PATH}/count_tokens", {"model": "org/scripted", "messages": messages})
+    assert answer["content"] == [{"type": "text", "text": "Well."}] and counted.status == 200
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "9" * 5000])
+async def test_an_input_that_json_cannot_say_is_told_as_it_was_written(number: str) -> None:
+    call = '<tool_call>{"name": "add", "arguments": {"a": ' + number + "}}</tool_call>"
+    async with live({"Add": call}, context_tokens=20_000) as server:
+        asked = ASKED | {"messages": [{"role": "user", "content": "Add"}], "tools": [TOOL], "max_tokens": 9000}
+        reply = await send(server, "POST", PATH, asked)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    (block,) = json.loads(reply.body, parse_constant=refuse)["content"]
+    assert block["input"] == {"arguments": '{"a": ' + number + "}"}
+
+
+async def test_what_is_left_of_a_call_comes_before_the_text_behind_it() -> None:
+    async def chunks() -> AsyncIterator[Chunk]:
+        yield Chunk(calls=(CallPiece(index=0, id="c", name="add", arguments='{"a": '),), prompt=Usage())
+        yield Chunk(text="Done.", calls=(CallPiece(index=0, arguments="1}"), CallPiece(index=1, id="d", name="f")))
+        yield Chunk(finish=Finish.STOP, usage=Usage())
+
+    events = [event async for event in answers.events_of("id", "model", chunks())]
+    stopped: set[int] = set()
+    for event in events:
+        if event["type"] == "content_block_stop":
+            stopped.add(event["index"])
+        assert event["type"] != "content_block_delta" or event["index"] not in stopped
+    message = await answers.message_of("id", "model", chunks())
+    assert [block["type"] for block in message["content"]] == ["tool_use", "text", "tool_use"]
+    assert message["content"][0]["input"] == {"a": 1}

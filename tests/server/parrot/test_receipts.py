@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import openai
 import pytest
 
-from tests.server.live import Live, Reply, events_of, live, send
+from tests.server.live import Live, Reply, events_of, live, send, until
 
 from .graphs import CHAT, SESSIONS, echo, user
 
@@ -271,3 +272,33 @@ async def test_two_requests_at_once_that_want_one_name_both_get_their_answer() -
         calls = [reply.json()["parrot"]["call"] for reply in replies]
         assert calls.count("summary") == 1 and len(set(calls)) == 3
         assert (await send(server, "POST", CHAT, body)).status == 200
+
+
+async def test_a_call_and_a_variable_of_one_name_do_not_stand_in_each_others_way() -> None:
+    async with live(echo, context_tokens=30_000) as server:
+        first = {"session": "s", "call": "x"}
+        second = {"session": "s", "call": "y", "output": {"name": "x"}}
+        bodies = [{"messages": user("x" * 9000), "parrot": said, "max_tokens": 5} for said in (first, second)]
+        replies = await asyncio.gather(*(send(server, "POST", CHAT, body) for body in bodies))
+        hints = [reply.json()["parrot"]["hints"] for reply in replies]
+        assert hints == [{"call": "applied"}, {"call": "applied", "output": "applied"}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_whose_session_is_deleted_is_told_that_it_was_cancelled(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with live(echo) as server:
+        server.engine.stall()
+        body = {"messages": user("hello"), "parrot": {"session": "s"}, "stream": stream}
+        asking = asyncio.create_task(send(server, "POST", CHAT, body))
+        await until(lambda: server.engine.load().running > 0)
+        assert (await send(server, "DELETE", f"{SESSIONS}/s")).status == 200
+        reply = await asking
+        server.engine.resume()
+    if stream:
+        last = reply.body.decode().strip().rpartition("\n\n")[2].removeprefix("data: ")
+        assert json.loads(last)["error"]["code"] == "cancelled"
+    else:
+        assert reply.status == 499 and reply.json()["error"]["code"] == "cancelled"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
