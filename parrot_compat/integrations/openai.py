@@ -14,6 +14,7 @@ values in their places; a server that knows nothing of `parrot` is told the same
 from __future__ import annotations
 
 import string
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,12 +136,17 @@ class Graph:
     def submit(self, client: openai.OpenAI, wanted: Sequence[str] = ()) -> Submitted:
         """Hand it over; does not wait for any answer. `wanted`: the calls whose answers the app itself wants.
         Errors: the SDK's."""
-        made: Any = client.post("/parrot/graphs", cast_to=object, body={**self._body, "await": list(wanted)})
+        made: Any = client.post("/parrot/graphs", cast_to=object, body=self._sent(wanted))
         return Submitted(client, made)
 
     async def asubmit(self, client: openai.AsyncOpenAI, wanted: Sequence[str] = ()) -> AsyncSubmitted:
-        made: Any = await client.post("/parrot/graphs", cast_to=object, body={**self._body, "await": list(wanted)})
+        made: Any = await client.post("/parrot/graphs", cast_to=object, body=self._sent(wanted))
         return AsyncSubmitted(client, made)
+
+    def _sent(self, wanted: Sequence[str]) -> dict[str, Any]:
+        """The SDK sends again what had no answer: the server must know that it is the same. In a session it does."""
+        once = {} if "session" in self._body else {"nonce": uuid.uuid4().hex}
+        return {**self._body, **once, "await": list(wanted)}
 
 
 class _Accepted:
@@ -169,6 +175,12 @@ def _text_of(found: Mapping[str, Any]) -> str | None:
     return str(found["text"]) if found["state"] == "ready" else None
 
 
+def _waiting(client: openai.OpenAI | openai.AsyncOpenAI) -> Any:
+    """Options of a request that the server answers when there is a text, or in time for the client's patience."""
+    silence_s = client.timeout.read if isinstance(client.timeout, openai.Timeout) else client.timeout
+    return {"params": {"wait": min(WAIT_S, silence_s / 2) if silence_s else WAIT_S}}
+
+
 class Submitted(_Accepted):
     """A graph on the server."""
 
@@ -180,7 +192,7 @@ class Submitted(_Accepted):
         """Wait for the answer of a call. Errors: the SDK's; `openai.APIError` with what the call failed with."""
         path = self._path(call)
         while True:
-            found: Any = self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
+            found: Any = self._client.get(path, cast_to=object, options=_waiting(self._client))
             if (text := _text_of(found)) is not None:
                 return text
 
@@ -199,7 +211,7 @@ class AsyncSubmitted(_Accepted):
     async def text(self, call: str) -> str:
         path = self._path(call)
         while True:
-            found: Any = await self._client.get(path, cast_to=object, options={"params": {"wait": WAIT_S}})
+            found: Any = await self._client.get(path, cast_to=object, options=_waiting(self._client))
             if (text := _text_of(found)) is not None:
                 return text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -142,6 +143,36 @@ def test_a_session_may_have_any_name(client: openai.OpenAI, label: str) -> None:
     submitted = made.submit(client)
     assert submitted.session == label and submitted.text("one") == "you said: Say hi"
     submitted.close()
+
+
+def test_a_graph_whose_answer_is_lost_is_one_graph_when_the_sdk_sends_it_again(ours: Served) -> None:
+    class LosesTheFirst(httpx.HTTPTransport):
+        lost = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = super().handle_request(request)
+            if request.url.path.endswith("/graphs") and not self.lost:
+                self.lost += 1
+                answer.read()
+                raise httpx.ReadError("the line broke", request=request)
+            return answer
+
+    before, transport = len(ours.sessions()), LosesTheFirst()
+    with openai.OpenAI(
+        base_url=ours.url, api_key="none", max_retries=2, http_client=httpx.Client(transport=transport)
+    ) as client:
+        submitted = graph().submit(client)
+        assert transport.lost == 1 and len(ours.sessions()) == before + 1
+        assert submitted.text("two") == "you said: Again: you said: Say hi"
+        submitted.close()
+
+
+def test_the_server_is_not_asked_to_be_silent_for_longer_than_the_client_waits(ours: Served) -> None:
+    asked: list[httpx.URL] = []
+    noted = httpx.Client(event_hooks={"request": [lambda request: asked.append(request.url)]})
+    with openai.OpenAI(base_url=ours.url, api_key="none", timeout=20, http_client=noted) as client:
+        assert graph().submit(client).text("one") == "you said: Say hi"
+    assert [url.params["wait"] for url in asked if "wait" in url.params] == ["10.0"]
 
 
 def test_a_graph_that_contradicts_itself_is_refused(client: openai.OpenAI) -> None:

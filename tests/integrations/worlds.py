@@ -7,12 +7,13 @@ them up. `engine` and `manager` belong to that loop: `inside` calls them there.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, ScriptedEngine, Speed
+from parrot_compat.core.errors import Cancelled
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.integrations.application.application import Application
@@ -67,7 +68,8 @@ def world(kind: Kind, speed: Speed = INSTANT) -> Iterator[World]:
         try:
             yield made
         finally:
-            made.resume()
+            with suppress(Cancelled):  # the test has closed it
+                made.resume()
 
 
 @contextmanager

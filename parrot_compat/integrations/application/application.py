@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import atexit
 import contextvars
-import threading
 import weakref
 from contextlib import suppress
 from types import TracebackType
 
 from parrot_compat.core.errors import ParrotError
+from parrot_compat.integrations.process_lock import ProcessLock
 
 from .host import Host
 from .loop_thread import LoopThread
@@ -28,9 +28,10 @@ from .session import Session, entered_session
 __all__ = ["Application", "current_application", "current_session"]
 
 _entered: contextvars.ContextVar[Application | None] = contextvars.ContextVar("parrot_application", default=None)
-_lock = threading.Lock()
+_lock = ProcessLock()
 _default: Application | None = None
-_open: weakref.WeakSet[Application] = weakref.WeakSet()
+_open: dict[int, tuple[LoopThread, Host]] = {}
+"""Of applications that have not ended, held by somebody or not."""
 
 
 def current_session() -> Session:
@@ -63,7 +64,9 @@ class Application:
         self.is_closed = False
         self._session: weakref.ref[Session] | None = None
         self._outer: list[Application | None] = []
-        _open.add(self)
+        _open[id(self.loop)] = self.loop, host
+        self._let_go = weakref.finalize(self, _end_soon, self.loop, host)
+        self._let_go.atexit = False
 
     def open_session(self, name: str | None = None, *, ttl_s: float | None = None) -> Session:
         """One run of the app. `ttl_s`: how long the host keeps it without a sign of life. Does not wait: where it
@@ -96,18 +99,18 @@ class Application:
         """End everything that it started. Idempotent."""
         if not self.is_closed:
             self.is_closed = True
-            try:
-                self.loop.run(self.host.close())
-            finally:
-                self.loop.close()
+            self._let_go.detach()
+            _end(self.loop, self.host)
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
+            self._let_go.detach()
             try:
                 await self.loop.arun(self.host.close())
             finally:
                 await self.loop.aclose()
+                _open.pop(id(self.loop), None)
 
     def __enter__(self) -> Application:
         try:
@@ -144,9 +147,32 @@ class Application:
         _entered.set(self)
 
 
+def _end(loop: LoopThread, host: Host) -> None:
+    try:
+        if loop.has_started:
+            loop.run(host.close())
+    finally:
+        loop.close()
+        _open.pop(id(loop), None)
+
+
+def _end_soon(loop: LoopThread, host: Host) -> None:
+    """Nobody holds the application any more. The collector may run anywhere, so this must not wait."""
+
+    def ended(_: object) -> None:
+        loop.close_soon()
+        _open.pop(id(loop), None)
+
+    with suppress(ParrotError, RuntimeError):  # RuntimeError: made in a process that this one was forked from
+        if loop.has_started:
+            loop.spawn(host.close()).add_done_callback(ended)
+        else:
+            ended(None)
+
+
 @atexit.register
 def _close_open() -> None:
     """A program that ends without closing its applications leaves no engine and no session behind."""
-    for application in tuple(_open):
-        with suppress(ParrotError, RuntimeError):  # RuntimeError: made in a process that this one was forked from
-            application.close()
+    for loop, host in tuple(_open.values()):
+        with suppress(ParrotError, RuntimeError):
+            _end(loop, host)

@@ -21,6 +21,7 @@ import functools
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, get_type_hints, overload
 
 from parrot_compat.core.call import ObjectiveKind
@@ -127,7 +128,8 @@ class SemanticFunction(Generic[P, R]):
 
     def map_values(self, each: list[dict[str, str | Variable]]) -> list[R]:
         """As `map`, over inputs by name."""
-        session = self.session_of({str(index): value for index, values in enumerate(each) for value in values.values()})
+        read = (value.session for values in each for value in values.values() if isinstance(value, Variable))
+        session = next(read, self._own_session) or current_session()
         return [self._outputs(variables) for variables in session.call_each(self.request, each)]
 
     def within(self, session: Session) -> Self:
@@ -191,8 +193,10 @@ class SemanticFunction(Generic[P, R]):
 
 def _outputs_of(function: Callable[..., Any]) -> type[Outputs]:
     """What a call returns: the class that the function names, if it can be found from here."""
+    said = SimpleNamespace(__annotations__={"return": inspect.get_annotations(function).get("return", Outputs)})
     try:
-        returned = get_type_hints(function).get("return", Outputs)
+        # of the return type alone: a parameter's may be known to type checkers only
+        returned = get_type_hints(said, globalns=getattr(inspect.unwrap(function), "__globals__", {}))["return"]
     except (NameError, AttributeError):  # imported for type checkers only, or local to a function
         return Outputs
     if returned is Any:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -52,12 +53,23 @@ class LoopThread:
         future = self.spawn(work)
         try:
             return future.result()
+        except FutureCancelled:
+            if self._is_closed:
+                raise Cancelled(f"{self._name} was closed") from None
+            raise
         finally:
             future.cancel()  # does nothing to what is over; an interrupted wait stops the work
 
     async def arun(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Wait for it in any loop."""
-        return await asyncio.wrap_future(self.spawn(work))
+        future = self.spawn(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if self._is_closed and not (waiting is not None and waiting.cancelling()):  # nobody has cancelled who waits
+                raise Cancelled(f"{self._name} was closed") from None
+            raise
 
     def iterate(self, items: AsyncGenerator[Item]) -> Iterator[Item]:
         try:
@@ -75,13 +87,24 @@ class LoopThread:
 
     def close(self) -> None:
         """Stop the work that still runs, wait until it has cleaned up, and end the thread."""
+        if self._pid != os.getpid():  # the thread is not here, and one that is not here either may hold the lock
+            return
+        self.close_soon()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+
+    def close_soon(self) -> None:
+        """As `close`, without waiting for it."""
         with self._lock:
             self._is_closed = True
-            thread, loop, stop = self._thread, self._loop, self._stop
-        if thread is not None and loop is not None and stop is not None and thread.is_alive():
-            with suppress(RuntimeError):  # it has just ended
+            loop, stop = self._loop, self._stop
+        if loop is not None and stop is not None:
+            with suppress(RuntimeError):  # it has ended
                 loop.call_soon_threadsafe(stop.set)
-            thread.join()
+
+    @property
+    def has_started(self) -> bool:
+        return self._loop is not None
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self.close)

@@ -6,8 +6,9 @@ The invariant: the fields are the outputs of the function's template, no more an
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import BadTemplate
@@ -71,4 +72,5 @@ class Outputs:
 
 
 def _declared(kind: type[Any]) -> set[str]:
-    return {name for name in get_type_hints(kind) if not name.startswith("_")}
+    # by name only: what an annotation means may be known to type checkers alone
+    return {name for each in kind.__mro__ for name in inspect.get_annotations(each) if not name.startswith("_")}

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import openai
 
 from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.core.errors import UnknownSession
 from parrot_compat.integrations.remote import Endpoint, async_client
 
 from .application import Application
@@ -30,6 +31,9 @@ __all__ = ["RemoteHost", "connect"]
 
 _PAUSES_S = (0.1, 0.5)
 """Before a request is sent again whose answer was lost on the way."""
+
+_LAST_WORD_S = 5.0
+"""For telling a server, when the application closes, what of it still runs there."""
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 
@@ -61,21 +65,32 @@ class RemoteHost:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._root = f"{endpoint.root_url}/v1/parrot/sessions"
+        self._open: set[str] = set()
 
     async def start(self) -> None:
         """Nothing: a server that is not there is told of by the first request."""
 
     async def close(self) -> None:
-        """Nothing: sessions are closed by those who hold them, connections by their loop."""
+        """Sessions that somebody still holds; connections are closed by their loop."""
+        with suppress(TimeoutError):  # the server is gone or busy: it forgets them by itself
+            async with asyncio.timeout(_LAST_WORD_S):
+                await asyncio.gather(*map(self.close_session, tuple(self._open)), return_exceptions=True)
 
     # ---- sessions --------------------------------------------------------------------------------------
 
     async def open_session(self, name: str | None, ttl_s: float | None) -> str:
         body = {"name": name, "ttl_s": ttl_s}
-        return _id(await self._ask("POST", "", {field: value for field, value in body.items() if value is not None}))
+        id = _id(await self._ask("POST", "", {field: value for field, value in body.items() if value is not None}))
+        self._open.add(id)
+        return id
 
     async def close_session(self, session: str) -> None:
-        await self._ask("DELETE", _path(session))
+        try:
+            await self._ask("DELETE", _path(session))
+        except UnknownSession:
+            self._open.discard(session)
+            raise
+        self._open.discard(session)
 
     async def cancel(self, session: str) -> None:
         await self._ask("POST", _path(session, "cancel"), {})
@@ -113,7 +128,10 @@ class RemoteHost:
         await self._ask("PUT", _path(session, "variables", variable), {"text": text})
 
     async def read(self, session: str, variable: str, *, wait_s: float, objective: ObjectiveKind | None) -> str | None:
-        asked: dict[str, object] = {"wait": wait_s, **_purpose(objective)}
+        silence_s = self._endpoint.timeout_s  # the server must not be silent for longer because we asked it to wait
+        asked: dict[str, object] = {
+            "wait": wait_s if silence_s is None else min(wait_s, silence_s / 2), **_purpose(objective)
+        }  # fmt: skip
         answer = await self._ask("GET", _path(session, "variables", variable), query=asked)
         if answer["state"] == "failed":
             raise error_of(answer["error"], status=200)

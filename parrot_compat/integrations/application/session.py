@@ -59,10 +59,10 @@ class Session:
         """The host's id of it, as soon as it is known."""
         self._outer: list[Session | None] = []
         self._has_expired = False
-        let_go = weakref.finalize(self, _let_go, self.loop, self.host, self.opened)
-        let_go.atexit = False
+        self._let_go = weakref.finalize(self, _let_go, self.loop, self.host, self.opened)
+        self._let_go.atexit = False
         # A failure holds the frames that it went through, and this session with them.
-        self.opened.add_done_callback(partial(_unless_it_failed, let_go))
+        self.opened.add_done_callback(partial(_unless_it_failed, self._let_go))
 
     @property
     def is_lost(self) -> bool:
@@ -144,18 +144,20 @@ class Session:
         """Cancel what still runs, and have the host forget everything. Variables keep what was read of them."""
         if not self.is_closed:
             self.is_closed = True
+            self._let_go.detach()
             self.loop.run(_close(self.host, self.opened))
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
+            self._let_go.detach()
             await self.loop.arun(_close(self.host, self.opened))
 
     def close_soon(self) -> None:
         """As `close`, without waiting for it. Only what was read before is kept."""
         if not self.is_closed:
             self.is_closed = True
-            _let_go(self.loop, self.host, self.opened)
+            self._let_go()
 
     def __enter__(self) -> Session:
         self._outer.append(_entered.get())

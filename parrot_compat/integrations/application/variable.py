@@ -45,20 +45,24 @@ class Variable:
     def get(self, *, objective: ObjectiveKind | None = None, timeout_s: float | None = None) -> str:
         """Wait for the text. `objective` says what it is awaited for: "latency", "throughput" or "background"; what is
         not said is deduced. Errors: what its call was refused or failed with, `UpstreamFailed`, `TimeoutError`."""
-        return self.session.loop.run(self._get(objective, timeout_s))
+        text = self._here()
+        return self.session.loop.run(self._get(objective, timeout_s)) if text is None else text
 
     async def aget(self, *, objective: ObjectiveKind | None = None, timeout_s: float | None = None) -> str:
-        return await self.session.loop.arun(self._get(objective, timeout_s))
+        text = self._here()
+        return text if text is not None else await self.session.loop.arun(self._get(objective, timeout_s))
 
     def __await__(self) -> Generator[Any, None, str]:
         return self.aget().__await__()
 
     def stream(self, *, objective: ObjectiveKind | None = None) -> Iterator[str]:
         """The text in pieces, as it is written. Through a transform it comes whole. Errors: as `get`."""
-        return self.session.loop.iterate(self._pieces(objective))
+        text = self._here()
+        return self.session.loop.iterate(self._pieces(objective)) if text is None else iter((text,))
 
     def astream(self, *, objective: ObjectiveKind | None = None) -> AsyncGenerator[str]:
-        return self.session.loop.aiterate(self._pieces(objective))
+        text = self._here()
+        return self.session.loop.aiterate(self._pieces(objective)) if text is None else _whole(text)
 
     def transform(self, *transforms: Any) -> Variable:
         """This variable as seen through transforms: `"strip"`, `{"regex": "x=(.*)"}`, … A call may read it so before it
@@ -100,7 +104,13 @@ class Variable:
             while read.text is None:
                 session, id = await shared(self.session.opened), await shared(self.accepted)
                 read.text = await host.read(session, id, wait_s=WAIT_S, objective=objective)
-        text = read.text
+        return self._seen(read.text)
+
+    def _here(self) -> str | None:
+        """Its text, if it was read before: nobody need be asked, and the session may be over."""
+        return None if self._read.text is None else self._seen(self._read.text)
+
+    def _seen(self, text: str) -> str:
         for transform in parse_transforms(self._transforms):
             text = transform.apply(text)
         return text
@@ -110,11 +120,18 @@ class Variable:
             yield await self._get(objective, None)
             return
         session, id = await shared(self.session.opened), await shared(self.accepted)
+        pieces: list[str] = []
         async for piece in self.session.host.stream(session, id, objective=objective):
+            pieces.append(piece)
             yield piece
+        self._read.text = "".join(pieces)
 
     async def _set(self, text: str) -> None:
         await self.session.host.write(await shared(self.session.opened), await shared(self.accepted), text)
+
+
+async def _whole(text: str) -> AsyncGenerator[str]:
+    yield text
 
 
 class _Read:

@@ -28,6 +28,7 @@ from langchain_core.runnables.retry import RunnableRetry
 
 from parrot_compat.integrations.plans.sessions import RunSession
 from parrot_compat.integrations.plans.switches import is_on
+from parrot_compat.integrations.process_lock import ProcessLock
 
 from .graph_runs import GraphRun
 from .groups import width_of
@@ -57,7 +58,7 @@ STREAMED_INPUT = {"input": ""}
 STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 
 
-_graphs = threading.Lock()
+_graphs = ProcessLock()
 
 
 class Run:

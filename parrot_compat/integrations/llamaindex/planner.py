@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from llama_index.core.instrumentation.span import BaseSpan
@@ -161,7 +162,17 @@ class Planner(BaseSpanHandler[BaseSpan]):
 
 def _can_be_planned(llm: ParrotSettings) -> bool:
     """Nothing stands between the app and the server, or looks at what comes from there."""
-    return llm.rate_limiter is None and llm.output_parser is None
+    return llm.rate_limiter is None and llm.output_parser is None and _answers_as_ours(type(llm))
+
+
+_DECIDING = ("chat", "complete", "stream_chat", "stream_complete", "predict", "stream")
+
+
+@cache
+def _answers_as_ours(kind: type[ParrotSettings]) -> bool:
+    """A subclass that does something of its own with messages or answers must be asked itself."""
+    methods = (getattr(kind, f"{how}{name}") for name in _DECIDING for how in ("", "a"))
+    return all(method.__module__.startswith(("parrot_compat.", "llama_index.core.")) for method in methods)
 
 
 def _asked(arguments: dict[str, Any]) -> Asked | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import Cancelled, ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.integrations.application import application as application_module
 from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
 
@@ -114,6 +117,16 @@ async def test_a_reader_that_is_cancelled_leaves_the_others_alone() -> None:
             await leaves
 
 
+def test_an_application_that_nobody_holds_any_more_ends() -> None:
+    starts = Starts()
+    application = Application(EmbeddedHost(starts)).start()
+    (thread,) = starts.threads
+    del application
+    gc.collect()
+    thread.join(60)
+    assert starts.ends == 1 and not thread.is_alive()
+
+
 def test_its_own_thread_cannot_wait_for_itself() -> None:
     with Application(EmbeddedHost(Starts())) as application:
         variable = application.open_session().variable("x")
@@ -137,6 +150,32 @@ def test_after_a_fork_it_says_that_it_belongs_to_the_parent() -> None:
             except RuntimeError as error:
                 os._exit(0 if "another process" in str(error) else 1)
             os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("lock", ["the application's", "the process'"])
+def test_a_fork_while_another_thread_holds_a_lock_leaves_a_child_that_ends(lock: str) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform does not fork")
+    with Application(EmbeddedHost(Starts())) as application, application:
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with application.loop._lock if lock == "the application's" else application_module._lock:
+                held.set()
+                done.wait(30)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(30)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # ends a child that waits
+            with application_module._lock:
+                application.loop.close()
+            os._exit(0)
+        done.set()
+        holder.join()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -147,6 +148,14 @@ def test_map_goes_over_variables_of_other_calls(here: World) -> None:
     tests = write_test.map([made.code for made in write_code.map(task=["a", "b"], language=["C", "D"])])
     assert [one.test.get() for one in tests] == ["<Test <Write C\n\nfor a:>>", "<Test <Write D\n\nfor b:>>"]
     assert write_test.map([]) == []
+
+
+def test_map_belongs_to_the_session_of_what_it_reads(here: World) -> None:
+    session = here.application.open_session()
+    task = session.variable("a sort")
+    made = write_code.map([task, task], language="C")
+    assert [one.code.session for one in made] == [session] * 2
+    assert made[1].code.get() == "<Write C\n\nfor a sort:>"
 
 
 def test_map_refuses_lists_that_do_not_fit(here: World) -> None:
@@ -350,3 +359,23 @@ application = Application(EmbeddedHost(start)).start()
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ended\n", "")
+
+
+def test_types_that_only_type_checkers_know_are_taken_by_their_names(here: World) -> None:
+    """`Variable` imported under TYPE_CHECKING, as linters ask for it."""
+    module: dict[str, Any] = {"__name__": "an_app"}
+    source = """
+from __future__ import annotations
+from parrot_compat import Outputs, semantic_function
+class Joke(Outputs):
+    joke: Variable
+def tell(topic: str | Variable, style: "in a style" = "dry") -> Joke:
+    'A {{input:style}} joke about {{input:topic}}: {{output:joke}}'
+def wrong(topic: str | Variable) -> Joke:
+    'A joke about {{input:topic}}: {{output:text}}'
+"""
+    exec(compile(source, "an_app.py", "exec", dont_inherit=True), module)
+    tell = semantic_function(module["tell"])
+    assert tell.made is module["Joke"] and tell("parrots").joke.get() == "<A dry joke about parrots:>"
+    with pytest.raises(BadTemplate, match="Joke has the fields joke"):
+        semantic_function(module["wrong"])

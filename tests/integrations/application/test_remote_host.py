@@ -141,6 +141,14 @@ def test_an_app_sends_what_the_wire_says_and_no_more(there: Recorder) -> None:
     ]
 
 
+def test_a_server_is_not_asked_to_be_silent_for_longer_than_it_may_be(there: Recorder) -> None:
+    there.on("POST", "/s%2F1/variables", (200, {"object": "parrot.variable", "id": "v1"}))
+    there.on("GET", "/s%2F1/variables/v1", ready("done"))
+    with connect(there.url, timeout_s=4) as application, application.open_session() as session:
+        assert session.variable(name="late").get() == "done"
+    assert ("GET", "/s%2F1/variables/v1?wait=2.0", None) in there.requests
+
+
 def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
     there: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

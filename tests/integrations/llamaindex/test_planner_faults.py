@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from llama_index.core import PromptTemplate
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.response_synthesizers import TreeSummarize
 
 from parrot_compat.integrations.errors import ParrotServerError
@@ -68,6 +69,26 @@ def test_a_subclass_of_a_synthesizer_is_not_planned(server: PlanServer) -> None:
     mine = Mine(llm=ParrotLLM(base_url=server.url, max_tokens=20))
     assert str(mine.get_response("what?", ["a", "b"])).startswith("ans-")
     assert stats().plans == 0
+
+
+def test_a_subclass_that_changes_what_is_asked_is_asked_itself(server: PlanServer) -> None:
+    class Redacting(ParrotLLM):
+        def chat(self, messages: Any, **more: Any) -> Any:
+            hidden = [message.model_copy(update={"blocks": [TextBlock(text="nothing")]}) for message in messages]
+            return super().chat(hidden, **more)
+
+    class Named(ParrotLLM):
+        purpose: str = "a field more changes nothing"
+
+    def told(kind: type[ParrotLLM]) -> None:
+        synthesizer = TREE.synthesizer(server.url)
+        synthesizer._llm = kind(base_url=server.url, count_by_server=False, max_tokens=20)
+        synthesizer.get_response("what?", [f"a secret {text}" for text in TREE.texts])
+
+    told(Redacting)
+    assert stats().plans == 0 and not any("secret" in json.dumps(body) for body in server.asked())
+    told(Named)
+    assert stats().plans == 1 and any("secret" in json.dumps(body) for body in server.asked(GRAPHS))
 
 
 def test_code_of_the_app_in_a_template_is_not_run_ahead(server: PlanServer) -> None:
