@@ -5,7 +5,7 @@
 
 The loop is a plain LCEL chain: `assign` keeps the draft and its critique side by side. Every call reads the text of
 the ones before, so an app that waits for each pays the way to the server for each; the planner sends the whole loop in
-one request. A revision repeats most of the draft that it was given, which is what speculation on the server is for.
+one request.
 """
 
 from __future__ import annotations

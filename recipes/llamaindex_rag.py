@@ -3,6 +3,8 @@
     python recipes/llamaindex_rag.py
     python recipes/llamaindex_rag.py "What does the text say about 'yield'?" --topics yield try with --top-k 3
 
+It needs LlamaIndex (scripts/setup llamaindex).
+
 Two settings are ours, `Settings.llm` and `Settings.embed_model`; the rest is what LlamaIndex's own tutorial does.
 """
 

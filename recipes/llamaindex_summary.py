@@ -3,6 +3,8 @@
     python recipes/llamaindex_summary.py                       # chapters of Python's reference, a server of its own
     python recipes/llamaindex_summary.py FILE --mode refine    # or compact, accumulate, compact_accumulate
 
+It needs LlamaIndex (scripts/setup llamaindex).
+
 The app is ordinary LlamaIndex; `ParrotLLM` is all that is ours. LlamaIndex asks its calls one after the other; the
 planner has sent all of them ahead in one request, so they run side by side, and their answers are pushed back.
 """

@@ -44,6 +44,10 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=None, help="model to ask for; without --base-url: to serve (builtin:tiny)")
 
 
+_owner = 0
+"""The process whose servers are stopped by the handler."""
+
+
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the block as an exception does, so that what it has started is stopped. By itself it would end the
@@ -52,6 +56,8 @@ def ending_on_sigterm() -> Iterator[None]:
     if not is_main or signal.getsignal(signal.SIGTERM) is _end:  # that of a block around this one
         yield
         return
+    global _owner
+    _owner = os.getpid()
     before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
@@ -60,6 +66,10 @@ def ending_on_sigterm() -> Iterator[None]:
 
 
 def _end(number: int, frame: object) -> None:
+    if os.getpid() != _owner:  # a forked child inherits the handler, and none of the servers
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     signal.signal(number, signal.SIG_IGN)  # a second one must not keep the servers from being stopped
     raise SystemExit(128 + number)
 

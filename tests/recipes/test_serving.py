@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -88,3 +91,21 @@ def test_another_thread_changes_no_handler() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_forked_child_of_a_recipe_ends_as_any_process_does() -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform does not fork")
+    ready, tell = os.pipe()
+    with ending_on_sigterm():
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):  # an exception here would be the recipe's own end, in the child
+                os.write(tell, b"!")
+                time.sleep(60)
+            os._exit(1)
+        os.read(ready, 1)  # Python forgets signals that come amid a fork
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    os.close(ready)
+    os.close(tell)
