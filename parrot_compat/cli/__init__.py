@@ -81,8 +81,9 @@ def serve(
 ) -> None:
     """Serve a model over OpenAI's API, until Ctrl-C.
 
-    Every option can also be set in the environment: --max-model-len is PARROT_MAX_MODEL_LEN (--api-key is
-    PARROT_API_KEYS, separated by commas). The command line wins.
+    Every option can also be set in the environment: --max-model-len is PARROT_MAX_MODEL_LEN. Three are named otherwise:
+    --api-key is PARROT_API_KEYS, separated by commas, a second --model is PARROT_MORE_MODELS, likewise, and --drain is
+    PARROT_DRAIN_S. The command line wins.
 
     Try it:  curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json'
     -d '{"messages": [{"role": "user", "content": "Hello"}]}'

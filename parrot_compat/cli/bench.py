@@ -27,7 +27,7 @@ app = typer.Typer(
 
 @app.command(context_settings=_OWN_OPTIONS)
 def suite(context: typer.Context) -> None:
-    """Ten app workloads in every lane: vLLM, ours as a plain server, ours with everything on."""
+    """Ten app workloads in every lane: vLLM; ours plain, with the paper's policies, and with everything on."""
     _run("suite", context.args)
 
 

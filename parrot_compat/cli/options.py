@@ -127,8 +127,9 @@ Engines = Annotated[
 GpuMemoryUtilization = Annotated[
     float | None,
     typer.Option(
-        help="Share of the device memory that is free after the weights that may hold KV (the cached attention "
-        "state of prompts and answers).",
+        help="On a GPU, share of the memory that weights and the largest step leave free that may hold KV (the cached "
+        "attention state of prompts and answers). A CPU takes a quarter of what is free, at most 4 GiB: --kv-tokens "
+        "says otherwise.",
         show_default="0.9",
         rich_help_panel=_ENGINE,
     ),
@@ -204,8 +205,8 @@ Upstream = Annotated[
     str | None,
     typer.Option(
         help="URL of an OpenAI-compatible server (vLLM, SGLang, llama.cpp, …) that generates in place of our own "
-        "engine, like http://127.0.0.1:8001/v1. --model is then its name for the model. Its key is read from "
-        "PARROT_UPSTREAM_API_KEY.",
+        "engine, like http://127.0.0.1:8001/v1. --model is then its name for the model, and options of our own engine "
+        "have no effect. Its key is read from PARROT_UPSTREAM_API_KEY.",
         rich_help_panel=_ENGINE,
     ),
 ]
