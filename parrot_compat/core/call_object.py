@@ -20,6 +20,8 @@ __all__ = ["CallObject", "Nesting"]
 _ARGUMENTS = ("arguments", "parameters")
 _MEMBERS = ("name", "type", "id", *_ARGUMENTS)
 """What may come before it is known to be a call; models write the name first."""
+_BEHIND = ("<", "[", "]", "{", ";")
+"""What stands behind a call: where it comes behind arguments, the brace that closes the call is missing."""
 _LONGEST_WORD = 256
 _SPACE = " \t\r\n"
 _State = Literal["open", "first", "key", "in_key", "colon", "value", "in_string", "literal", "nested", "after", "lost"]
@@ -138,7 +140,7 @@ class CallObject:
             case (("first" | "after"), "}"):
                 self._close()
             case _:
-                self._fail()
+                self._fail(character)
 
     def _begin_value(self, character: str) -> None:
         is_arguments = self._key in _ARGUMENTS and not self._has_arguments
@@ -189,8 +191,8 @@ class CallObject:
         if not self._has_arguments:
             self._arguments.append("{}")
 
-    def _fail(self) -> None:
-        if self.is_call and self._state == "after":
+    def _fail(self, character: str = "") -> None:
+        if self.is_call and self._state == "after" and character in _BEHIND:
             self._close()
             self._is_unclosed = True
         elif self.is_call:

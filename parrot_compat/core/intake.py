@@ -204,7 +204,9 @@ class Intake:
         while self._late:
             await asyncio.sleep(0)
             for _ in range(min(_RENDERED_AT_ONCE, len(self._late))):
-                await self._run_large(*self._late.popleft())
+                task, content = self._late.popleft()
+                if not task.is_over:
+                    await self._run_large(task, content)
 
     async def _run_large(self, task: Task, content: Content) -> None:
         try:

@@ -26,8 +26,8 @@ from .task import Task
 __all__ = ["Scheduler"]
 
 _LOOKAHEAD = 32  # tasks looked at beyond the free rows: one that waits for its prefix's engine must not block others
-_MOST_LOOKED_AT = 2048
-"""Tasks looked at where none of the first can be started: so long a look takes some milliseconds."""
+_MOST_LOOKED_AT = 1024
+"""Tasks looked at where rows stay free: so long a look takes some milliseconds, at every call that comes or ends."""
 
 
 class Scheduler:
@@ -94,13 +94,15 @@ class Scheduler:
                 self._place(model, queue, members, None)
                 return
             # where those in front fit no engine that is free, others behind them may
-            window = 4 * window or free_rows + _LOOKAHEAD
-            self._place(model, queue, members, window)
+            is_wider, window = window > 0, 4 * window or free_rows + _LOOKAHEAD
+            self._place(model, queue, members, window, _room(members) if is_wider else None)
             if window >= min(len(queue), _MOST_LOOKED_AT):
                 return
 
-    def _place(self, model: str, queue: ReadyQueue, members: Sequence[Member], window: int | None) -> None:
-        """Start what can be of the first of the queue."""
+    def _place(
+        self, model: str, queue: ReadyQueue, members: Sequence[Member], window: int | None, room: int | None = None
+    ) -> None:
+        """Start what can be of the first of the queue; of prompts, those below `room` tokens."""
         tasks = queue.first(window)
         limit = self._fleet.context_tokens(model)
         for task in tasks:
@@ -109,7 +111,7 @@ class Scheduler:
                 refuse_too_long(task.rendered.prompt_tokens, model, limit)
             except PromptTooLong as error:  # the engine that had room for it is gone
                 task.fail(error)
-        tasks = [task for task in tasks if not task.is_over]
+        tasks = [task for task in tasks if not task.is_over and (room is None or _tokens(task) < room)]
         placed = {
             assignment.key: assignment
             for assignment in place([_candidate(task) for task in tasks], [member.view() for member in members])
@@ -164,6 +166,18 @@ class Scheduler:
             )
         )
         (task.on_return or self.put)(task)
+
+
+def _room(members: Sequence[Member]) -> int | None:
+    """The largest context among those that have a free row: what does not fit it can start nowhere now."""
+    rooms = [member.view().context_tokens for member in members if member.free_rows != 0]
+    known = [room for room in rooms if room is not None]
+    return max(known, default=0) if len(known) == len(rooms) else None
+
+
+def _tokens(task: Task) -> int:
+    assert task.rendered is not None
+    return task.rendered.prompt_tokens
 
 
 def _free_rows(members: Sequence[Member]) -> int | None:

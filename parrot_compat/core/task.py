@@ -116,7 +116,7 @@ class Task:
         """What the reading goes by, see `Generate.marks`."""
         self._news = News()
         self._near = group  # calls that are alike, where it feeds no stage
-        self.on_return = on_return
+        self.on_return: Callable[[Task], None] | None = on_return
         self._on_end: Callable[[Task], None] | None = on_end
         self._when_over: list[Callable[[Task], None]] = []
 
@@ -294,6 +294,6 @@ class Task:
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
             listener(self)
-        on_end, self._on_end = self._on_end, None
+        on_end, self._on_end, self.on_return = self._on_end, None, None
         if on_end is not None:
             on_end(self)

@@ -162,6 +162,8 @@ class ToolReader:
             self._place, self._mark, self._held = "between", before[len(text) :] + mark, after
             return True
         safe = len(self._held) if is_end else _safe(self._held, mark)
+        if is_end and self._held.endswith(tuple(mark[:size] for size in range(2, len(mark)))):
+            self._ends_begun = True
         text, self._held = self._held[:safe], self._held[safe:]
         self._say(said, text.rstrip() if is_end and self.pieces else text)
         return False
@@ -199,6 +201,8 @@ class ToolReader:
                 return False
             if self._mark is None:
                 self._held = ""  # a closing mark that was cut off is no text either
+            else:
+                self._ends_begun = True
         self._leave(said)
         return True
 
@@ -219,7 +223,7 @@ class ToolReader:
         if call.is_call:
             self._tell(call)
         if call.is_none or (is_end and not call.is_call):
-            self._ends_begun = is_end and not call.is_none
+            self._ends_begun = self._ends_begun or (is_end and not call.is_none)
             text = (self._mark or "") + call.text
             self._say(said, text.rstrip() if is_end and self.pieces and not self._held else text)
             self._place, self._mark, self._call = "text", None, CallObject()

@@ -155,14 +155,23 @@ async def test_a_call_that_the_limit_cuts_off_is_told_as_far_as_it_came() -> Non
     assert told[-1].finish is Finish.LENGTH
 
 
-@pytest.mark.parametrize(("begun", "finish"), [('{"name": "g"', Finish.LENGTH), (ADD[12:], Finish.TOOL_CALLS)])
+@pytest.mark.parametrize(
+    ("begun", "finish"),
+    [
+        ("<tool_c", Finish.LENGTH),
+        ("<tool_call>", Finish.LENGTH),
+        ('<tool_call>\n{"name": "g"', Finish.LENGTH),
+        (ADD, Finish.TOOL_CALLS),
+        ("Done.", Finish.TOOL_CALLS),
+    ],
+)
 def test_a_limit_amid_what_becomes_a_second_call_is_told_as_one(begun: str, finish: Finish) -> None:
     reader = Reader(Reading(tools="hermes"))
-    told = [reader.read(Chunk(text=character)) for character in f"{ADD}\n<tool_call>\n{begun}"]
+    told = [reader.read(Chunk(text=character)) for character in f"{ADD}\n{begun}"]
     told.append(reader.read(Chunk(finish=Finish.LENGTH, usage=Usage())))
     assert told[-1].finish is finish
     calls = whole_calls(piece for one in told for piece in one.calls)
-    assert len(calls) == (1 if finish is Finish.LENGTH else 2)
+    assert len(calls) == (2 if begun == ADD else 1)
 
 
 def test_calls_that_an_engine_has_told_apart_are_no_more_than_were_wanted() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TypeVar
 
+import pytest
+
+from parrot_compat.core import scheduler
 from parrot_compat.core.errors import EngineLost
 from parrot_compat.core.task import TaskState
 
@@ -43,6 +48,32 @@ async def test_what_fits_no_free_engine_keeps_nothing_from_those_behind_it(world
     async with asyncio.timeout(30):
         assert (await short.finished()).text == "<short>"
     assert sum(task.state is TaskState.READY for task in long) == 198
+
+
+async def test_a_further_look_is_at_what_may_start_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    place = scheduler.place
+    monkeypatch.setattr(scheduler, "place", lambda tasks, engines: (seen.append(len(tasks)), place(tasks, engines))[1])
+    world.engine("small", context_tokens=100, max_rows=2)
+    world.engine("big", context_tokens=4000, max_rows=2).stall()
+    await world.manager.open_session().submit_all([make_call(f"long{n}", "x" * 500) for n in range(600)])
+    await world.clock.sleep(1)
+    seen.clear()
+    short = await world.manager.open_session().submit(make_call("short"))
+    assert (await short.finished()).text == "<short>"
+    assert max(seen) < 100
+
+
+async def test_a_task_that_is_over_holds_nothing_of_its_session(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session()
+    task = await session.submit(make_call("c"))
+    await task.finished()
+    await session.close()
+    there = weakref.ref(session)
+    del session
+    gc.collect()
+    assert there() is None and task.is_over
 
 
 async def turns_beside(work: Awaitable[T]) -> tuple[T, int]:

@@ -184,5 +184,12 @@ def test_a_control_token_takes_no_place_in_the_text() -> None:
     vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
     vocabulary.decoder = tokenizers.decoders.ByteLevel()
     vocabulary.add_special_tokens(["<|bos|>"])
-    told = TextLogprobs(TextDecoder(vocabulary)).told_of_prompt(2, [TokenLogprobs(0, -1.0), TokenLogprobs(1, -1.0)])
-    assert told["tokens"] == ["<|bos|>", "a", "b"] and told["text_offset"] == [0, 0, 1]
+    decoder = TextDecoder(vocabulary)
+
+    def offsets(echo: str, *ids: int) -> list[int]:
+        told = TextLogprobs(decoder).told_of_prompt(ids[0], [TokenLogprobs(id, -1.0) for id in ids[1:]], echo)
+        assert told["tokens"] == ["ab"[id] if id < 2 else "<|bos|>" for id in ids]
+        return list(told["text_offset"])
+
+    assert offsets("ab", 2, 0, 1) == [0, 0, 1]
+    assert offsets("a<|bos|>b", 0, 2, 1) == [0, 1, 8], "where the client has written its name, it is in the echo"

@@ -128,7 +128,7 @@ def _whole(
             "finish_reason": result.finish.value,
         }
         if writer is not None and body.logprobs is not None:
-            choice["logprobs"] = _told(TextLogprobs(writer), prompt.first, scores, result.logprobs, body.logprobs)
+            choice["logprobs"] = _told(TextLogprobs(writer), prompt, scores, result.logprobs, body.logprobs)
         if writer is not None and body.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_logprobs(writer, scores, body.prompt_logprobs)
         if prompt.ids is not None:
@@ -151,15 +151,16 @@ def _chosen(results: Sequence[TaskResult], body: CompletionRequest) -> list[Task
 
 def _told(
     text: TextLogprobs,
-    first: int | None,
+    known: _Known,
     scores: Sequence[TokenLogprobs],
     drawn: Sequence[Logprobs],
     most: int,
 ) -> dict[str, Any]:
-    """Of the echoed prompt, if `first` is its first token, and then of what was drawn."""
-    if first is None:
+    """Of the echoed prompt, if its first token is known, and then of what was drawn."""
+    if known.first is None:
         return text.told(drawn)
-    prompt = text.told_of_prompt(first, [replace(score, top=score.top[:most]) for score in scores])
+    shown = [replace(score, top=score.top[:most]) for score in scores]
+    prompt = text.told_of_prompt(known.first, shown, known.echo)
     return {name: prompt[name] + told for name, told in text.told(drawn).items()}
 
 
@@ -194,7 +195,7 @@ async def _stream(
         prompt = known[index // n]
         if prompt.first is not None and index not in echoed:
             echoed.add(index)
-            told = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs)
+            told = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs, prompt.echo)
             ids: dict[str, Any] = {} if prompt.ids is None else {"prompt_token_ids": prompt.ids, "token_ids": []}
             yield chunk(index, prompt.echo, logprobs=told, **ids)
         if not says_more and piece.finish is None:

@@ -86,14 +86,18 @@ class TextLogprobs:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
 
-    def told(self, drawn: Sequence[Logprobs]) -> dict[str, Any]:
+    def told(self, drawn: Sequence[Logprobs], echo: str = "") -> dict[str, Any]:
+        """`echo`: the text that they are tokens of, where a client wrote it: its control tokens are in it by name."""
         tokens, offsets, tops = [], [], []
         for item in drawn:
             written = self._tokenizer.token_bytes(_token(item))
             tokens.append(_text(written))
             offsets.append(self._offset)
             tops.append(self._top(item))
-            self._offset += len(self._utf8.decode(self._tokenizer.text_bytes(_token(item))))
+            in_text = self._tokenizer.text_bytes(_token(item))
+            if not in_text and echo.startswith(tokens[-1], self._offset):
+                in_text = written
+            self._offset += len(self._utf8.decode(in_text))
         return {
             "tokens": tokens,
             "token_logprobs": [max(item.logprob, _LEAST) for item in drawn],
@@ -101,9 +105,9 @@ class TextLogprobs:
             "text_offset": offsets,
         }
 
-    def told_of_prompt(self, first: int, following: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def told_of_prompt(self, first: int, following: Sequence[TokenLogprobs], echo: str) -> dict[str, Any]:
         """Of the prompt's tokens, before anything else is told. Nothing comes before the first, so it has none."""
-        told = self.told([TokenLogprobs(first, 0.0), *following])
+        told = self.told([TokenLogprobs(first, 0.0), *following], echo)
         told["token_logprobs"][0] = told["top_logprobs"][0] = None
         return told
 
