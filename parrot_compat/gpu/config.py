@@ -207,7 +207,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     dtype = choose_dtype(config, checkpoint)
     on_cpu = machine.device == "cpu"
     page_size = config.page_size or 16
-    max_rows = config.max_rows or (64 if on_cpu else 256)
+    max_rows = config.max_rows or (64 if on_cpu else _max_rows(checkpoint, machine))
     wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
     token_bytes = 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
 
@@ -216,7 +216,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     if config.kv_tokens is not None:
         pages = -(-config.kv_tokens // page_size)
     else:
-        step_bytes = _step_bytes(checkpoint, dtype, step_tokens, max_rows)
+        step_bytes = min(_step_bytes(checkpoint, dtype, step_tokens, max_rows), machine.free_bytes // 2)
         pages = _pages_that_fit(config, machine, page_size * token_bytes, step_bytes)
         if on_cpu:
             pages = min(pages, max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size))
@@ -267,6 +267,14 @@ def _step_bytes(checkpoint: CheckpointFacts, dtype: str, tokens: int, rows: int)
     and where rows are drawn from, their distribution in float64, its sums and its order."""
     numbers = 4 * checkpoint.hidden_size + 3 * checkpoint.intermediate_size
     return tokens * numbers * DTYPE_BYTES[dtype] + rows * checkpoint.vocab_size * 24
+
+
+def _max_rows(checkpoint: CheckpointFacts, machine: Machine) -> int:
+    """As many as a device decodes well, less where drawing from so many would take a quarter of the memory."""
+    rows = 256
+    while rows > 16 and 4 * _step_bytes(checkpoint, "float32", 0, rows) > machine.free_bytes:
+        rows //= 2
+    return rows
 
 
 def _step_tokens(checkpoint: CheckpointFacts, dtype: str, machine: Machine) -> int:

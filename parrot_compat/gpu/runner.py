@@ -49,8 +49,9 @@ class ModelRunner:
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
         fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
-        if fast is None and config.deterministic and self.device.type == "cuda":
-            raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: its family has no fast decoder")
+        if config.deterministic and self.device.type == "cuda" and (fast is None or fast.kernels.name != "triton"):
+            why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
+            raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: {why}")
         self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":

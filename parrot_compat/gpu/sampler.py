@@ -190,10 +190,17 @@ def filter_scores(
 
 
 def _added_up(shares: Tensor) -> Tensor:
-    """Running sums of each row. On a CUDA device one row alone is added in another order than a row among others."""
-    if len(shares) > 1 or shares.device.type == "cpu":
+    """Running sums of each row. In which order a CUDA device adds hangs on the number of rows: one alone is added in
+    another than several, and these in one that changes where there are more than a 512th of the vocabulary (torch's
+    ScanUtils.cuh)."""
+    if shares.device.type == "cpu":
         return shares.cumsum(dim=-1)
-    return shares.expand(2, -1).cumsum(dim=-1)[:1]
+    most = max(2, 1 << max(1, (shares.shape[-1] - 1).bit_length() - 9))
+    parts = [
+        part.cumsum(dim=-1) if len(part) > 1 else part.expand(2, -1).cumsum(dim=-1)[:1]
+        for part in torch.split(shares, most)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:

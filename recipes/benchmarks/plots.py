@@ -7,6 +7,7 @@ The invariant: every picture is drawn from what is in the run, and says in which
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ matplotlib.rcParams["font.size"] = 8
 def draw(cells: Sequence[Cell], rows: Sequence[Row], lanes: Sequence[str], folder: Path) -> list[Path]:
     """SVG files, by name of the picture, model and scale. `cells` are those of the rounds that count."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{Path(rows[0].model).name.replace(':', '-')}-{rows[0].scale.split(',')[0].split()[1]}"
+    tokens, _, *unusual = rows[0].scale.split(", ")
+    words = [Path(rows[0].model).name, tokens.split()[1], *unusual]
+    stem = re.sub(r"[^\w.]+", "-", "-".join(words))
     pictures = {
         f"completion-{stem}.svg": _completion(rows, lanes),
         f"distribution-{stem}.svg": _distribution(cells, lanes),

@@ -54,6 +54,15 @@ def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_and_a_step_left() -
     assert (resolved.max_rows, resolved.step_tokens) == (256, 8192)
 
 
+def test_a_small_gpu_serves_a_small_model_with_a_large_vocabulary() -> None:
+    gemma = replace(
+        FACTS, layers=26, heads=4, kv_heads=1, head_dim=256, vocab_size=262_144, hidden_size=1152,
+        intermediate_size=6912, dtype="bfloat16", max_position_embeddings=32_768,
+    )  # fmt: skip
+    found = resolve(EngineConfig(), gemma, replace(CUDA, free_bytes=1_550_000_000))
+    assert found.kv_tokens > 10_000 and found.max_rows >= 16
+
+
 @pytest.mark.parametrize("free_bytes", [3_000_000_000, 7_800_000_000, 60_000_000_000])
 def test_on_a_gpu_the_largest_step_of_a_large_model_fits_beside_its_kv(free_bytes: int) -> None:
     llama_8b = replace(

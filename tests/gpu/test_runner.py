@@ -6,16 +6,19 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.core.errors import EngineError
+from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu import runner as runner_module
 from parrot_compat.gpu.batch import Batch, BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.kernels.table import REFERENCE
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
 from tests.gpu.models.tiny import save_tiny
@@ -100,6 +103,16 @@ def test_heads_wider_than_the_kernels_hold_are_computed_by_those_that_hold_any(t
     texts = prompts([4, 33])
 
     assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
+
+
+def test_what_no_deterministic_kernels_hold_is_refused_where_that_was_asked(
+    tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "choose_device", lambda config: torch.device("cuda"))
+    decoder = SimpleNamespace(kernels=REFERENCE)
+    monkeypatch.setattr(runner_module.FastDecoder, "load", lambda *paths, **options: decoder)
+    with pytest.raises(ModelRefused, match="no Triton kernels hold its heads"):
+        make_runner(tiny_checkpoint("llama"), deterministic=True)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])

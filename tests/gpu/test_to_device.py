@@ -32,7 +32,7 @@ def test_lists_become_tensors_of_the_type_that_is_said() -> None:
     assert listed([0.5], "cpu", torch.float32).equal(torch.tensor([0.5]))
 
 
-def test_one_row_alone_is_added_up_as_a_row_among_others_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_added_up_in_one_order_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA adds one row alone in another order; `meta` stands for any device but the CPU."""
     added: list[int] = []
     cumsum = torch.Tensor.cumsum
@@ -42,6 +42,10 @@ def test_one_row_alone_is_added_up_as_a_row_among_others_is(monkeypatch: pytest.
         return cumsum(self, dim=dim)
 
     monkeypatch.setattr(torch.Tensor, "cumsum", counted)
-    scores = torch.zeros(1, 9, device="meta")
-    assert filter_scores(scores, temperatures=[1.0], top_ks=[0], top_ps=[0.9], min_ps=[0.0]).shape == (1, 9)
-    assert added == [2]
+    for rows, groups in ((1, [2]), (2, [2]), (3, [2, 2]), (129, [64, 64, 2])):
+        added.clear()
+        vocabulary = 32_000 if rows > 3 else 9
+        scores = torch.zeros(rows, vocabulary, device="meta")
+        ones = [1.0] * rows
+        kept = filter_scores(scores, temperatures=ones, top_ks=[0] * rows, top_ps=[0.9] * rows, min_ps=[0.0] * rows)
+        assert kept.shape == (rows, vocabulary) and added == groups

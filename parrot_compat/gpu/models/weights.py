@@ -145,7 +145,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         vocab_size=number("vocab_size"),
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=number("hidden_size"),
-        intermediate_size=number("intermediate_size") if getattr(config, "intermediate_size", None) is not None else 0,
+        intermediate_size=_largest(getattr(config, "intermediate_size", None)),
         rope_growth=rope_growth(values),
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
@@ -157,6 +157,12 @@ def read_facts(path: Path) -> CheckpointFacts:
             if generation.get(key) not in NEUTRAL
         ),
     )
+
+
+def _largest(value: Any) -> int:
+    """Of a number, or of one for each layer; 0 where there is none."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return max((each for each in values if isinstance(each, int)), default=0)
 
 
 def _dtype_of_files(path: Path) -> str | None:

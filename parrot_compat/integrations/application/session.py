@@ -144,14 +144,14 @@ class Session:
         """Cancel what still runs, and have the host forget everything. Variables keep what was read of them."""
         if not self.is_closed:
             self.is_closed = True
-            self._let_go.detach()
             self.loop.run(_close(self.host, self.opened))
+            self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            self._let_go.detach()
             await self.loop.arun(_close(self.host, self.opened))
+            self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
 
     def close_soon(self) -> None:
         """As `close`, without waiting for it. Only what was read before is kept."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import ModelRefused
@@ -49,6 +49,12 @@ def test_facts_are_what_the_files_state(copy: Path) -> None:
     assert facts.eos_token_ids == (1, 7)
     assert facts.defaults == Sampling(temperature=0.6, top_k=20, max_tokens=99)
     assert facts.notes == ()
+
+
+def test_of_an_mlp_of_another_width_in_each_layer_the_widest_counts(tmp_path: Path) -> None:
+    widths = [16, 64]
+    AutoConfig.for_model("gemma3n_text", num_hidden_layers=2, intermediate_size=widths).save_pretrained(tmp_path)
+    assert read_facts(tmp_path).intermediate_size == 64
 
 
 def test_values_that_generation_config_states_are_defaults_even_without_do_sample(copy: Path) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import Cancelled, UnknownSession, UpstreamFailed
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Manager
+from parrot_compat.integrations.application.application import Application
+from parrot_compat.integrations.application.embedded import EmbeddedHost
 from parrot_compat.integrations.application.remote_host import connect
 from parrot_compat.integrations.application.session import Session
 from parrot_compat.integrations.application.variable import Variable
@@ -17,6 +24,7 @@ from parrot_compat.integrations.application.variable import Variable
 pytest.importorskip("fastapi")
 
 from tests.integrations.worlds import World, world
+from tests.server.live import until
 
 
 @pytest.fixture(params=["remote", "embedded"])
@@ -88,3 +96,31 @@ def test_what_an_application_started_ends_with_it_though_its_session_is_held() -
             assert there.inside(lambda: there.manager.open_calls) == 1
         there.until(lambda: not there.manager.open_calls and not there.manager.sessions())
         assert not held.is_closed
+
+
+async def test_a_close_that_is_broken_off_is_made_up_for_when_nobody_holds_the_session() -> None:
+    asked: list[str] = []
+
+    class Slow(EmbeddedHost):
+        async def close_session(self, session: str) -> None:
+            asked.append(session)
+            await (asyncio.Event().wait() if len(asked) == 1 else super().close_session(session))
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Manager]:
+        fleet = Fleet()
+        engine = ScriptedEngine(lambda prompt: "hi")
+        fleet.add(engine, engine.tokenizer)
+        async with Manager(fleet) as manager:
+            yield manager
+
+    async with Application(Slow(start)) as application:
+        session = application.open_session()
+        closing = asyncio.create_task(session.aclose())
+        await until(lambda: len(asked) == 1)
+        closing.cancel()
+        await asyncio.wait([closing])
+        del session, closing
+        gc.collect()
+        await until(lambda: len(asked) == 2)
+    assert len(set(asked)) == 1

@@ -254,7 +254,7 @@ def test_each_variant_and_load_is_a_panel_of_its_own_in_the_distribution(tmp_pat
         one.place = dataclasses.replace(one.place, variant=variant, load=load)
     facts = FACTS | {"asked": FACTS["asked"] | {"kv_gib": 1}}
     rows = summarise(good_rounds(made, ["ours"]), ["ours"], facts)
-    picture = next(path for path in draw(made, rows, ["ours"], tmp_path) if path.stem == "distribution-m-0.25")
+    picture = next(path for path in draw(made, rows, ["ours"], tmp_path) if path.stem == "distribution-m-0.25-kv-1-GiB")
     titles = [line.strip() for line in picture.read_text().splitlines() if "<!-- w01" in line]
     assert titles == [f"<!-- w01 {row}, 50 ms -->" for row in ("all", "few, load 0.5", "few, load 0.8")]
 
