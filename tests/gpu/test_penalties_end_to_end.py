@@ -160,6 +160,7 @@ async def test_a_bias_on_a_token_that_is_not_there_is_refused_and_the_engine_goe
 
 
 async def test_a_token_that_a_form_puts_in_place_of_the_drawn_one_is_told_with_its_own_log_probability() -> None:
+    pytest.importorskip("llguidance")
     path = checkpoint("tiny")
     chat = Chat(({"role": "user", "content": "Repeat: " + "a parrot is a bird " * 6},))
     prompt = HuggingFaceTokenizer(path).encode(chat)

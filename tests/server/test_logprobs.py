@@ -10,11 +10,9 @@ from typing import Any
 
 import openai
 import pytest
-import tokenizers
 
 from parrot_compat.core.call import Sampling, TokenLogprobs
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
-from parrot_compat.gpu.text_stream import TextDecoder
 from parrot_compat.server.openai.chat_schema import ChatRequest
 from parrot_compat.server.openai.completions_schema import CompletionRequest
 from parrot_compat.server.openai.logprobs import TextLogprobs, chat_logprobs
@@ -181,6 +179,9 @@ async def test_prompt_logprobs_are_told_by_token_id_as_vllm_does(client: openai.
 
 
 def test_a_control_token_takes_no_place_in_the_text() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    from parrot_compat.gpu.text_stream import TextDecoder
+
     vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
     vocabulary.decoder = tokenizers.decoders.ByteLevel()
     vocabulary.add_special_tokens(["<|bos|>"])
