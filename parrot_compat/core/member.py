@@ -65,11 +65,16 @@ class Member:
         """Tasks it may be given now; `None` is no limit."""
         return None if self.info.max_rows is None else max(0, self.info.max_rows - self.rows)
 
+    @property
+    def context_tokens(self) -> int | None:
+        """`None`: a text engine judges lengths by itself."""
+        return self.info.context_tokens if self.info.takes == "tokens" else None
+
     def view(self) -> EngineView:
         load = self.engine.load()
         return EngineView(
             name=self.info.name,
-            context_tokens=self.info.context_tokens if self.info.takes == "tokens" else None,
+            context_tokens=self.context_tokens,
             rows=max(self.rows, load.running + load.waiting),  # others may use it too
             waiting_tokens=max(self.waiting_tokens, load.waiting_tokens),
             prefill_tokens_s=self.prefill_tokens_s,

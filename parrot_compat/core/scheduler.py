@@ -27,7 +27,7 @@ __all__ = ["Scheduler"]
 
 _LOOKAHEAD = 32  # tasks looked at beyond the free rows: one that waits for its prefix's engine must not block others
 _MOST_LOOKED_AT = 1024
-"""Tasks looked at where rows stay free: so long a look takes some milliseconds, at every call that comes or ends."""
+"""Tasks looked at where none of the first fits an engine that is free."""
 
 
 class Scheduler:
@@ -88,30 +88,20 @@ class Scheduler:
 
     def _dispatch_model(self, model: str, queue: ReadyQueue) -> None:
         members = self._fleet.serving(model)
-        window = 0
-        while (free_rows := _free_rows(members)) != 0:
-            if free_rows is None:
-                self._place(model, queue, members, None)
-                return
-            # where those in front fit no engine that is free, others behind them may
-            is_wider, window = window > 0, 4 * window or free_rows + _LOOKAHEAD
-            self._place(model, queue, members, window, _room(members) if is_wider else None)
-            if window >= min(len(queue), _MOST_LOOKED_AT):
-                return
+        while queue and self._place(model, queue, members):
+            pass
 
-    def _place(
-        self, model: str, queue: ReadyQueue, members: Sequence[Member], window: int | None, room: int | None = None
-    ) -> None:
-        """Start what can be of the first of the queue; of prompts, those below `room` tokens."""
+    def _place(self, model: str, queue: ReadyQueue, members: Sequence[Member]) -> bool:
+        """Start what can be of the first of the queue. True: a further look may start more."""
+        free_rows = _free_rows(members)
+        if free_rows == 0:
+            return False
+        window = None if free_rows is None else free_rows + _LOOKAHEAD
         tasks = queue.first(window)
-        limit = self._fleet.context_tokens(model)
-        for task in tasks:
-            assert task.rendered is not None
-            try:
-                refuse_too_long(task.rendered.prompt_tokens, model, limit)
-            except PromptTooLong as error:  # the engine that had room for it is gone
-                task.fail(error)
-        tasks = [task for task in tasks if not task.is_over and (room is None or _tokens(task) < room)]
+        if self._refused(tasks, model):
+            return True
+        if window is not None:
+            tasks = _that_fit(tasks, queue, window, _room(members))
         placed = {
             assignment.key: assignment
             for assignment in place([_candidate(task) for task in tasks], [member.view() for member in members])
@@ -120,6 +110,17 @@ class Scheduler:
             if task in placed:
                 queue.start(task)
                 self._start(task, placed[task])
+        return window is not None and bool(placed)
+
+    def _refused(self, tasks: Sequence[Task], model: str) -> bool:
+        """True: some were too long for any engine that is left, and have failed."""
+        limit = self._fleet.context_tokens(model)
+        for task in tasks:
+            try:
+                refuse_too_long(_tokens(task), model, limit)
+            except PromptTooLong as error:  # the engine that had room for it is gone
+                task.fail(error)
+        return any(task.is_over for task in tasks)
 
     def _start(self, task: Task, assignment: Assignment) -> None:
         assert task.rendered is not None
@@ -168,9 +169,21 @@ class Scheduler:
         (task.on_return or self.put)(task)
 
 
+def _that_fit(tasks: list[Task], queue: ReadyQueue, window: int, room: int | None) -> list[Task]:
+    """`tasks`, the first `window` of the queue. Where none of them fits an engine that has a free row, those behind
+    them that do: they would wait for what cannot start."""
+    if room is None or any(_tokens(task) < room for task in tasks):
+        return tasks
+    while window < min(len(queue), _MOST_LOOKED_AT):
+        window *= 4
+        if fitting := [task for task in queue.first(window) if _tokens(task) < room]:
+            return fitting
+    return tasks
+
+
 def _room(members: Sequence[Member]) -> int | None:
     """The largest context among those that have a free row: what does not fit it can start nowhere now."""
-    rooms = [member.view().context_tokens for member in members if member.free_rows != 0]
+    rooms = [member.context_tokens for member in members if member.free_rows != 0]
     known = [room for room in rooms if room is not None]
     return max(known, default=0) if len(known) == len(rooms) else None
 
