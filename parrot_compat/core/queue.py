@@ -3,8 +3,9 @@
 It knows nothing of engines.
 
 Tenants take turns by the tokens they were served. A tenant's tasks go in order of `Task.due_s`: its apps in the order
-in which they began (an app that is nearly done is not overtaken by one that just came), work with slack as much later,
-and an app's tasks of equal slack in the order in which they became ready.
+in which they began (an app that is nearly done is not overtaken by one that just came; one that never ends is, after
+`task.HEAD_START_S`), work with slack as much later, and an app's tasks of equal slack in the order in which they became
+ready.
 
 The invariant: a task that was put is here until it is started or forgotten.
 """
