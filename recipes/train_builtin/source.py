@@ -92,7 +92,7 @@ class Source:
 
 
 def _like(old: str, rng: Random) -> str:
-    new = words.made_up(rng) if rng.random() < 0.6 else words.word(rng)
+    new = rng.choice((words.made_up, words.piece, words.word))(rng)
     return new.capitalize() if old[0].isupper() else new
 
 

@@ -6,8 +6,13 @@ It knows nothing of tasks. All of it is drawn from the `Random` that is handed i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from random import Random
+
+import parrot_compat
 
 
 def _list(text: str, between: str = " ") -> tuple[str, ...]:
@@ -133,6 +138,25 @@ def made_up(rng: Random, syllables: int | None = None) -> str:
 
 def word(rng: Random) -> str:
     return rng.choice(rng.choice((NOUNS, ADJECTIVES, NOUNS, THINGS))) if rng.random() < 0.6 else made_up(rng)
+
+
+@cache
+def _pieces() -> tuple[list[str], list[str]]:
+    path = Path(parrot_compat.__file__).parent / "gpu" / "models" / "builtin_tiny" / "tokenizer.json"
+    texts = {piece.replace("Ġ", " ").replace("Ċ", "\n") for piece in json.loads(path.read_text())["model"]["vocab"]}
+    plain = sorted(text for text in texts if text.isascii() and text.strip() and not text.startswith("<|"))
+    return [text for text in plain if text.isalpha() and len(text) > 2], plain
+
+
+def piece(rng: Random) -> str:
+    """A word, or a part of one, that is one token: each as often as any other. Most stand in few texts or in none, and
+    what was never met cannot be copied."""
+    return rng.choice(_pieces()[0])
+
+
+def any_piece(rng: Random) -> str:
+    """…or punctuation, or what has blanks in it."""
+    return rng.choice(_pieces()[1])
 
 
 def noun(rng: Random) -> str:

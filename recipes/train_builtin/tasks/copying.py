@@ -47,14 +47,17 @@ def repeat(source: Source, characters: int) -> Example:
 
 def drill(source: Source, characters: int) -> Example:
     """A copy in which the last words do not tell the next one: a text whose words follow one another as they do in it
-    somewhere, few words in every order, or a sentence again and again with a word or two changed. Only what stands long
-    before says where one is."""
+    somewhere, few words in every order, pieces of the vocabulary, or a sentence again and again with a word or two
+    changed. Only what stands long before says where one is."""
     rng = source.rng
     said = source.sentence().split()
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.45:
         wanted = wandering(rng, source.passage(max(600, 2 * characters)), characters)
-    elif kind < 0.8:
+    elif kind < 0.7:
+        piece, between = rng.choice((words.piece, words.any_piece)), rng.choice((" ", " ", "\n", ", ", ""))
+        wanted = between.join(piece(rng) for _ in range(max(4, characters // 6))).strip() or words.piece(rng)
+    elif kind < 0.85:
         few = rng.sample(said, min(len(said), rng.randrange(2, 9)))
         wanted = rng.choice((" ", " ", "\n", ", ")).join(rng.choice(few) for _ in range(max(4, characters // 8)))
     else:
