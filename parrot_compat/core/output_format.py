@@ -7,7 +7,7 @@ They know nothing of how a form is enforced: an engine that `obeys_formats` does
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,9 @@ class ToolCalls:
     """False: not more than one call."""
     is_required: bool = True
     """Calls and nothing else; False: text, and calls anywhere in it, or none (not of styles without a mark)."""
+    strict: frozenset[str] = frozenset()
+    """Names of the tools in whose schemas a word that no engine can hold an answer to is an error; in those of the
+    others it is passed over."""
 
     @classmethod
     def of(
@@ -93,9 +96,11 @@ class ToolCalls:
         style: ToolStyle,
         is_parallel: bool,
         is_required: bool = True,
+        strict: Iterable[str] = (),
     ) -> ToolCalls:
         """Errors: `BadSchema`."""
-        return cls(tuple((name, _canonical(schema)) for name, schema in tools), style, is_parallel, is_required)
+        held = tuple((name, _canonical(schema)) for name, schema in tools)
+        return cls(held, style, is_parallel, is_required, frozenset(strict))
 
 
 OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .token_bits import TokenBits
 
-__all__ = ["Closings", "TokenMatcher", "TokenText", "bits_of"]
+__all__ = ["Closings", "Patience", "TokenMatcher", "TokenText", "bits_of"]
 
 _ORDERS = ('"}]>)', '}]>)"')
 """What comes first: in a string a quote ends it; where a key may begin, a brace ends the object."""
@@ -34,6 +35,17 @@ _SHORT = 8
 """A closing this short is not tried to be beaten,"""
 _AMPLE = 4
 """nor one that leaves three quarters of the tokens unused: it is looked for again when they are fewer."""
+_MOST_TRIED = 64
+"""Ends of a way that are tried in place of the whole, the shortest first. Each is looked at token by token."""
+_MANY = _NEVER = 1 << 40
+"""Of tokens, and as the cost of one."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """How many tokens may still be looked at, all searches together. Each costs some 50 microseconds of a step."""
+
+    left: int
 
 
 class TokenMatcher(Protocol):
@@ -68,13 +80,14 @@ class Closings:
     def __init__(self, text: TokenText, ends: Sequence[int]) -> None:
         self._text = text
         self._end = ends[0]
-        self._tables = [self._ranks(order) for order in _ORDERS]
+        self._orders = [self._order(first) for first in _ORDERS]
 
-    def find(self, matcher: TokenMatcher, most: int) -> list[int] | None:
-        """A closing from here, if one is found that is not much longer than `most` tokens; [] where this is an end."""
+    def find(self, matcher: TokenMatcher, most: int, patience: Patience | None = None) -> list[int] | None:
+        """A closing from here, if one is found that is not much longer than `most` tokens; [] where this is an end.
+        With `patience` no more is looked at than it has left."""
         found: list[list[int]] = []
-        for ranks in self._tables:
-            if (path := self._walk(matcher, ranks, most)) is not None:
+        for order in self._orders:
+            if (path := self._walk(matcher, order, most, patience or Patience(_MANY))) is not None:
                 found.append(path)
                 if len(path) <= max(_SHORT, most // _AMPLE):
                     break
@@ -84,16 +97,18 @@ class Closings:
         """The tokens bring the text to an end from here too."""
         return matcher.validate_tokens([*closing, self._end]) == len(closing) + 1
 
-    def _walk(self, matcher: TokenMatcher, ranks: npt.NDArray[np.int32], most: int) -> list[int] | None:
+    def _walk(self, matcher: TokenMatcher, order: _Order, most: int, patience: Patience) -> list[int] | None:
         path: list[int] = []
-        used: Counter[int] = Counter()
-        costs = ranks.copy()
+        preference = _Preference(order)
         most_tokens = 3 * most + 256  # it is written shorter in the end
         try:
             while not matcher.is_accepting():
                 taken = matcher.compute_ff_tokens()
+                patience.left -= max(1, len(taken))
+                if patience.left < 0:
+                    return None
                 if not taken:
-                    token = self._choose(matcher, ranks, costs, used)
+                    token = preference.choose(bits_of(matcher))
                     if token is None:
                         return None
                     taken = [token]
@@ -106,41 +121,61 @@ class Closings:
         finally:
             if path:
                 matcher.rollback(len(path))
-        for length in range(1, len(path)):  # what led there may not have been needed
+        for length in range(1, min(len(path), _MOST_TRIED)):  # what led there may not have been needed
             if self.closes(matcher, path[-length:]):
                 path = path[-length:]
                 break
         shorter = self._text.tokenize_bytes(self._text.decode_bytes(path)) if path else path
         return shorter if len(shorter) < len(path) and self.closes(matcher, shorter) else path
 
-    def _choose(
-        self,
-        matcher: TokenMatcher,
-        ranks: npt.NDArray[np.int32],
-        costs: npt.NDArray[np.int32],
-        used: Counter[int],
-    ) -> int | None:
-        """The allowed token of least cost: its rank, and more for each time that it was used."""
-        allowed = np.flatnonzero(np.unpackbits(bits_of(matcher), count=self._text.vocab_size, bitorder="little"))
+    def _order(self, first: str) -> _Order:
+        bytes_ = list((first + _REST).encode())
+        bytes_ += [byte for byte in range(256) if byte not in bytes_ and byte != ord(_LAST)] + [ord(_LAST)]
+        written = [self._text.tokenize_bytes(bytes([byte])) for byte in bytes_]
+        ranks = [rank for rank, tokens in enumerate(written) if len(tokens) == 1]
+        tokens = np.array([written[rank][0] for rank in ranks], np.int64)
+        return _Order(tokens, np.array(ranks, np.int64), self._text.vocab_size)
+
+
+class _Order(NamedTuple):
+    """Tokens of one byte, which every text can be made of, and the place of each among them."""
+
+    tokens: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64]
+    vocab_size: int
+
+
+class _Preference:
+    """Which token one walk takes where it has a choice: that of the first place, and of a later one each time that it
+    is used. A token of several bytes only where none of one byte may come."""
+
+    def __init__(self, order: _Order) -> None:
+        self._order = order
+        self._costs = order.ranks.copy()
+        self._used = np.zeros_like(order.ranks)
+        self._others = Counter[int]()
+
+    def choose(self, bits: TokenBits) -> int | None:
+        tokens, ranks, vocab_size = self._order
+        may_come = (bits[tokens >> 3] >> (tokens & 7).astype(np.uint8)) & 1
+        if not may_come.any():
+            return self._other(bits, vocab_size)
+        place = int(np.where(may_come, self._costs, _NEVER).argmin())
+        is_ending = ranks[place] < _ENDINGS
+        if is_ending:  # something has ended: what comes now is another loop
+            self._used[ranks >= _ENDINGS] = 0
+            self._costs[ranks >= _ENDINGS] = ranks[ranks >= _ENDINGS]
+            self._others.clear()
+        self._used[place] += 1
+        times = int(self._used[place])
+        self._costs[place] = ranks[place] + (times // _PATIENCE if is_ending else _USED * times)
+        return int(tokens[place])
+
+    def _other(self, bits: TokenBits, vocab_size: int) -> int | None:
+        allowed = np.flatnonzero(np.unpackbits(bits, count=vocab_size, bitorder="little"))
         if not len(allowed):
             return None
-        token = int(allowed[costs[allowed].argmin()])
-        is_ending = ranks[token] < _ENDINGS
-        if is_ending:  # something has ended: what comes now is another loop
-            for other in [other for other in used if ranks[other] >= _ENDINGS]:
-                del used[other]
-                costs[other] = ranks[other]
-        used[token] += 1
-        costs[token] = ranks[token] + (used[token] // _PATIENCE if is_ending else _USED * used[token])
+        new = np.setdiff1d(allowed, np.fromiter(self._others, np.int64), assume_unique=True)
+        token = int(new[0]) if len(new) else min(allowed.tolist(), key=lambda other: (self._others[other], other))
+        self._others[token] += 1
         return token
-
-    def _ranks(self, first: str) -> npt.NDArray[np.int32]:
-        """By token: its place in the order. Tokens of one byte, which every text can be made of, come before all."""
-        order = list((first + _REST).encode())
-        order += [byte for byte in range(256) if byte not in order and byte != ord(_LAST)] + [ord(_LAST)]
-        ranks = np.full(self._text.vocab_size, 1 << 20, np.int32)
-        for place, byte in enumerate(order):
-            tokens = self._text.tokenize_bytes(bytes([byte]))
-            if len(tokens) == 1:
-                ranks[tokens[0]] = place
-        return ranks

@@ -17,8 +17,8 @@ import llguidance
 
 from ..core.errors import BadSchema
 from ..core.output_format import OutputFormat, size_of
-from .closing import Closings, bits_of
-from .grammar_source import source_of
+from .closing import Closings, Patience, bits_of
+from .grammar_source import held_size_of, source_of
 from .token_bits import TokenBits, all_but
 
 __all__ = ["Form", "Grammars"]
@@ -38,6 +38,9 @@ _KEPT = 64
 _WATCHED = 128
 """So many tokens before the last one at least, and half as many as the format has characters, the end is in sight."""
 _MOST_WATCHED = 4096
+_PATIENCE, _LEAST_PATIENCE = 8, 1024
+"""Tokens that the searches of an answer may look at: so many for each that may still be drawn, and this many more. Once
+they are used up, the way to the end that is known is gone. What people ask for needs a tenth of it."""
 _TRIED_EVERY, _SHORT = 8, 8
 """Every so many tokens half a closing is tried in place of the whole, unless it is so short already."""
 
@@ -63,21 +66,36 @@ class Grammars:
         self._closings = Closings(self._tokens, self._ends)
         self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
+        self._checked: OrderedDict[OutputFormat, str] = OrderedDict()
+        """What was found wrong with a format; "" for nothing. A search takes as long as a hundred steps."""
         self._worn: set[OutputFormat] = set()
         """Compiled, and near a limit: copies share what the library counts."""
 
     def check(self, format: OutputFormat) -> None:
         """Errors: `BadSchema` where it cannot be compiled, or where no answer of this form is found."""
-        matcher = self._matcher(format)
-        if self._closings.find(matcher, _MOST_WATCHED // 8) is None:
-            raise BadSchema(
-                "no answer of this output format was found: "
-                + (_first_line(matcher.get_error()) or "it may have none, or only very long ones")
-            )
+        size_of(format)
+        wrong = self._checked.get(format)
+        if wrong is None:
+            wrong = self._checked[format] = self._find_wrong(format)
+            if len(self._checked) > _KEPT:
+                self._checked.popitem(last=False)
+        self._checked.move_to_end(format)
+        if wrong:
+            raise BadSchema(wrong)
+
+    def _find_wrong(self, format: OutputFormat) -> str:
+        try:
+            matcher = self._matcher(format)
+        except BadSchema as error:
+            return str(error)
+        if self._closings.find(matcher, _MOST_WATCHED // 8) is not None:
+            return ""
+        why = _first_line(matcher.get_error()) or "it may have none, or only very long ones"
+        return f"no answer of this output format was found: {why}"
 
     def form(self, format: OutputFormat, *, ends_at_eos: bool = True) -> Form:
         """The form of one answer. Errors: `BadSchema`."""
-        watched = min(_MOST_WATCHED, _WATCHED + size_of(format) // 2)
+        watched = min(_MOST_WATCHED, _WATCHED + held_size_of(format) // 2)
         renew = partial(self._renewed, format)
         return Form(self._matcher(format), self._closings, self._ends, self._going_on, watched, ends_at_eos, renew)
 
@@ -89,7 +107,7 @@ class Grammars:
             self._worn.discard(format)
             self._compiled[format] = compiled
             if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
+                self._worn.discard(self._compiled.popitem(last=False)[0])
         self._compiled.move_to_end(format)
         return compiled.deep_copy()
 
@@ -106,7 +124,8 @@ class Grammars:
     def _renewed(self, format: OutputFormat) -> llguidance.LLMatcher:
         """A matcher with nothing behind it, for a form whose own has met a limit. Called beside the thread that
         compiles: what is kept is left to that."""
-        self._worn.add(format)
+        if format in self._compiled:
+            self._worn.add(format)
         return self._compile(format)
 
 
@@ -133,14 +152,18 @@ class Form:
         self._ends_at_eos = ends_at_eos
         self._closing: list[int] | None = None
         self._search_at = watched
+        self._patience: Patience | None = None
         self.is_complete = False
         """Nothing can come any more."""
 
-    def allowed(self, may_end: bool) -> TokenBits:
-        """What may come next. An end of the text may where it is complete, and `may_end` says so."""
+    def allowed(self, may_end: bool, without: Sequence[int] = ()) -> TokenBits:
+        """What may come next. An end of the text may where it is complete, and `may_end` says so; those of `without`
+        may where nothing else may."""
         bits = bits_of(self._matcher)
         if self._mend():
             bits = bits_of(self._matcher)
+        if without and (others := bits & all_but(without, len(bits))).any():
+            bits = others
         if not (may_end and self._ends_at_eos):
             going_on = bits & self._going_on[: len(bits)]
             if going_on.any():
@@ -158,7 +181,7 @@ class Form:
             self._consume(token)
             return token
         if self._closing is None and left <= self._search_at:
-            self._closing = self._closings.find(self._matcher, left + 1)
+            self._closing = self._closings.find(self._matcher, left + 1, self._limited(left))
             self._search_at = left // 2  # a search that found nothing was dear
             self._mend()
         if self._closing is not None and not self._stays_near(token, left, self._closing):
@@ -182,7 +205,7 @@ class Form:
             self._shorten(closing, left)
             self._mend()
             return True
-        found = self._closings.find(self._matcher, left)
+        found = self._closings.find(self._matcher, left, self._limited(left))
         if found is not None and len(found) <= left:
             self._closing = found
             self._mend()
@@ -192,6 +215,12 @@ class Form:
             self._matcher.rollback(1)
         self.is_complete = False
         return False
+
+    def _limited(self, left: int) -> Patience:
+        """Of all searches of this answer together: they hold up every other row of a step."""
+        if self._patience is None:
+            self._patience = Patience(_PATIENCE * left + _LEAST_PATIENCE)
+        return self._patience
 
     def _shorten(self, closing: list[int], left: int) -> None:
         """A long closing is dear to follow, and often its second half will do: what the first was to fill is filled."""

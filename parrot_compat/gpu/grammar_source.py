@@ -8,7 +8,6 @@ The invariant: what comes out has been looked at for what would take the library
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,15 +15,28 @@ import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..core.errors import BadSchema
-from ..core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls, ToolStyle
+from ..core.output_format import (
+    AnyJson,
+    Choice,
+    Grammar,
+    JsonSchema,
+    OutputFormat,
+    Regex,
+    ToolCalls,
+    ToolStyle,
+    size_of,
+)
+from .grammar_sizes import check_lark, check_pattern, check_schema
 
-__all__ = ["source_of"]
+__all__ = ["held_size_of", "source_of"]
 
 _JSON: dict[str, Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As `json.dumps` writes it, and as chat templates show it. Free whitespace is a place where models stay for ever."""
-_MOST_STATES = 70_000
-"""Places of a regular expression once its counted repetitions are written out."""
-_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(?P<low>\d{1,9})?(?:,(?P<high>\d{1,9})?)?\}|.", re.DOTALL)
+_COMBINES = {"$ref", "allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas"}
+_NAMES_MORE = {"patternProperties", "unevaluatedProperties"}
+"""Words by which a schema says more of an object than what its `properties` are."""
+_SAID = ("description", "title", "$comment")
+"""What is said to a reader of a schema."""
 
 
 def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
@@ -37,17 +49,40 @@ def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
             options = _JSON | {"lenient": not strict}
             return matcher.grammar_from_json_schema(_schema(schema), overrides=options)  # type: ignore[arg-type]
         case Regex(pattern=pattern):
-            _check_repeats(pattern)
+            check_pattern(pattern)
             return matcher.grammar_from_regex(pattern)
         case Choice(texts=texts):
             if not texts or not all(texts):
                 raise BadSchema("a choice needs texts, and none of them empty")
             return matcher.grammar_from_lark("start: " + " | ".join(map(_literal, texts)))
         case Grammar(text=text):
-            _check_repeats(text)
-            return matcher.grammar_from_lark(_lark(text))
+            rules = _lark(text)
+            check_lark(rules)
+            return matcher.grammar_from_lark(rules)
         case ToolCalls():
             return matcher.grammar_from_lark(_tool_calls(format, controls))
+
+
+def held_size_of(format: OutputFormat) -> int:
+    """Characters of a format, without what it only says of itself."""
+    match format:
+        case JsonSchema(schema=schema):
+            return size_of(format) - _said_in(schema)
+        case ToolCalls(tools=tools):
+            return size_of(format) - sum(_said_in(schema) for _, schema in tools)
+    return size_of(format)
+
+
+def _said_in(schema: str) -> int:
+    characters, waiting = 0, [json.loads(schema)]
+    while waiting:
+        match waiting.pop():
+            case dict() as members:
+                characters += sum(len(members[word]) for word in _SAID if isinstance(members.get(word), str))
+                waiting += members.values()
+            case list() as items:
+                waiting += items
+    return characters
 
 
 def _lark(text: str) -> str:
@@ -65,45 +100,9 @@ def _schema(text: str) -> dict[str, Any]:
     schema = {} if schema is True else {"enum": []} if schema is False else schema
     if not isinstance(schema, dict):
         raise BadSchema(f"a schema is an object or a boolean, not {text[:40]}")
-    _check_schema(schema)
+    check_schema(schema)
     schema.pop("x-guidance", None)
     return schema
-
-
-def _check_schema(part: Any) -> None:
-    waiting = [part]
-    while waiting:
-        match waiting.pop():
-            case dict() as members:
-                if isinstance(pattern := members.get("pattern"), str):
-                    _check_repeats(pattern)
-                if isinstance(patterns := members.get("patternProperties"), dict):
-                    for pattern in patterns:
-                        _check_repeats(pattern)
-                waiting += members.values()
-            case list() as items:
-                waiting += items
-
-
-def _check_repeats(pattern: str) -> None:
-    """Counted repetitions multiply where they are nested: `(a{1000}){1000}` is a million states."""
-    sums, last = [0], 0
-    for found in _PIECES.finditer(pattern):
-        piece = found[0]
-        if piece == "(":
-            sums.append(0)
-        elif piece == ")" and len(sums) > 1:
-            last = sums.pop()
-            sums[-1] += last
-        elif found["low"] is not None or found["high"] is not None:
-            times = max(1, int(found["high"] or found["low"]))
-            sums[-1] += last * (times - 1)
-            last *= times
-        else:
-            last = 1
-            sums[-1] += 1
-    if sum(sums) > _MOST_STATES:
-        raise BadSchema(f"the repetitions of a pattern come to {sum(sums)} places; at most {_MOST_STATES} are compiled")
 
 
 def _literal(text: str) -> str:
@@ -119,8 +118,8 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     rules = []
     for number, (name, schema) in enumerate(format.tools):
         rules.append(f"tool_{number}: " + _one_call(name, style, f"arguments_{number}", controls))
-        held = {"x-guidance": _JSON | {"lenient": True}, "type": "object", **_schema(schema)}
-        if not held.keys() & {"$ref", "allOf", "anyOf", "oneOf", "patternProperties"}:
+        held = {"x-guidance": _JSON | {"lenient": name not in format.strict}, "type": "object", **_schema(schema)}
+        if "properties" in held and not held.keys() & (_COMBINES | _NAMES_MORE):
             # a function takes the arguments that it names: none may be made up beside them
             held.setdefault("additionalProperties", False)
         rules.append(f"arguments_{number}: %json {json.dumps(held)}")

@@ -41,7 +41,7 @@ class TextStream(Protocol):
     met: str | None
     """The stop string that has ended the text."""
 
-    def push(self, token_ids: Items[int]) -> str: ...
+    def push(self, token_ids: Items[int], may_stop: bool = True) -> str: ...
 
     def flush(self) -> str: ...
 
@@ -51,7 +51,7 @@ class Form(Protocol):
 
     is_complete: bool
 
-    def allowed(self, may_end: bool) -> TokenBits: ...
+    def allowed(self, may_end: bool, without: Items[int] = ()) -> TokenBits: ...
 
     def take(self, token: int, left: int) -> int: ...
 
@@ -154,7 +154,8 @@ class Sequence:
         assert isinstance(self.verb, Generate)
         sampling, index = self.verb.sampling, len(self.drawn)
         may_end = index >= sampling.min_tokens
-        allowed = None if self._form is None else partial(self._form.allowed, may_end=may_end)
+        without = () if may_end else sampling.stop_token_ids
+        allowed = None if self._form is None else partial(self._form.allowed, may_end=may_end, without=without)
         return Draw(sampling=sampling, index=index, history=self._history, allowed=allowed)
 
     def reading_after(self, computed: int) -> Reading | None:
@@ -223,9 +224,10 @@ class Sequence:
         assert not isinstance(drawn, EngineError), "nothing was drawn"
         drawn = self._taken(drawn)
         token, logprobs = (drawn, ()) if isinstance(drawn, int) else (drawn.token, (drawn,))
-        is_end = token in self._ends and len(self.drawn) >= self.verb.sampling.min_tokens
+        least = self.verb.sampling.min_tokens
+        is_end = token in self._ends and len(self.drawn) >= least
         self.drawn.append(token)
-        text = "" if is_end else self._text.push((token,))
+        text = "" if is_end else self._text.push((token,), may_stop=len(self.drawn) > least)
         is_end = is_end or (self._form is not None and self._form.is_complete)
         chunk = Chunk(
             text=text,

@@ -6,7 +6,8 @@ exceptions, the very first text and runs of byte tokens, are decoded together. O
 
 The invariant: pushes and flush put together are exactly `decode(all ids, skip_special_tokens=True)` (and the names of
 those control tokens that a stream was asked to show where they stand), cut before the
-stop string that is complete first (of those complete at the same character, the longest), whatever the push sizes.
+stop string that is complete first (of those complete at the same character, the longest; not those that are complete
+where none may stop it), whatever the push sizes.
 """
 
 from __future__ import annotations
@@ -78,9 +79,10 @@ class TextStream:
     def stopped(self) -> bool:
         return self.met is not None
 
-    def push(self, token_ids: Sequence[int]) -> str:
-        """Take drawn tokens; give the text that is safe to show now."""
-        return "" if self.stopped else self._release(self._tokens.push(token_ids))
+    def push(self, token_ids: Sequence[int], may_stop: bool = True) -> str:
+        """Take drawn tokens; give the text that is safe to show now. A stop string that is complete with these is none
+        unless it `may_stop`."""
+        return "" if self.stopped else self._release(self._tokens.push(token_ids), may_stop)
 
     def flush(self) -> str:
         """The rest, when no more tokens come."""
@@ -90,12 +92,17 @@ class TextStream:
         rest, self._held = self._held, ""
         return shown + rest
 
-    def _release(self, text: str) -> str:
+    def _release(self, text: str, may_stop: bool = True) -> str:
         if not self._stop:
             return text
-        text = self._held + text
-        met = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
-        if met:
+        seen, text = len(self._held), self._held + text
+        met = [
+            (start + len(stop), start)
+            for stop in self._stop
+            # what is complete in the text before was not to stop it
+            if (start := text.find(stop, max(0, seen + 1 - len(stop)))) >= 0
+        ]
+        if met and may_stop:
             end, start = min(met)
             self.met, self._held = text[start:end], ""
             return text[:start]

@@ -121,6 +121,14 @@ async def test_a_stop_token_before_min_tokens_ends_nothing(engine: PagedEngine) 
     assert await answer(engine, 2, prompt(9), 20, min_tokens=3, **end) == whole
 
 
+async def test_a_stop_string_before_min_tokens_ends_nothing(engine: PagedEngine) -> None:
+    whole = expected(prompt(9), 20)
+    end = dict(stop=(tokenizer().decode(whole[1:3]),), ignore_eos=True)
+    assert await answer(engine, 1, prompt(9), 20, **end) == whole[:3]
+    assert await answer(engine, 2, prompt(9), 20, min_tokens=2, **end) == whole[:3]
+    assert await answer(engine, 3, prompt(9), 20, min_tokens=3, **end) == whole
+
+
 async def test_a_stop_token_ends_the_answer_and_is_no_text(engine: PagedEngine) -> None:
     whole = expected(prompt(9), 8)
     text, chunks = await collect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import pytest
 
@@ -26,7 +26,7 @@ FORM = AnyJson()
 class AnyText:
     is_complete = False
 
-    def allowed(self, may_end: bool) -> TokenBits:
+    def allowed(self, may_end: bool, without: Sequence[int] = ()) -> TokenBits:
         return all_but((), VOCABULARY // 8)
 
     def take(self, token: int, left: int) -> int:

@@ -226,6 +226,9 @@ def test_random_schemas_hold_at_random_weights(schema: dict[str, Any], most: int
         Grammar("start: nowhere"),
         Grammar("root ::= ("),
         ToolCalls((), "hermes"),
+        Regex("(x{ 3000 }){ 3000 }"),
+        Grammar("start: A\nA: B{3000}\nB: C{3000}\nC: /x/"),
+        Grammar("\n".join(["start: r0", *(f"r{at}: r{at + 1}" for at in range(3000)), 'r3000: "x"'])),
     ],
     ids=lambda format: repr(format)[:40],
 )
@@ -243,6 +246,59 @@ def test_what_is_not_strict_passes_over_what_it_cannot_hold_to() -> None:
     _shared["grammars"].check(JsonSchema.of(schema, strict=False))
     with pytest.raises(BadSchema, match="uniqueItems"):
         _shared["grammars"].check(JsonSchema.of(schema))
+
+
+def test_a_format_that_is_asked_for_again_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    closings, searched = _shared["grammars"]._closings, []
+    find = type(closings).find
+    monkeypatch.setattr(type(closings), "find", lambda *asked: searched.append(1) or find(*asked))
+    good, bad = Regex("[x-z]{7}"), Regex("[x-z]{7}[^\\s\\S]")
+    for _ in range(3):
+        _shared["grammars"].check(good)
+        with pytest.raises(BadSchema, match="no answer"):
+            _shared["grammars"].check(bad)
+    assert len(searched) == 2
+
+
+def test_the_searches_of_an_answer_look_at_a_bounded_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    closings, looked_at = _shared["grammars"]._closings, []
+    compute, most = type(closings)._walk, 1_000
+
+    def counted(self: Any, matcher: Any, order: Any, most_tokens: int, patience: Any) -> Any:
+        before = patience.left
+        found = compute(self, matcher, order, most_tokens, patience)
+        looked_at.append(before - patience.left)
+        return found
+
+    monkeypatch.setattr(type(closings), "_walk", counted)
+    schema = {"type": "string", "pattern": "^[ab]{600}$", "default": "y" * 8_000}
+    text, is_complete = drawn_at_random(JsonSchema.of(schema), most, seed=3)
+    assert is_complete and re.fullmatch('"[ab]{600}"', text)
+    assert len(looked_at) > 1 and sum(looked_at) < 10 * most + 2_048
+
+
+def test_what_is_said_of_a_schema_does_not_bring_its_end_nearer(grammars: Grammars) -> None:
+    said = {"type": "array", "items": {"type": "integer", "description": "y" * 8_000}}
+    plain = {"type": "array", "items": {"type": "integer", "description": ""}}
+    assert grammars.form(JsonSchema.of(said))._watched == grammars.form(JsonSchema.of(plain))._watched
+
+
+def test_formats_that_have_met_a_limit_are_not_kept_for_ever(grammars: Grammars) -> None:
+    for number in range(70):
+        form = grammars.form(Regex(f"[a-z]{{{number + 1}}}"))
+        form._renew()
+    assert len(grammars._worn) <= len(grammars._compiled) <= 64
+
+
+def test_a_stop_token_may_come_only_where_nothing_else_may(tokenizer: HuggingFaceTokenizer) -> None:
+    form = _shared["grammars"].form(Choice(("ab", "ac")))
+    (a,), (b,), (c,) = (tokenizer.encode(Text(letter)) for letter in "abc")
+    bits = np.unpackbits(form.allowed(may_end=False, without=(a,)), bitorder="little")
+    assert not bits[a] and bits.any()  # a token for both letters
+    form.take(a, 1_000)
+    bits = np.unpackbits(form.allowed(may_end=False, without=(b,)), bitorder="little")
+    assert bits[c] and not bits[b]
+    form.take(c, 1_000)
 
 
 # ---- calls of tools as their model writes them: with control tokens, where its vocabulary has them ------------------
@@ -279,6 +335,48 @@ def test_calls_in_every_familys_form_are_read_as_they_were_held(
             times = len(reader.calls) if style == "mistral_args" else 1
             assert tokens.count(controls["[TOOL_CALLS]"]) == times
     assert names == {"add", "now.utc"}
+
+
+def takes(grammars: Grammars, tokenizer: HuggingFaceTokenizer, format: OutputFormat, text: str) -> bool:
+    """The text begins an answer in this form."""
+    form = grammars.form(format)
+    for token in tokenizer.encode(Text(text)):
+        if not np.unpackbits(form.allowed(may_end=True), bitorder="little")[token]:
+            return False
+        form.take(token, 10_000)
+    return True
+
+
+ANY_ARGUMENTS: list[dict[str, Any]] = [
+    {"type": "object"},
+    {},
+    {"properties": {"b": {"type": "integer"}}, "unevaluatedProperties": True},
+    {"properties": {"b": {"type": "integer"}}, "if": {"properties": {"b": {"const": 1}}}, "then": {"required": ["a"]}},
+]
+
+
+@pytest.mark.parametrize("schema", ANY_ARGUMENTS, ids=lambda schema: json.dumps(schema)[:50])
+def test_a_tool_that_names_no_arguments_takes_any(
+    tokenizer: HuggingFaceTokenizer, grammars: Grammars, schema: dict[str, Any]
+) -> None:
+    said = '<tool_call>\n{"name": "t", "arguments": {"a": 1}}\n</tool_call>'
+    assert takes(grammars, tokenizer, ToolCalls.of([("t", schema)], "hermes", True), said)
+
+
+@pytest.mark.parametrize("schema", [{"properties": {}}, {"type": "object", "properties": {"b": {"type": "integer"}}}])
+def test_a_tool_takes_no_arguments_beside_those_that_it_names(
+    tokenizer: HuggingFaceTokenizer, grammars: Grammars, schema: dict[str, Any]
+) -> None:
+    said = '<tool_call>\n{"name": "t", "arguments": {"a": 1}}\n</tool_call>'
+    assert not takes(grammars, tokenizer, ToolCalls.of([("t", schema)], "hermes", True), said)
+
+
+def test_a_strict_tool_is_refused_where_its_schema_cannot_be_held_to() -> None:
+    schema = {"properties": {"a": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}}
+    tools = [("loose", schema), ("strict", PERSON)]
+    _shared["grammars"].check(ToolCalls.of(tools, "hermes", True, strict=["strict"]))
+    with pytest.raises(BadSchema, match="uniqueItems"):
+        _shared["grammars"].check(ToolCalls.of(tools, "hermes", True, strict=["loose"]))
 
 
 def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int, begun: Sequence[int] = ()) -> list[int]:

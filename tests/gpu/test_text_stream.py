@@ -227,3 +227,19 @@ def test_a_shown_control_token_may_end_a_text(more_tokenizers: dict[str, Hugging
     stream = tokenizer.text_stream(("[TOOL",), ("[TOOL_CALLS]",))
     assert stream.push(drawn) + stream.flush() == "a" and stream.stopped
     assert tokenizer.text_stream(("[TOOL",)).push(drawn) == "ab"
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(text=st.text("ab \n<", max_size=30), stop=STOPS, free=st.integers(0, 12))
+@settings(max_examples=150, deadline=None)
+def test_a_stop_string_that_is_complete_where_none_may_stop_is_text(
+    tokenizers_by_style: dict[str, HuggingFaceTokenizer], style: str, text: str, stop: list[str], free: int
+) -> None:
+    tokenizer = tokenizers_by_style[style]
+    ids = tokenizer.encode(Text(text))
+    stream = tokenizer.text_stream(tuple(stop))
+    shown = "".join(stream.push([token], may_stop=at >= free) for at, token in enumerate(ids)) + stream.flush()
+    whole, before = tokenizer.decode(ids), len(tokenizer.decode(ids[:free]))
+    met = [(at + len(one), at) for one in stop for at in range(len(whole)) if whole[at:].startswith(one)]
+    met = [(end, at) for end, at in met if end > before]
+    assert shown == (whole[: min(met)[1]] if met else whole)

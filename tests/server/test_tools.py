@@ -40,6 +40,15 @@ TOOLS: Any = [
     {"type": "function", "function": {"name": "measure", "description": "Measures.", "parameters": SCHEMA}},
     {"type": "function", "function": {"name": "now"}},
 ]
+UNHELD: Any = {
+    "type": "function",
+    "function": {
+        "name": "count",
+        "parameters": {"properties": {"a": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}}},
+        "strict": True,
+    },
+}
+"""No engine holds an answer to `uniqueItems`."""
 ASKED: Any = {"model": "builtin:random", "messages": [{"role": "user", "content": "How long?"}], "max_tokens": 100}
 NAMED: Any = {"type": "function", "function": {"name": "measure"}}
 
@@ -110,6 +119,8 @@ async def test_tools_that_need_not_be_called_leave_the_text(client: openai.Async
         ({"extra_body": {"structured_outputs": {"regex": "a", "choice": ["b"]}}}, "structured_outputs"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "tool_choice"),
+        ({"tools": [UNHELD], "tool_choice": "required"}, "tools"),
+        ({"tools": [UNHELD], "tool_choice": "auto"}, "tools"),
     ],
 )
 async def test_what_no_answer_can_be_held_to_is_refused(

@@ -78,7 +78,8 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
     wanted = [(function.name, function.parameters or _NO_ARGUMENTS) for function in may_call]
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
     is_parallel = is_parallel and not is_named
-    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel, is_required), names, is_parallel)
+    strict = [function.name for function in may_call if function.strict]
+    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel, is_required, strict), names, is_parallel)
 
 
 def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
