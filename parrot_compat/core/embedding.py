@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from .admission import Admission
 from .engine import Embed, Embedded, Pooling, Scope
-from .errors import EngineLost, NoEngineForModel
+from .errors import EngineLost, ModelAway, NoEngineForModel
 from .fleet import Fleet, Member
 from .placement import Candidate, EngineView, place
 from .prompt import Content, Tokens
@@ -85,6 +85,8 @@ class Embedder:
         self, model: str, rendered: dict[int, Rendered], loss: EngineLost | None
     ) -> list[tuple[Member, list[int]]]:
         members = self._fleet.serving(model)
+        if not members and loss is None and self._fleet.expects(model):
+            raise self._fleet.away(model) or ModelAway(f"model {model!r} has no engine: it is being started again")
         if not members:
             raise loss or NoEngineForModel(f"no engine that serves model {model!r} is up")
         tasks = [Candidate(key=n, prompt_tokens=one.prompt_tokens, output_tokens=0) for n, one in rendered.items()]

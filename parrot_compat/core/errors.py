@@ -9,7 +9,7 @@ ParrotError
   LimitError               the caller can come back later
     TooManyCalls · TokenBudgetSpent · QueueFull
   EngineError              the operator, or a retry, can mend it
-    EngineLost · ContextLost · NoEngineForModel · ModelRefused
+    EngineLost · ContextLost · NoEngineForModel · ModelAway · ModelRefused
   UpstreamFailed           a variable that this one was made from has failed
   Cancelled                somebody who may has asked for the work to stop
 
@@ -31,6 +31,7 @@ __all__ = [
     "EngineError",
     "EngineLost",
     "LimitError",
+    "ModelAway",
     "ModelRefused",
     "NoEngineForModel",
     "ParrotError",
@@ -145,6 +146,10 @@ class ContextLost(EngineError):
 
 class NoEngineForModel(EngineError):
     """No engine of the fleet serves the model that was asked for."""
+
+
+class ModelAway(EngineError):
+    """Every engine of the model is lost and none has come back for long, though they are still being started."""
 
 
 class ModelRefused(EngineError):

@@ -78,6 +78,9 @@ class Intake:
         admission.admit(self._flow.tenant, len(calls))
         try:
             models = [fleet.model(call.model) for call in calls]
+            for model in dict.fromkeys(models):
+                if (away := fleet.away(model)) is not None:
+                    raise away
             pairs = list(zip(calls, models, strict=True))
             for call in calls:
                 admission.check_name("call", call.id)

@@ -139,7 +139,8 @@ class Manager:
     ) -> Embedded:
         """One vector of length 1 for each of `inputs`, in their order; each counts as an open call.
 
-        Errors: `NoEngineForModel`, `PromptTooLong`, `BadPrompt`, `TooManyCalls`, `QueueFull`, `EngineLost`.
+        Errors: `NoEngineForModel`, `ModelAway`, `EngineLost`, `PromptTooLong`, `BadPrompt`, `TooManyCalls`,
+        `QueueFull`.
         """
         if self._is_closed:
             raise QueueFull(CLOSING)

@@ -110,10 +110,9 @@ def _add_probes(app: FastAPI, manager: Manager) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Can this server answer?", tags=["probes"])
     async def health() -> Response:
-        served = [card.name for card in manager.models()]
-        status = 200 if served else 503
+        served = [card.name for card in manager.models() if card.engines]
         response = send_json({"status": "ok" if served else "no engine", "models": served})
-        response.status_code = status
+        response.status_code = 200 if served else 503
         return response
 
     @app.get("/docs", include_in_schema=False)

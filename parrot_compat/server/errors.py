@@ -85,6 +85,7 @@ _TABLE: dict[type[BaseException], _Row] = {
     errors.EngineLost: _Row(502, "server_error", "engine_lost", should_retry=False),
     errors.ContextLost: _Row(502, "server_error", "context_lost", should_retry=False),
     errors.NoEngineForModel: _Row(404, "invalid_request_error", "model_not_found", should_retry=False),
+    errors.ModelAway: _Row(503, "server_error", "model_away"),
     errors.ModelRefused: _Row(503, "server_error", "model_refused", should_retry=False),
     errors.UpstreamFailed: _Row(424, "invalid_request_error", "upstream_failed", should_retry=False),
     errors.Cancelled: _Row(499, "cancelled", "cancelled", should_retry=False),

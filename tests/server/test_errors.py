@@ -28,6 +28,7 @@ STATUS = {
     "ContextLost": 502,
     "EngineError": 502,
     "EngineLost": 502,
+    "ModelAway": 503,
     "ModelRefused": 503,
     "QueueFull": 503,
 }

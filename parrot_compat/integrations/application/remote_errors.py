@@ -37,6 +37,7 @@ _BY_CODE: dict[str, type[errors.ParrotError]] = {
     "engine_lost": errors.EngineLost,
     "context_lost": errors.ContextLost,
     "model_not_found": errors.NoEngineForModel,
+    "model_away": errors.ModelAway,
     "model_refused": errors.ModelRefused,
     "upstream_failed": errors.UpstreamFailed,
     "cancelled": errors.Cancelled,
