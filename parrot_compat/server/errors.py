@@ -15,7 +15,7 @@ from typing import Any
 
 from parrot_compat.core import errors
 
-__all__ = ["ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of", "within"]
+__all__ = ["SHUTTING_DOWN", "ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of", "within"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,15 @@ class Problem:
 
     def body(self) -> bytes:
         return json.dumps(self.envelope()).encode()
+
+
+SHUTTING_DOWN = Problem(
+    status=503,
+    message="the server is shutting down; what it had not answered yet is cut off",
+    type="server_error",
+    code="shutting_down",
+    headers={"retry-after": "5"},  # by then another one may have its place
+)
 
 
 class ApiError(errors.ParrotError):

@@ -34,6 +34,7 @@ class Live:
     url: str
     engine: ScriptedEngine
     manager: Manager
+    listener: Listener
 
 
 @asynccontextmanager
@@ -69,7 +70,7 @@ async def live(
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
             try:
                 await ready.wait()
-                yield Live(listener.url, engine, manager)
+                yield Live(listener.url, engine, manager, listener)
             finally:
                 listener.stop()
                 await serving
