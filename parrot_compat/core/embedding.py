@@ -20,7 +20,7 @@ from .errors import EngineLost, ModelAway, NoEngineForModel
 from .fleet import Fleet, Member
 from .placement import Candidate, EngineView, place
 from .prompt import Content, Tokens
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, about_tokens
 
 __all__ = ["Embedder"]
 
@@ -47,7 +47,8 @@ class Embedder:
     ) -> Embedded:
         """Errors: see `Manager.embed`; then nothing of it goes on."""
         model = self._fleet.model(asked)
-        self._admission.admit(tenant, len(inputs))
+        prompt_tokens = sum(map(about_tokens, inputs))
+        self._admission.admit(tenant, len(inputs), prompt_tokens)
         self.open += len(inputs)
         try:
             rendered = [await self._renderer.render_input(content, model, tenant) for content in inputs]
@@ -56,7 +57,7 @@ class Embedder:
             return await self._spread(model, rendered, wanted)
         finally:
             self.open -= len(inputs)
-            self._admission.release(tenant, len(inputs))
+            self._admission.release(tenant, len(inputs), prompt_tokens)
 
     async def _spread(self, model: str, rendered: Sequence[Rendered], wanted: Embed) -> Embedded:
         """Share the inputs out by load, and those of a lost engine again."""

@@ -242,9 +242,12 @@ class Manager:
         self._planning.check()
         for session in self._sessions.values():
             session.check()
-        open_calls = sum(not task.is_over for session in self.sessions() for task in session.tasks())
-        open_calls += self._embedder.open
+        tasks = [task for session in self.sessions() for task in session.tasks() if not task.is_over]
+        open_calls = len(tasks) + self._embedder.open
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
+        charged_tokens = sum(task.charged_tokens for task in tasks)
+        assert charged_tokens <= self._machinery.admission.prompt_tokens
+        assert charged_tokens == self._machinery.admission.prompt_tokens or self._embedder.open
 
     # ---- inside ----------------------------------------------------------------------------------------
 
