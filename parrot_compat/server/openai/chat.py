@@ -141,7 +141,7 @@ async def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) 
             if len(usages) == len(tasks):
                 late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
                 last = {} if late is None else {"prompt_token_ids": late}
-                last |= {} if with_usage else begun.object(list(usages.values()))
+                last |= {} if with_usage else begun.object([usages[index] for index in range(len(tasks))])
             yield chunk(last, index, {}, finish_reason=piece.finish.value)
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]

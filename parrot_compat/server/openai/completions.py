@@ -62,7 +62,7 @@ def router(serving: Serving) -> APIRouter:
             answer = serving.answer("cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
             try:
-                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))
             except BadSchema as error:
                 raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
@@ -208,7 +208,7 @@ async def _stream(
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
             is_last = len(usages) == len(tasks) and not with_usage
-            receipt = begun.object(list(usages.values())) if is_last else {}
+            receipt = begun.object([usages[index] for index in range(len(tasks))]) if is_last else {}
             yield chunk(index, piece.text, piece.finish.value, receipt, **more)
         elif piece.text or (more and (piece.tokens or piece.logprobs)):
             yield chunk(index, piece.text, **more)

@@ -32,7 +32,7 @@ from parrot_compat.server.repeats import Repeats
 from .logprobs import TokenWriter
 from .tools import Tool, ToolUse
 
-__all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
+__all__ = ["Answer", "Serving", "cached_tokens", "send_json", "tenant_of", "usage_of"]
 
 
 _TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
@@ -145,19 +145,21 @@ def tenant_of(request: Request) -> str:
 
 
 def usage_of(usages: Sequence[Usage], choices: int = 1) -> dict[str, Any]:
-    """OpenAI's usage of all choices together. `usages` come `choices` to a prompt; a prompt is counted once,
-    and what its first reader computed was not cached."""
-    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
-    prompt_tokens = sum(usage[0].prompt_tokens for usage in by_prompt)
+    """OpenAI's usage of all choices together. `usages` come `choices` to a prompt, which is counted once."""
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages[::choices])
     output_tokens = sum(usage.output_tokens for usage in usages)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": prompt_tokens + output_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
-        },
+        "prompt_tokens_details": {"cached_tokens": cached_tokens(usages, choices)},
     } | _answer_details(usages)
+
+
+def cached_tokens(usages: Sequence[Usage], choices: int = 1) -> int:
+    """Of all prompts. `usages` come `choices` to a prompt: what its first reader computed was not cached."""
+    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
+    return sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
 
 
 def _answer_details(usages: Sequence[Usage]) -> dict[str, Any]:
