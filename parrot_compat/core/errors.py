@@ -7,7 +7,7 @@ ParrotError
     BadTemplate · BadPrompt · BadSchema · PromptTooLong · CycleInGraph
     UnknownVariable · UnknownSession · UnknownPlan · AlreadySettled · TransformFailed
   LimitError               the caller can come back later
-    TooManyCalls · TokenBudgetSpent · QueueFull
+    TooManyCalls · QueueFull
   EngineError              the operator, or a retry, can mend it
     EngineLost · ContextLost · NoEngineForModel · ModelAway · ModelRefused
   UpstreamFailed           a variable that this one was made from has failed
@@ -37,7 +37,6 @@ __all__ = [
     "ParrotError",
     "PromptTooLong",
     "QueueFull",
-    "TokenBudgetSpent",
     "TooManyCalls",
     "TransformFailed",
     "UnknownPlan",
@@ -122,10 +121,6 @@ class LimitError(ParrotError):
 
 class TooManyCalls(LimitError):
     """This tenant or app has more calls open than it may."""
-
-
-class TokenBudgetSpent(LimitError):
-    """This tenant or app has used the tokens it was given."""
 
 
 class QueueFull(LimitError):

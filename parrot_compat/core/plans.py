@@ -1,6 +1,6 @@
 """A plan: calls submitted ahead of the app, and the app's real calls taking them over.
 
-    plan = await manager.plan(session_or_None, tenant, planned, awaited=call_ids, nonce=…, ttl_s=30)
+    plan = await manager.plan(session, planned, awaited=call_ids, ttl_s=30)
     async for settled in plan.events(): …          # Settled(call, body, content, task), in order of settling
     answer = await plan.claim(call_id, claimant, nonce, choices=1)   # ClaimAnswer(call, task, reason)
     plan.leave(nonce)                              # the claimant's connection is gone

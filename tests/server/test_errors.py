@@ -21,7 +21,6 @@ STATUS = {
     "UnknownVariable": 404,
     "AlreadySettled": 409,
     "LimitError": 429,
-    "TokenBudgetSpent": 429,
     "TooManyCalls": 429,
     "Cancelled": 499,
     "ParrotError": 500,

@@ -31,7 +31,6 @@ _BY_CODE: dict[str, type[errors.ParrotError]] = {
     "already_settled": errors.AlreadySettled,
     "transform_failed": errors.TransformFailed,
     "rate_limit_exceeded": errors.TooManyCalls,
-    "insufficient_quota": errors.TokenBudgetSpent,
     "queue_full": errors.QueueFull,
     "engine_error": errors.EngineError,
     "engine_lost": errors.EngineLost,

@@ -114,7 +114,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
             planned = await planned_calls(serving, known, body)
             calls = [item.call for item in planned]
             plan = await serving.manager.plan(
-                session, tenant, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency
+                session, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency
             )
         except BaseException as error:
             life.close()
