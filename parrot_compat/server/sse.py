@@ -23,7 +23,7 @@ from parrot_compat.core.errors import Cancelled
 
 from .errors import SHUTTING_DOWN, Problem, problem_of
 
-__all__ = ["DONE", "EventStream", "Frame", "event", "kept_alive", "merge", "while_connected"]
+__all__ = ["DONE", "Frame", "SseResponse", "event", "kept_alive", "merge", "while_connected"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def _told(problem: Problem) -> bytes:
     return event(problem.envelope())
 
 
-class EventStream(Response):
+class SseResponse(Response):
     """Sends `events` as they come, a comment in long silences, an error as one last event, in the words of `tell`.
 
     `owner` is what the events are made from (a session with calls in it); it is closed when the stream has

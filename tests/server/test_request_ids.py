@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from parrot_compat.core.errors import EngineError
-from parrot_compat.server.sse import EventStream
+from parrot_compat.server.sse import SseResponse
 
 from .live import live, send
 from .test_sse import Source, silent
@@ -49,7 +49,7 @@ async def test_an_accident_in_a_stream_is_logged_with_its_request_and_where_it_w
     events = Source(b"x", error=ZeroDivisionError("oops")).events()
     scope = {"type": "http", "state": {"request_id": "that-one"}}
     async with asyncio.timeout(30):
-        await EventStream(events, owner=AsyncExitStack())(scope, silent, send)
+        await SseResponse(events, owner=AsyncExitStack())(scope, silent, send)
     assert b"oops" not in b"".join(sent) and b'"server_error"' in sent[-2]
     (record,) = [record for record in caplog.records if record.name.startswith("parrot_compat.server")]
     assert "(request that-one)" in record.getMessage() and record.exc_info is not None

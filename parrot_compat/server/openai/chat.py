@@ -21,7 +21,7 @@ from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
+from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
@@ -49,7 +49,7 @@ def router(serving: Serving) -> APIRouter:
             if body.stream:
                 events = _stream(chat, body, writer)
                 headers = begun.headers()
-                return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+                return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, results_of(begun.tasks))
             usages = [result.usage for result in results]
             ids = chat.prompt_ids or _rendered_ids(begun.tasks[0], body)

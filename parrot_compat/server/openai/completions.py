@@ -25,7 +25,7 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
-from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
+from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, Writes, prompt_logprobs
@@ -70,7 +70,7 @@ def router(serving: Serving) -> APIRouter:
             if body.stream:
                 events = _stream(answer, begun, body, known, writer)
                 headers = begun.headers()
-                return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+                return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
