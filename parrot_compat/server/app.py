@@ -34,7 +34,7 @@ from .auth import Auth, Keys
 from .describing import describe
 from .documentation import page
 from .errors import SHUTTING_DOWN, Problem, problem_of
-from .limits import Limits
+from .limits import RequestLimits
 from .metrics import Metrics
 from .metrics import router as metrics_router
 from .openai import chat, completions, embeddings, models, tokenize
@@ -51,7 +51,7 @@ def create_app(
     manager: Manager,
     *,
     keys: Keys | None = None,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     fingerprint: str = f"fp_parrot_{__version__}",
     keep_alive_s: float = 15.0,
     tool_style: ToolStyle | None = None,
@@ -67,7 +67,7 @@ def create_app(
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
     )
-    limits = limits or Limits()
+    limits = limits or RequestLimits()
     serving = Serving(
         manager=manager,
         directory=Directory(manager, limits),

@@ -3,7 +3,7 @@
 It knows no endpoint: a schema comes in, a checked object goes out. Every way in which a body can be wrong
 (too long, not UTF-8, not JSON, too deep, a wrong field, never whole) leaves here as a 4xx that names what is wrong.
 
-The invariant: no more than `Limits.body_bytes` of a body are ever held, and none that does not go on coming.
+The invariant: no more than `RequestLimits.body_bytes` of a body are ever held, and none that does not go on coming.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from parrot_compat.core.errors import Cancelled
 from .errors import ApiError, field_path
 from .hints import plain_names
 
-__all__ = ["Items", "Limits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
+__all__ = ["Items", "RequestLimits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """The most that one request may ask."""
 
     body_bytes: int = 32 * 2**20
@@ -61,12 +61,12 @@ _LONGEST_PAUSE_S = 60.0
 """Between two pieces of a body. On the worst of lines something comes sooner; who sends nothing holds a connection."""
 
 
-async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
+async def read_body(request: Request, schema: type[S], limits: RequestLimits) -> S:
     """The body as `schema`. Errors: `ApiError` 400, 408, 413, 415."""
     return parse(await read_raw(request, limits), schema)
 
 
-async def read_raw(request: Request, limits: Limits) -> bytes:
+async def read_raw(request: Request, limits: RequestLimits) -> bytes:
     """The body as it came. Errors: `ApiError` 408, 413, 415."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":

@@ -17,7 +17,7 @@ from parrot_compat.core.policy import Policy
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.app import create_app
 from parrot_compat.server.auth import Keys
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.listening import Listener
 
 CAPACITY = 100_000
@@ -42,7 +42,7 @@ async def live(
     script: Script = ANSWERS,
     *,
     keys: Sequence[str] = (),
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     keep_alive_s: float = 15.0,
     speed: Speed = INSTANT,
     context_tokens: int = 4096,

@@ -14,7 +14,7 @@ import pytest
 from parrot_compat.core.engines.scripted import Speed
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import Event, FirstToken, SessionClosed
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 
 from .live import CAPACITY, Live, connect, live, send, until
 
@@ -136,7 +136,7 @@ async def test_a_stop_cuts_what_does_not_end_in_time() -> None:
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
-    async with live(limits=Limits(body_bytes=1000)) as server:
+    async with live(limits=RequestLimits(body_bytes=1000)) as server:
         chunk = b"400\r\n" + b"x" * 1024 + b"\r\n0\r\n\r\n"
         reader, writer = await connect(
             server.url, "POST", PATH, chunk, {"transfer-encoding": "chunked", "content-length": None}
@@ -148,7 +148,7 @@ async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
 
 async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parrot_compat.server.limits._PATIENCE_S", 60.0)  # a busy machine may take long to send it
-    async with live(limits=Limits(body_bytes=2**20)) as server:
+    async with live(limits=RequestLimits(body_bytes=2**20)) as server:
         reply = await send(server, "POST", PATH, b"x" * (2**20 + 300_000))
         assert reply.status == 413 and reply.error["code"] == "body_too_large"
 

@@ -25,7 +25,7 @@ from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.tokenizer import Templated, Tokenizer, ToolStyled
 from parrot_compat.server.errors import ApiError, invalid
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.parrot.directory import Directory
 from parrot_compat.server.repeats import Repeats
 
@@ -67,7 +67,7 @@ class Serving:
 
     manager: Manager
     directory: Directory
-    limits: Limits
+    limits: RequestLimits
     fingerprint: str
     keep_alive_s: float
     tool_style: ToolStyle | None = None

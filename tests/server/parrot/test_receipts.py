@@ -162,9 +162,9 @@ async def test_n_choices_of_a_named_call_have_names_of_their_own() -> None:
 
 
 async def test_a_tenant_has_only_so_many_named_sessions() -> None:
-    from parrot_compat.server.limits import Limits
+    from parrot_compat.server.limits import RequestLimits
 
-    async with live(echo, limits=Limits(sessions=2)) as server:
+    async with live(echo, limits=RequestLimits(sessions=2)) as server:
         for label in ("a", "b", "a"):
             await asked(server, {"session": label})
         reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "c"}})
