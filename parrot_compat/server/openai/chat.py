@@ -26,7 +26,7 @@ from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, whi
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
 from .logprobs import Writes, chat_logprobs
-from .serving import Answer, Serving, send_json, tenant_of, usage_of
+from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
 from .tools import wire_call, wire_piece
 
 __all__ = ["completion", "results_of", "router"]
@@ -69,7 +69,7 @@ async def results_of(tasks: Sequence[Task]) -> list[TaskResult]:
 
 
 def completion(
-    answer: Answer,
+    answer: AnswerHead,
     results: Sequence[TaskResult],
     prompt_ids: list[int] | None = None,
     writer: Writes | None = None,

@@ -29,7 +29,7 @@ from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, whi
 
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, Writes, prompt_logprobs
-from .serving import Answer, Serving, send_json, tenant_of, usage_of
+from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["router"]
 
@@ -111,7 +111,7 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
 
 
 def _whole(
-    answer: Answer,
+    answer: AnswerHead,
     results: Sequence[TaskResult],
     body: CompletionRequest,
     known: list[_Known],
@@ -165,7 +165,7 @@ def _told(
 
 
 async def _stream(
-    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
+    answer: AnswerHead, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
 ) -> AsyncGenerator[bytes, None]:
     n, tasks = body.n or 1, begun.tasks
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)

@@ -32,7 +32,7 @@ from parrot_compat.server.repeats import Repeats
 from .logprobs import TokenWriter
 from .tools import Tool, ToolUse
 
-__all__ = ["Answer", "Serving", "cached_tokens", "send_json", "tenant_of", "usage_of"]
+__all__ = ["AnswerHead", "Serving", "cached_tokens", "send_json", "tenant_of", "usage_of"]
 
 
 _TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
@@ -40,8 +40,8 @@ _TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The identity of one answer: the same in every chunk of a stream."""
+class AnswerHead:
+    """The identity of one answer: what its head tells, the same in every chunk of a stream."""
 
     id: str
     object: str
@@ -132,11 +132,11 @@ class Serving:
             except BadPrompt as error:
                 raise invalid("logit_bias", error.message) from None
 
-    def answer(self, prefix: str, object: str, model: str, tier: Any = None) -> Answer:
+    def answer(self, prefix: str, object: str, model: str, tier: Any = None) -> AnswerHead:
         """`tier` as the request asks for one."""
         id = f"{prefix}-{uuid.uuid4().hex}"
         tier = _TIERS.get(tier) if isinstance(tier, str) else None
-        return Answer(id=id, object=object, model=model, fingerprint=self.fingerprint, tier=tier)
+        return AnswerHead(id=id, object=object, model=model, fingerprint=self.fingerprint, tier=tier)
 
 
 def tenant_of(request: Request) -> str:
