@@ -1,8 +1,8 @@
-"""Admission: how many calls may be open or planned, for a tenant and in the whole server.
+"""Admission: how many calls may be open or planned, for a tenant and in the whole server, and how large together.
 
 It knows nothing of what the calls do.
 
-The invariant: the open calls counted are exactly those admitted and not yet released.
+The invariant: the open calls counted, and the tokens of their prompts, are exactly those admitted and not yet released.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ __all__ = ["Admission", "Limits"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     open_calls: int = 200_000
-    """Accepted and not over, in the whole server: beyond, `QueueFull`. A waiting call takes a few kilobytes."""
+    """Accepted and not over, in the whole server: beyond, `QueueFull`. One takes a few kilobytes beside its prompt."""
+    open_prompt_tokens: int = 2**25
+    """Of all calls that are open, in the whole server: beyond, `QueueFull`. A token is held as an id of 36 bytes and as
+    text, twice: about 64 bytes, so 33 million of them are 2 GiB (4096 prompts of 8192 tokens)."""
     open_calls_per_tenant: int | None = None
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
     planned_calls_per_tenant: int = 10_000
@@ -34,6 +37,7 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._planned: Counter[str] = Counter()
         self._total = 0
+        self._prompt_tokens = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -41,23 +45,40 @@ class Admission:
     def open_calls(self) -> int:
         return self._total
 
-    def allowance(self, tenant: str) -> tuple[int, int]:
-        """How many calls a tenant may have open, and how many more; what others have open is not told."""
-        most = self.limits.open_calls_per_tenant or self.limits.open_calls
-        return most, max(0, most - self._open[tenant])
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the calls that are open; a guess of those whose prompts are not made yet."""
+        return self._prompt_tokens
 
-    def admit(self, tenant: str, calls: int) -> None:
-        """Errors: `QueueFull`, `TooManyCalls`; then nothing is counted."""
+    def allowance(self, tenant: str) -> tuple[int, int]:
+        """How many calls a tenant may have open, and how many more; what others have open is told only where it leaves
+        less than that."""
+        here, of_tenant = self.limits.open_calls, self.limits.open_calls_per_tenant
+        most = here if of_tenant is None else min(here, of_tenant)
+        return most, max(0, min(most - self._open[tenant], here - self._total))
+
+    def admit(self, tenant: str, calls: int, prompt_tokens: int) -> None:
+        """`prompt_tokens` of all of them together, as far as they are known. Errors: `QueueFull`, `TooManyCalls`; then
+        nothing is counted."""
         if self._total + calls > self.limits.open_calls:
             limit = self.limits.open_calls
             raise QueueFull(f"{calls} more calls would make {self._total + calls} open here; the limit is {limit}")
         of_tenant, most = self._open[tenant] + calls, self.limits.open_calls_per_tenant
         if most is not None and of_tenant > most:
             raise TooManyCalls(f"{calls} more calls would make {of_tenant} open for this tenant; the limit is {most}")
+        if (tokens := self._prompt_tokens + prompt_tokens) > self.limits.open_prompt_tokens:
+            limit = self.limits.open_prompt_tokens
+            raise QueueFull(f"the prompts of {calls} more calls would make {tokens} tokens here; the limit is {limit}")
         self._open[tenant] = of_tenant
         self._total += calls
+        self._prompt_tokens = tokens
         if self._total:
             self._idle.clear()
+
+    def grow(self, prompt_tokens: int) -> None:
+        """The prompt of a call that is open has so many more tokens than it was admitted with. It stays; what comes
+        after it may be refused."""
+        self._prompt_tokens += prompt_tokens
 
     def admit_plan(self, tenant: str, calls: int) -> None:
         """Errors: `TooManyCalls`; then nothing is counted."""
@@ -77,8 +98,9 @@ class Admission:
         if not least <= len(name) <= most:
             raise CallerError(f"the name of a {kind} has {least} to {most} characters, not {len(name)}: {name[:40]!r}")
 
-    def release(self, tenant: str, calls: int = 1) -> None:
+    def release(self, tenant: str, calls: int, prompt_tokens: int) -> None:
         self._total -= calls
+        self._prompt_tokens -= prompt_tokens
         self._open[tenant] -= calls
         if not self._open[tenant]:
             del self._open[tenant]  # tenants come and go; what is kept of them must not add up
@@ -91,5 +113,6 @@ class Admission:
 
     def check(self) -> None:
         assert self._total == self._open.total() >= 0
+        assert self._prompt_tokens >= 0 and (self._total or not self._prompt_tokens)
         assert all(calls > 0 for counts in (self._open, self._planned) for calls in counts.values())
         assert self._idle.is_set() == (self._total == 0)

@@ -36,8 +36,14 @@ def described_failure(error: ParrotError) -> dict[str, Any]:
     return failure
 
 
+def _prompt_tokens(task: Task) -> int | None:
+    """As its engine has counted them, else as it was rendered, which for a text engine is a guess."""
+    if task.result is not None and task.result.usage.prompt_tokens:
+        return task.result.usage.prompt_tokens
+    return None if task.rendered is None else task.rendered.prompt_tokens
+
+
 def _call(task: Task, graph: Graph) -> dict[str, Any]:
-    rendered = task.rendered
     return {
         "id": task.call.id,
         "function": task.call.function,
@@ -56,7 +62,7 @@ def _call(task: Task, graph: Graph) -> dict[str, Any]:
         "first_token_s": task.first_token_s,
         "finished_s": task.finished_s,
         "queue_s": task.queue_s,
-        "prompt_tokens": None if rendered is None else rendered.prompt_tokens,
+        "prompt_tokens": _prompt_tokens(task),
         "output_tokens": task.drawn_tokens,
         "cached_tokens": task.cached_tokens,
         "error": None if task.failure is None else described_failure(task.failure),

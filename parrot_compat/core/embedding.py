@@ -16,11 +16,11 @@ from dataclasses import replace
 
 from .admission import Admission
 from .engine import Embed, Embedded, Pooling, Scope
-from .errors import EngineLost, NoEngineForModel
+from .errors import EngineLost, ModelAway, NoEngineForModel
 from .fleet import Fleet, Member
 from .placement import Candidate, EngineView, place
 from .prompt import Content, Tokens
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, about_tokens
 
 __all__ = ["Embedder"]
 
@@ -47,7 +47,8 @@ class Embedder:
     ) -> Embedded:
         """Errors: see `Manager.embed`; then nothing of it goes on."""
         model = self._fleet.model(asked)
-        self._admission.admit(tenant, len(inputs))
+        prompt_tokens = sum(map(about_tokens, inputs))
+        self._admission.admit(tenant, len(inputs), prompt_tokens)
         self.open += len(inputs)
         try:
             rendered = [await self._renderer.render_input(content, model, tenant) for content in inputs]
@@ -56,7 +57,7 @@ class Embedder:
             return await self._spread(model, rendered, wanted)
         finally:
             self.open -= len(inputs)
-            self._admission.release(tenant, len(inputs))
+            self._admission.release(tenant, len(inputs), prompt_tokens)
 
     async def _spread(self, model: str, rendered: Sequence[Rendered], wanted: Embed) -> Embedded:
         """Share the inputs out by load, and those of a lost engine again."""
@@ -85,6 +86,8 @@ class Embedder:
         self, model: str, rendered: dict[int, Rendered], loss: EngineLost | None
     ) -> list[tuple[Member, list[int]]]:
         members = self._fleet.serving(model)
+        if not members and loss is None and self._fleet.expects(model):
+            raise self._fleet.away(model) or ModelAway(f"model {model!r} has no engine: it is being started again")
         if not members:
             raise loss or NoEngineForModel(f"no engine that serves model {model!r} is up")
         tasks = [Candidate(key=n, prompt_tokens=one.prompt_tokens, output_tokens=0) for n, one in rendered.items()]

@@ -7,9 +7,9 @@ ParrotError
     BadTemplate · BadPrompt · BadSchema · PromptTooLong · CycleInGraph
     UnknownVariable · UnknownSession · UnknownPlan · AlreadySettled · TransformFailed
   LimitError               the caller can come back later
-    TooManyCalls · TokenBudgetSpent · QueueFull
+    TooManyCalls · QueueFull
   EngineError              the operator, or a retry, can mend it
-    EngineLost · ContextLost · NoEngineForModel · ModelRefused
+    EngineLost · ContextLost · NoEngineForModel · ModelAway · ModelRefused
   UpstreamFailed           a variable that this one was made from has failed
   Cancelled                somebody who may has asked for the work to stop
 
@@ -31,12 +31,12 @@ __all__ = [
     "EngineError",
     "EngineLost",
     "LimitError",
+    "ModelAway",
     "ModelRefused",
     "NoEngineForModel",
     "ParrotError",
     "PromptTooLong",
     "QueueFull",
-    "TokenBudgetSpent",
     "TooManyCalls",
     "TransformFailed",
     "UnknownPlan",
@@ -123,10 +123,6 @@ class TooManyCalls(LimitError):
     """This tenant or app has more calls open than it may."""
 
 
-class TokenBudgetSpent(LimitError):
-    """This tenant or app has used the tokens it was given."""
-
-
 class QueueFull(LimitError):
     """The server as a whole has more work waiting than it may hold."""
 
@@ -145,6 +141,10 @@ class ContextLost(EngineError):
 
 class NoEngineForModel(EngineError):
     """No engine of the fleet serves the model that was asked for."""
+
+
+class ModelAway(EngineError):
+    """Every engine of the model is lost and none has come back for long, though they are still being started."""
 
 
 class ModelRefused(EngineError):

@@ -3,7 +3,8 @@
 It knows nothing of sessions or of which task should go where.
 
 The invariant: an engine is a member from the moment it joins until it is lost or the fleet closes; nothing is
-ever given to one that is not, and the numbers kept of a member are those of the work it has.
+ever given to one that is not, and the numbers kept of a member are those of the work it has. A model is away from the
+moment its last engine is lost until one has joined again.
 """
 
 from __future__ import annotations
@@ -12,21 +13,38 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from .background import Background
 from .clock import Clock, RealClock
 from .engine import ContextId, Engine, EngineInfo
-from .errors import BadSchema, EngineError, EngineLost, ModelRefused, NoEngineForModel, ParrotError
+from .errors import BadSchema, EngineError, EngineLost, ModelAway, ModelRefused, NoEngineForModel, ParrotError
 from .events import EngineGone, EngineJoined, EventStream
 from .member import Member, Mortal, Restart, Retiring
 from .output_format import OutputFormat, size_of
 from .tokenizer import FormatChecker, Tokenizer
 
-__all__ = ["Fleet", "Member", "Mortal", "Restart"]
+__all__ = ["LONGEST_AWAY_S", "Fleet", "Member", "Mortal", "Restart"]
 
 _log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.25, 30.0  # a crash is usually mended at once, a broken machine is not hammered
+
+LONGEST_AWAY_S = 300.0
+"""So long calls wait for a model whose engines are all lost: loading a large one again takes minutes, not more."""
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A model that is served, and has no engine now."""
+
+    engine: str
+    """The one that was lost last."""
+    since_s: float
+    reason: str
+    watch: asyncio.Task[None]
+    is_long: bool = False
+    """It has lasted for `LONGEST_AWAY_S`: nobody waits for its end any more."""
 
 
 class Fleet:
@@ -38,6 +56,7 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._order: dict[str, None] = {}  # of models, as they first joined
         self._returning: dict[str, EngineInfo] = {}  # of engines that are being started again, as they were
+        self._away: dict[str, _Absence] = {}  # by model
         self._tokenizers: dict[str, Tokenizer] = {}
         self._contexts = itertools.count(1)
         self._background = Background()
@@ -64,6 +83,17 @@ class Fleet:
     def expects(self, model: str) -> bool:
         """True if an engine for the model is here or on its way."""
         return bool(self.infos(model))
+
+    def away(self, model: str) -> ModelAway | None:
+        """Why nothing should wait for the model any more; `None` where it is here, or may soon be back."""
+        absence = self._away.get(model)
+        if absence is None or not absence.is_long:
+            return None
+        gone_s = self.clock.now() - absence.since_s
+        return ModelAway(
+            f"model {model!r} has no engine: {absence.engine!r} was lost {gone_s:.0f} s ago ({absence.reason}) and has"
+            " not come back; it is still being started again"
+        )
 
     def model(self, asked: str | None) -> str:
         """The model a call runs on: the one asked for, or the fleet's first. Errors: `NoEngineForModel`."""
@@ -129,8 +159,10 @@ class Fleet:
         member = self._members[info.name] = Member(engine, tokenizer, restart)
         before = self._returning.pop(info.name, None)
         self._order.setdefault(info.model)
+        self._back(info.model)
         if before is not None and not self.expects(before.model):  # it has come back with another one
             del self._order[before.model]
+            self._back(before.model)
         if isinstance(engine, Mortal):
             self._background.spawn(self._mourn(member, engine), f"watch engine {info.name}")
         self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))
@@ -148,6 +180,9 @@ class Fleet:
             self._returning[name] = member.info
         if not self.expects(model):
             del self._order[model]
+        elif not self.serving(model):
+            watch = self._background.spawn(self._wait_for(model), f"wait for model {model}")
+            self._away[model] = _Absence(name, self.clock.now(), str(error), watch)
         self.events.emit(
             EngineGone(
                 at_s=self.clock.now(),
@@ -168,6 +203,7 @@ class Fleet:
         members, self._members = tuple(self._members.values()), {}
         self._returning.clear()
         self._order.clear()
+        self._away.clear()
         for member in members:
             await _close(member)
         self._tell()
@@ -175,6 +211,7 @@ class Fleet:
     def check(self) -> None:
         assert not self._members.keys() & self._returning.keys()
         assert self._order.keys() == {info.model for info in self.infos()}
+        assert self._away.keys() == {model for model in self._order if not self.serving(model)}
         for name, member in self._members.items():
             assert member.info.name == name and not member.is_lost
             assert member.info.takes == "text" or self._tokenizers.get(member.info.model) is not None
@@ -184,6 +221,18 @@ class Fleet:
 
     async def _mourn(self, member: Member, engine: Mortal) -> None:
         self.lost(member, await engine.lost())
+
+    async def _wait_for(self, model: str) -> None:
+        """Cancelled when the model is back."""
+        await self.clock.sleep(LONGEST_AWAY_S)
+        self._away[model].is_long = True
+        _log.warning("%s", self.away(model))
+        self._tell()
+
+    def _back(self, model: str) -> None:
+        """It is away no more: here again, or no longer served."""
+        if (absence := self._away.pop(model, None)) is not None:
+            absence.watch.cancel()
 
     async def _replace(self, member: Member) -> None:
         if isinstance(member.engine, Retiring):

@@ -28,7 +28,7 @@ from .objective import Deduction, Objective
 from .output_format import ToolCalls
 from .policy import Policy
 from .prompt import ChatPrompt, Content
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, about_tokens
 from .scheduler import Scheduler
 from .task import Flow, Task, TaskState
 from .task_events import ending_of, submission_of
@@ -75,9 +75,13 @@ class Intake:
     async def submit_all(self, calls: Sequence[Call], is_delivered: bool, width: int | None) -> tuple[Task, ...]:
         """Errors, and then nothing was accepted: see `Session.submit`."""
         admission, fleet = self._machinery.admission, self._machinery.fleet
-        admission.admit(self._flow.tenant, len(calls))
+        prompt_tokens = [about_tokens(call.prompt) for call in calls]
+        admission.admit(self._flow.tenant, len(calls), sum(prompt_tokens))
         try:
             models = [fleet.model(call.model) for call in calls]
+            for model in dict.fromkeys(models):
+                if (away := fleet.away(model)) is not None:
+                    raise away
             pairs = list(zip(calls, models, strict=True))
             for call in calls:
                 admission.check_name("call", call.id)
@@ -94,13 +98,15 @@ class Intake:
             self._must_be_open()  # it may have been closed while a large prompt was encoded
             self.dataflow.graph.add(calls)
         except BaseException:
-            admission.release(self._flow.tenant, len(calls))
+            admission.release(self._flow.tenant, len(calls), sum(prompt_tokens))
             raise
         if width is not None:
             self._widths |= dict.fromkeys([call.id for call in calls], Width(width, self._machinery.scheduler.put))
         is_near = len(calls) > 1 and self._policy.groups
         near = self.dataflow.graph.alike([call.id for call in calls]) if is_near else {}
         tasks = tuple(self._accept(call, model, near.get(call.id), readings[call.id]) for call, model in pairs)
+        for task, tokens in zip(tasks, prompt_tokens, strict=True):
+            task.charged_tokens = tokens
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
         self.deduced(self.deduction.add(calls, seconds=seconds, is_delivered=is_delivered))
         for task in tasks:
@@ -226,6 +232,8 @@ class Intake:
     def _put(self, task: Task, rendered: Rendered) -> None:
         if not task.is_over:
             task.objective = replace(task.objective, slack_s=self._slack_s(task.call.id))
+            self._machinery.admission.grow(rendered.prompt_tokens - task.charged_tokens)
+            task.charged_tokens = rendered.prompt_tokens
             task.make_ready(rendered)
             self._life.hold()
             self._queue(task)
@@ -258,7 +266,7 @@ class Intake:
         self._machinery.scheduler.forget(task)
         if (width := self._widths.pop(task.call.id, None)) is not None:
             width.ended(task)
-        self._machinery.admission.release(self._flow.tenant)
+        self._machinery.admission.release(self._flow.tenant, 1, task.charged_tokens)
         self._machinery.fleet.events.emit(ending_of(task))
         if task.rendered is not None:
             self._life.release()

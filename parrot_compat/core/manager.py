@@ -139,7 +139,8 @@ class Manager:
     ) -> Embedded:
         """One vector of length 1 for each of `inputs`, in their order; each counts as an open call.
 
-        Errors: `NoEngineForModel`, `PromptTooLong`, `BadPrompt`, `TooManyCalls`, `QueueFull`, `EngineLost`.
+        Errors: `NoEngineForModel`, `ModelAway`, `EngineLost`, `PromptTooLong`, `BadPrompt`, `TooManyCalls`,
+        `QueueFull`.
         """
         if self._is_closed:
             raise QueueFull(CLOSING)
@@ -183,38 +184,19 @@ class Manager:
 
     async def plan(
         self,
-        session: Session | None,
-        tenant: str,
+        session: Session,
         planned: Sequence[PlannedCall],
         *,
         awaited: Collection[str] = (),
-        nonce: str | None = None,
         ttl_s: float = 30.0,
         width: int | None = None,
     ) -> Plan:
-        """Submit calls ahead of the app that will make them. Without a session the plan gets one of its own; `awaited`
-        are the calls whose answers the app is after; the same `nonce` again gives the same plan while it lives; at most
-        `width` of its calls run at once.
+        """Submit calls ahead of the app that will make them. `awaited` are the calls whose answers the app is after; at
+        most `width` of the calls run at once.
 
         Errors: those of `Session.submit_all`, `TooManyCalls`, `UnknownVariable`.
         """
-
-        async def opening() -> Plan:
-            if session is not None:
-                return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s, width=width)
-            own = self.open_session(tenant, ttl_s=ttl_s)
-            try:
-                plan = await self._planning.open(own, planned, awaited=awaited, ttl_s=ttl_s, width=width)
-            except BaseException:
-                await own.close()
-                raise
-            plan.when_over(self._plan_over)
-            return plan
-
-        if nonce is None:
-            return await opening()
-        self._machinery.admission.check_name("nonce", nonce)
-        return await self._planning.once(tenant, nonce, opening)
+        return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s, width=width)
 
     def find_plan(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
         """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""
@@ -241,9 +223,12 @@ class Manager:
         self._planning.check()
         for session in self._sessions.values():
             session.check()
-        open_calls = sum(not task.is_over for session in self.sessions() for task in session.tasks())
-        open_calls += self._embedder.open
+        tasks = [task for session in self.sessions() for task in session.tasks() if not task.is_over]
+        open_calls = len(tasks) + self._embedder.open
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
+        charged_tokens = sum(task.charged_tokens for task in tasks)
+        assert charged_tokens <= self._machinery.admission.prompt_tokens
+        assert charged_tokens == self._machinery.admission.prompt_tokens or self._embedder.open
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -265,11 +250,6 @@ class Manager:
         finally:
             idle.cancel()
             patience.cancel()
-
-    def _plan_over(self, plan: Plan) -> None:
-        """Its session was made for it: nothing else comes. A claimed call may still run; then its time ends it."""
-        if not plan.session.life.is_held:
-            self._background.spawn(plan.session.close(), f"end of {plan.id}")
 
     def _session_closed(self, session: Session) -> None:
         self._sessions.pop(session.id, None)

@@ -8,15 +8,14 @@ and whoever asks finds only the plans of its own tenant.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from .admission import Admission
 from .background import Background
 from .clock import Clock
-from .errors import Cancelled, UnknownPlan, UnknownVariable
+from .errors import UnknownPlan, UnknownVariable
 from .events import EventStream, PlanEnded
 from .plans import Plan, PlannedCall
 from .session import Session
@@ -32,25 +31,6 @@ class Planning:
         self._clock = clock
         self._plans: dict[str, Plan] = {}
         self._by_call: dict[tuple[str, str], list[Plan]] = {}  # tenant and call id: the plans that have it
-        self._by_nonce: dict[tuple[str, str], asyncio.Future[Plan]] = {}
-
-    async def once(self, tenant: str, nonce: str, opening: Callable[[], Awaitable[Plan]]) -> Plan:
-        """The plan that was opened with this nonce before, or is just being opened, else a new one."""
-        key = tenant, nonce
-        if (earlier := self._by_nonce.get(key)) is not None:
-            return await asyncio.shield(earlier)
-        opened = self._by_nonce[key] = asyncio.get_running_loop().create_future()
-        try:
-            plan = await opening()
-        except BaseException as error:
-            del self._by_nonce[key]
-            cause = error if isinstance(error, Exception) else Cancelled("the request that opened this plan has left")
-            opened.set_exception(cause)
-            opened.exception()  # marks it as retrieved: usually nobody else waits
-            raise
-        opened.set_result(plan)
-        plan.when_over(lambda plan: self._by_nonce.pop(key))
-        return plan
 
     async def open(
         self,
@@ -101,7 +81,6 @@ class Planning:
             assert all(plan in self._by_call[plan.tenant, call] for call in plan.tasks)
             plan.check()
         assert {plan for plans in self._by_call.values() for plan in plans} <= set(self._plans.values())
-        assert all(not opened.done() or opened.result().id in self._plans for opened in self._by_nonce.values())
 
     # ---- inside ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A plan: calls submitted ahead of the app, and the app's real calls taking them over.
 
-    plan = await manager.plan(session_or_None, tenant, planned, awaited=call_ids, nonce=…, ttl_s=30)
+    plan = await manager.plan(session, planned, awaited=call_ids, ttl_s=30)
     async for settled in plan.events(): …          # Settled(call, body, content, task), in order of settling
     answer = await plan.claim(call_id, claimant, nonce, choices=1)   # ClaimAnswer(call, task, reason)
     plan.leave(nonce)                              # the claimant's connection is gone
@@ -15,12 +15,12 @@ taken once, and what nobody takes ends with the plan.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack
 
 from .call import Call, CallId
 from .errors import Cancelled, ParrotError
+from .news import News
 from .planned import ClaimAnswer, Entry, PlannedCall, PlanReceipt, Settled
 from .prompt import Content
 from .session import Session
@@ -46,7 +46,7 @@ class Plan:
         self._entries = {item.call.id: Entry(item, task) for item, task in planned}
         self._claims: dict[str, Entry] = {}
         self._settled: list[Settled] = []
-        self._news = asyncio.Event()
+        self._news = News()
         self._awaits = awaits
         self._is_ending = False
         self._when_over: list[Callable[[Plan], object]] = []
@@ -69,13 +69,12 @@ class Plan:
         """Every call as it settles; a late reader gets all. Ends when all have settled, or with the plan."""
         position = 0
         while True:
-            news = self._news
             while position < len(self._settled):
                 position += 1
                 yield self._settled[position - 1]
             if self.is_over or position == len(self._entries):
                 return
-            await news.wait()
+            await self._news.heard()
 
     # ---- claims --------------------------------------------------------------------------------------------
 
@@ -147,7 +146,7 @@ class Plan:
             cancelled=cancelled,
             wasted_tokens=self.wasted_tokens,
         )
-        self._tell()
+        self._news.tell()
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
             listener(self)
@@ -246,8 +245,4 @@ class Plan:
         entry = self._entries[task.call.id]
         content = None if task.rendered is None else task.rendered.content
         self._settled.append(Settled(call=task.call.id, body=entry.planned.body, content=content, task=task))
-        self._tell()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self._news.tell()

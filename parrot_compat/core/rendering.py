@@ -15,10 +15,10 @@ from typing import assert_never
 from .errors import ParrotError, PromptTooLong
 from .fleet import Fleet
 from .prefix import CHARS_PER_TOKEN, content_text, text_blocks, token_blocks
-from .prompt import Chat, Content, Text, Tokens
+from .prompt import Chat, ChatPrompt, Constant, Content, Prompt, Text, TextPrompt, Tokens, TokensPrompt
 from .tokenizer import Tokenizer
 
-__all__ = ["Rendered", "Renderer", "refuse_too_long"]
+__all__ = ["Rendered", "Renderer", "about_tokens", "refuse_too_long"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +47,10 @@ class Renderer:
     def is_large(content: Content) -> bool:
         """True where encoding would hold the event loop up for milliseconds, so that a thread should do it."""
         match content:
-            case Text(text):
-                return len(text) > _LARGE_CHARS
             case Tokens(ids):
                 return len(ids) > _LARGE_CHARS * 8  # ids are only checked and hashed
-            case Chat(messages, tools):
-                texts = (value for message in messages for value in message.values() if isinstance(value, str))
-                return sum(map(len, texts)) + _TOOL_CHARS * len(tools) > _LARGE_CHARS
+            case Text() | Chat():
+                return _chars(content) > _LARGE_CHARS
             case _:
                 assert_never(content)
 
@@ -87,6 +84,29 @@ class Renderer:
         if rendered.ids is not None:
             refuse_too_long(rendered.prompt_tokens, model, self._fleet.context_tokens(model))
         return rendered
+
+
+def about_tokens(of: Prompt | Content) -> int:
+    """A guess, before anything is rendered, from what is known of a prompt before its inputs have their values."""
+    match of:
+        case TokensPrompt(ids) | Tokens(ids):
+            return len(ids)
+        case TextPrompt(segments):
+            return sum(len(segment.text) for segment in segments if isinstance(segment, Constant)) // CHARS_PER_TOKEN
+        case ChatPrompt(messages, tools):
+            texts = (part.text for message in messages for part in message.content or () if isinstance(part, Constant))
+            return (sum(map(len, texts)) + _TOOL_CHARS * len(tools)) // CHARS_PER_TOKEN
+        case Text() | Chat():
+            return _chars(of) // CHARS_PER_TOKEN
+        case _:
+            assert_never(of)
+
+
+def _chars(content: Text | Chat) -> int:
+    if isinstance(content, Text):
+        return len(content.text)
+    texts = (value for message in content.messages for value in message.values() if isinstance(value, str))
+    return sum(map(len, texts)) + _TOOL_CHARS * len(content.tools)
 
 
 def refuse_too_long(prompt_tokens: int, model: str, context_tokens: int | None) -> None:

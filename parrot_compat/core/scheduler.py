@@ -3,7 +3,8 @@
 It knows nothing of sessions, the graph or HTTP. It is woken by what happens (a task becomes ready, one leaves its
 engine, an engine joins or goes) and never looks at a clock.
 
-The invariant: a ready task is in the queue, or on an engine, or over; and where nothing can ever serve it, it fails.
+The invariant: a ready task is in the queue, or on an engine, or over; and where nothing can ever serve it, or nothing
+that could has been there for long, it fails.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from .background import Background
-from .errors import NoEngineForModel, PromptTooLong
+from .errors import EngineError, NoEngineForModel, PromptTooLong
 from .events import CallPlaced, CallRetried
 from .executor import Attempt, Executor
 from .fleet import Fleet, Member
@@ -45,10 +46,6 @@ class Scheduler:
     def queued(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    @property
-    def running(self) -> int:
-        return len(self._attempts)
-
     def put(self, task: Task) -> None:
         if task.turn is None:
             task.turn = next(self._turns)
@@ -78,13 +75,19 @@ class Scheduler:
     def _dispatch(self) -> None:
         self._is_awake = False
         for model, queue in tuple(self._queues.items()):
-            if self._fleet.expects(model):
+            if (error := self._why_in_vain(model)) is None:
                 self._dispatch_model(model, queue)
             else:
                 for task in queue:
-                    task.fail(NoEngineForModel(f"the last engine that served model {model!r} is gone"))
+                    task.fail(error)
             if not queue:
                 self._queues.pop(model, None)
+
+    def _why_in_vain(self, model: str) -> EngineError | None:
+        """Why nothing should wait for an engine of the model."""
+        if not self._fleet.expects(model):
+            return NoEngineForModel(f"the last engine that served model {model!r} is gone")
+        return self._fleet.away(model)
 
     def _dispatch_model(self, model: str, queue: ReadyQueue) -> None:
         members = self._fleet.serving(model)

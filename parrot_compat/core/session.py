@@ -53,8 +53,8 @@ class Session:
     async def submit(self, call: Call) -> Task:
         """Accept a call. It runs as soon as its inputs are there; its output is `task.output`.
 
-        Errors, and then nothing was accepted: `BadPrompt`, `PromptTooLong`, `NoEngineForModel`, `QueueFull`,
-        `TooManyCalls`, `TransformFailed`, and those of `Graph.add`.
+        Errors, and then nothing was accepted: `BadPrompt`, `PromptTooLong`, `NoEngineForModel`, `ModelAway`,
+        `QueueFull`, `TooManyCalls`, `TransformFailed`, and those of `Graph.add`.
         """
         return (await self.submit_all((call,)))[0]
 

@@ -98,6 +98,7 @@ class Task:
         """True while a thread encodes its prompt."""
         self.engine: str | None = None
         self.attempts = 0
+        self.charged_tokens = 0  # of its prompt, as admission counts them while it is open
         self.turn: int | None = None
         """Its number in the queue, kept when it comes back."""
         self.submitted_s = clock.now()

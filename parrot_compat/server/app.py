@@ -3,11 +3,13 @@
 It knows the manager's interface and no engine. `create_app` makes one from its arguments alone; two in one
 process share nothing.
 
-The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope, or Anthropic's on its paths.
+The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope, or Anthropic's on its paths,
+also where the server ends in the midst of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -31,8 +33,8 @@ from .anthropic.problems import body_of, is_anthropics
 from .auth import Auth, Keys
 from .describing import describe
 from .documentation import page
-from .errors import Problem, problem_of
-from .limits import Limits
+from .errors import SHUTTING_DOWN, Problem, problem_of
+from .limits import RequestLimits
 from .metrics import Metrics
 from .metrics import router as metrics_router
 from .openai import chat, completions, embeddings, models, tokenize
@@ -49,7 +51,7 @@ def create_app(
     manager: Manager,
     *,
     keys: Keys | None = None,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     fingerprint: str = f"fp_parrot_{__version__}",
     keep_alive_s: float = 15.0,
     tool_style: ToolStyle | None = None,
@@ -65,7 +67,7 @@ def create_app(
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
     )
-    limits = limits or Limits()
+    limits = limits or RequestLimits()
     serving = Serving(
         manager=manager,
         directory=Directory(manager, limits),
@@ -110,10 +112,9 @@ def _add_probes(app: FastAPI, manager: Manager) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Can this server answer?", tags=["probes"])
     async def health() -> Response:
-        served = [card.name for card in manager.models()]
-        status = 200 if served else 503
+        served = [card.name for card in manager.models() if card.engines]
         response = send_json({"status": "ok" if served else "no engine", "models": served})
-        response.status_code = status
+        response.status_code = 200 if served else 503
         return response
 
     @app.get("/docs", include_in_schema=False)
@@ -131,7 +132,9 @@ def _add_probes(app: FastAPI, manager: Manager) -> None:
 async def _on_error(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status >= 500:
-        log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+        request_id = getattr(request.state, "request_id", "none")
+        kind = type(error).__name__
+        log.warning("%s %s (request %s): %s: %s", request.method, request.url.path, request_id, kind, error)
     return _response(problem, request.url.path)
 
 
@@ -168,7 +171,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 
 
 class Edge:
-    """ASGI middleware: request id, time taken, and the answer to errors that nobody else has answered."""
+    """ASGI middleware: request id (`scope["state"]["request_id"]`, for logs), time taken, and the answer to errors that
+    nobody else has answered."""
 
     def __init__(
         self,
@@ -186,6 +190,7 @@ class Edge:
         begun = time.perf_counter()
         asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if _SANE_ID.fullmatch(asked) else f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
         has_started = False
 
         async def send_marked(message: Message) -> None:
@@ -211,6 +216,9 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_marked)
+        except asyncio.CancelledError:  # by a server that ends; where a client has left, nothing is cancelled from here
+            if not has_started:
+                await _response(SHUTTING_DOWN, scope["path"])(scope, receive, send_marked)
         except Exception as error:
             if has_started:
                 raise  # uvicorn logs it and cuts the connection, which is all that can still be said

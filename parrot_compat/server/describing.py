@@ -41,6 +41,8 @@ class _Endpoint:
     streams: type[BaseModel] | None = None
     """The data of each server-sent event."""
     fails: type[BaseModel] = told.ErrorAnswer
+    gives_503: bool = False
+    """A 503 tells the same as a 200, and is no error."""
     query: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 
@@ -70,7 +72,7 @@ _ENDPOINTS: dict[tuple[str, str], _Endpoint] = {
     ("get", "/v1/models/{model}"): _Endpoint(gives=told.ModelDescription),
     ("post", "/tokenize"): _Endpoint(takes=TokenizeRequest, gives=told.Tokenized),
     ("post", "/detokenize"): _Endpoint(takes=DetokenizeRequest, gives=told.Detokenized),
-    ("get", "/health"): _Endpoint(gives=told.Health),
+    ("get", "/health"): _Endpoint(gives=told.Health, gives_503=True),
     ("get", "/version"): _Endpoint(gives=told.Version),
     ("get", "/metrics"): _Endpoint(),
     ("get", "/v1/parrot"): _Endpoint(gives=ours.Capabilities),
@@ -131,8 +133,10 @@ def _responses(endpoint: _Endpoint) -> dict[str, Any]:
     if not content:
         content["text/plain"] = {"schema": {"type": "string"}}
     errors = {"application/json": {"schema": _reference(endpoint.fails)}}
+    unwell = {"503": {"description": "Not now", "content": content}} if endpoint.gives_503 else {}
     return {
         "200": {"description": "As asked", "content": content},
+        **unwell,
         "default": {"description": "Why not", "content": errors},
     }
 

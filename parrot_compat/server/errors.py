@@ -15,7 +15,7 @@ from typing import Any
 
 from parrot_compat.core import errors
 
-__all__ = ["ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of", "within"]
+__all__ = ["SHUTTING_DOWN", "ApiError", "Problem", "field_path", "invalid", "not_supported_yet", "problem_of", "within"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,15 @@ class Problem:
 
     def body(self) -> bytes:
         return json.dumps(self.envelope()).encode()
+
+
+SHUTTING_DOWN = Problem(
+    status=503,
+    message="the server is shutting down; what it had not answered yet is cut off",
+    type="server_error",
+    code="shutting_down",
+    headers={"retry-after": "5"},  # by then another one may have its place
+)
 
 
 class ApiError(errors.ParrotError):
@@ -78,13 +87,13 @@ _TABLE: dict[type[BaseException], _Row] = {
     errors.UnknownPlan: _Row(404, "invalid_request_error", "plan_not_found", should_retry=False),
     errors.AlreadySettled: _Row(409, "invalid_request_error", "already_settled", should_retry=False),
     errors.LimitError: _Row(429, "rate_limit_error", "rate_limit_exceeded"),
-    errors.TokenBudgetSpent: _Row(429, "insufficient_quota", "insufficient_quota"),
     errors.QueueFull: _Row(503, "server_error", "queue_full"),
     # The manager has already tried again where that was safe: an SDK that tries twice more only adds load.
     errors.EngineError: _Row(502, "server_error", "engine_error", should_retry=False),
     errors.EngineLost: _Row(502, "server_error", "engine_lost", should_retry=False),
     errors.ContextLost: _Row(502, "server_error", "context_lost", should_retry=False),
     errors.NoEngineForModel: _Row(404, "invalid_request_error", "model_not_found", should_retry=False),
+    errors.ModelAway: _Row(503, "server_error", "model_away"),
     errors.ModelRefused: _Row(503, "server_error", "model_refused", should_retry=False),
     errors.UpstreamFailed: _Row(424, "invalid_request_error", "upstream_failed", should_retry=False),
     errors.Cancelled: _Row(499, "cancelled", "cancelled", should_retry=False),

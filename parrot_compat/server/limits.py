@@ -1,9 +1,9 @@
 """Limits of one request, and the reading of a JSON body within them.
 
 It knows no endpoint: a schema comes in, a checked object goes out. Every way in which a body can be wrong
-(too long, not UTF-8, not JSON, too deep, a wrong field) leaves here as a 4xx that names what is wrong.
+(too long, not UTF-8, not JSON, too deep, a wrong field, never whole) leaves here as a 4xx that names what is wrong.
 
-The invariant: no more than `Limits.body_bytes` of a body are ever held.
+The invariant: no more than `RequestLimits.body_bytes` of a body are ever held, and none that does not go on coming.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from parrot_compat.core.errors import Cancelled
 from .errors import ApiError, field_path
 from .hints import plain_names
 
-__all__ = ["Items", "Limits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
+__all__ = ["Items", "RequestLimits", "Schema", "explain", "ignored_header", "parse", "read_body", "read_raw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """The most that one request may ask."""
 
     body_bytes: int = 32 * 2**20
@@ -56,15 +56,18 @@ T = TypeVar("T")
 Items = Annotated[list[T], Field(fail_fast=True)]
 """A list in a request. The first wrong item ends it: a million of them must not make a million errors."""
 _PATIENCE_S = 1.0
+"""For the rest of a body that is refused."""
+_LONGEST_PAUSE_S = 60.0
+"""Between two pieces of a body. On the worst of lines something comes sooner; who sends nothing holds a connection."""
 
 
-async def read_body(request: Request, schema: type[S], limits: Limits) -> S:
-    """The body as `schema`. Errors: `ApiError` 400, 413, 415."""
+async def read_body(request: Request, schema: type[S], limits: RequestLimits) -> S:
+    """The body as `schema`. Errors: `ApiError` 400, 408, 413, 415."""
     return parse(await read_raw(request, limits), schema)
 
 
-async def read_raw(request: Request, limits: Limits) -> bytes:
-    """The body as it came. Errors: `ApiError` 413, 415."""
+async def read_raw(request: Request, limits: RequestLimits) -> bytes:
+    """The body as it came. Errors: `ApiError` 408, 413, 415."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         message = f"content-encoding {encoding[:40]!r} is not taken; send plain JSON"
@@ -91,7 +94,7 @@ async def _read(request: Request, most: int) -> bytes:
         if declared.isascii() and declared.isdigit() and int(declared) > most:
             await _pass_over(stream, 4 * most)
             raise too_large
-        async for chunk in stream:
+        while (chunk := await _piece(stream)) is not None:
             held += len(chunk)
             if held > most:
                 chunks.clear()
@@ -101,6 +104,20 @@ async def _read(request: Request, most: int) -> bytes:
     except ClientDisconnect:
         raise Cancelled("the client left amid its request") from None
     return b"".join(chunks)
+
+
+async def _piece(stream: AsyncIterator[bytes]) -> bytes | None:
+    """The next piece of a body; `None` behind the last. Errors: `ApiError` 408."""
+    try:
+        async with asyncio.timeout(_LONGEST_PAUSE_S):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise ApiError(
+            f"the body stopped in the midst: nothing came for {_LONGEST_PAUSE_S:g} s",
+            status=408,
+            code="body_timeout",
+            headers={"connection": "close"},  # what is still to come of it would be read as another request
+        ) from None
 
 
 async def _pass_over(stream: AsyncIterator[bytes], most: int) -> None:

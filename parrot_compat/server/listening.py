@@ -4,11 +4,12 @@ It knows uvicorn and sockets, nothing of what the application does. The port is 
 begins, so that a port in use is known at once.
 
 The invariant: after `stop` no connection is taken; answers in progress have `drain_s` seconds (at least one), then
-they are cancelled.
+they are cancelled, and have the time to say so to their clients.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import math
@@ -22,6 +23,9 @@ from starlette.types import ASGIApp
 from parrot_compat.core.errors import ParrotError
 
 __all__ = ["CannotListen", "Listener"]
+
+_LAST_WORDS_S = 5.0
+"""For the errors of answers that were cancelled. They take milliseconds, unless a client does not read."""
 
 
 class CannotListen(ParrotError):
@@ -70,9 +74,10 @@ class Listener:
             await self._server.serve(sockets=[self._socket])
         except OSError as error:  # another process listened first
             raise _cannot_listen(self.url, error) from error
+        await self._server.cut_off()
 
     def stop(self) -> None:
-        """Said a second time, it does not wait for anything."""
+        """Said a second time, answers in progress have no time left."""
         if self._server is not None:
             self._server.force_exit = self._server.should_exit
             self._server.should_exit = True
@@ -86,6 +91,17 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def cut_off(self) -> None:
+        """Returns when no answer is in progress any more."""
+        left = set(self.server_state.tasks)
+        for task in left:
+            if not task.cancelling():  # a second stop: uvicorn has left them as they are
+                task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=_LAST_WORDS_S)
+        for task in left:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

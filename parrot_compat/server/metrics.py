@@ -125,8 +125,9 @@ class _Gauges(Collector):
         yield _gauge("queued_calls", "Calls ready and without an engine", manager.queued_calls)
         yield _gauge("open_sessions", "Sessions open now", len(manager.sessions()))
         engines = _gauge("engines", "Engines that serve a model", labels=["model"])
-        for model, count in Tally(member.info.model for member in manager.fleet).items():
-            engines.add_metric([model], count)
+        here = Tally(member.info.model for member in manager.fleet)
+        for model in manager.fleet.models():  # 0 where they are all being started again
+            engines.add_metric([model], here[model])
         yield engines
         running = _gauge("engine_running", "Sequences that take part in steps", labels=["engine"])
         waiting = _gauge("engine_waiting", "Sequences accepted and not yet started", labels=["engine"])

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from .errors import ApiError
 from .parrot.deferred import digest
-from .sse import EventStream
+from .sse import SseResponse
 
 __all__ = ["Repeats"]
 
@@ -64,7 +64,7 @@ class Repeats:
         except BaseException:
             del self._entries[key]
             raise
-        if isinstance(response, EventStream):
+        if isinstance(response, SseResponse):
             headers = {name: value for name, value in response.headers.items() if name.startswith("x-parrot-")}
             kind = response.headers["content-type"]
 

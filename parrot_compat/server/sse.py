@@ -3,7 +3,8 @@
 It knows nothing of OpenAI or of calls. Work that a client has left is cancelled: its iterator is closed and
 its `finally` blocks have run before the request ends.
 
-The invariant: nothing that answers a client outlives that client's connection.
+The invariant: nothing that answers a client outlives that client's connection, and a stream whose client is still
+there ends with what is its end, or with an error.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parrot_compat.core.errors import Cancelled
 
-from .errors import Problem, problem_of
+from .errors import SHUTTING_DOWN, Problem, problem_of
 
-__all__ = ["DONE", "EventStream", "Frame", "event", "kept_alive", "merge", "while_connected"]
+__all__ = ["DONE", "Frame", "SseResponse", "event", "kept_alive", "merge", "while_connected"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def _told(problem: Problem) -> bytes:
     return event(problem.envelope())
 
 
-class EventStream(Response):
+class SseResponse(Response):
     """Sends `events` as they come, a comment in long silences, an error as one last event, in the words of `tell`.
 
     `owner` is what the events are made from (a session with calls in it); it is closed when the stream has
@@ -78,20 +79,28 @@ class EventStream(Response):
         self._owner = owner
         self._keep_alive_s = keep_alive_s
         self._tell = tell
+        self._is_open = False
+        """The status line is out, and the end is not."""
         self.when_over: Callable[[bytes | None], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._owner:
             try:
                 with suppress(Cancelled):  # the client has left: there is nobody to tell
-                    await while_connected(receive, self._send_all(send))
+                    await while_connected(receive, self._send_all(scope, send))
+            except asyncio.CancelledError:
+                if not self._is_open:
+                    raise
+                await send(_body(self._tell(SHUTTING_DOWN)))
+                await send(_END)
             finally:
                 self._over(None)
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send) -> None:
         sent: list[bytes] = []
         is_whole = True
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._is_open = True
         try:
             async with (
                 aclosing(self._events) as events,
@@ -104,16 +113,23 @@ class EventStream(Response):
         except Exception as error:  # the status line is out, so the failure becomes the last event
             is_whole = False
             problem = problem_of(error)
+            request_id = scope.get("state", {}).get("request_id", "none")
             if problem.status == 500:
-                log.exception("a stream failed inside")
+                log.exception("a stream failed inside (request %s)", request_id)
+            elif problem.status > 500:
+                log.warning("a stream failed (request %s): %s: %s", request_id, type(error).__name__, error)
             await send(_body(self._tell(problem)))
         self._over(b"".join(sent) if is_whole else None)  # before a client can know that this was all
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send(_END)
+        self._is_open = False
 
     def _over(self, sent: bytes | None) -> None:
         when_over, self.when_over = self.when_over, None
         if when_over is not None:
             when_over(sent)
+
+
+_END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 def _body(data: bytes) -> Message:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from parrot_compat.core.engines.scripted import Script, ScriptedEngine, Speed
 from parrot_compat.core.events import Event
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
+from parrot_compat.core.plans import Plan, PlannedCall
 from parrot_compat.core.policy import Policy
 from parrot_compat.core.prompt import Constant, Input, TextPrompt
 
@@ -59,6 +61,13 @@ class World:
         engine = ScriptedEngine(script, info, speed=SPEED, clock=self.clock)
         self.fleet.add(engine, engine.tokenizer, restart=restart if returns else None)
         return engine
+
+    async def plan(
+        self, planned: Sequence[PlannedCall], *, tenant: str = "t", ttl_s: float = 30.0, **options: Any
+    ) -> Plan:
+        """In a session of its own, which lives as long."""
+        session = self.manager.open_session(tenant, ttl_s=ttl_s)
+        return await self.manager.plan(session, planned, ttl_s=ttl_s, **options)
 
     def of(self, *kinds: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kinds)]

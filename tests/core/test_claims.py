@@ -12,7 +12,7 @@ async def test_a_claimed_call_is_as_urgent_as_the_request_that_waits_for_it(worl
     engine = world.engine(max_rows=1)
     engine.stall()
     blocker = await world.manager.open_session().submit(make_call("blocker"))
-    plan = await world.manager.plan(None, "t", planned(make_call("x"), make_call("y")), awaited=["y"])
+    plan = await world.plan(planned(make_call("x"), make_call("y")), awaited=["y"])
     assert plan.tasks["x"].objective.kind == "background"
     answer = await plan.claim("x", real("x"), "run")
     assert answer.task is plan.tasks["x"] and answer.task.objective.kind == "latency"
@@ -21,7 +21,7 @@ async def test_a_claimed_call_is_as_urgent_as_the_request_that_waits_for_it(worl
     await answer.task.finished()
     assert blocker.is_over and not later.is_over
     plan.close(["y"])
-    again = await world.manager.plan(None, "t", planned(make_call("x"), make_call("y")), awaited=["y"])
+    again = await world.plan(planned(make_call("x"), make_call("y")), awaited=["y"])
     engine.stall()
     assert (await again.claim("x", real("x"), "other")).task is again.tasks["x"]
     again.leave("other")

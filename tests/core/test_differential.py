@@ -110,7 +110,7 @@ class Run:
             if self.rng.random() < 0.3:
                 awaited = [call.id for call in calls if self.rng.random() < 0.3]
                 planned = [PlannedCall(call=call, body={}) for call in calls]
-                plan = await self.manager.plan(self.session, "t", planned, awaited=awaited, ttl_s=1e6)
+                plan = await self.manager.plan(self.session, planned, awaited=awaited, ttl_s=1e6)
                 self.tasks.update(plan.tasks)
                 if self.rng.random() < 0.3:
                     plan.close([call.id for call in calls])

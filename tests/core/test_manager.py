@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
+from parrot_compat.core.admission import Admission
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import Cancelled, EngineLost, NoEngineForModel, QueueFull, TooManyCalls, UnknownSession
 from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
+from parrot_compat.core.prompt import Text
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -96,6 +98,49 @@ async def test_a_tenant_holds_only_so_many_calls(world: World) -> None:
     await world.manager.open_session("two").submit(make_call("c"))
     await first.finished()
     await world.manager.open_session("one").submit(make_call("d"))
+
+
+async def test_the_server_holds_only_so_many_tokens_of_prompts(world: World) -> None:
+    world.limit(Limits(open_prompt_tokens=1000))
+    world.engine().stall()
+    session = world.manager.open_session()
+    large = await session.submit(make_call("large", "x" * 900))
+    other = make_call("other", "y" * 800)
+    with pytest.raises(QueueFull, match="the prompts of 1 more calls would make 1100 tokens here; the limit is 1000"):
+        await session.submit(other)
+    with pytest.raises(QueueFull):
+        await world.manager.embed([Text("y" * 800)])
+    await session.submit(make_call("small"))
+    large.cancel()
+    await session.submit(other)
+    world.manager.check()
+
+
+async def test_a_prompt_counts_with_what_its_inputs_have_brought_and_stays(world: World) -> None:
+    world.limit(Limits(open_prompt_tokens=1000))
+    world.engine().stall()
+    session = world.manager.open_session()
+    session.declare("page")
+    readers = await session.submit_all([make_call(f"r{n}", "r", "page") for n in range(2)])
+    session.set("page", "x" * 600)
+    await world.clock.sleep(0.001)
+    assert not any(task.is_over for task in readers)
+    with pytest.raises(QueueFull):
+        await session.submit(make_call("late"))
+    session.cancel()
+    await session.submit(make_call("late"))
+    world.manager.check()
+
+
+async def test_a_tenant_is_told_what_it_and_the_server_leave_it(world: World) -> None:
+    world.limit(Limits(open_calls=5, open_calls_per_tenant=3))
+    world.engine().stall()
+    assert world.manager.allowance("one") == (3, 3)
+    await world.manager.open_session("one").submit(make_call("a"))
+    assert world.manager.allowance("one") == (3, 2)
+    await world.manager.open_session("two").submit_all([make_call("a"), make_call("b"), make_call("c")])
+    assert world.manager.allowance("one") == (3, 1)
+    assert Admission(Limits(open_calls=5, open_calls_per_tenant=9)).allowance("one") == (5, 5)
 
 
 async def test_closing_lets_open_calls_finish_within_the_time_given(world: World) -> None:

@@ -53,7 +53,7 @@ async def settled_calls(plan: Plan) -> list[Settled]:
 
 async def test_a_plan_is_pushed_in_order_of_settling_with_what_each_call_ran_with(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain())
+    plan = await world.plan(chain())
     events = await settled_calls(plan)
     assert [(event.call, event.content) for event in events] == [
         ("c0", Text("c0")),
@@ -67,7 +67,7 @@ async def test_a_plan_is_pushed_in_order_of_settling_with_what_each_call_ran_wit
 
 async def test_a_claim_takes_the_planned_call_and_its_output(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", chain(2))
+    plan = await world.plan(chain(2))
     await settled_calls(plan)
     answer = await plan.claim("c1", real("c1 <c0>"), "run-1")
     assert answer.reason is None and answer.call == "c1" and answer.task is plan.tasks["c1"]
@@ -77,7 +77,7 @@ async def test_a_claim_takes_the_planned_call_and_its_output(world: World) -> No
 
 async def test_a_claim_of_a_running_call_streams_what_is_there_and_then_live(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", chain(1))
+    plan = await world.plan(chain(1))
     await anext(plan.tasks["c0"].chunks())
     engine.stall()
     answer = await plan.claim("c0", real("c0"), "run-1")
@@ -88,7 +88,7 @@ async def test_a_claim_of_a_running_call_streams_what_is_there_and_then_live(wor
 
 async def test_the_same_nonce_gets_the_same_output_again_and_another_does_not(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain(1))
+    plan = await world.plan(chain(1))
     first = await plan.claim("c0", real("c0"), "run-1")
     again = await plan.claim("c0", real("c0"), "run-1")
     retry = await plan.claim("c0", real("c0"), "run-2")
@@ -99,7 +99,7 @@ async def test_the_same_nonce_gets_the_same_output_again_and_another_does_not(wo
 
 async def test_equal_prompts_are_taken_once_each_in_plan_order(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", planned(*(make_call(f"s{n}", "same") for n in range(5))))
+    plan = await world.plan(planned(*(make_call(f"s{n}", "same") for n in range(5))))
     taken = [(await plan.claim("s0", real("same"), f"run-{n}")).call for n in range(6)]
     assert taken == ["s0", "s1", "s2", "s3", "s4", None]
 
@@ -121,7 +121,7 @@ async def test_what_is_not_equal_is_not_claimed_and_ends_the_twin_and_what_hangs
 ) -> None:
     world.engine("a", model="m").stall()
     world.engine("b", model="n")
-    plan = await world.manager.plan(None, "t", [*chain(3), *planned(make_call("other"))])
+    plan = await world.plan([*chain(3), *planned(make_call("other"))])
     answer = await plan.claim("c0", claimant, "run-1", choices=choices)
     assert answer.task is None and answer.reason is not None and reason in answer.reason
     assert plan.tasks["c0"].state is TaskState.CANCELLED
@@ -131,7 +131,7 @@ async def test_what_is_not_equal_is_not_claimed_and_ends_the_twin_and_what_hangs
 
 async def test_a_twin_that_has_finished_takes_with_it_what_hangs_on_it(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", chain(3))
+    plan = await world.plan(chain(3))
     await plan.tasks["c0"].finished()
     engine.stall()
     await plan.claim("c0", real("something else"), "run-1")
@@ -141,7 +141,7 @@ async def test_a_twin_that_has_finished_takes_with_it_what_hangs_on_it(world: Wo
 
 async def test_what_hangs_on_a_refused_twin_stays_where_the_app_has_claimed_it(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", chain(3))
+    plan = await world.plan(chain(3))
     await plan.tasks["c0"].finished()
     engine.stall()
     assert (await plan.claim("c1", real("c1 <c0>"), "run-1")).task is not None
@@ -153,7 +153,7 @@ async def test_what_hangs_on_a_refused_twin_stays_where_the_app_has_claimed_it(w
 async def test_a_refused_twin_goes_on_where_a_call_outside_of_the_plan_reads_it(world: World) -> None:
     engine = world.engine()
     session = world.manager.open_session(tenant="t")
-    plan = await world.manager.plan(session, "t", [*chain(3), *planned(make_call("side", "side", "out-c0"))])
+    plan = await world.manager.plan(session, [*chain(3), *planned(make_call("side", "side", "out-c0"))])
     reader = await session.submit(make_call("reader", "r", "out-c1"))
     engine.stall()
     await plan.claim("c0", real("something else"), "run-1")
@@ -164,19 +164,19 @@ async def test_a_refused_twin_goes_on_where_a_call_outside_of_the_plan_reads_it(
 
 async def test_defaults_that_are_spelled_out_are_equal_to_those_left_out(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain(1))
+    plan = await world.plan(chain(1))
     assert (await plan.claim("c0", real("c0", temperature=1.0, top_p=1.0), "run-1")).task is not None
 
 
 async def test_an_unseeded_sample_is_claimed_whatever_its_temperature(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", planned(make_call("c0", temperature=0.9)))
+    plan = await world.plan(planned(make_call("c0", temperature=0.9)))
     assert (await plan.claim("c0", real("c0", temperature=0.9), "run-1")).task is not None
 
 
 async def test_a_call_that_waits_for_its_inputs_is_not_claimed(world: World) -> None:
     world.engine().stall()
-    plan = await world.manager.plan(None, "t", chain(2))
+    plan = await world.plan(chain(2))
     answer = await plan.claim("c1", real("c1 <c0>"), "run-1")
     assert answer.reason == "the planned call still waits for its inputs"
 
@@ -185,7 +185,7 @@ async def test_a_claim_waits_for_a_large_prompt_that_is_being_encoded(world: Wor
     world.engine(context_tokens=2_000_000)
     session = world.manager.open_session("t")
     session.declare("book")
-    plan = await world.manager.plan(session, "t", planned(make_call("c", "c", "book", max_tokens=4)))
+    plan = await world.manager.plan(session, planned(make_call("c", "c", "book", max_tokens=4)))
     session.set("book", "x" * 1_000_000)
     assert plan.tasks["c"].rendered is None
     answer = await plan.claim("c", real("c " + "x" * 1_000_000, max_tokens=4), "run-1")
@@ -195,7 +195,7 @@ async def test_a_claim_waits_for_a_large_prompt_that_is_being_encoded(world: Wor
 async def test_a_planned_call_that_failed_is_not_claimed(world: World) -> None:
     engine = world.engine()
     engine.fail_next(EngineError("out of paper"))
-    plan = await world.manager.plan(None, "t", chain(2))
+    plan = await world.plan(chain(2))
     events = await settled_calls(plan)
     assert [type(event.task.failure) for event in events] == [EngineError, UpstreamFailed]
     answer = await plan.claim("c0", real("c0"), "run-1")
@@ -204,7 +204,7 @@ async def test_a_planned_call_that_failed_is_not_claimed(world: World) -> None:
 
 async def test_a_claimant_whose_own_prompt_is_wrong_hears_that(world: World) -> None:
     world.engine().stall()
-    plan = await world.manager.plan(None, "t", chain(2))
+    plan = await world.plan(chain(2))
     with pytest.raises(BadPrompt):
         await plan.claim("c0", replace(real(""), prompt=TokensPrompt((-1,))), "run-1")
     assert plan.tasks["c0"].is_over and plan.tasks["c1"].is_over
@@ -214,7 +214,7 @@ async def test_a_claimant_may_say_what_it_reads_by_reference(world: World) -> No
     world.engine()
     session = world.manager.open_session("t")
     session.set("page", "text")
-    plan = await world.manager.plan(session, "t", planned(make_call("c", "c", "page"), make_call("d", "d", "out-c")))
+    plan = await world.manager.plan(session, planned(make_call("c", "c", "page"), make_call("d", "d", "out-c")))
     assert (await plan.claim("c", make_call("real", "c", "page"), "run-1")).task is plan.tasks["c"]
     session.declare("unknown yet")
     refused = await plan.claim("d", make_call("real", "d", "unknown yet"), "run-2")
@@ -223,7 +223,7 @@ async def test_a_claimant_may_say_what_it_reads_by_reference(world: World) -> No
 
 async def test_calls_and_plans_that_are_not_there_are_not_claimed(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain(1))
+    plan = await world.plan(chain(1))
     assert (await plan.claim("nobody", real("c0"), "run-1")).reason == "the plan has no such call"
     plan.close()
     assert (await plan.claim("c0", real("c0"), "run-1")).reason == "the plan has ended"
@@ -234,7 +234,7 @@ async def test_calls_and_plans_that_are_not_there_are_not_claimed(world: World) 
 
 async def test_a_claimant_that_leaves_ends_the_call_unless_something_reads_it(world: World) -> None:
     world.engine().stall()
-    plan = await world.manager.plan(None, "t", [*chain(2), *planned(make_call("alone"))])
+    plan = await world.plan([*chain(2), *planned(make_call("alone"))])
     assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
     assert (await plan.claim("alone", real("alone"), "run-2")).task is not None
     plan.leave("run-1")
@@ -245,9 +245,7 @@ async def test_a_claimant_that_leaves_ends_the_call_unless_something_reads_it(wo
 
 async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(
-        None, "t", [*chain(2), *planned(make_call("wasted"), make_call("running", "r" * 50))]
-    )
+    plan = await world.plan([*chain(2), *planned(make_call("wasted"), make_call("running", "r" * 50))])
     for call in ("c0", "c1", "wasted"):
         await plan.tasks[call].finished()
     await anext(plan.tasks["running"].chunks())
@@ -263,7 +261,7 @@ async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world
 
 async def test_closing_cancels_what_its_claimant_has_left(world: World) -> None:
     world.engine().stall()
-    plan = await world.manager.plan(None, "t", chain(1), awaited=["c0"])
+    plan = await world.plan(chain(1), awaited=["c0"])
     for leaves in (True, False):
         assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
         if leaves:
@@ -277,7 +275,7 @@ async def test_closing_cancels_what_its_claimant_has_left(world: World) -> None:
 async def test_closing_leaves_alone_what_a_claimant_has_come_back_for(world: World) -> None:
     engine = world.engine()
     engine.stall()
-    plan = await world.manager.plan(None, "t", chain(1), awaited=["c0"])
+    plan = await world.plan(chain(1), awaited=["c0"])
     await plan.claim("c0", real("c0"), "run-1")
     plan.leave("run-1")
     again = await plan.claim("c0", real("c0"), "run-1")
@@ -290,9 +288,7 @@ async def test_closing_leaves_alone_what_was_claimed_and_what_others_need(world:
     engine = world.engine()
     session = world.manager.open_session("t")
     engine.stall()
-    plan = await world.manager.plan(
-        session, "t", planned(make_call("a"), make_call("b"), make_call("c"), make_call("d"))
-    )
+    plan = await world.manager.plan(session, planned(make_call("a"), make_call("b"), make_call("c"), make_call("d")))
     reader = await session.submit(make_call("reader", "r", "out-a"))
     assert (await plan.claim("b", real("b"), "run-1")).task is not None
     waiting = asyncio.create_task(session.read("out-c"))
@@ -306,7 +302,7 @@ async def test_closing_leaves_alone_what_was_claimed_and_what_others_need(world:
 
 async def test_the_push_ends_with_the_plan(world: World) -> None:
     world.engine().stall()
-    plan = await world.manager.plan(None, "t", chain())
+    plan = await world.plan(chain())
     push = asyncio.create_task(settled_calls(plan))
     await asyncio.sleep(0)
     plan.close()
@@ -315,7 +311,7 @@ async def test_the_push_ends_with_the_plan(world: World) -> None:
 
 async def test_a_plan_expires_when_nothing_of_its_session_lives(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain(3), ttl_s=30)
+    plan = await world.plan(chain(3), ttl_s=30)
     begun_s = world.clock.now()
     await settled_calls(plan)
     finished_s = world.clock.now()
@@ -332,7 +328,7 @@ async def test_a_plan_expires_when_nothing_of_its_session_lives(world: World) ->
 async def test_an_open_request_and_a_running_call_are_life(world: World) -> None:
     engine = world.engine()
     session = world.manager.open_session("t", ttl_s=10)
-    plan = await world.manager.plan(session, "t", chain(1), ttl_s=10)
+    plan = await world.manager.plan(session, chain(1), ttl_s=10)
     engine.stall()
     await world.clock.sleep(100)  # its call is on the engine
     engine.resume()
@@ -351,7 +347,7 @@ async def test_an_open_request_and_a_running_call_are_life(world: World) -> None
 async def test_a_session_that_ends_ends_its_plans(world: World) -> None:
     world.engine().stall()
     session = world.manager.open_session("t")
-    plan = await world.manager.plan(session, "t", chain())
+    plan = await world.manager.plan(session, chain())
     await session.close()
     assert plan.receipt == PlanReceipt(taken=0, claimed=0, cancelled=3, wasted_tokens=0)
     world.manager.check()
@@ -363,7 +359,7 @@ async def test_a_session_that_ends_ends_its_plans(world: World) -> None:
 async def test_what_a_plan_awaits_is_quick_and_the_rest_runs_in_slack(world: World) -> None:
     world.engine().stall()
     calls = [*chain(2), *planned(make_call("extra"))]
-    plan = await world.manager.plan(None, "t", calls, awaited=["c1"])
+    plan = await world.plan(calls, awaited=["c1"])
     assert [plan.tasks[call].objective.kind for call in ("c0", "c1", "extra")] == ["latency", "latency", "background"]
     plan.close()
     world.manager.check()
@@ -373,49 +369,20 @@ async def test_a_claim_does_not_change_what_a_call_with_consumers_is_quick_at(wo
     world.engine(max_rows=1).stall()
     maps = [make_call(f"m{n}") for n in range(3)]
     calls = planned(*maps, make_call("r", "r", *(call.output for call in maps)))
-    plan = await world.manager.plan(None, "t", calls, awaited=["r"])
+    plan = await world.plan(calls, awaited=["r"])
     await plan.claim("m2", real("m2"), "run-1")
     assert [task.objective.kind for task in plan.tasks.values()] == ["throughput"] * 3 + ["latency"]
     assert len({task.group for task in list(plan.tasks.values())[:3]}) == 1
 
 
-async def test_the_same_nonce_gets_the_same_plan(world: World) -> None:
-    world.engine()
-    first = await world.manager.plan(None, "t", chain(), nonce="n")
-    assert await world.manager.plan(None, "t", chain(), nonce="n") is first
-    assert await world.manager.plan(None, "other", chain(), nonce="n") is not first
-    first.close()
-    assert await world.manager.plan(None, "t", chain(), nonce="n") is not first
-
-
-async def test_two_tries_at_once_with_one_nonce_open_one_plan(world: World) -> None:
-    world.engine(context_tokens=1_000_000)
-    calls = planned(make_call("large", "x" * 400_000, max_tokens=1))  # encoded in a thread: the second comes meanwhile
-    first, second = await asyncio.gather(*(world.manager.plan(None, "t", calls, nonce="n") for _ in range(2)))
-    assert first is second and len(world.manager.sessions()) == 1
-    world.manager.check()
-
-
-async def test_a_try_that_leaves_fails_the_one_that_waits_for_it_and_a_third_succeeds(world: World) -> None:
-    world.engine(context_tokens=1_000_000)
-    calls = planned(make_call("large", "x" * 400_000, max_tokens=1))
-    leaves, waits = (asyncio.create_task(world.manager.plan(None, "t", calls, nonce="n")) for _ in range(2))
-    await asyncio.sleep(0)
-    leaves.cancel()
-    with pytest.raises(Cancelled, match="has left"):
-        await waits
-    assert not (await world.manager.plan(None, "t", calls, nonce="n")).is_over
-    world.manager.check()
-
-
 async def test_plans_are_found_by_their_tenant_only(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", chain())
+    plan = await world.plan(chain())
     assert world.manager.find_plan("t", plan_id=plan.id) is plan is world.manager.find_plan("t", call_id="c1")
     for asked in ({"plan_id": plan.id}, {"call_id": "c1"}):
         with pytest.raises(UnknownPlan):
             world.manager.find_plan("other", **asked)
-    newer = await world.manager.plan(None, "t", chain())
+    newer = await world.plan(chain())
     assert world.manager.find_plan("t", call_id="c1") is newer
     newer.close()
     assert world.manager.find_plan("t", call_id="c1") is plan
@@ -434,36 +401,37 @@ async def test_a_plan_that_is_wrong_leaves_nothing_behind(
     world: World, calls: list[PlannedCall], awaited: tuple[str, ...], error: type[CallerError]
 ) -> None:
     world.engine()
+    session = world.manager.open_session("t")
     with pytest.raises(error):
-        await world.manager.plan(None, "t", calls, awaited=awaited, nonce="n")
-    assert world.manager.sessions() == () and world.manager.open_calls == 0
+        await world.manager.plan(session, calls, awaited=awaited)
+    assert session.tasks() == () and world.manager.open_calls == 0
     world.manager.check()
 
 
 async def test_a_tenant_plans_only_so_many_calls_until_its_plans_end(world: World) -> None:
     world.limit(Limits(planned_calls_per_tenant=4))
     world.engine()
-    plan = await world.manager.plan(None, "t", chain(3))
+    plan = await world.plan(chain(3))
     await settled_calls(plan)
     with pytest.raises(TooManyCalls, match="2 more calls would make 5 planned for this tenant; the limit is 4"):
-        await world.manager.plan(None, "t", chain(2))
-    await world.manager.plan(None, "other", chain(2))
+        await world.plan(chain(2))
+    await world.plan(chain(2), tenant="other")
     plan.close()
-    await world.manager.plan(None, "t", chain(4))
+    await world.plan(chain(4))
     world.manager.check()
 
 
 async def test_nothing_is_kept_of_plans_that_have_ended(world: World) -> None:
     world.engine()
     kept: list[weakref.ref[Plan | Session]] = []
-    for n in range(20):
-        plan = await world.manager.plan(None, "t", chain(), awaited=["c2"], nonce=str(n))
+    for _ in range(20):
+        plan = await world.plan(chain(), awaited=["c2"])
         await settled_calls(plan)
         plan.close()
         kept += [weakref.ref(plan), weakref.ref(plan.session)]
     del plan
     world.events.clear()
-    await world.clock.sleep(1)
+    await world.clock.sleep(31)  # the time of their sessions
     gc.collect()
     assert [ref() for ref in kept if ref() is not None] == []
 
@@ -474,7 +442,7 @@ async def test_a_text_engine_compares_contents_and_asked_parameters(world: World
 
     info = EngineInfo(name="text", model="m", context_tokens=512, takes="text")
     world.fleet.add(ScriptedEngine({"": "said"}, info, clock=world.clock))
-    plan = await world.manager.plan(None, "t", [*chain(1), *planned(make_call("d0"))])
+    plan = await world.plan([*chain(1), *planned(make_call("d0"))])
     assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
     assert (await plan.claim("d0", real("d0", temperature=1.0), "run-2")).reason is not None  # its default may differ
     assert plan.tasks["d0"].call.sampling == Sampling()

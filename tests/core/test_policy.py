@@ -127,7 +127,7 @@ async def answers(world: World, policy: str) -> dict[str, str]:
         whole = make_call(f"{app}-all", "of", *(f"out-{app}-{n}" for n in range(4)))
         last = replace(make_call(f"{app}-last", "so", f"out-{app}-all"), objective="latency")
         planned = [PlannedCall(call=replace(call, function=app), body={}) for call in (*sides, whole, last)]
-        plans.append(await world.manager.plan(None, "t", planned, awaited=[f"{app}-last"]))
+        plans.append(await world.plan(planned, awaited=[f"{app}-last"]))
     for plan in plans:
         told |= {event.call: (await event.task.finished()).text async for event in plan.events()}
     world.manager.check()

@@ -42,14 +42,14 @@ async def test_so_many_calls_of_a_plan_run_at_once_and_all_of_them_run(
     world: World, width: int | None, most: int
 ) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", wide(7), width=width)
+    plan = await world.plan(wide(7), width=width)
     assert len(await settled(plan)) == 8
     assert most_at_once(world) == most and engine.generated == 8
 
 
 async def test_a_claim_of_a_call_that_waits_for_its_turn_holds(world: World) -> None:
     world.engine()
-    plan = await world.manager.plan(None, "t", wide(4), width=1)
+    plan = await world.plan(wide(4), width=1)
     answer = await plan.claim("c3", make_call("real", "c3"), "run")
     assert answer.task is plan.tasks["c3"] and (await answer.task.finished()).text == "<c3>"
     assert most_at_once(world) == 1
@@ -57,7 +57,7 @@ async def test_a_claim_of_a_call_that_waits_for_its_turn_holds(world: World) -> 
 
 async def test_what_is_cancelled_before_its_turn_makes_room(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", wide(5), width=2)
+    plan = await world.plan(wide(5), width=2)
     plan.tasks["c1"].cancel(Cancelled("not wanted"))
     plan.tasks["c4"].cancel(Cancelled("not wanted"))
     assert len(await settled(plan)) == 6
@@ -66,7 +66,7 @@ async def test_what_is_cancelled_before_its_turn_makes_room(world: World) -> Non
 
 async def test_a_plan_that_ends_leaves_nothing_waiting(world: World) -> None:
     engine = world.engine()
-    plan = await world.manager.plan(None, "t", wide(5), width=1)
+    plan = await world.plan(wide(5), width=1)
     await anext(plan.tasks["c0"].chunks())
     receipt = plan.close([])
     assert receipt.cancelled == 5

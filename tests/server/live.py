@@ -17,7 +17,7 @@ from parrot_compat.core.policy import Policy
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.app import create_app
 from parrot_compat.server.auth import Keys
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.listening import Listener
 
 CAPACITY = 100_000
@@ -34,6 +34,7 @@ class Live:
     url: str
     engine: ScriptedEngine
     manager: Manager
+    listener: Listener
 
 
 @asynccontextmanager
@@ -41,7 +42,7 @@ async def live(
     script: Script = ANSWERS,
     *,
     keys: Sequence[str] = (),
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     keep_alive_s: float = 15.0,
     speed: Speed = INSTANT,
     context_tokens: int = 4096,
@@ -69,7 +70,7 @@ async def live(
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
             try:
                 await ready.wait()
-                yield Live(listener.url, engine, manager)
+                yield Live(listener.url, engine, manager, listener)
             finally:
                 listener.stop()
                 await serving

@@ -14,7 +14,7 @@ import pytest
 from parrot_compat.core.engines.scripted import Speed
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import Event, FirstToken, SessionClosed
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 
 from .live import CAPACITY, Live, connect, live, send, until
 
@@ -136,7 +136,7 @@ async def test_a_stop_cuts_what_does_not_end_in_time() -> None:
 
 
 async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
-    async with live(limits=Limits(body_bytes=1000)) as server:
+    async with live(limits=RequestLimits(body_bytes=1000)) as server:
         chunk = b"400\r\n" + b"x" * 1024 + b"\r\n0\r\n\r\n"
         reader, writer = await connect(
             server.url, "POST", PATH, chunk, {"transfer-encoding": "chunked", "content-length": None}
@@ -148,9 +148,34 @@ async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
 
 async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parrot_compat.server.limits._PATIENCE_S", 60.0)  # a busy machine may take long to send it
-    async with live(limits=Limits(body_bytes=2**20)) as server:
+    async with live(limits=RequestLimits(body_bytes=2**20)) as server:
         reply = await send(server, "POST", PATH, b"x" * (2**20 + 300_000))
         assert reply.status == 413 and reply.error["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"mess'])
+async def test_a_body_that_stops_coming_is_answered_and_its_connection_closed(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("parrot_compat.server.limits._LONGEST_PAUSE_S", 0.01)
+    async with live() as server, asyncio.timeout(30):
+        reader, writer = await connect(server.url, "POST", PATH, begun, {"content-length": "500", "connection": None})
+        answer = await reader.read()  # to the end of the connection
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"code": "body_timeout"' in answer and b"x-request-id: " in answer
+
+
+async def test_a_body_that_comes_slowly_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parrot_compat.server.limits._LONGEST_PAUSE_S", 30.0)
+    body = json.dumps({"messages": HELLO, "max_tokens": 4}).encode()
+    async with live() as server, asyncio.timeout(60):
+        headers = {"content-length": str(len(body))}
+        reader, writer = await connect(server.url, "POST", PATH, body[:9], headers)
+        await send(server, "GET", "/health")  # by then the first request is being read
+        writer.write(body[9:])
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_client_that_leaves_amid_its_body_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:

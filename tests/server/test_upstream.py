@@ -94,3 +94,10 @@ async def test_reasoning_that_another_server_counts_is_told(client: openai.Async
     behind.usage = {}
     usage = (await client.chat.completions.create(model="big", messages=CHAT)).usage
     assert usage is not None and usage.completion_tokens_details is None
+
+
+async def test_a_session_tells_the_tokens_that_the_other_server_has_counted(client: openai.AsyncOpenAI) -> None:
+    said = {"parrot": {"session": "counted"}}
+    usage = (await client.chat.completions.create(model="big", messages=CHAT, extra_body=said)).usage
+    seen: Any = await client.get("/parrot/sessions/counted", cast_to=object)
+    assert usage is not None and [call["prompt_tokens"] for call in seen["calls"]] == [usage.prompt_tokens]

@@ -20,7 +20,7 @@ from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.openai.chat import results_of
 from parrot_compat.server.openai.conversing import Conversation, converse, prompt_ids, prompt_of
 from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sse import EventStream, event, while_connected
+from parrot_compat.server.sse import SseResponse, event, while_connected
 
 from .answers import events_of, message_of
 from .messages_schema import CountTokensRequest, MessagesRequest
@@ -49,7 +49,7 @@ def router(serving: Serving) -> APIRouter:
             hints.rename(CLIENT_NAMES)
             begun = chat.begun
             if asked.stream:
-                return EventStream(
+                return SseResponse(
                     _stream(chat),
                     owner=stack.pop_all(),
                     keep_alive_s=serving.keep_alive_s,

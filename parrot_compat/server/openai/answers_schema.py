@@ -279,7 +279,9 @@ class Detokenized(Answered):
 
 class Health(Answered):
     status: Literal["ok", "no engine"]
+    """`ok` where any model can be answered for; `no engine` comes with status 503."""
     models: list[str]
+    """Those that have an engine now. One whose engines are all being started again is in /v1/models and not here."""
 
 
 class Version(Answered):

@@ -21,12 +21,12 @@ from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
+from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
 from .logprobs import Writes, chat_logprobs
-from .serving import Answer, Serving, send_json, tenant_of, usage_of
+from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
 from .tools import wire_call, wire_piece
 
 __all__ = ["completion", "results_of", "router"]
@@ -49,7 +49,7 @@ def router(serving: Serving) -> APIRouter:
             if body.stream:
                 events = _stream(chat, body, writer)
                 headers = begun.headers()
-                return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+                return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, results_of(begun.tasks))
             usages = [result.usage for result in results]
             ids = chat.prompt_ids or _rendered_ids(begun.tasks[0], body)
@@ -69,7 +69,7 @@ async def results_of(tasks: Sequence[Task]) -> list[TaskResult]:
 
 
 def completion(
-    answer: Answer,
+    answer: AnswerHead,
     results: Sequence[TaskResult],
     prompt_ids: list[int] | None = None,
     writer: Writes | None = None,
@@ -141,7 +141,7 @@ async def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) 
             if len(usages) == len(tasks):
                 late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
                 last = {} if late is None else {"prompt_token_ids": late}
-                last |= {} if with_usage else begun.object(list(usages.values()))
+                last |= {} if with_usage else begun.object([usages[index] for index in range(len(tasks))])
             yield chunk(last, index, {}, finish_reason=piece.finish.value)
     if with_usage:
         used = [usages[index] for index in range(len(tasks))]

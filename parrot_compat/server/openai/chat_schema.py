@@ -21,7 +21,7 @@ from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segm
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import Items, Limits, Schema
+from parrot_compat.server.limits import Items, RequestLimits, Schema
 
 from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
@@ -144,7 +144,7 @@ class ChatRequest(SamplingRequest):
     def told_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         SamplingRequest.check(self, limits)
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "only allowed with logprobs: true")

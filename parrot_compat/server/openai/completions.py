@@ -25,11 +25,11 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
-from parrot_compat.server.sse import DONE, EventStream, Frame, event, merge, while_connected
+from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, Writes, prompt_logprobs
-from .serving import Answer, Serving, send_json, tenant_of, usage_of
+from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
 
 __all__ = ["router"]
 
@@ -62,7 +62,7 @@ def router(serving: Serving) -> APIRouter:
             answer = serving.answer("cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
             try:
-                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted))
+                begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))
             except BadSchema as error:
                 raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
@@ -70,7 +70,7 @@ def router(serving: Serving) -> APIRouter:
             if body.stream:
                 events = _stream(answer, begun, body, known, writer)
                 headers = begun.headers()
-                return EventStream(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+                return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
@@ -111,7 +111,7 @@ def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: Comple
 
 
 def _whole(
-    answer: Answer,
+    answer: AnswerHead,
     results: Sequence[TaskResult],
     body: CompletionRequest,
     known: list[_Known],
@@ -165,7 +165,7 @@ def _told(
 
 
 async def _stream(
-    answer: Answer, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
+    answer: AnswerHead, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
 ) -> AsyncGenerator[bytes, None]:
     n, tasks = body.n or 1, begun.tasks
     with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -208,7 +208,7 @@ async def _stream(
         if piece.finish is not None:
             usages[index] = piece.usage or Usage()
             is_last = len(usages) == len(tasks) and not with_usage
-            receipt = begun.object(list(usages.values())) if is_last else {}
+            receipt = begun.object([usages[index] for index in range(len(tasks))]) if is_last else {}
             yield chunk(index, piece.text, piece.finish.value, receipt, **more)
         elif piece.text or (more and (piece.tokens or piece.logprobs)):
             yield chunk(index, piece.text, **more)

@@ -16,7 +16,7 @@ from pydantic import Field
 from parrot_compat.core.call import MOST_LOGPROBS, Sampling
 from parrot_compat.core.prompt import Constant, Prompt, TextPrompt, TokensPrompt
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, Limits
+from parrot_compat.server.limits import Items, RequestLimits
 
 from .sampling_schema import NOT_YET, SamplingRequest, TokenId, ignored_fields, one_of
 
@@ -62,7 +62,7 @@ class CompletionRequest(SamplingRequest):
         told = max(asked) if asked and (choice == 0 or self.stream) else None
         return replace(SamplingRequest.sampling(self, choice), prompt_logprobs=told)
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         SamplingRequest.check(self, limits)
         prompts = self.prompts()
         if not prompts or any(isinstance(prompt, TokensPrompt) and not prompt.ids for prompt in prompts):

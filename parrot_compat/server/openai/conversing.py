@@ -21,7 +21,7 @@ from parrot_compat.server.parrot.asking import read_ask
 from parrot_compat.server.parrot.rooms import Begun, entered
 
 from .chat_schema import ChatRequest, Resolve, chat_prompt, message_texts, no_references
-from .serving import Answer, Serving
+from .serving import AnswerHead, Serving
 from .tools import ToolUse, reading_of
 
 __all__ = ["Conversation", "converse", "prompt_ids", "prompt_of"]
@@ -31,7 +31,7 @@ __all__ = ["Conversation", "converse", "prompt_ids", "prompt_of"]
 class Conversation:
     """A chat whose calls have begun."""
 
-    answer: Answer
+    answer: AnswerHead
     model: str
     """As it is served."""
     begun: Begun

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
 from parrot_compat.core.output_format import OutputFormat
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, Limits, Schema
+from parrot_compat.server.limits import Items, RequestLimits, Schema
 from parrot_compat.server.parrot.object_schema import ParrotObject
 
 from .format_schema import StructuredOutputs
@@ -103,7 +103,7 @@ class SamplingRequest(Schema):
     service_tier: Any = None
     nvext: Any = None
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         """What no single field can know. Errors: `ApiError` 400."""
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options", "only allowed with stream: true")

@@ -25,14 +25,14 @@ from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.tokenizer import Templated, Tokenizer, ToolStyled
 from parrot_compat.server.errors import ApiError, invalid
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.parrot.directory import Directory
 from parrot_compat.server.repeats import Repeats
 
 from .logprobs import TokenWriter
 from .tools import Tool, ToolUse
 
-__all__ = ["Answer", "Serving", "send_json", "tenant_of", "usage_of"]
+__all__ = ["AnswerHead", "Serving", "cached_tokens", "send_json", "tenant_of", "usage_of"]
 
 
 _TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
@@ -40,8 +40,8 @@ _TIERS = {"auto": "default", "default": "default", "flex": "flex", "priority": "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The identity of one answer: the same in every chunk of a stream."""
+class AnswerHead:
+    """The identity of one answer: what its head tells, the same in every chunk of a stream."""
 
     id: str
     object: str
@@ -67,7 +67,7 @@ class Serving:
 
     manager: Manager
     directory: Directory
-    limits: Limits
+    limits: RequestLimits
     fingerprint: str
     keep_alive_s: float
     tool_style: ToolStyle | None = None
@@ -132,11 +132,11 @@ class Serving:
             except BadPrompt as error:
                 raise invalid("logit_bias", error.message) from None
 
-    def answer(self, prefix: str, object: str, model: str, tier: Any = None) -> Answer:
+    def answer(self, prefix: str, object: str, model: str, tier: Any = None) -> AnswerHead:
         """`tier` as the request asks for one."""
         id = f"{prefix}-{uuid.uuid4().hex}"
         tier = _TIERS.get(tier) if isinstance(tier, str) else None
-        return Answer(id=id, object=object, model=model, fingerprint=self.fingerprint, tier=tier)
+        return AnswerHead(id=id, object=object, model=model, fingerprint=self.fingerprint, tier=tier)
 
 
 def tenant_of(request: Request) -> str:
@@ -145,19 +145,21 @@ def tenant_of(request: Request) -> str:
 
 
 def usage_of(usages: Sequence[Usage], choices: int = 1) -> dict[str, Any]:
-    """OpenAI's usage of all choices together. `usages` come `choices` to a prompt; a prompt is counted once,
-    and what its first reader computed was not cached."""
-    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
-    prompt_tokens = sum(usage[0].prompt_tokens for usage in by_prompt)
+    """OpenAI's usage of all choices together. `usages` come `choices` to a prompt, which is counted once."""
+    prompt_tokens = sum(usage.prompt_tokens for usage in usages[::choices])
     output_tokens = sum(usage.output_tokens for usage in usages)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": prompt_tokens + output_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
-        },
+        "prompt_tokens_details": {"cached_tokens": cached_tokens(usages, choices)},
     } | _answer_details(usages)
+
+
+def cached_tokens(usages: Sequence[Usage], choices: int = 1) -> int:
+    """Of all prompts. `usages` come `choices` to a prompt: what its first reader computed was not cached."""
+    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
+    return sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
 
 
 def _answer_details(usages: Sequence[Usage]) -> dict[str, Any]:

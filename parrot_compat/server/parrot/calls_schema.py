@@ -19,7 +19,7 @@ from parrot_compat.core.prompt import Constant, Input, Segment
 from parrot_compat.core.template import Template
 from parrot_compat.core.transform import parse_transforms
 from parrot_compat.server.errors import ApiError, invalid, within
-from parrot_compat.server.limits import Items, Limits, Schema
+from parrot_compat.server.limits import Items, RequestLimits, Schema
 from parrot_compat.server.openai.sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
 
 from .object_schema import Name, PathName
@@ -52,7 +52,7 @@ class CallsRequest(SamplingRequest):
     outputs: dict[str, SamplingRequest] = Field(default_factory=dict)
     objective: ObjectiveKind | None = None
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         SamplingRequest.check(self, limits)
         self._refuse(self, _NO_CONNECTION, "")
         calls = len(self.many()) * max(1, len(self.parsed().outputs))

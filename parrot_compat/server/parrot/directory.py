@@ -19,7 +19,7 @@ from parrot_compat.core.errors import CallerError, LimitError
 from parrot_compat.core.events import Event, SessionClosed
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.session import Session
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 
 __all__ = ["Directory", "Known"]
 
@@ -91,7 +91,7 @@ class Known:
 
 
 class Directory:
-    def __init__(self, manager: Manager, limits: Limits) -> None:
+    def __init__(self, manager: Manager, limits: RequestLimits) -> None:
         self._manager = manager
         self._limits = limits
         self._known: dict[str, Known] = {}  # by drawn id

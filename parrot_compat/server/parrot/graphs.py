@@ -22,7 +22,7 @@ from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import parse, read_body, read_raw
 from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sse import EventStream, event
+from parrot_compat.server.sse import SseResponse, event
 
 from .arrivals import earlier_ones
 from .asking import session_label
@@ -71,7 +71,7 @@ def router(serving: Serving) -> APIRouter:
             return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()})
         owner = AsyncExitStack()
         owner.enter_context(accepted.plan.session.alive())
-        return EventStream(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
+        return SseResponse(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
 
     @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
     async def close_graph(request: Request, graph: str) -> Response:
@@ -114,7 +114,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
             planned = await planned_calls(serving, known, body)
             calls = [item.call for item in planned]
             plan = await serving.manager.plan(
-                session, tenant, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency
+                session, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency
             )
         except BaseException as error:
             life.close()

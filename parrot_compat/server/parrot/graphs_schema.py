@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from parrot_compat.server.errors import ApiError, invalid, within
 from parrot_compat.server.json_values import can_be_sent_back
-from parrot_compat.server.limits import Items, Limits, Schema, explain
+from parrot_compat.server.limits import Items, RequestLimits, Schema, explain
 from parrot_compat.server.openai.chat_schema import ChatRequest
 
 from .object_schema import Name, StageObject
@@ -31,7 +31,7 @@ class PlannedRequest(Schema):
     request: dict[str, Any]
     """A body of /v1/chat/completions, without stream; its content parts may be references."""
 
-    def read(self, path: str, limits: Limits) -> ChatRequest:
+    def read(self, path: str, limits: RequestLimits) -> ChatRequest:
         """Errors: `ApiError` 400, with the path of the field."""
         if not can_be_sent_back(self.request):
             raise invalid(f"{path}.request", "NaN, infinity and numbers of hundreds of digits are not taken")
@@ -63,7 +63,7 @@ class GraphRequest(Schema):
     max_concurrency: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     """Of its calls, as many at once as the app would make."""
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         """What no single field can know. Errors: `ApiError` 400."""
         if len(self.calls) > limits.calls:
             raise invalid("calls", f"{len(self.calls)} calls; one graph has at most {limits.calls}")

@@ -21,6 +21,7 @@ from parrot_compat.core.plans import Plan
 from parrot_compat.core.prompt import Prompt
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
+from parrot_compat.server.openai.serving import cached_tokens
 
 from .asking import Ask
 from .directory import Directory, Known
@@ -36,6 +37,8 @@ class Begun:
     """The calls that answer a request, and what its receipt says of them."""
 
     tasks: tuple[Task, ...]
+    choices: int
+    """To a prompt: so many tasks follow each other that answer the same one."""
     ask: Ask
     session: str
     is_claimed: bool | None = None
@@ -43,7 +46,7 @@ class Begun:
     reason: str | None = None
 
     def receipt(self, usages: Sequence[Usage]) -> dict[str, Any]:
-        """Once all of it is over."""
+        """Once all of it is over; `usages` are those of the tasks, in order."""
         first = self.tasks[0]
         data: dict[str, Any] = {"session": self.session, "call": first.call.id}
         if self.is_claimed is not None:
@@ -52,7 +55,7 @@ class Begun:
         queued_s = max(task.queue_s or 0.0 for task in self.tasks)
         return data | {
             "hints": self.ask.hints.words(),
-            "cached_tokens": sum(usage.cached_tokens for usage in usages),
+            "cached_tokens": cached_tokens(usages, self.choices),
             "queue_ms": round(queued_s * 1000, 3),
             "objective": first.objective.kind,
         }
@@ -82,9 +85,16 @@ class Room:
 
     @asynccontextmanager
     async def begun(
-        self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]], reading: Reading = _PLAIN
+        self,
+        id: str,
+        model: str,
+        wanted: Sequence[tuple[Prompt, Sampling]],
+        reading: Reading = _PLAIN,
+        *,
+        choices: int | None = None,
     ) -> AsyncIterator[Begun]:
-        """One task per choice, or the planned one that stands in for it. Errors: those of `Session.submit_all`."""
+        """One task per choice, or the planned one that stands in for it. `choices` of what is wanted follow each other
+        to a prompt; `None`: all of it is of one prompt. Errors: those of `Session.submit_all`."""
         calls = self._calls(id, model, wanted, reading)
         claim, reason = self._ask.said.claim, self._reason
         claimed: Task | None = None
@@ -101,17 +111,27 @@ class Room:
                 tasks = await self.session.submit_all(calls)
         if claimed is not None and (plan := self._plan) is not None:
             with self._known.attached(nonce, lambda: plan.leave(nonce)):
-                yield self._begun((claimed,), is_claimed=True)
+                yield self._begun((claimed,), choices=1, is_claimed=True)
             return
         self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
-            yield self._begun(tasks, is_claimed=None if claim is None else False, reason=reason)
+            is_claimed = None if claim is None else False
+            yield self._begun(tasks, choices=choices or len(tasks), is_claimed=is_claimed, reason=reason)
         finally:
             for task in tasks:
                 self.session.leave(task.call.id)
 
-    def _begun(self, tasks: tuple[Task, ...], *, is_claimed: bool | None, reason: str | None = None) -> Begun:
-        return Begun(tasks=tasks, ask=self._ask, session=self._known.name, is_claimed=is_claimed, reason=reason)
+    def _begun(
+        self, tasks: tuple[Task, ...], *, choices: int, is_claimed: bool | None, reason: str | None = None
+    ) -> Begun:
+        return Begun(
+            tasks=tasks,
+            choices=choices,
+            ask=self._ask,
+            session=self._known.name,
+            is_claimed=is_claimed,
+            reason=reason,
+        )
 
     def _calls(self, id: str, model: str, wanted: Sequence[tuple[Prompt, Sampling]], reading: Reading) -> list[Call]:
         said = self._ask.said

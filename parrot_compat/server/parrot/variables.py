@@ -22,7 +22,7 @@ from parrot_compat.core.variable import Variable
 from parrot_compat.server.errors import invalid, problem_of
 from parrot_compat.server.limits import Schema, read_body
 from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sse import EventStream, event, while_connected
+from parrot_compat.server.sse import SseResponse, event, while_connected
 
 from .object_schema import PathName
 from .planning import drawn_variable
@@ -71,7 +71,7 @@ def router(serving: Serving) -> APIRouter:
         objective = _objective(request)
         within.variable(variable)  # unknown: said before the first byte
         events = _stream(within, variable, objective)
-        return EventStream(events, owner=AsyncExitStack(), keep_alive_s=serving.keep_alive_s)
+        return SseResponse(events, owner=AsyncExitStack(), keep_alive_s=serving.keep_alive_s)
 
     @routes.put("/{variable}", summary="Write a variable, once")
     async def set_variable(request: Request, session: str, variable: str) -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from parrot_compat.server.limits import Limits
+from parrot_compat.server.limits import RequestLimits
 from tests.server.live import Live, live, send
 from tests.server.test_hostile import NOT_JSON
 
@@ -306,7 +306,7 @@ async def test_ids_of_any_characters_work_from_end_to_end() -> None:
 
 
 async def test_the_largest_graph_is_planned_and_pushed_while_others_are_answered() -> None:
-    async with live(echo, limits=Limits(calls=2000)) as server:
+    async with live(echo, limits=RequestLimits(calls=2000)) as server:
         calls = [planned("0", "go")] + [
             planned(f"{n}", "then ", ref(f"{n - 1}", transform={"truncate": 4})) for n in range(1, 2000)
         ]

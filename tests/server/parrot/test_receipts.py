@@ -77,6 +77,27 @@ async def test_cached_tokens_of_the_receipt_are_those_of_the_usage(server: Live)
     assert again["parrot"]["cached_tokens"] == again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
 
 
+MANY = [
+    (CHAT, {"messages": user("a tale of many " * 40), "n": 3}),
+    (TEXT, {"prompt": ["a story of some " * 40, "a legend of one " * 20], "n": 2}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), MANY, ids=["chat", "text"])
+async def test_a_prompt_of_several_answers_is_cached_once(server: Live, path: str, body: dict[str, Any]) -> None:
+    asked = {**body, "parrot": {"v": 1}}
+    new, again = [(await send(server, "POST", path, asked)).json() for _ in range(2)]
+    for answer in (new, again):
+        assert answer["parrot"]["cached_tokens"] == answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+    cached = again["parrot"]["cached_tokens"]
+    assert 0 < cached <= again["usage"]["prompt_tokens"]
+    *_, last = events_of(await send(server, "POST", path, {**asked, "stream": True}))
+    assert last["parrot"]["cached_tokens"] == cached
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    *_, last = events_of(await send(server, "POST", path, {**asked, **options}))
+    assert last["parrot"]["cached_tokens"] == cached == last["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
 # ---- sessions --------------------------------------------------------------------------------------------
 
 
@@ -141,9 +162,9 @@ async def test_n_choices_of_a_named_call_have_names_of_their_own() -> None:
 
 
 async def test_a_tenant_has_only_so_many_named_sessions() -> None:
-    from parrot_compat.server.limits import Limits
+    from parrot_compat.server.limits import RequestLimits
 
-    async with live(echo, limits=Limits(sessions=2)) as server:
+    async with live(echo, limits=RequestLimits(sessions=2)) as server:
         for label in ("a", "b", "a"):
             await asked(server, {"session": label})
         reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "c"}})

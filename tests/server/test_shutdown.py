@@ -1,0 +1,81 @@
+"""The end of a server: what is still in progress when its time is over is told so, and logged once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from .live import connect, live, send, until
+
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+HELLO = {"model": "org/scripted", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+
+
+@pytest.fixture
+def uvicorns(caplog: pytest.LogCaptureFixture) -> Iterator[logging.Logger]:
+    """uvicorn's own log, which goes its own way; to be called once the server is up."""
+    gc.collect()  # what others have left says what it has to say before
+    caplog.clear()
+    log = logging.getLogger("uvicorn.error")
+    yield log
+    log.removeHandler(caplog.handler)
+
+
+async def test_a_whole_answer_that_is_cut_off_is_a_503_in_the_envelope(
+    caplog: pytest.LogCaptureFixture, uvicorns: logging.Logger
+) -> None:
+    async with asyncio.timeout(60):
+        async with live() as server:
+            uvicorns.addHandler(caplog.handler)
+            server.engine.stall()
+            chat = asyncio.create_task(send(server, "POST", CHAT, HELLO, {"x-request-id": "mine"}))
+            message = asyncio.create_task(send(server, "POST", MESSAGES, HELLO))
+            await until(lambda: server.manager.open_calls == 2)
+        reply = await chat
+        assert reply.status == 503 and reply.error["code"] == "shutting_down"
+        assert reply.headers["x-request-id"] == "mine" and reply.headers["retry-after"] == "5"
+        reply = await message
+        assert reply.status == 503 and reply.json()["error"]["type"] == "overloaded_error"
+        assert reply.headers["request-id"]
+    (error,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert error.getMessage().startswith("Cancel 2 running task") and error.exc_info is None
+
+
+async def test_a_stream_that_is_cut_off_ends_with_an_error(
+    caplog: pytest.LogCaptureFixture, uvicorns: logging.Logger
+) -> None:
+    async with asyncio.timeout(60):
+        async with live() as server:
+            uvicorns.addHandler(caplog.handler)
+            server.engine.stall()
+            body = json.dumps({**HELLO, "stream": True}).encode()
+            chat, chat_writer = await connect(server.url, "POST", CHAT, body)
+            await chat.readuntil(b'"role":"assistant"')
+            message, message_writer = await connect(server.url, "POST", MESSAGES, body)
+            await message.readuntil(b"\r\n\r\n")  # its first event waits for the engine
+            await until(lambda: server.manager.open_calls == 2)
+        rest = await chat.read()
+        assert rest.endswith(b'"code":"shutting_down"}}\n\n\r\n0\r\n\r\n') and b"[DONE]" not in rest
+        rest = await message.read()
+        assert rest.endswith(b"\r\n0\r\n\r\n") and rest.count(b"event: error\n") == 1
+        assert b'"type":"overloaded_error"' in rest.rpartition(b"event: ")[2]
+        chat_writer.close()
+        message_writer.close()
+    (error,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert error.getMessage().startswith("Cancel 2 running task") and error.exc_info is None
+    assert server.manager.open_calls == 0
+
+
+async def test_a_second_stop_leaves_no_time_and_is_told_all_the_same() -> None:
+    async with asyncio.timeout(60), live() as server:
+        server.engine.stall()
+        chat = asyncio.create_task(send(server, "POST", CHAT, HELLO))
+        await until(lambda: server.manager.open_calls == 1)
+        server.listener.stop()
+        server.listener.stop()
+        assert (await chat).error["code"] == "shutting_down"
