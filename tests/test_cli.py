@@ -225,3 +225,8 @@ async def test_a_second_stop_ends_the_answers_in_progress(tmp_path: Path) -> Non
         upstream.engine.resume()
     assert "stopping: answers have 600 s; Ctrl-C again ends them now" in said.decode()
     assert process.returncode == 0 and "Traceback" not in rest.decode(), rest.decode()
+
+
+async def test_prefix_caching_is_switched_off_by_vllms_name_too() -> None:
+    code, _, err = await parrot("serve", "--no-enable-prefix-caching", *NOWHERE)
+    assert code == 1 and "No such option" not in err
