@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -184,7 +184,7 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
 async def _join_upstream(fleet: Fleet, settings: Settings, progress: Progress) -> None:
     assert settings.upstream is not None
     upstream = Upstream(base_url=settings.upstream, api_key=settings.upstream_api_key)
-    models = list(settings.models) or [None]  # not asked: the first one it lists
+    models: Sequence[str | None] = settings.models or (None,)  # not asked: the first one it lists
     progress(f"asking {settings.upstream} what it serves")
     for number, model in enumerate(models):
 

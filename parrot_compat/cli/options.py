@@ -190,7 +190,7 @@ EnablePrefixCaching = Annotated[
     bool | None,
     typer.Option(
         "--enable-prefix-caching/--no-prefix-caching",
-        " /--no-enable-prefix-caching",  # the blank: no other way to turn it on
+        " /--no-enable-prefix-caching",  # the blank makes it a second name of "off"
         help="Keep what prompts begin with, so that the next prompt that begins so need not be computed again.",
         show_default="on",
         rich_help_panel=_ENGINE,
