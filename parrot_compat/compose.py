@@ -8,19 +8,20 @@ The invariant: whatever was started here is closed when the block ends, also whe
 from __future__ import annotations
 
 import asyncio
-import os
+import concurrent.futures
 import sys
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from parrot_compat.core.engine import Engine
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.core.fleet import Fleet
-from parrot_compat.core.manager import Manager
+from parrot_compat.core.manager import Limits, Manager
 from parrot_compat.core.output_format import ReasoningStyle
 from parrot_compat.core.policy import Policy
 from parrot_compat.core.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # an embedded manager runs without the `server` extra
 __all__ = ["Served", "embedded", "managing", "running"]
 
 Progress = Callable[[str], None]
+Result = TypeVar("Result")
 
 ENGINE_PROGRAM = "parrot_compat.gpu"
 """The module that runs as each engine's process. Benchmarks put one in its place that gives recorded answers."""
@@ -71,7 +73,13 @@ async def managing(settings: Settings, progress: Progress = lambda line: None) -
             await _join_upstream(fleet, settings, progress)
         else:
             await _join_engines(fleet, settings, progress)
-        yield await stack.enter_async_context(Manager(fleet, policy=Policy.read(settings.policy)))
+        manager = Manager(fleet, limits=_limits(settings), policy=Policy.read(settings.policy))
+        yield await stack.enter_async_context(manager)
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = Limits(open_calls_per_tenant=settings.max_open_calls_per_tenant)
+    return limits if settings.max_open_calls is None else replace(limits, open_calls=settings.max_open_calls)
 
 
 def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
@@ -90,7 +98,7 @@ async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) ->
     configs: list[dict[str, Any]] = []
     for model in settings.models:
         progress(f"finding {model}")
-        path, tokenizer = await asyncio.to_thread(_checkpoint, model, settings.reasoning_style)
+        path, tokenizer = await _in_a_thread(_checkpoint, model, settings.reasoning_style)
         for _ in range(settings.engines):
             tokenizers.append(tokenizer)
             configs.append(_engine_config(settings, model, path, len(configs)))
@@ -108,6 +116,22 @@ async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) ->
             return await _start(config)
 
         fleet.add(engine, tokenizer, restart=restart)
+
+
+async def _in_a_thread(work: Callable[..., Result], *arguments: Any) -> Result:
+    """As `asyncio.to_thread`, but neither the event loop nor the process waits for it at their end: a download, which
+    may take an hour, is given up."""
+    done: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _checkpoint(model: str, reasoning: ReasoningStyle | None) -> tuple[str, Tokenizer]:
@@ -133,9 +157,7 @@ async def _start(config: dict[str, Any]) -> Engine:
 
 def _engine_config(settings: Settings, model: str, path: str, number: int) -> dict[str, Any]:
     """`gpu.config.EngineConfig` as a mapping: the engine's process makes it, so that this one loads no torch."""
-    threads, engines = settings.threads, settings.engines * len(settings.models)
-    if threads is None and engines > 1:
-        threads = max(1, (os.cpu_count() or 1) // engines)
+    engines = settings.engines * len(settings.models)
     return {
         "model": path,
         "name": f"engine-{number}",
@@ -147,7 +169,8 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
         "kv_tokens": settings.kv_tokens,
         "max_rows": settings.max_num_seqs,
         "step_tokens": settings.max_num_batched_tokens,
-        "threads": threads,
+        "threads": settings.threads,
+        "engines_here": engines,
         "enable_prefix_caching": settings.enable_prefix_caching,
         "share_prefixes": Policy.read(settings.policy).prefixes,
         "enforce_eager": settings.enforce_eager,
@@ -161,8 +184,7 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
 async def _join_upstream(fleet: Fleet, settings: Settings, progress: Progress) -> None:
     assert settings.upstream is not None
     upstream = Upstream(base_url=settings.upstream, api_key=settings.upstream_api_key)
-    # not asked: the first one it lists
-    models = [None] if settings.models == (BUILTIN_MODEL,) else list(settings.models)
+    models: Sequence[str | None] = settings.models or (None,)  # not asked: the first one it lists
     progress(f"asking {settings.upstream} what it serves")
     for number, model in enumerate(models):
 

@@ -10,6 +10,7 @@ that names the option.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -43,8 +44,9 @@ class BadSettings(ParrotError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    model: str = BUILTIN_MODEL
-    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`; with `upstream` that server's name for a model."""
+    model: str | None = None
+    """A checkpoint folder, a Hugging Face hub id, or `builtin:NAME`; with `upstream` that server's name for a model.
+    Not asked: the built-in model, or the first that `upstream` lists."""
     more_models: tuple[str, ...] = ()
     """Served beside it, each by engines of its own."""
     served_model_name: tuple[str, ...] = ()
@@ -62,6 +64,9 @@ class Settings:
     """Written when the server answers: {"base_url": …, "pid": …}."""
     drain_s: float = 30.0
     """How long a stopping server lets answers finish."""
+    max_open_calls: int | None = None
+    """Accepted and not over, in the whole server; not asked: `Limits` says."""
+    max_open_calls_per_tenant: int | None = None
     policy: str = "all"
     """Which ways of finishing apps sooner are in use, as `Policy.read` takes it."""
 
@@ -86,6 +91,9 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """All that are served. None: whatever `upstream` lists first."""
+        if self.model is None:
+            return self.more_models if self.upstream is not None else (BUILTIN_MODEL, *self.more_models)
         return (self.model, *self.more_models)
 
     @property
@@ -120,8 +128,11 @@ class Settings:
             raise BadSettings(f"--port {self.port} is not a port (0 to 65535)")
         if self.engines < 1:
             raise BadSettings(f"--engines {self.engines}: at least one engine is needed")
-        if self.drain_s < 0:
-            raise BadSettings(f"--drain {self.drain_s}: seconds cannot be negative")
+        if not 0 <= self.drain_s < math.inf:
+            raise BadSettings(f"--drain {self.drain_s}: a number of seconds, not negative and not endless")
+        for name in ("max_open_calls", "max_open_calls_per_tenant"):
+            if (most := getattr(self, name)) is not None and most < 1:
+                raise BadSettings(f"--{name.replace('_', '-')} {most}: at least one call must be let in")
         if any(not key.strip() or not key.isascii() for key in self.api_keys):
             raise BadSettings("--api-key: a key is ASCII and not empty")
         if not self.api_keys and not self.is_local:
@@ -131,7 +142,7 @@ class Settings:
             )
         if self.upstream is not None and self.served_model_name:
             raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
-        if self.upstream is not None and urlsplit(self.upstream).scheme not in ("http", "https"):
+        if self.upstream is not None and not _is_http_url(self.upstream):
             raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")
 
     @property
@@ -158,6 +169,14 @@ class Settings:
             except ValueError:
                 raise BadSettings(f"{variable}={text!r} cannot be read as {item.type}") from None
         return cls(**values)
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.split() == [text]
+    except ValueError:  # brackets that do not close, a port that is no number
+        return False
 
 
 def _truth(text: str) -> bool:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ import openai
 from rich.console import Console
 
 from parrot_compat.core.errors import ParrotError
+from parrot_compat.settings import Settings
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 LOAD_S = 600
@@ -144,13 +146,21 @@ def _own_server(model: str, console: Console) -> Iterator[str]:
         command = [sys.executable, "-m", "parrot_compat", "serve", "--model", model]
         command += ["--port", "0", "--ready-file", str(ready), "--drain", "1"]
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=_own_environment(), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+            )
         try:
             url = _wait(process, ready, log, console)
             console.print(f"server  {url}", style="dim", highlight=False)
             yield url
         finally:
             _stop(process)
+
+
+def _own_environment() -> dict[str, str]:
+    """Without the settings of another server: a key, an address or an upstream is not for this one."""
+    settings = {f"PARROT_{item.name.upper()}" for item in fields(Settings)}
+    return {name: value for name, value in os.environ.items() if name not in settings}
 
 
 def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, console: Console) -> str:

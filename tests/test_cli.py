@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,6 +20,26 @@ from parrot_compat import __version__
 
 from .server.live import live, until
 
+NOWHERE = ("--port", "0", "--upstream", "http://127.0.0.1:9/v1")
+FETCHING = """
+import concurrent.futures, time
+import parrot_compat.__main__, parrot_compat.compose
+
+def fetch(model, reasoning):  # as the hub's library does, by threads of a pool
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(time.sleep, [3600]))
+
+parrot_compat.compose._checkpoint = fetch
+parrot_compat.__main__.main()
+"""
+FEW_FILES = """
+import atexit, resource
+import parrot_compat.__main__
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256 if HARD else most))
+atexit.register(lambda: print(*resource.getrlimit(resource.RLIMIT_NOFILE)))
+parrot_compat.__main__.main()
+"""
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PARROT_")}
 
 
@@ -123,6 +144,39 @@ async def test_an_upstream_that_is_not_there_is_one_clear_line() -> None:
     assert "http://127.0.0.1:9/v1" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_while_a_model_is_fetched_ends_the_fetching(number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FETCHING, "serve", "--port", "0"), stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(100):
+            assert (await process.stderr.readline()).startswith(b"finding")
+            process.send_signal(number)
+            rest = await process.stderr.read()
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, rest.decode().strip()) == (0, "stopped before it was ready")
+
+
+async def test_it_may_open_as_many_files_as_it_is_let() -> None:
+    pytest.importorskip("resource")
+    code, out, err = await parrot("serve", *NOWHERE, python=("-c", FEW_FILES.replace("HARD", "False")))
+    soft, hard = out.split()
+    assert (code, soft) == (1, hard) and "Traceback" not in err
+
+
+async def test_where_it_may_open_few_files_it_says_so_and_when() -> None:
+    pytest.importorskip("resource")
+    _, out, err = await parrot("serve", *NOWHERE, python=("-c", FEW_FILES.replace("HARD", "True")))
+    assert out.split() == ["256", "256"]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} parrot_compat.cli .* 256 files", err)
+
+
 async def test_a_server_in_front_of_another_answers_and_stops_when_told(tmp_path: Path) -> None:
     async with live() as upstream, serving(tmp_path, "--upstream", f"{upstream.url}/v1") as (process, base_url):
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
@@ -151,3 +205,28 @@ async def test_a_stop_lets_the_answer_in_progress_finish(tmp_path: Path) -> None
         await process.communicate()
     assert text == "one two three four five six seven eight nine ten"
     assert process.returncode == 0
+
+
+async def test_a_second_stop_ends_the_answers_in_progress(tmp_path: Path) -> None:
+    arguments = ("--drain", "600", "--upstream")
+    async with live() as upstream, serving(tmp_path, *arguments, f"{upstream.url}/v1") as (process, base_url):
+        upstream.engine.stall()
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
+            await client.chat.completions.create(
+                model="org/scripted", messages=[{"role": "user", "content": "count"}], stream=True
+            )
+            assert process.stderr is not None
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(100):
+                said = await process.stderr.readuntil(b"ends them now\n")
+                process.send_signal(signal.SIGINT)
+                rest = await process.stderr.read()
+                await process.wait()
+        upstream.engine.resume()
+    assert "stopping: answers have 600 s; Ctrl-C again ends them now" in said.decode()
+    assert process.returncode == 0 and "Traceback" not in rest.decode(), rest.decode()
+
+
+async def test_prefix_caching_is_switched_off_by_vllms_name_too() -> None:
+    code, _, err = await parrot("serve", "--no-enable-prefix-caching", *NOWHERE)
+    assert code == 1 and "No such option" not in err

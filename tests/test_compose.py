@@ -10,12 +10,14 @@ import signal
 import openai
 import pytest
 
-from parrot_compat.compose import Served, running
+from parrot_compat.compose import Served, _engine_config, managing, running
 from parrot_compat.core.engines.process import ProcessEngine
-from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.core.errors import EngineError, ModelRefused, NoEngineForModel, QueueFull, TooManyCalls
 from parrot_compat.core.events import EngineJoined, Event, FirstToken
+from parrot_compat.core.prompt import Text
 from parrot_compat.settings import Settings
 
+from .core.scripted_server import ScriptedServer, serving
 from .server.live import connect, until
 from .server.real import client_of, listening
 
@@ -62,6 +64,53 @@ async def test_several_engines_serve_one_model_under_the_name_asked_for() -> Non
     async with running(settings) as served:
         (card,) = served.manager.models()
     assert (card.name, card.engines, card.context_tokens) == ("little", ("engine-0", "engine-1"), 256)
+
+
+@pytest.mark.parametrize(
+    ("settings", "engines", "threads"),
+    [
+        (Settings(), 1, 8),
+        (Settings(engines=2), 2, 4),
+        (Settings(engines=2, more_models=("another",)), 4, 2),
+        (Settings(engines=10), 10, 1),
+        (Settings(engines=2, threads=8), 2, 8),
+    ],
+)
+def test_engines_of_one_machine_share_the_cores_that_the_process_may_use(
+    settings: Settings, engines: int, threads: int
+) -> None:
+    from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, Machine, resolve
+
+    config = EngineConfig.from_json(_engine_config(settings, "m", "/m", 0))
+    facts = CheckpointFacts(
+        path="/m", model_type="llama", layers=1, heads=1, kv_heads=1, head_dim=8, vocab_size=9,
+        max_position_embeddings=64, hidden_size=8,
+    )  # fmt: skip
+    assert config.engines_here == engines
+    assert resolve(config, facts, Machine(device="cpu", free_bytes=1 << 30, cores=8)).threads == threads
+
+
+async def test_a_model_that_was_asked_for_is_asked_of_the_upstream_whatever_its_name() -> None:
+    async with serving(ScriptedServer(lambda prompt: "yes")) as server:
+        async with managing(Settings(upstream=server.base_url)) as manager:
+            assert [card.name for card in manager.models()] == ["big"]
+        async with managing(Settings(upstream=server.base_url, model="small", more_models=("big",))) as manager:
+            assert [card.name for card in manager.models()] == ["small", "big"]
+        with pytest.raises(NoEngineForModel, match=r"'builtin:tiny'.*'big', 'small'"):
+            async with managing(Settings(upstream=server.base_url, model="builtin:tiny")):
+                raise AssertionError("it runs")
+
+
+@pytest.mark.parametrize(
+    ("asked", "refusal"),
+    [({"max_open_calls": 1}, QueueFull), ({"max_open_calls_per_tenant": 1}, TooManyCalls)],
+)
+async def test_the_limits_that_were_asked_for_are_the_managers(asked: dict[str, int], refusal: type[Exception]) -> None:
+    server = ScriptedServer(lambda prompt: "yes")
+    async with serving(server), managing(Settings(upstream=server.base_url, **asked)) as manager:
+        await manager.embed([Text("one")])
+        with pytest.raises(refusal, match="the limit is 1"):
+            await manager.embed([Text("one"), Text("two")])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def test_what_is_asked_wins_over_the_environment_and_that_over_the_default() -> 
     environment = {"PARROT_PORT": "9000", "PARROT_DTYPE": "float32", "PARROT_MAX_MODEL_LEN": ""}
     settings = Settings.read(environment, port=9001, dtype=None)
     assert (settings.port, settings.dtype, settings.max_model_len) == (9001, "float32", None)
-    assert settings.model == "builtin:tiny"
+    assert settings.models == ("builtin:tiny",)
 
 
 def test_every_kind_of_value_can_be_read_from_the_environment() -> None:
@@ -48,8 +48,16 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"port": 70_000}, "--port"),
         ({"engines": 0}, "--engines"),
         ({"drain_s": -1.0}, "--drain"),
+        ({"drain_s": float("inf")}, "--drain"),
+        ({"drain_s": float("nan")}, "--drain"),
+        ({"max_open_calls": 0}, "--max-open-calls "),
+        ({"max_open_calls_per_tenant": 0}, "--max-open-calls-per-tenant"),
         ({"api_keys": (" ",)}, "--api-key"),
         ({"upstream": "localhost:8001"}, "--upstream"),
+        ({"upstream": "http:///v1"}, "--upstream"),
+        ({"upstream": "http://[::1:8001/v1"}, "--upstream"),
+        ({"upstream": "http://127.0.0.1:port/v1"}, "--upstream"),
+        ({"upstream": "http://a server/v1"}, "--upstream"),
         ({"upstream": "http://x/v1", "served_model_name": ("m",)}, "--served-model-name"),
         ({"more_models": ("b",), "served_model_name": ("m",)}, "--served-model-name"),
         ({"model": "a", "more_models": ("a",)}, "--model"),
@@ -61,6 +69,14 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
 def test_what_contradicts_itself_names_the_option(asked: dict[str, Any], named: str) -> None:
     with pytest.raises(BadSettings, match=named):
         Settings(**asked)
+
+
+def test_the_built_in_model_stands_in_only_where_our_own_engine_serves_and_none_was_asked_for() -> None:
+    upstream = "http://x/v1"
+    assert Settings(more_models=("b",)).models == ("builtin:tiny", "b")
+    assert Settings(upstream=upstream).models == ()
+    assert Settings(upstream=upstream, model="builtin:tiny").models == ("builtin:tiny",)
+    assert Settings.read({"PARROT_MODEL": "a", "PARROT_MORE_MODELS": "b"}, upstream=upstream).models == ("a", "b")
 
 
 def test_keys_are_not_printed() -> None:

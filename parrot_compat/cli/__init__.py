@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import platform
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,10 @@ app = typer.Typer(
 )
 app.add_typer(bench.app)
 _say = Console(stderr=True, highlight=False)
+_log = logging.getLogger(__name__)
+
+FEW_FILES = 4096
+"""Each connection is an open file: a server that may open fewer soon refuses clients."""
 
 
 @app.command()
@@ -64,6 +70,8 @@ def serve(
     api_key: options.ApiKey = None,
     ready_file: options.ReadyFile = None,
     drain: options.Drain = None,
+    max_open_calls: options.MaxOpenCalls = None,
+    max_open_calls_per_tenant: options.MaxOpenCallsPerTenant = None,
     device: options.Device = None,
     engines: options.Engines = None,
     gpu_memory_utilization: options.GpuMemoryUtilization = None,
@@ -106,8 +114,11 @@ def serve(
 
 
 def _serve(**asked: Any) -> None:
+    # as the engines' processes log, whose stderr is ours; of other packages only what is wrong
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     try:
         settings = Settings.read(os.environ, **asked)
+        _allow_many_files()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve_until_stopped(settings))
     except BadSettings as error:
@@ -116,6 +127,22 @@ def _serve(**asked: Any) -> None:
         _fail(error, 1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say.print("stopped before it was ready")
+        sys.stdout.flush()
+        os._exit(0)  # at an ordinary end Python would wait for the threads of a download
+
+
+def _allow_many_files() -> None:
+    """The soft limit is 1,024 on many systems, and what may be had without asking anybody is the hard one."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
+        _log.warning("this process may open %d files, each connection is one: raise its limit (ulimit -n)", soft)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -133,7 +160,7 @@ async def _serve_until_stopped(settings: Settings) -> None:
     from parrot_compat.server.listening import Listener
 
     with Listener(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
-        _on_signals(listener)
+        _on_signals(listener, settings.drain_s)
         status = stack.enter_context(_say.status("starting"))
         async with running(settings, _reporter(status)) as served:
 
@@ -143,14 +170,12 @@ async def _serve_until_stopped(settings: Settings) -> None:
                 typer.echo(f"parrot_compat serves {', '.join(names)} at {listener.url}/v1")
                 if left_out := served.manager.policy.left_out:
                     _say.print(f"policy {settings.policy}: without {', '.join(left_out)}")
-                if settings.upstream is None and settings.model == "builtin:random":
+                if settings.upstream is None and "builtin:random" in settings.models:
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
                 if settings.ready_file is not None:
                     stack.enter_context(_ready_file(Path(settings.ready_file), listener.url))
 
             await listener.serve(served.app, drain_s=settings.drain_s, on_ready=on_ready)
-            status.stop()
-            _say.print("stopping")
 
 
 def _reporter(status: Status) -> Callable[[str], None]:
@@ -160,15 +185,19 @@ def _reporter(status: Status) -> Callable[[str], None]:
     return lambda line: _say.print(line)
 
 
-def _on_signals(listener: Listener) -> None:
+def _on_signals(listener: Listener, drain_s: float) -> None:
+    from parrot_compat.server.listening import whole_seconds
+
     main = asyncio.current_task()
     assert main is not None
 
     def stop() -> None:
-        if listener.is_serving:
-            listener.stop()
-        else:
+        if not listener.is_serving:
             main.cancel()
+            return
+        if not listener.is_stopping:
+            _say.print(f"stopping: answers have {whole_seconds(drain_s)} s; Ctrl-C again ends them now")
+        listener.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # not on Windows, where Ctrl-C arrives as KeyboardInterrupt

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from parrot_compat.core.admission import Limits
 from parrot_compat.core.policy import MECHANISMS
 
 _MODEL, _ENGINE, _NETWORK, _APPS = "Model", "Engine", "Network", "Apps"
@@ -111,6 +112,24 @@ Drain = Annotated[
         rich_help_panel=_NETWORK,
     ),
 ]
+MaxOpenCalls = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Calls that may be accepted and not over at once, in the whole server: beyond, a request gets a 503.",
+        show_default=f"{Limits().open_calls:,}",
+        rich_help_panel=_NETWORK,
+    ),
+]
+MaxOpenCallsPerTenant = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="The same for each API key: beyond, its requests get a 429.",
+        show_default="only the server's limit",
+        rich_help_panel=_NETWORK,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="auto, cpu or cuda.", show_default="auto", rich_help_panel=_ENGINE),
@@ -163,13 +182,15 @@ MaxNumBatchedTokens = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads of each engine.", show_default="its cores", rich_help_panel=_ENGINE),
+    typer.Option(
+        min=1, help="CPU threads of each engine.", show_default="its share of the cores", rich_help_panel=_ENGINE
+    ),
 ]
 EnablePrefixCaching = Annotated[
     bool | None,
     typer.Option(
         "--enable-prefix-caching/--no-prefix-caching",
-        "/--no-enable-prefix-caching",
+        " /--no-enable-prefix-caching",  # the blank makes it a second name of "off"
         help="Keep what prompts begin with, so that the next prompt that begins so need not be computed again.",
         show_default="on",
         rich_help_panel=_ENGINE,

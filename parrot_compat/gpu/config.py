@@ -50,6 +50,8 @@ class EngineConfig:
     step_tokens: int | None = None
     """Token budget of one step, so also the longest prefill chunk."""
     threads: int | None = None
+    engines_here: int = 1
+    """How many share this machine's cores, this one among them."""
     enable_prefix_caching: bool = True
     share_prefixes: bool = True
     """A prompt waits for a page that another computes now, and rows read what they have in common together."""
@@ -66,7 +68,7 @@ class EngineConfig:
         for name, choices in (("device", get_args(Device)), ("dtype", get_args(Dtype))):
             if getattr(self, name) not in choices:
                 raise EngineError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        for name in ("max_model_len", "page_size", "kv_tokens", "max_rows", "step_tokens", "threads"):
+        for name in ("max_model_len", "page_size", "kv_tokens", "max_rows", "step_tokens", "threads", "engines_here"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EngineError(f"{name} must be at least 1, not {value}")
@@ -242,7 +244,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         pages=pages,
         max_rows=max_rows,
         step_tokens=step_tokens,
-        threads=config.threads or machine.cores,
+        threads=config.threads or max(1, machine.cores // config.engines_here),
         enable_prefix_caching=config.enable_prefix_caching,
         share_prefixes=config.share_prefixes,
         enforce_eager=config.enforce_eager,

@@ -267,7 +267,7 @@ def _tool_call(call: Any) -> Any:
 def _load(path: Path) -> PreTrainedTokenizerFast:
     try:
         loaded = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises bare ones
         raise ModelRefused(f"no tokenizer could be loaded from {path}: {error}") from error
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise ModelRefused(f"{path} has no fast tokenizer (tokenizer.json), but a {type(loaded).__name__}")

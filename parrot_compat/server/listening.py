@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from parrot_compat.core.errors import ParrotError
 
-__all__ = ["CannotListen", "Listener"]
+__all__ = ["CannotListen", "Listener", "whole_seconds"]
 
 _LAST_WORDS_S = 5.0
 """For the errors of answers that were cancelled. They take milliseconds, unless a client does not read."""
@@ -56,10 +56,15 @@ class Listener:
     def is_serving(self) -> bool:
         return self._server is not None
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._server is not None and self._server.should_exit
+
     async def serve(self, app: ASGIApp, *, drain_s: float, on_ready: Callable[[], None]) -> None:
         """Returns some time after `stop`; `on_ready` is called once requests are answered. Errors: `CannotListen`."""
         config = uvicorn.Config(
             app,
+            log_config=None,  # what it has to say goes where all logs of this process go
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -67,7 +72,7 @@ class Listener:
             server_header=False,
             # longer than clients keep idle connections in their pools: none is closed under a request
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
+            timeout_graceful_shutdown=whole_seconds(drain_s),
         )
         self._server = _Server(config, on_ready)
         try:
@@ -81,6 +86,11 @@ class Listener:
         if self._server is not None:
             self._server.force_exit = self._server.should_exit
             self._server.should_exit = True
+
+
+def whole_seconds(drain_s: float) -> int:
+    """What answers in progress really get: uvicorn counts whole ones, and takes 0 for no limit."""
+    return max(1, math.ceil(drain_s))
 
 
 class _Server(uvicorn.Server):

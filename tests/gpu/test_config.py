@@ -110,6 +110,12 @@ def test_asked_values_are_taken_as_they_are() -> None:
     assert (resolved.served_model_name, resolved.dtype, resolved.enable_prefix_caching) == ("m", "bfloat16", False)
 
 
+def test_engines_that_share_a_machine_share_its_cores() -> None:
+    assert resolve(EngineConfig(engines_here=3), FACTS, CUDA).threads == 5
+    assert resolve(EngineConfig(engines_here=8), FACTS, CPU).threads == 1
+    assert resolve(EngineConfig(engines_here=8, threads=3), FACTS, CPU).threads == 3
+
+
 def test_no_room_for_one_page_is_refused_with_the_bytes() -> None:
     with pytest.raises(ModelRefused, match=r"1000 bytes are free on cuda.*one page"):
         resolve(EngineConfig(), FACTS, replace(CUDA, free_bytes=1000))

@@ -464,11 +464,14 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         HuggingFaceTokenizer(tmp_path)
 
 
-def test_a_broken_config_is_refused_by_name(
-    tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path: Path
+@pytest.mark.parametrize(
+    ("file", "text"), [("config.json", "{broken"), ("tokenizer.json", '{"model": {"type": "of another library"}}')]
+)
+def test_a_broken_file_is_refused_by_its_folders_name(
+    file: str, text: str, tokenizers_by_style: dict[str, HuggingFaceTokenizer], tmp_path: Path
 ) -> None:
     shutil.copytree(tokenizers_by_style["qwen25"]._path, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "config.json").write_text("{broken")
+    (tmp_path / file).write_text(text)
     with pytest.raises(ModelRefused, match=str(tmp_path)):
         HuggingFaceTokenizer(tmp_path)
 

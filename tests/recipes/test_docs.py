@@ -49,6 +49,35 @@ SHOWN = [
     if asked.language == "bash" and answered is not None and answered.language in ("json", "text")
 ]
 SEPARATOR = "\x1e"
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|(^|\s)#.*", re.MULTILINE)
+
+
+def test_the_page_for_operators_has_every_option_of_the_server() -> None:
+    typer = pytest.importorskip("typer")
+    from parrot_compat.cli import app
+
+    command = typer.main.get_command(app).commands["serve"]
+    named = [name for option in command.params for name in (*option.opts, *option.secondary_opts)]
+    page = (DOCS / "operating.md").read_text()
+    assert len(named) > 25 and not [name for name in named if f"`{name}`" not in page and name != "--help"]
+
+
+async def test_the_page_for_operators_names_metrics_that_there_are() -> None:
+    pytest.importorskip("fastapi")
+    from ..server.live import live, send
+
+    named = set(re.findall(r"`(parrot_\w+)`", (DOCS / "operating.md").read_text()))
+    async with live() as server:
+        told = (await send(server, "GET", "/metrics")).body.decode()
+    assert len(named) > 20 and named - {"parrot_"} <= set(re.findall(r"^# TYPE (\w+)", told, re.MULTILINE))
+
+
+def test_choices_that_are_shown_in_a_shell_are_no_pipe() -> None:
+    shells = {str(block): block.text for block in BLOCKS if block.language == "bash"}
+    shells |= {
+        "README.md": "".join(re.findall(r"```bash\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL))
+    }
+    assert not [place for place, text in shells.items() if re.search(r"\w\|\w", QUOTED.sub("", text))]
 
 
 def environment(url: str) -> dict[str, str]:

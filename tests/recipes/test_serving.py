@@ -16,7 +16,7 @@ import batch_folder
 import debate
 import pytest
 import two_line_diff
-from serving import ending_on_sigterm, served_model
+from serving import ending_on_sigterm, served_model, server
 
 from ..server.live import live
 from .terminating import is_running, terminated
@@ -50,6 +50,27 @@ def test_a_server_that_is_not_there_is_one_message(recipe: ModuleType, capsys: p
         recipe.main(["--base-url", "http://127.0.0.1:9/v1"])
     assert ended.value.code == 1
     assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
+
+
+async def test_an_existing_app_sends_the_key_that_the_environment_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PARROT_API_KEY", "a secret")
+    async with live({"": "said to who has the key"}, keys=["a secret"]) as server:
+        assert await asyncio.to_thread(two_line_diff.main, ["--base-url", f"{server.url}/v1"]) == 0
+    assert "said to who has the key" in capsys.readouterr().out
+
+
+def test_a_server_of_its_own_has_none_of_the_settings_of_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    for name, value in (("HOST", "0.0.0.0"), ("UPSTREAM", "http://127.0.0.1:9/v1"), ("API_KEYS", "a secret")):
+        monkeypatch.setenv(f"PARROT_{name}", value)
+    with pytest.raises(SystemExit), server(None, "./no-such-folder"):
+        raise AssertionError("it runs")
+    said = capsys.readouterr().err
+    assert "there is no folder ./no-such-folder" in said and "127.0.0.1:9" not in said
 
 
 @linux

@@ -76,6 +76,40 @@ def test_a_further_extra_is_added_and_stays(checkout: Path) -> None:
     ]
 
 
+def test_an_extra_that_there_is_not_is_refused_with_those_that_there_are(checkout: Path) -> None:
+    refused = setup(checkout, "dev", "llama-index")
+    assert refused.returncode == 1 and asked(checkout) == []
+    assert refused.stderr == (
+        "There is no extra llama-index; there are: bench, dev, gpu, langchain, llamaindex, server.\n"
+    )
+
+
+def test_it_says_where_the_small_torch_comes_from_unless_an_index_is_named(checkout: Path) -> None:
+    if not sys.platform.startswith("linux") or shutil.which("nvidia-smi"):
+        pytest.skip("only pip's default index for Linux has another torch than a machine without a GPU wants")
+    assert "PIP_EXTRA_INDEX_URL" in setup(checkout, PIP_INDEX_URL="", PIP_EXTRA_INDEX_URL="").stderr
+    assert "PIP_EXTRA_INDEX_URL" not in setup(checkout, "dev", PIP_EXTRA_INDEX_URL="named").stderr
+
+
+def test_the_benchmarks_find_ldconfig_where_an_ordinary_users_path_lacks_it(tmp_path: Path) -> None:
+    ordinary = "/usr/local/bin:/usr/bin:/bin"
+    if shutil.which("ldconfig", path="/usr/sbin:/sbin") is None or shutil.which("ldconfig", path=ordinary):
+        pytest.skip("this machine has it elsewhere")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/bench-setup", tmp_path / "scripts")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *venv*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    ended = subprocess.run(
+        [str(tmp_path / "scripts/bench-setup")],
+        env={"PATH": ordinary, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1 and "not found" not in ended.stderr
+
+
 def test_what_pip_could_not_install_is_tried_again(checkout: Path) -> None:
     (checkout / "ends").write_text("1")
     failed = setup(checkout)

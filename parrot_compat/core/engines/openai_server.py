@@ -86,16 +86,16 @@ class OpenAIServerEngine:
         Errors: `EngineLost` (nobody answers), `NoEngineForModel`, `EngineError`.
         """
         upstream = Upstream(base_url=upstream) if isinstance(upstream, str) else upstream
-        client = upstream.client()
         try:
-            listed = {card.id: card for card in (await client.models.list()).data}
+            client = upstream.client()
+        except Exception as error:  # of the HTTP library that the SDK has
+            raise EngineError(f"{upstream.base_url!r} is no URL of a server: {error}") from error
+        try:
+            listed = await _listed(client, upstream.base_url, name or upstream.base_url)
             chosen = listed.get(model) if model is not None else next(iter(listed.values()), None)
             if chosen is None:
                 served = ", ".join(map(repr, listed)) or "nothing"
                 raise NoEngineForModel(f"{upstream.base_url} does not list {model!r}; it lists {served}")
-        except openai.OpenAIError as error:
-            await client.close()
-            raise our_error(name or upstream.base_url, error) from error
         except BaseException:
             await client.close()
             raise
@@ -226,6 +226,22 @@ class OpenAIServerEngine:
     def _must_be_open(self) -> None:
         if self._is_closed:
             raise EngineLost(f"engine {self._info.name!r} is gone: it was closed")
+
+
+async def _listed(client: openai.AsyncOpenAI, url: str, name: str) -> dict[str, openai.types.Model]:
+    """The models that a server lists, by name. Errors: `EngineLost`, `EngineError` and others of `our_error`."""
+    try:
+        return {card.id: card for card in (await client.models.list()).data}
+    except openai.NotFoundError as error:
+        raise _no_list(url) from error
+    except openai.OpenAIError as error:
+        raise our_error(name, error) from error
+    except Exception as error:  # the SDK checks nothing: to it a web page is a str, and any JSON a list of models
+        raise _no_list(url) from error
+
+
+def _no_list(url: str) -> EngineError:
+    return EngineError(f"{url} does not list models as OpenAI's API does; does the URL end in /v1?")
 
 
 async def _hang_up(reading: asyncio.Future[Any]) -> None:

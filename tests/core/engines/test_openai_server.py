@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName, WrittenLogprobs
 from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
@@ -114,6 +114,34 @@ async def test_a_model_that_the_server_does_not_list_is_refused_with_what_it_lis
 async def test_nobody_at_the_address_is_a_lost_engine() -> None:
     with pytest.raises(EngineLost):
         await OpenAIServerEngine.connect(Upstream(base_url="http://127.0.0.1:9/v1", connect_s=1))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HTMLResponse("<html>Welcome</html>"),
+        JSONResponse({"error": {"message": "no such page"}}),
+        JSONResponse([1, 2]),
+        Response("{broken", media_type="application/json"),
+        JSONResponse({"detail": "Not Found"}, 404),
+    ],
+    ids=["a page", "an error with status 200", "a list", "no JSON", "404"],
+)
+async def test_what_is_no_list_of_models_is_one_sentence(said: Response, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def models(request: object) -> Response:
+        return said
+
+    other = ScriptedServer(lambda prompt: "")
+    monkeypatch.setattr(other, "models", models)
+    async with serving(other):
+        with pytest.raises(EngineError, match="does not list models as OpenAI's API does; does the URL end in /v1"):
+            await OpenAIServerEngine.connect(other.base_url)
+
+
+@pytest.mark.parametrize("url", ["http://[::1:8001/v1", "http://127.0.0.1:port/v1"])
+async def test_what_is_no_url_is_one_sentence(url: str) -> None:
+    with pytest.raises(EngineError, match="is no URL of a server"):
+        await OpenAIServerEngine.connect(url)
 
 
 async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: ScriptedServer) -> None:

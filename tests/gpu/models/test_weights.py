@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -238,4 +239,13 @@ def test_a_hub_id_that_cannot_be_had_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     with pytest.raises(ModelRefused, match="'nobody/nothing' is neither a folder here nor a model"):
+        locate("nobody/nothing")
+
+
+def test_a_hub_that_fails_on_the_way_is_refused_by_the_models_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*asked: Any, **more: Any) -> str:
+        raise httpx.ProxyError("the proxy does not answer\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ModelRefused, match=r"'nobody/nothing' is neither.*: the proxy does not answer$"):
         locate("nobody/nothing")
