@@ -51,8 +51,9 @@ class ParrotConnection(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_openai_arguments(cls, given: Any) -> Any:
-        names = set(cls.model_fields) | {field.alias for field in cls.model_fields.values() if field.alias}
-        return field_arguments(given, names, cls.__name__) if isinstance(given, Mapping) else given
+        fields = {name: field.annotation for name, field in cls.model_fields.items()}
+        fields |= {field.alias: field.annotation for field in cls.model_fields.values() if field.alias}
+        return field_arguments(given, fields, cls.__name__) if isinstance(given, Mapping) else given
 
     @property
     def model(self) -> str | None:
@@ -100,7 +101,8 @@ class ParrotSampling(ParrotConnection):
         transport = {name: call.pop(name) for name in TRANSPORT if name in call}
         extra = call.pop("extra_body", None) or {}
         call.pop("stream", None)
-        usage = call.pop("stream_usage", self.stream_usage)
+        usage = call.pop("stream_usage", None)
+        usage = self.stream_usage if usage is None else usage
         merged = {**self._request_params(), **call, **({"stop": stop} if stop else {}), **extra}
         body = {name: value for name, value in merged.items() if value is not None}
         if stream and body.get("n", 1) != 1:

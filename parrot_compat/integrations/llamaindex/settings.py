@@ -19,6 +19,7 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.given import without_nones
 
 from .tokens import count_by
 from .wire import request_messages
@@ -49,12 +50,15 @@ class Connection(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_openai_arguments(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or given.get("api_base") is None:
+        if not isinstance(given, Mapping):
             return given
-        if given.get("base_url") not in (None, given["api_base"]):
+        arguments = without_nones(given, {name: field.annotation for name, field in cls.model_fields.items()})
+        base_url = arguments.pop("api_base", None)
+        if base_url is None:
+            return arguments
+        if arguments.setdefault("base_url", base_url) != base_url:
             raise ValueError("base_url and api_base name different servers")
-        rest = {name: value for name, value in given.items() if name != "api_base"}
-        return {**rest, "base_url": given["api_base"]}
+        return arguments
 
     @property
     def _endpoint(self) -> remote.Endpoint:
