@@ -1,7 +1,7 @@
-"""What an app gives a model's class: of an argument that is `None` where the class wants a value, nothing.
+"""What an app gives a model's class, as ours takes it: `None` where ours has a default, limits of time in every form.
 
-Classes that ours take the place of have `None` where ours have a default. It knows annotations and no framework. The
-invariant: a value is never changed, and a `None` that a field has a meaning for stays.
+It knows annotations and no framework. The invariant: a value never means something else here, and a `None` that a field
+has a meaning for stays.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-__all__ = ["takes_none", "without_nones"]
+__all__ = ["Timeout", "connect_and_read_s", "plain_timeout", "takes_none", "without_nones"]
+
+Timeout = float | tuple[float | None, float | None] | None
+"""Seconds without a byte from the server, or of connecting and then of that; `None`: without end."""
 
 
 def takes_none(annotation: Any) -> bool:
@@ -24,3 +27,14 @@ def without_nones(given: Mapping[str, Any], annotations: Mapping[str, Any]) -> d
         for name, value in given.items()
         if value is not None or name not in annotations or takes_none(annotations[name])
     }
+
+
+def plain_timeout(given: Any) -> Any:
+    """An `httpx.Timeout` (`openai.Timeout`) as a pair; anything else as it is."""
+    if hasattr(given, "connect") and hasattr(given, "read"):
+        return given.connect, given.read
+    return given
+
+
+def connect_and_read_s(timeout: Timeout) -> tuple[float | None, float | None]:
+    return timeout if isinstance(timeout, tuple) else (None, timeout)

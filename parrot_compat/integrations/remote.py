@@ -40,6 +40,8 @@ class Endpoint:
     api_key: str = field(repr=False)
     timeout_s: float | None = None
     """`None` waits as long as the server works; a server that cannot be reached fails within seconds anyway."""
+    connect_timeout_s: float | None = None
+    """`None`: as long as for anything else, or ten seconds where that has no limit."""
     max_retries: int = 2
     organization: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -54,7 +56,7 @@ class Endpoint:
     def server(self) -> Endpoint:
         """The server, and who asks it, whatever the patience of who asks. Texts of one call can go into another
         where this is equal."""
-        return replace(self, timeout_s=None, max_retries=0)
+        return replace(self, timeout_s=None, connect_timeout_s=None, max_retries=0)
 
     @property
     def is_local(self) -> bool:
@@ -67,11 +69,13 @@ class Endpoint:
 
     def arguments(self) -> dict[str, Any]:
         """What the SDK's client is made with."""
-        timeout = self.timeout_s
+        timeout: openai.Timeout | float | None = self.timeout_s
+        if timeout is None or self.connect_timeout_s is not None:
+            timeout = openai.Timeout(timeout, connect=self.connect_timeout_s or CONNECT_TIMEOUT_S)
         return {
             "base_url": self.base_url,
             "api_key": self.api_key,
-            "timeout": openai.Timeout(None, connect=CONNECT_TIMEOUT_S) if timeout is None else timeout,
+            "timeout": timeout,
             "max_retries": self.max_retries,
             "organization": self.organization,
             "default_headers": dict(self.headers) or None,

@@ -13,9 +13,10 @@ from typing import Any
 
 import openai
 from langchain_core.utils import from_env, secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
 
 from .arguments import field_arguments
 
@@ -37,8 +38,8 @@ class ParrotConnection(BaseModel):
     base_url: str = Field(default_factory=from_env("PARROT_BASE_URL", default=DEFAULT_BASE_URL))
     api_key: SecretStr = Field(default_factory=secret_from_env("PARROT_API_KEY", default="none"))
     organization: str | None = None
-    timeout: float | None = None
-    """Seconds without a byte from the server; `None` waits as long as it works."""
+    timeout: Timeout = None
+    """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2
     """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -55,6 +56,11 @@ class ParrotConnection(BaseModel):
         fields |= {field.alias: field.annotation for field in cls.model_fields.values() if field.alias}
         return field_arguments(given, fields, cls.__name__) if isinstance(given, Mapping) else given
 
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _take_httpx_timeout(cls, given: Any) -> Any:
+        return plain_timeout(given)
+
     @property
     def model(self) -> str | None:
         return self.model_name
@@ -65,10 +71,12 @@ class ParrotConnection(BaseModel):
 
     @property
     def _endpoint(self) -> remote.Endpoint:
+        connect_s, silence_s = connect_and_read_s(self.timeout)
         return remote.Endpoint(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
-            timeout_s=self.timeout,
+            timeout_s=silence_s,
+            connect_timeout_s=connect_s,
             max_retries=self.max_retries,
             organization=self.organization,
             headers=tuple((self.default_headers or {}).items()),

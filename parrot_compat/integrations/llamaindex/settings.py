@@ -14,12 +14,12 @@ from typing import Any
 
 import openai
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
-from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, SecretStr, model_validator
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
-from parrot_compat.integrations.given import without_nones
+from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout, without_nones
 
 from .tokens import count_by
 from .wire import request_messages
@@ -41,8 +41,8 @@ class Connection(BaseModel):
     api_key: SecretStr = Field(
         default_factory=lambda: SecretStr(os.environ.get("PARROT_API_KEY", "none")), exclude=True, repr=False
     )
-    timeout: float | None = None
-    """Seconds without a byte from the server; `None` waits as long as it works."""
+    timeout: Timeout = None
+    """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2
     """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
@@ -60,12 +60,19 @@ class Connection(BaseModel):
             raise ValueError("base_url and api_base name different servers")
         return arguments
 
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _take_httpx_timeout(cls, given: Any) -> Any:
+        return plain_timeout(given)
+
     @property
     def _endpoint(self) -> remote.Endpoint:
+        connect_s, silence_s = connect_and_read_s(self.timeout)
         return remote.Endpoint(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
-            timeout_s=self.timeout,
+            timeout_s=silence_s,
+            connect_timeout_s=connect_s,
             max_retries=self.max_retries,
             headers=tuple((self.default_headers or {}).items()),
         )

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr
 
+from parrot_compat.integrations import remote
 from parrot_compat.integrations.langchain import ChatParrot, ParrotCompletion, ParrotEmbeddings
 
 from ..other_server import OtherServer
@@ -55,6 +57,23 @@ def test_none_is_as_if_the_argument_was_not_given(
     monkeypatch.setenv("PARROT_BASE_URL", "http://from.environment/v1")
     monkeypatch.setenv("PARROT_API_KEY", "from environment")
     assert getattr(kind(**{name: None}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "connect_s", "silence_s"),
+    [
+        (60, 60, 60),
+        ((5, 60), 5, 60),
+        (openai.Timeout(60, connect=5), 5, 60),
+        (openai.Timeout(None, connect=5), 5, None),
+        (None, 10, None),
+    ],
+)
+@pytest.mark.parametrize("kind", [ChatParrot, ParrotCompletion, ParrotEmbeddings])
+def test_limits_of_time_are_taken_in_every_form(kind: Any, given: Any, connect_s: float, silence_s: float) -> None:
+    limit = remote.client(kind(request_timeout=given)._endpoint).timeout
+    limit = limit if isinstance(limit, openai.Timeout) else openai.Timeout(limit)
+    assert (limit.connect, limit.read) == (connect_s, silence_s)
 
 
 def test_none_beside_the_same_argument_under_its_other_name_is_no_second_one() -> None:
