@@ -24,8 +24,9 @@ import openai
 
 from .process_lock import ProcessLock
 
-__all__ = ["Endpoint", "async_client", "client", "model_card", "token_ids"]
+__all__ = ["DEFAULT_BASE_URL", "Endpoint", "async_client", "client", "model_card", "token_ids"]
 
+DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 CONNECT_TIMEOUT_S = 10.0
 CARD_TIMEOUT_S = 5.0
 CLIENTS_KEPT = 64

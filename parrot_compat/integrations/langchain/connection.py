@@ -17,14 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
 
 from .arguments import field_arguments
 
 __all__ = ["ParrotConnection", "ParrotSampling"]
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop")
-TRANSPORT = ("timeout", "extra_headers", "extra_query")
 CALL_SYNONYMS = {"model_name": "model", "max_completion_tokens": "max_tokens", "request_timeout": "timeout"}
 
 

@@ -20,15 +20,14 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout, without_nones
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
 
 from .tokens import count_by
 from .wire import request_messages
 
 __all__ = ["Connection", "ParrotSettings"]
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop")
-TRANSPORT = ("timeout", "extra_headers", "extra_query")
 ASK_AGAIN_S = 30.0
 """A server that did not say what its model is is asked again after this long, not at every call."""
 
