@@ -40,7 +40,7 @@ class WholePydanticParser(PydanticOutputParser[Any]):
 def _whole(result: Sequence[Generation]) -> list[Generation]:
     """The JSON of an answer alone. Errors: `OutputParserException`."""
     said = result[0].text.strip()
-    fenced = _FENCED.search(said)
+    fenced = None if said.startswith(("{", "[")) else _FENCED.search(said)  # a text in the object may hold a fence
     error: ValueError | None = None
     for text in (said, *([fenced[1]] if fenced else [])):
         try:

@@ -177,7 +177,7 @@ CUT = '{"name": "Ada", "age": 3'
 
 @pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
 @pytest.mark.parametrize("method", ["json_schema", "json_mode"])
-@pytest.mark.parametrize("said", [CUT, '{"name": "Ad', f"```json\n{CUT}\n```"])
+@pytest.mark.parametrize("said", [CUT, '{"name": "Ad', '{"name": "Ada ```1``` ', f"```json\n{CUT}\n```"])
 def test_an_answer_that_was_cut_off_is_no_object(other: OtherServer, schema: Any, method: Any, said: str) -> None:
     other.answer = lambda request: Reply(completion(said, finish="length"))
     llm = ChatParrot(base_url=other.url)
