@@ -168,7 +168,7 @@ class Intake:
         Errors: `BadPrompt`."""
         reading, tokenizer = call.reading, self._machinery.fleet.tokenizer(model)
         format = call.sampling.format
-        is_held = format is not None and not (isinstance(format, ToolCalls) and not format.is_required)
+        is_held = format is not None and not (isinstance(format, ToolCalls) and format.is_amid_text)
         if reading.reasoning is not None or is_held or not isinstance(call.prompt, ChatPrompt):
             return reading
         if call.prompt.template and isinstance(tokenizer, Templated):

@@ -84,7 +84,10 @@ class ToolCalls:
     is_parallel: bool = True
     """False: not more than one call."""
     is_required: bool = True
-    """Calls and nothing else; False: text, and calls anywhere in it, or none (not of styles without a mark)."""
+    """Calls and nothing else; False: what `answer` says."""
+    answer: AnyJson | JsonSchema | None = None
+    """Where no call is required: calls, or JSON in this form; `None`: text, and calls anywhere in it, or none (not of
+    styles without a mark)."""
     strict: frozenset[str] = frozenset()
     """Names of the tools in whose schemas a word that no engine can hold an answer to is an error; in those of the
     others it is passed over."""
@@ -96,11 +99,17 @@ class ToolCalls:
         style: ToolStyle,
         is_parallel: bool,
         is_required: bool = True,
+        answer: AnyJson | JsonSchema | None = None,
         strict: Iterable[str] = (),
     ) -> ToolCalls:
         """Errors: `BadSchema`."""
-        held = tuple((name, _canonical(schema)) for name, schema in tools)
-        return cls(held, style, is_parallel, is_required, frozenset(strict))
+        wanted = tuple((name, _canonical(schema)) for name, schema in tools)
+        return cls(wanted, style, is_parallel, is_required, answer, frozenset(strict))
+
+    @property
+    def is_amid_text(self) -> bool:
+        """The answer is free but for the calls in it; else it is held to this form from its first token on."""
+        return not self.is_required and self.answer is None
 
 
 OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls
@@ -115,8 +124,8 @@ def size_of(format: OutputFormat) -> int:
             size = len(text)
         case Choice(texts=texts):
             size = sum(map(len, texts))
-        case ToolCalls(tools=tools):
-            size = sum(len(name) + len(schema) for name, schema in tools)
+        case ToolCalls(tools=tools, answer=answer):
+            size = sum(len(name) + len(schema) for name, schema in tools) + (0 if answer is None else size_of(answer))
     if size > MAX_CHARACTERS:
         raise BadSchema(f"the output format has {size} characters; at most {MAX_CHARACTERS} are read")
     return size

@@ -43,11 +43,9 @@ def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
     """Errors: `BadSchema`, `ValueError` of the library."""
     matcher = llguidance.LLMatcher
     match format:
-        case AnyJson():
-            return matcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)  # type: ignore[arg-type]
-        case JsonSchema(schema=schema, strict=strict):
-            options = _JSON | {"lenient": not strict}
-            return matcher.grammar_from_json_schema(_schema(schema), overrides=options)  # type: ignore[arg-type]
+        case AnyJson() | JsonSchema():
+            schema, options = _json(format)
+            return matcher.grammar_from_json_schema(schema, overrides=options)  # type: ignore[arg-type]
         case Regex(pattern=pattern):
             check_pattern(pattern)
             return matcher.grammar_from_regex(pattern)
@@ -68,8 +66,9 @@ def held_size_of(format: OutputFormat) -> int:
     match format:
         case JsonSchema(schema=schema):
             return size_of(format) - _said_in(schema)
-        case ToolCalls(tools=tools):
-            return size_of(format) - sum(_said_in(schema) for _, schema in tools)
+        case ToolCalls(tools=tools, answer=answer):
+            schemas = [schema for _, schema in tools] + ([answer.schema] if isinstance(answer, JsonSchema) else [])
+            return size_of(format) - sum(map(_said_in, schemas))
     return size_of(format)
 
 
@@ -92,6 +91,13 @@ def _lark(text: str) -> str:
         return gbnf_to_lark(text)
     except Exception as error:  # the library's converter raises what it stumbles over
         raise BadSchema(f"the grammar cannot be read: {error}") from None
+
+
+def _json(format: AnyJson | JsonSchema) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema, and what the library is told beside it."""
+    if isinstance(format, AnyJson):
+        return {"type": "object"}, _JSON
+    return _schema(format.schema), _JSON | {"lenient": not format.strict}
 
 
 def _schema(text: str) -> dict[str, Any]:
@@ -133,12 +139,16 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
             opens, between, run = "[TOOL_CALLS]", "", "tool"
         case "llama3_json":
             opens, between, run = "", None, "tool" + (' ("; " tool)*' if many else "")
-    if not format.is_required:
+    if format.is_amid_text:
         return "\n".join([_amid_text(opens, run, many, controls), *rules])
     # a list is told by its bracket too, where the vocabulary has no token for the mark
     is_bare = not opens or (style == "mistral" and opens not in controls)
     more = f" ({between}call)*" if many and between is not None else ""
-    return "\n".join([f"start: call{more}", f"call: {'' if is_bare else _mark(opens, controls)} {run}", *rules])
+    if format.answer is not None:
+        answer, options = _json(format.answer)
+        rules.append(f"answer: %json {json.dumps({'x-guidance': options} | answer)}")
+    start = f"start: call{more}{'' if format.answer is None else ' | answer'}"
+    return "\n".join([start, f"call: {'' if is_bare else _mark(opens, controls)} {run}", *rules])
 
 
 def _one_call(name: str, style: ToolStyle, arguments: str, controls: Mapping[str, int]) -> str:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import openai
 
@@ -44,6 +44,7 @@ __all__ = [
     "ParrotStreamError",
     "ParrotTimeoutError",
     "ParrotUnprocessableError",
+    "broken_request",
     "sdk_errors",
 ]
 
@@ -137,12 +138,16 @@ def sdk_errors(own: Own = MappingProxyType({})) -> Iterator[None]:
             translated.add_note(note)
         raise translated from error
     except Exception as error:
-        # openai 2 lets its transport's own errors out while a stream is read.
-        request = getattr(error, "request", None)
-        if request is None or not type(error).__module__.startswith("http"):
+        if (request := broken_request(error)) is None:
             raise
         broke = _own(ParrotConnectionError, own)
         raise broke(message=f"the connection broke: {error}", request=request) from error
+
+
+def broken_request(error: Exception) -> Any:
+    """The request whose connection broke with this error, if it is one of the SDK's transport, which openai 2 lets out
+    while a stream is read."""
+    return getattr(error, "request", None) if type(error).__module__.startswith("http") else None
 
 
 def _own(kind: type[Kind], own: Own) -> type[Kind]:

@@ -24,8 +24,9 @@ import openai
 
 from .process_lock import ProcessLock
 
-__all__ = ["Endpoint", "async_client", "client", "model_card", "token_ids"]
+__all__ = ["DEFAULT_BASE_URL", "Endpoint", "async_client", "client", "model_card", "token_ids"]
 
+DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 CONNECT_TIMEOUT_S = 10.0
 CARD_TIMEOUT_S = 5.0
 CLIENTS_KEPT = 64
@@ -40,6 +41,8 @@ class Endpoint:
     api_key: str = field(repr=False)
     timeout_s: float | None = None
     """`None` waits as long as the server works; a server that cannot be reached fails within seconds anyway."""
+    connect_timeout_s: float | None = None
+    """`None`: as long as for anything else, or ten seconds where that has no limit."""
     max_retries: int = 2
     organization: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -54,7 +57,7 @@ class Endpoint:
     def server(self) -> Endpoint:
         """The server, and who asks it, whatever the patience of who asks. Texts of one call can go into another
         where this is equal."""
-        return replace(self, timeout_s=None, max_retries=0)
+        return replace(self, timeout_s=None, connect_timeout_s=None, max_retries=0)
 
     @property
     def is_local(self) -> bool:
@@ -67,11 +70,13 @@ class Endpoint:
 
     def arguments(self) -> dict[str, Any]:
         """What the SDK's client is made with."""
-        timeout = self.timeout_s
+        timeout: openai.Timeout | float | None = self.timeout_s
+        if timeout is None or self.connect_timeout_s is not None:
+            timeout = openai.Timeout(timeout, connect=self.connect_timeout_s or CONNECT_TIMEOUT_S)
         return {
             "base_url": self.base_url,
             "api_key": self.api_key,
-            "timeout": openai.Timeout(None, connect=CONNECT_TIMEOUT_S) if timeout is None else timeout,
+            "timeout": timeout,
             "max_retries": self.max_retries,
             "organization": self.organization,
             "default_headers": dict(self.headers) or None,

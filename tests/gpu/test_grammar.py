@@ -379,6 +379,32 @@ def test_a_strict_tool_is_refused_where_its_schema_cannot_be_held_to() -> None:
         _shared["grammars"].check(ToolCalls.of(tools, "hermes", True, strict=["loose"]))
 
 
+@pytest.mark.parametrize("vocabulary", ["qwen25", "llama3", "mistral_args"])  # whose marks are tokens, text, controls
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args"])
+def test_calls_or_json_are_one_of_the_two_and_valid(tmp_path: Path, vocabulary: str, style: ToolStyle) -> None:
+    tokenizer, grammars = vocabulary_of(vocabulary, tmp_path / "m")
+    tools = [("add", PERSON), ("now", {"type": "object", "properties": {}})]
+    form = ToolCalls.of(tools, style, True, is_required=False, answer=JsonSchema.of(NESTED))
+    grammars.check(form)
+    marks = Reader(Reading(tools=style)).marks
+    # a list is told by its bracket too, where the vocabulary has no token for the mark
+    opens = "[" if style == "mistral" and vocabulary != "mistral_args" else marks[0]
+    before = len(tokenizer.encode(Text("")))  # what begins every text is no answer's
+    for kind, begun in {"calls": opens, "json": "{"}.items():
+        first = tokenizer.encode(Text(begun))[before:]
+        for seed in range(3):
+            tokens = [*first, *drawn_with(grammars, form, 120, seed, first)]
+            stream, reader = tokenizer.text_stream((), marks), ToolReader(style, names=("add", "now"))
+            text = "".join(reader.push(stream.push([token]))[0] for token in tokens) + reader.end()[0]
+            if kind == "json":
+                assert not reader.calls
+                jsonschema.validate(json.loads(text), NESTED)
+            else:
+                assert text == "" and reader.calls
+                for call in reader.calls:
+                    jsonschema.validate(json.loads(call.arguments), PERSON if call.name == "add" else {})
+
+
 def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int, begun: Sequence[int] = ()) -> list[int]:
     """What comes after `begun`, without the end."""
     form, draw, tokens = grammars.form(format), np.random.default_rng(seed), list[int]()

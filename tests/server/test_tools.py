@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from parrot_compat.core.call import Finish, Sampling, Usage
 from parrot_compat.core.engine import Chunk
-from parrot_compat.core.output_format import AnyJson, JsonSchema
+from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, Regex, ToolCalls, ToolStyle
 from parrot_compat.core.reading import Reader
 from parrot_compat.core.tool_calls import CallPiece
 from parrot_compat.server.openai.tools import Tool, reading_of, tool_use
@@ -139,10 +139,51 @@ def test_calls_of_strict_tools_are_held_to_their_schemas_also_where_none_is_requ
     use = tool_use([a_tool(strict=True), a_tool(name="now")], "auto", True, "hermes")
     assert use is not None and not use.held(Sampling(), obeys_formats=True).format.is_required  # type: ignore[union-attr]
     assert use.held(Sampling(), obeys_formats=False).format is None
-    assert use.held(Sampling(format=AnyJson()), obeys_formats=True).format == AnyJson()
+    assert use.held(Sampling(format=AnyJson()), obeys_formats=False).format == AnyJson()
     for tools, style in (([a_tool()], "hermes"), ([a_tool(strict=True)], "llama3_json")):
         free = tool_use(tools, "auto", True, style)  # type: ignore[arg-type]
         assert free is not None and free.held(Sampling(), obeys_formats=True).format is None
+
+
+@pytest.mark.parametrize(
+    ("style", "form", "may_call"),
+    [
+        ("hermes", AnyJson(), True),
+        ("hermes", JsonSchema.of({"type": "array"}), True),
+        ("mistral_args", JsonSchema.of({"type": "array"}), True),
+        ("mistral", JsonSchema.of({"type": "object"}), True),
+        ("mistral", JsonSchema.of({"type": "array"}), False),  # its calls are a list too
+        ("llama3_json", AnyJson(), False),  # its calls are objects too
+        ("hermes", Regex("a+"), False),
+    ],
+)
+def test_an_answer_that_has_tools_and_a_form_is_calls_or_has_the_form(
+    style: ToolStyle, form: OutputFormat, may_call: bool
+) -> None:
+    use = tool_use([a_tool(), a_tool(name="now")], "auto", True, style)
+    assert use is not None
+    held = use.held(Sampling(format=form), obeys_formats=True).format
+    reading = reading_of(use, held)
+    if may_call:
+        assert isinstance(held, ToolCalls) and held.answer == form and not held.is_required and not held.is_amid_text
+        assert [name for name, _ in held.tools] == ["measure", "now"]
+        assert (reading.tools, reading.names) == (style, ("measure", "now"))
+    else:
+        assert held == form and reading.tools is None
+
+
+async def test_an_answer_that_may_be_calls_or_json_is_one_of_the_two(client: openai.AsyncOpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "length", "schema": Length.model_json_schema()}}
+    found = set()
+    for seed in range(8):
+        asked = {**ASKED, "tools": TOOLS, "response_format": form, "temperature": 1.0, "seed": seed}
+        (choice,) = (await client.chat.completions.create(**asked)).choices
+        found.add(choice.finish_reason)
+        for call in choice.message.tool_calls or []:
+            assert call.type == "function" and isinstance(json.loads(call.function.arguments), dict)
+        if choice.message.content is not None:
+            assert choice.finish_reason == "stop" and Length.model_validate_json(choice.message.content)
+    assert found <= {"stop", "tool_calls"}
 
 
 async def test_strict_tools_that_need_not_be_called_leave_the_text(client: openai.AsyncOpenAI) -> None:

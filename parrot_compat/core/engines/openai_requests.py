@@ -35,7 +35,10 @@ def chat_request(
     if sampling.logprobs is not None:
         request |= {"logprobs": True} | ({"top_logprobs": sampling.logprobs} if sampling.logprobs else {})
     request |= _told_to_template(chat, request.pop("extra_body", {}))
-    match sampling.format:
+    form = sampling.format
+    if isinstance(form, ToolCalls) and form.answer is not None:
+        form = form.answer  # the server itself lets its model call tools before that
+    match form:
         case AnyJson():
             request["response_format"] = {"type": "json_object"}
         case JsonSchema(schema, strict):

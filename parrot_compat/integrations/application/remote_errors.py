@@ -14,6 +14,7 @@ from typing import Any
 import openai
 
 from parrot_compat.core import errors
+from parrot_compat.integrations.errors import broken_request
 
 from .host import NotAParrotServer, ServerUnreachable
 
@@ -56,8 +57,7 @@ def tree_errors() -> Iterator[None]:
     except openai.APIError as error:  # inside a stream that had begun well
         raise error_of(error.body or {"message": error.message}) from error
     except Exception as error:
-        # openai 2 lets its transport's own errors out while a stream is read
-        if getattr(error, "request", None) is None or not type(error).__module__.startswith("http"):
+        if broken_request(error) is None:
             raise
         raise ServerUnreachable(f"the connection broke: {error}") from error
 

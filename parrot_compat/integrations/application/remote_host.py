@@ -20,7 +20,7 @@ import openai
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import UnknownSession
-from parrot_compat.integrations.remote import Endpoint, async_client
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL, Endpoint, async_client
 
 from .application import Application
 from .host import NotAParrotServer, ServerUnreachable
@@ -34,8 +34,6 @@ _PAUSES_S = (0.1, 0.5)
 
 _LAST_WORD_S = 5.0
 """For telling a server, when the application closes, what of it still runs there."""
-
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 
 
 def connect(

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from parrot_compat.integrations.given import without_nones
+
 __all__ = ["field_arguments"]
 
 SYNONYMS = {
@@ -58,11 +60,13 @@ REFUSED = {
 }
 
 
-def field_arguments(given: Mapping[str, Any], fields: set[str], owner: str) -> dict[str, Any]:
-    """Arguments under the names of `fields`; what is none of them goes into `model_kwargs`, and so into the request."""
+def field_arguments(given: Mapping[str, Any], fields: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Arguments under the names of `fields`, which have their annotations. What is none of them goes into
+    `model_kwargs`, and so into the request; `None` for a field that has no such value is no argument."""
     arguments: dict[str, Any] = {}
     request = dict(given.get("model_kwargs") or {})
-    for name, value in given.items():
+    meant = {name: fields[field] for name in given if (field := SYNONYMS.get(name, name)) in fields}
+    for name, value in without_nones(given, meant).items():
         field = SYNONYMS.get(name, name)
         if field in fields:
             if field in arguments and field != name:

@@ -31,7 +31,16 @@ from .groups import run_together, whole_batch
 from .planner import planner
 from .provenance import grouped
 from .settings import ParrotSettings
-from .structured import Method, Schema, structured_format, structured_parser, tool_arguments, with_raw
+from .structured import (
+    Method,
+    Schema,
+    Tool,
+    structured_format,
+    structured_parser,
+    tool_arguments,
+    wire_format,
+    with_raw,
+)
 from .wire import chat_chunk, chat_result, request_messages, sum_usage
 
 __all__ = ["ChatParrot"]
@@ -202,6 +211,8 @@ class ChatParrot(ParrotSettings):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
+        if "response_format" in kwargs:
+            kwargs["response_format"] = wire_format(kwargs["response_format"], strict)
         return self.bind(**tool_arguments(tools, tool_choice, strict), **kwargs)
 
     def with_structured_output(
@@ -211,8 +222,12 @@ class ChatParrot(ParrotSettings):
         method: Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
+        tools: Sequence[Tool] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        bound = self.bind(**structured_format(schema, method, strict), **kwargs)
+        asked = structured_format(schema, method, strict)
+        if tools:  # beside the schema's own, where that is one
+            asked["tools"] = [*asked.get("tools", ()), *tool_arguments(tools, None, strict)["tools"]]
+        bound = self.bind(**{**asked, **kwargs})
         parser = structured_parser(schema, method)
         return with_raw(bound, parser) if include_raw else bound | parser

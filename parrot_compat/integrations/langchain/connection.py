@@ -13,17 +13,17 @@ from typing import Any
 
 import openai
 from langchain_core.utils import from_env, secret_from_env
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
 
 from .arguments import field_arguments
 
 __all__ = ["ParrotConnection", "ParrotSampling"]
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop")
-TRANSPORT = ("timeout", "extra_headers", "extra_query")
 CALL_SYNONYMS = {"model_name": "model", "max_completion_tokens": "max_tokens", "request_timeout": "timeout"}
 
 
@@ -37,8 +37,8 @@ class ParrotConnection(BaseModel):
     base_url: str = Field(default_factory=from_env("PARROT_BASE_URL", default=DEFAULT_BASE_URL))
     api_key: SecretStr = Field(default_factory=secret_from_env("PARROT_API_KEY", default="none"))
     organization: str | None = None
-    timeout: float | None = None
-    """Seconds without a byte from the server; `None` waits as long as it works."""
+    timeout: Timeout = None
+    """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2
     """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -51,8 +51,14 @@ class ParrotConnection(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_openai_arguments(cls, given: Any) -> Any:
-        names = set(cls.model_fields) | {field.alias for field in cls.model_fields.values() if field.alias}
-        return field_arguments(given, names, cls.__name__) if isinstance(given, Mapping) else given
+        fields = {name: field.annotation for name, field in cls.model_fields.items()}
+        fields |= {field.alias: field.annotation for field in cls.model_fields.values() if field.alias}
+        return field_arguments(given, fields, cls.__name__) if isinstance(given, Mapping) else given
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _take_httpx_timeout(cls, given: Any) -> Any:
+        return plain_timeout(given)
 
     @property
     def model(self) -> str | None:
@@ -64,10 +70,12 @@ class ParrotConnection(BaseModel):
 
     @property
     def _endpoint(self) -> remote.Endpoint:
+        connect_s, silence_s = connect_and_read_s(self.timeout)
         return remote.Endpoint(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
-            timeout_s=self.timeout,
+            timeout_s=silence_s,
+            connect_timeout_s=connect_s,
             max_retries=self.max_retries,
             organization=self.organization,
             headers=tuple((self.default_headers or {}).items()),
@@ -100,7 +108,8 @@ class ParrotSampling(ParrotConnection):
         transport = {name: call.pop(name) for name in TRANSPORT if name in call}
         extra = call.pop("extra_body", None) or {}
         call.pop("stream", None)
-        usage = call.pop("stream_usage", self.stream_usage)
+        usage = call.pop("stream_usage", None)
+        usage = self.stream_usage if usage is None else usage
         merged = {**self._request_params(), **call, **({"stop": stop} if stop else {}), **extra}
         body = {name: value for name, value in merged.items() if value is not None}
         if stream and body.get("n", 1) != 1:

@@ -17,6 +17,7 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from .json_parsers import WholeJsonParser
 from .values import UNKNOWN, Markers, Unknown
 
 __all__ = ["Parsed", "is_getter", "parsed", "schema_of"]
@@ -91,7 +92,7 @@ def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def parsed(parser: JsonOutputParser, markers: Markers, call: int, schema: Mapping[str, Any]) -> Any:
     """What a parser makes of the whole answer of a call that is held to `schema`."""
-    if type(parser) is JsonOutputParser:
+    if type(parser) in (JsonOutputParser, WholeJsonParser):
         return Parsed(markers, call, schema, None) if parser.pydantic_object is None else UNKNOWN
     model = parser.pydantic_object if isinstance(parser, PydanticOutputParser) else None
     if isinstance(model, type) and issubclass(model, BaseModel) and _keeps(model):

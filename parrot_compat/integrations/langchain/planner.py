@@ -10,12 +10,11 @@ The invariant: whatever goes wrong in here, the app does not notice.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -39,6 +38,7 @@ from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
 from .runs import Call, Run, Runs, call_of, decided_in, step_number, surrounding_run, unbound
+from .soft import softly
 from .switches import is_switched_off
 from .values import UNKNOWN, is_known
 from .walk import PlanTooLarge, Walk
@@ -49,7 +49,6 @@ HELD_ON = "1.8.1"
 """The latest langchain-core whose frames, tags and run order the canary test has met."""
 
 log = logging.getLogger(__name__)
-P = ParamSpec("P")
 
 _model_run: ContextVar[_ModelRun | None] = ContextVar("parrot_model_run", default=None)
 
@@ -62,29 +61,11 @@ class _ModelRun(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-def _softly(method: Callable[P, None]) -> Callable[P, None]:
-    """A failure in here costs the plan and nothing else. It is told once per place."""
-    told = False
-
-    @functools.wraps(method)
-    def tried(*args: P.args, **kwargs: P.kwargs) -> None:
-        nonlocal told
-        try:
-            method(*args, **kwargs)
-        except Exception:
-            if not told:
-                told = True
-                log.debug("the planner failed in %s; the app goes on without", method.__name__, exc_info=True)
-
-    return tried
-
-
 class Planner(BaseCallbackHandler):
     """The handler. There is one per process."""
 
     run_inline = True  # in the run's own task: its context and its frames are what is looked at
     ignore_retriever = True
-    ignore_agent = True
     ignore_retry = True
     ignore_custom_event = True
 
@@ -103,7 +84,7 @@ class Planner(BaseCallbackHandler):
 
     # ---- what the callbacks tell -----------------------------------------------------------------
 
-    @_softly
+    @softly
     def on_chain_start(
         self,
         serialized: dict[str, Any],
@@ -142,7 +123,7 @@ class Planner(BaseCallbackHandler):
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
             self._plan_run(run, call, tags or (), name)
 
-    @_softly
+    @softly
     def on_chat_model_start(
         self,
         serialized: dict[str, Any],
@@ -164,7 +145,7 @@ class Planner(BaseCallbackHandler):
         if is_on(compiled=parent.is_compiled):
             self._resume(parent, messages[0], tags or (), kwargs.get("name") or "")
 
-    @_softly
+    @softly
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = self._runs.get(run_id)
         if run is not None and run.parent is not None and isinstance(outputs, PromptValue):
@@ -172,15 +153,34 @@ class Planner(BaseCallbackHandler):
             run.parent.formatted = Formatted(run.runnable, run.inputs, outputs)
         self._end(run_id, failed=False)
 
-    @_softly
+    @softly
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._end(run_id, failed=True)
 
-    @_softly
+    @softly
+    def on_tool_start(
+        self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Nothing is planned of a tool. What runs in it is part of the run that it is in."""
+        if is_on(compiled=True):
+            parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
+            self._runs.begin(Run(run_id, parent, None))
+            if parent is not None:
+                parent.tools.append(run_id)
+
+    @softly
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, failed=False)
+
+    @softly
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._end(run_id, failed=True)
+
+    @softly
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         self._in_graphs.end(run_id, response)
 
-    @_softly
+    @softly
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._in_graphs.end(run_id)
 

@@ -57,7 +57,6 @@ RUNS_KEPT = 50_000
 STREAMED_INPUT = {"input": ""}
 STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
 
-
 _graphs = ProcessLock()
 
 
@@ -78,6 +77,7 @@ class Run:
         "runnable",
         "session",
         "step",
+        "tools",
         "width",
     )
 
@@ -111,6 +111,7 @@ class Run:
         """Of prompts only."""
         self.formatted: Formatted | None = None
         """The prompt that was formatted last, directly under this run."""
+        self.tools: list[UUID] = []
 
     def graph_run(self) -> GraphRun:
         """The graph's run that this is part of; it is known by its outermost run."""
@@ -165,6 +166,8 @@ class Runs:
     def end(self, run_id: UUID) -> Run | None:
         with self._lock:
             run = self._runs.pop(run_id, None)
+            for tool in run.tools if run is not None else ():
+                self._runs.pop(tool, None)  # one that is cancelled tells of no end
         if run is not None and run.parent is None:
             run.session.end()
         return run

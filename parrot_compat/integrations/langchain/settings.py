@@ -19,6 +19,7 @@ from parrot_compat import __version__
 from parrot_compat.integrations import remote
 
 from .connection import ParrotSampling
+from .structured import wire_format
 from .wire import MODEL_PROVIDER, request_messages
 
 __all__ = ["ParrotSettings"]
@@ -50,7 +51,9 @@ class ParrotSettings(ParrotSampling, BaseChatModel):
             if can := card.get("capabilities"):  # agents choose by it how to ask for structured output
                 tools = bool(can.get("tool_calling"))
                 self.profile["tool_calling"] = self.profile["tool_choice"] = tools
-                self.profile["structured_output"] = bool(can.get("structured_output"))
+                # an agent that asks for it asks for it with its tools
+                structured = can.get("structured_output_with_tools", can.get("structured_output"))
+                self.profile["structured_output"] = bool(structured)
             return self.profile
 
     # ---- what it is ------------------------------------------------------------------------------
@@ -76,4 +79,8 @@ class ParrotSettings(ParrotSampling, BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool = False
     ) -> dict[str, Any]:
         """Arguments of the SDK's `create`."""
-        return self._create_arguments({"messages": request_messages(messages)}, stop, kwargs, stream=stream)
+        request = self._create_arguments({"messages": request_messages(messages)}, stop, kwargs, stream=stream)
+        body = request["extra_body"]
+        if "response_format" in body:
+            body["response_format"] = wire_format(body["response_format"])
+        return request

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
-from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
@@ -20,7 +20,18 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
-__all__ = ["Method", "Schema", "Tool", "structured_format", "structured_parser", "tool_arguments", "with_raw"]
+from .json_parsers import WholeJsonParser, WholePydanticParser
+
+__all__ = [
+    "Method",
+    "Schema",
+    "Tool",
+    "structured_format",
+    "structured_parser",
+    "tool_arguments",
+    "wire_format",
+    "with_raw",
+]
 
 Schema = dict[str, Any] | type
 Method = Literal["json_schema", "function_calling", "json_mode"]
@@ -51,20 +62,42 @@ def structured_format(schema: Schema | None, method: Method, strict: bool | None
         if method != "json_mode":
             raise ValueError(f"method {method!r} needs a schema")
         return {"response_format": {"type": "json_object"}, **_traced(None, method, strict)}
-    tool = convert_to_openai_tool(schema, strict=strict)
+    tool = convert_to_openai_tool(_function(schema), strict=strict)
     traced = _traced(tool, method, strict)
     if method == "function_calling":
         arguments = tool_arguments([tool], tool["function"]["name"], strict)
         return {**arguments, "parallel_tool_calls": False, **traced}
     if method == "json_mode":
         return {"response_format": {"type": "json_object"}, **traced}
-    function = tool["function"]
+    return {"response_format": _json_schema(tool["function"]), **traced}
+
+
+def wire_format(given: Any, strict: bool | None = None) -> Any:
+    """`response_format` as it is sent. A class or a schema, which LangChain's OpenAI classes take in its place, becomes
+    one; what has another form is the server's to judge. Errors: `ValueError` for a schema that cannot be sent."""
+    is_schema = isinstance(given, Mapping) and ("name" in given or given.get("type") == "object")
+    if is_schema or isinstance(given, type):
+        return _json_schema(convert_to_openai_tool(_function(given), strict=strict)["function"])
+    return given
+
+
+def _function(schema: Any) -> Any:
+    """OpenAI's `json_schema`, with or without what stands around it, as the function that has such arguments. Any other
+    schema is what it is."""
+    if not isinstance(schema, Mapping):
+        return schema
+    described = schema["json_schema"] if schema.get("type") == "json_schema" and "json_schema" in schema else schema
+    if "name" in described and "schema" in described:
+        return {"parameters" if key == "schema" else key: value for key, value in described.items()}
+    return schema
+
+
+def _json_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    if "parameters" not in function:
+        raise ValueError(f"the schema of {function['name']!r} describes no object: it has no properties")
     described: dict[str, Any] = {"name": function["name"], "schema": function["parameters"]}
-    if function.get("description"):
-        described["description"] = function["description"]
-    if strict is not None:
-        described["strict"] = strict
-    return {"response_format": {"type": "json_schema", "json_schema": described}, **traced}
+    described |= {key: function[key] for key in ("description", "strict") if function.get(key) not in (None, "")}
+    return {"type": "json_schema", "json_schema": described}
 
 
 def structured_parser(schema: Schema | None, method: Method) -> BaseOutputParser[Any]:
@@ -73,9 +106,9 @@ def structured_parser(schema: Schema | None, method: Method) -> BaseOutputParser
     if method == "function_calling":
         if model is not None:
             return PydanticToolsParser(tools=[model], first_tool_only=True)
-        name = convert_to_openai_tool(schema)["function"]["name"] if schema is not None else ""
+        name = convert_to_openai_tool(_function(schema))["function"]["name"] if schema is not None else ""
         return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
-    return PydanticOutputParser(pydantic_object=model) if model is not None else JsonOutputParser()
+    return WholePydanticParser(pydantic_object=model) if model is not None else WholeJsonParser()
 
 
 def with_raw(

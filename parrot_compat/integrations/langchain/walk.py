@@ -40,6 +40,7 @@ from .classic import classic_step
 from .copying import is_copy_only
 from .drafts import can_be_planned, draft_body
 from .groups import narrower, width_of
+from .json_parsers import WholeJsonParser, WholePydanticParser
 from .kinds import kind_of
 from .objects import Parsed, is_getter, parsed, schema_of
 from .settings import ParrotSettings
@@ -92,6 +93,8 @@ class Walk:
             StrOutputParser: self._text,
             JsonOutputParser: self._parser,
             PydanticOutputParser: self._parser,
+            WholeJsonParser: self._parser,
+            WholePydanticParser: self._parser,
         }
 
     # ---- coverage --------------------------------------------------------------------------------

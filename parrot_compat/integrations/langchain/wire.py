@@ -8,7 +8,7 @@ model reads exactly what the app wrote.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -17,6 +17,7 @@ from langchain_core.messages import (
     BaseMessage,
     InvalidToolCall,
     ToolCall,
+    ToolMessage,
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
@@ -31,23 +32,63 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta
 __all__ = ["MODEL_PROVIDER", "chat_chunk", "chat_result", "request_messages", "sum_usage", "usage_metadata"]
 
 MODEL_PROVIDER = "parrot"
-UNSPOKEN = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call", "reasoning"})
+UNSPOKEN = frozenset(
+    {
+        *("tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"),
+        *("server_tool_call", "server_tool_call_chunk", "server_tool_result", "code_interpreter_call"),
+        *("reasoning", "reasoning_content", "thinking", "redacted_thinking"),
+    }
+)
+"""Blocks of answers, LangChain's and other providers', that are no part of what was said."""
 
 
 def request_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    return [
-        convert_to_openai_messages(message, text_format="string" if isinstance(message.content, str) else "block")
-        for message in map(_spoken, messages)
-    ]
+    answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    return [sent for message in messages for sent in _request_messages(message, answered)]
 
 
-def _spoken(message: BaseMessage) -> BaseMessage:
-    """An answer in LangChain's v1 form without the blocks that have a field of their own on the wire (tool calls), or
-    none (the model's reasoning, which no template reads back)."""
-    if not isinstance(message, AIMessage) or isinstance(message.content, str):
+def _request_messages(message: BaseMessage, answered: Collection[str]) -> list[dict[str, Any]]:
+    """Several where another provider's results of tools are blocks of a message."""
+    spoken = _spoken(message) if isinstance(message, AIMessage) else message
+    found = convert_to_openai_messages([spoken], text_format="string" if isinstance(spoken.content, str) else "block")
+    for sent in found:
+        sent["content"] = sent["content"] or ""  # the wire has no list of no parts
+    if isinstance(message, AIMessage):
+        # what cannot be parsed was no call for the app, unless it has answered it
+        if broken := [call for call in message.invalid_tool_calls if call["id"] in answered]:
+            found[0].setdefault("tool_calls", []).extend(map(_broken_call, broken))
+        if reasoning := _reasoning(message):
+            found[0]["reasoning_content"] = reasoning
+    return found
+
+
+def _spoken(message: AIMessage) -> AIMessage:
+    """An answer without the blocks that have a field of their own on the wire (tool calls, reasoning), or none."""
+    if isinstance(message.content, str):
         return message
-    spoken = [block for block in message.content if isinstance(block, str) or block.get("type") not in UNSPOKEN]
-    return message.model_copy(update={"content": spoken or ""})
+    calls = {call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls)}
+
+    def is_spoken(block: str | dict[Any, Any]) -> bool:
+        if isinstance(block, str) or block.get("type") not in UNSPOKEN | {"tool_use"}:
+            return True
+        return block.get("type") == "tool_use" and block.get("id") not in calls  # which becomes a call
+
+    return message.model_copy(update={"content": list(filter(is_spoken, message.content)) or ""})
+
+
+def _broken_call(call: InvalidToolCall) -> dict[str, Any]:
+    function = {"name": call["name"] or "", "arguments": call["args"] or ""}
+    return {"type": "function", "id": call["id"], "function": function}
+
+
+def _reasoning(message: AIMessage) -> str:
+    """What the model thought before it answered, as its server told it. Models that call tools amid a thought are given
+    it back; their chat templates say how much of it."""
+    told = message.additional_kwargs.get("reasoning_content")
+    if isinstance(told, str) or isinstance(message.content, str):
+        return told if isinstance(told, str) else ""
+    blocks = [block for block in message.content if isinstance(block, dict) and block.get("type") == "reasoning"]
+    return "\n".join(text for block in blocks if isinstance(text := block.get("reasoning"), str))
 
 
 def chat_result(completion: ChatCompletion) -> ChatResult:

@@ -14,20 +14,20 @@ from typing import Any
 
 import openai
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
-from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, SecretStr, model_validator
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout, without_nones
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
 
 from .tokens import count_by
 from .wire import request_messages
 
 __all__ = ["Connection", "ParrotSettings"]
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "seed", "stop")
-TRANSPORT = ("timeout", "extra_headers", "extra_query")
 ASK_AGAIN_S = 30.0
 """A server that did not say what its model is is asked again after this long, not at every call."""
 
@@ -40,8 +40,8 @@ class Connection(BaseModel):
     api_key: SecretStr = Field(
         default_factory=lambda: SecretStr(os.environ.get("PARROT_API_KEY", "none")), exclude=True, repr=False
     )
-    timeout: float | None = None
-    """Seconds without a byte from the server; `None` waits as long as it works."""
+    timeout: Timeout = None
+    """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2
     """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
@@ -49,19 +49,29 @@ class Connection(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_openai_arguments(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or given.get("api_base") is None:
+        if not isinstance(given, Mapping):
             return given
-        if given.get("base_url") not in (None, given["api_base"]):
+        arguments = without_nones(given, {name: field.annotation for name, field in cls.model_fields.items()})
+        base_url = arguments.pop("api_base", None)
+        if base_url is None:
+            return arguments
+        if arguments.setdefault("base_url", base_url) != base_url:
             raise ValueError("base_url and api_base name different servers")
-        rest = {name: value for name, value in given.items() if name != "api_base"}
-        return {**rest, "base_url": given["api_base"]}
+        return arguments
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _take_httpx_timeout(cls, given: Any) -> Any:
+        return plain_timeout(given)
 
     @property
     def _endpoint(self) -> remote.Endpoint:
+        connect_s, silence_s = connect_and_read_s(self.timeout)
         return remote.Endpoint(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
-            timeout_s=self.timeout,
+            timeout_s=silence_s,
+            connect_timeout_s=connect_s,
             max_retries=self.max_retries,
             headers=tuple((self.default_headers or {}).items()),
         )

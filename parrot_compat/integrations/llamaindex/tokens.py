@@ -2,7 +2,8 @@
 
 They ask for a text, and where it is too long for each of its pieces, by thousands: a request for each would be slow.
 So when one piece of a text is asked for, all its pieces are, in one request, and remembered. A server that does not
-count many texts at once is not asked; then LlamaIndex's own tokenizer counts, as if this one was not there.
+count many texts at once is not asked; then LlamaIndex's own tokenizer counts, as if this one was not there. It does so
+for a while where the server could not be asked.
 
 It knows `/tokenize` and how LlamaIndex splits. The invariant: what is counted is what the server says of that text,
 whatever was asked before it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -29,8 +31,13 @@ __all__ = ["ServerTokenizer", "count_by"]
 
 log = logging.getLogger(__name__)
 
+COUNT_TIMEOUT_S = 30.0
+"""Of one request: what is split and packed waits for it."""
+ASK_AGAIN_S = 30.0
+"""A server that could not count is asked again after this long, not at every text."""
 BATCH = 2048
 LONG_CHARACTERS = 64
+_NO_SUCH_PATH = (404, 405)
 PIECES_KEPT, TEXTS_KEPT = 100_000, 256
 SPLITS: tuple[Callable[[str], list[str]], ...] = (split_by_sep(" "), split_by_sep("\n"), split_by_sep("\n\n\n"))
 
@@ -47,6 +54,7 @@ class ServerTokenizer:
         self._recent: deque[str] = deque(maxlen=8)
         self._beginning: list[int] | None = None
         self._default: Callable[[str], list[int]] | None = None
+        self._failed_at: float | None = None
 
     def __call__(self, text: str) -> list[int]:
         if self._default is not None:
@@ -57,13 +65,24 @@ class ServerTokenizer:
                 self._recent.append(text)
             found = (self._texts if is_long else self._known).get(text) or self._known.get(text)
             if found is None:
+                if self._failed_at is not None and time.monotonic() - self._failed_at < ASK_AGAIN_S:
+                    return _own_tokenizer()(text)
                 try:
                     found = self._asked(text)
                 except (openai.APIError, _OneByOne) as error:
-                    log.debug("%s counts no tokens for us: %s", self.endpoint.base_url, error)
-                    self._default = _default_tokenizer()
-                    return self._default(text)
+                    return self._without(error)(text)
+                self._failed_at = None
         return found
+
+    def _without(self, error: Exception) -> Callable[[str], list[int]]:
+        """What counts in its place: for good where the server has no such path, for a while where it failed."""
+        log.debug("%s counts no tokens for us: %s", self.endpoint.base_url, error)
+        status = error.status_code if isinstance(error, openai.APIStatusError) else None
+        if isinstance(error, _OneByOne) or status in _NO_SUCH_PATH:
+            self._default = _default_tokenizer()
+            return self._default
+        self._failed_at = time.monotonic()
+        return _own_tokenizer()
 
     def _asked(self, text: str) -> list[int]:
         if self._beginning is None:
@@ -98,7 +117,8 @@ class ServerTokenizer:
 
     def _sent(self, texts: Sequence[str]) -> list[list[int]]:
         body = {"prompt": list(texts), **({"model": self.model} if self.model else {})}
-        answer = remote.client(self.endpoint).post(f"{self.endpoint.root_url}/tokenize", cast_to=object, body=body)
+        client = remote.client(self.endpoint).with_options(timeout=COUNT_TIMEOUT_S, max_retries=1)
+        answer = client.post(f"{self.endpoint.root_url}/tokenize", cast_to=object, body=body)
         tokens = answer.get("tokens") if isinstance(answer, dict) else None
         if not isinstance(tokens, list) or not all(isinstance(ids, list) for ids in tokens):
             raise _OneByOne("it does not count many texts at once")
@@ -118,6 +138,15 @@ def _default_tokenizer() -> Callable[[str], list[int]]:
     """LlamaIndex's own, which becomes the global one again."""
     llama_index.core.global_tokenizer = None
     return cast("Callable[[str], list[int]]", get_tokenizer())
+
+
+@functools.cache
+def _own_tokenizer() -> Callable[[str], list[int]]:
+    """LlamaIndex's own, beside the global one."""
+    current = llama_index.core.global_tokenizer
+    own = _default_tokenizer()
+    llama_index.core.global_tokenizer = current
+    return own
 
 
 def count_by(endpoint: Endpoint, model: str | None) -> None:

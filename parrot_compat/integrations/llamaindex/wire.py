@@ -50,6 +50,10 @@ def _request_message(message: ChatMessage) -> dict[str, Any]:
     sent |= {name: message.additional_kwargs[name] for name in CARRIED if name in message.additional_kwargs}
     if calls := _tool_calls(message):
         sent |= {"content": content or None, "tool_calls": calls}
+    thoughts = [block.content for block in message.blocks if isinstance(block, ThinkingBlock) and block.content]
+    if thoughts and role is MessageRole.ASSISTANT:
+        # models that call tools amid a thought are given it back; their chat templates say how much of it
+        sent["reasoning_content"] = "\n".join(thoughts)
     return sent
 
 
@@ -68,7 +72,7 @@ def _part(block: ContentBlock) -> dict[str, Any] | None:
             encoded = block.resolve_audio(as_base64=True).read().decode()
             return {"type": "input_audio", "input_audio": {"data": encoded, "format": block.format or "wav"}}
         case ThinkingBlock() | ToolCallBlock() | CachePoint():
-            return None  # not a part of what is said: calls have a field of their own, the rest stays here
+            return None  # not a part of what is said: calls and thoughts have fields of their own, the rest stays here
     raise ValueError(f"a message of OpenAI's API cannot hold a {block.block_type} block")
 
 

@@ -20,6 +20,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.remote import Endpoint
+from parrot_compat.integrations.requests import TRANSPORT
 
 from .asked import ALONE, Asked
 from .client import Match
@@ -30,7 +31,6 @@ from .streams import astreamed, streamed
 __all__ = ["acomplete", "astream", "body_of", "complete", "stream"]
 
 STREAM_ONLY = ("stream", "stream_options")
-TRANSPORT = ("timeout", "extra_headers", "extra_query")
 
 
 def body_of(request: Mapping[str, Any]) -> dict[str, Any] | None:

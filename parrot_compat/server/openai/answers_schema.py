@@ -250,6 +250,7 @@ class TextCompletion(Answered):
 class ModelCapabilities(Answered):
     structured_output: bool
     tool_calling: bool
+    structured_output_with_tools: bool
 
 
 class ModelDescription(Answered):

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Response
 from parrot_compat.core.manager import ModelCard
 
 from .serving import Serving, send_json
+from .tools import calls_or_json
 
 __all__ = ["router"]
 
@@ -24,17 +25,20 @@ def router(serving: Serving, created: int) -> APIRouter:
     @routes.get("/v1/models", summary="List the models", tags=["OpenAI"])
     async def list_models() -> Response:
         return send_json(
-            {"object": "list", "data": [_model(name, card, created) for name, card in serving.cards().items()]}
+            {"object": "list", "data": [_model(serving, name, card, created) for name, card in serving.cards().items()]}
         )
 
     @routes.get("/v1/models/{model:path}", summary="Describe one model", tags=["OpenAI"])
     async def retrieve_model(model: str) -> Response:
-        return send_json(_model(model, serving.card(model), created))
+        return send_json(_model(serving, model, serving.card(model), created))
 
     return routes
 
 
-def _model(name: str, card: ModelCard, created: int) -> dict[str, Any]:
+def _model(serving: Serving, name: str, card: ModelCard, created: int) -> dict[str, Any]:
+    can = {"structured_output": card.obeys_formats, "tool_calling": card.obeys_formats}
+    # one answer may be calls or have a form: what agents ask of a model that has tools
+    can["structured_output_with_tools"] = card.obeys_formats and calls_or_json(serving.tool_style_of(card.name))
     return {
         "id": name,
         "object": "model",
@@ -42,5 +46,5 @@ def _model(name: str, card: ModelCard, created: int) -> dict[str, Any]:
         "owned_by": "parrot_compat",
         # an upstream need not say
         "max_model_len": card.context_tokens if card.context_tokens < sys.maxsize else None,
-        "capabilities": {"structured_output": card.obeys_formats, "tool_calling": card.obeys_formats},
+        "capabilities": can,
     }

@@ -7,19 +7,29 @@ The invariant: whatever is wrong with tools and their choice is said by name, be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from parrot_compat.core.call import Reading, Sampling
-from parrot_compat.core.output_format import OutputFormat, ToolCalls, ToolStyle
+from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, ToolCalls, ToolStyle
 from parrot_compat.core.tool_calls import CallPiece, ToolCall
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.limits import Schema
 
-__all__ = ["Tool", "ToolFunction", "ToolUse", "reading_of", "tool_use", "wire_call", "wire_piece"]
+__all__ = [
+    "Tool",
+    "ToolFunction",
+    "ToolUse",
+    "calls_or_json",
+    "reading_of",
+    "tool_use",
+    "wire_call",
+    "wire_piece",
+]
 
 MOST_TOOLS = 128
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -42,6 +52,8 @@ class ToolUse:
     """How the answers of one request use tools."""
 
     style: ToolStyle
+    functions: tuple[ToolFunction, ...]
+    """That may be called."""
     format: ToolCalls | None
     """What holds the answer to calls, where one is required; where not, what holds calls of strict tools."""
     names: tuple[str, ...] | None
@@ -53,10 +65,21 @@ class ToolUse:
         return self.names is None or name in self.names
 
     def held(self, sampling: Sampling, obeys_formats: bool) -> Sampling:
-        """`obeys_formats`: engines can hold it to that. Where they cannot, what is not required is the model's own."""
-        if self.format is None or (not self.format.is_required and (sampling.format is not None or not obeys_formats)):
+        """`obeys_formats`: engines can hold it to that. Where they cannot, what is not required is the model's own.
+
+        An answer that may be calls and has a form of its own is one or the other, if they can be told apart. Errors:
+        `BadSchema`."""
+        if self.format is not None and self.format.is_required:
+            return replace(sampling, format=self.format)
+        own = sampling.format
+        if not obeys_formats or (own is None and self.format is None):
             return sampling
-        return replace(sampling, format=self.format)
+        if own is None:
+            return replace(sampling, format=self.format)
+        if not isinstance(own, AnyJson | JsonSchema) or not _is_told_from_calls(own, self.style):
+            return sampling
+        either = _calls(self.functions, self.style, self.is_parallel, is_required=False, answer=own)
+        return replace(sampling, format=either)
 
 
 def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: ToolStyle) -> ToolUse | None:
@@ -70,16 +93,34 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
     if choice == "none":
         return None
     names, is_required = _choice(choice, [tool.function.name for tool in tools])
-    may_call = [tool.function for tool in tools if names is None or tool.function.name in names]
+    may_call = tuple(tool.function for tool in tools if names is None or tool.function.name in names)
     # a call that has no mark cannot be told from text before it is whole
     is_held = is_required or (style != "llama3_json" and any(function.strict for function in may_call))
     if not is_held:
-        return ToolUse(style, None, names, is_parallel)
-    wanted = [(function.name, function.parameters or _NO_ARGUMENTS) for function in may_call]
+        return ToolUse(style, may_call, None, names, is_parallel)
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
     is_parallel = is_parallel and not is_named
-    strict = [function.name for function in may_call if function.strict]
-    return ToolUse(style, ToolCalls.of(wanted, style, is_parallel, is_required, strict), names, is_parallel)
+    form = _calls(may_call, style, is_parallel, is_required=is_required)
+    return ToolUse(style, may_call, form, names, is_parallel)
+
+
+def _calls(functions: Sequence[ToolFunction], style: ToolStyle, is_parallel: bool, **rest: Any) -> ToolCalls:
+    wanted = [(function.name, function.parameters or _NO_ARGUMENTS) for function in functions]
+    strict = [function.name for function in functions if function.strict]
+    return ToolCalls.of(wanted, style, is_parallel, strict=strict, **rest)
+
+
+def calls_or_json(style: ToolStyle) -> bool:
+    """An answer may be calls, or else a JSON object: a call does not begin as one."""
+    return style != "llama3_json"
+
+
+def _is_told_from_calls(form: AnyJson | JsonSchema, style: ToolStyle) -> bool:
+    """What has this form does not begin as a call does. Mistral's older calls are a list, with a mark or without."""
+    if style == "mistral" and isinstance(form, JsonSchema):
+        schema = json.loads(form.schema)
+        return isinstance(schema, dict) and schema.get("type") == "object"
+    return calls_or_json(style)
 
 
 def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
@@ -89,7 +130,9 @@ def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
         return Reading()
     if format is not None and not isinstance(format, ToolCalls):
         return Reading(is_parallel=use.is_parallel)
-    return Reading(tools=use.style, names=use.names, is_parallel=use.is_parallel)
+    # beside JSON that may quote what looks like a call, one of a tool that there is not is none
+    names = use.names if format is None or format.answer is None else tuple(name for name, _ in format.tools)
+    return Reading(tools=use.style, names=names, is_parallel=use.is_parallel)
 
 
 def _choice(choice: Any, names: list[str]) -> tuple[tuple[str, ...] | None, bool]:

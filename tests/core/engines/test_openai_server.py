@@ -435,6 +435,10 @@ async def test_what_the_template_is_told_and_how_many_calls_are_wanted_is_sent_o
             ToolCalls.of([("add", {"type": "object"})], "hermes", True, is_required=False),
             {"tools": [TOOL, OTHER], "tool_choice": None, "parallel_tool_calls": None},
         ),
+        (
+            ToolCalls.of([("add", {"type": "object"})], "hermes", True, is_required=False, answer=AnyJson()),
+            {"tools": [TOOL, OTHER], "tool_choice": None, "response_format": {"type": "json_object"}},
+        ),
     ],
 )
 async def test_forms_are_sent_in_the_words_of_the_server(

@@ -37,16 +37,16 @@ BACKGROUND = frozenset({"parrot-plan", "parrot-claim", "parrot-capabilities"})
 
 
 def say(prompt: str) -> str:
-    """An answer that shows every change of its prompt. A prompt that says FAIL makes the engine fail, one that begins
-    with JSON gets an object, and one that offers tools a call of one, until it has the tool's answer."""
+    """An answer that shows every change of its prompt. A prompt that says FAIL makes the engine fail, one that offers
+    tools gets a call of one until it has the tool's answer, and one that begins with JSON an object."""
     if "FAIL" in prompt:
         raise EngineError(f"the engine failed on {prompt[-40:]!r}")
     digits = hashlib.sha1(prompt.encode()).hexdigest()[:12]
+    if "tools\n[" in prompt and "tool\nfound" not in prompt:
+        return '<tool_call>\n{"name": "look_up", "arguments": {"word": "' + digits + '"}}\n</tool_call>'
     if prompt.rpartition("user\n")[2].startswith("JSON"):
         inner = {"city": f"city-{digits}"}
         return json.dumps({"name": f"ans-{digits}", "age": int(digits[:3], 16), "home": inner})
-    if "tools\n[" in prompt and "tool\nfound" not in prompt:
-        return '<tool_call>\n{"name": "look_up", "arguments": {"word": "' + digits + '"}}\n</tool_call>'
     return "-".join(["ans", *digits])
 
 

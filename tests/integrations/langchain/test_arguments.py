@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
+import openai
 import pytest
 from langchain_core.runnables import ConfigurableField
+from pydantic import SecretStr
 
-from parrot_compat.integrations.langchain import ChatParrot
+from parrot_compat.integrations import remote
+from parrot_compat.integrations.langchain import ChatParrot, ParrotCompletion, ParrotEmbeddings
 
 from ..other_server import OtherServer
 
@@ -29,6 +34,51 @@ from ..other_server import OtherServer
 )
 def test_the_arguments_of_chat_openai_are_taken(given: dict[str, object], field: str, value: object) -> None:
     assert getattr(ChatParrot(**given), field) == value
+
+
+@pytest.mark.parametrize("kind", [ChatParrot, ParrotCompletion, ParrotEmbeddings])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("base_url", "base_url", "http://from.environment/v1"),
+        ("openai_api_base", "base_url", "http://from.environment/v1"),
+        ("api_key", "api_key", SecretStr("from environment")),
+        ("openai_api_key", "api_key", SecretStr("from environment")),
+        ("max_retries", "max_retries", 2),
+        ("model_kwargs", "model_kwargs", {}),
+        ("timeout", "timeout", None),
+        ("request_timeout", "timeout", None),
+        ("model", "model_name", None),
+    ],
+)
+def test_none_is_as_if_the_argument_was_not_given(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "http://from.environment/v1")
+    monkeypatch.setenv("PARROT_API_KEY", "from environment")
+    assert getattr(kind(**{name: None}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "connect_s", "silence_s"),
+    [
+        (60, 60, 60),
+        ((5, 60), 5, 60),
+        (openai.Timeout(60, connect=5), 5, 60),
+        (openai.Timeout(None, connect=5), 5, None),
+        (None, 10, None),
+    ],
+)
+@pytest.mark.parametrize("kind", [ChatParrot, ParrotCompletion, ParrotEmbeddings])
+def test_limits_of_time_are_taken_in_every_form(kind: Any, given: Any, connect_s: float, silence_s: float) -> None:
+    limit = remote.client(kind(request_timeout=given)._endpoint).timeout
+    limit = limit if isinstance(limit, openai.Timeout) else openai.Timeout(limit)
+    assert (limit.connect, limit.read) == (connect_s, silence_s)
+
+
+def test_none_beside_the_same_argument_under_its_other_name_is_no_second_one() -> None:
+    assert ChatParrot(base_url="http://x/v1", openai_api_base=None).base_url == "http://x/v1"
+    assert ChatParrot(stream_usage=None, disable_streaming=None).stream_usage is True  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["api_key", "openai_api_key"])

@@ -280,6 +280,9 @@ def test_the_profile_says_what_agents_choose_by_where_the_server_tells(other: Ot
     profile = ChatParrot(base_url=other.url).profile
     assert profile is not None
     assert (profile["structured_output"], profile["tool_calling"], profile["tool_choice"]) == (True, False, False)
+    can["structured_output_with_tools"] = False  # which is what agents need
+    profile = ChatParrot(base_url=other.url).profile
+    assert profile is not None and profile["structured_output"] is False
 
 
 def test_a_profile_that_is_given_is_kept(other: OtherServer) -> None:

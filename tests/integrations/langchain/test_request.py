@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -120,6 +120,80 @@ def test_an_answer_in_v1_form_goes_back_as_its_text_and_its_calls(other: OtherSe
     assert said["content"] == [{"type": "text", "text": "let me add"}] and silent["content"] in ("", None)
     for answer in (said, silent):
         assert [made["function"] for made in answer["tool_calls"]] == [{"name": "add", "arguments": '{"a": 1}'}]
+
+
+def history(other: OtherServer, *messages: BaseMessage) -> list[dict[str, Any]]:
+    """Messages as they are sent, behind a question."""
+    ChatParrot(base_url=other.url).invoke([HumanMessage("go"), *messages])
+    sent: list[dict[str, Any]] = other.last.body["messages"][1:]
+    return sent
+
+
+@pytest.mark.parametrize(
+    "message",
+    [SystemMessage([]), HumanMessage([]), AIMessage([]), ToolMessage([], tool_call_id="c1")],
+    ids=lambda message: message.type,
+)
+def test_a_content_of_no_parts_is_no_text(other: OtherServer, message: BaseMessage) -> None:
+    assert [sent["content"] for sent in history(other, message)] == [""]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+        {"type": "tool_use", "id": "c1", "name": "add", "partial_json": '{"a": 1}'},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "reasoning_content", "reasoning_content": {"text": "hm"}},
+        {"type": "code_interpreter_call", "code": "1"},
+        {"type": "server_tool_call", "name": "search", "args": {}, "id": "s1"},
+    ],
+    ids=lambda block: str(block["type"]),
+)
+def test_what_other_providers_put_into_an_answer_goes_out_as_its_text_and_its_calls(
+    other: OtherServer, block: dict[str, Any]
+) -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "c1"}
+    said = AIMessage([{"type": "text", "text": "let me"}, block], tool_calls=[call])
+    silent = AIMessage([block], tool_calls=[call])
+    answer = ToolMessage("2", tool_call_id="c1")
+    first, _, second, _ = history(other, said, answer, silent, answer)
+    assert (first["content"], second["content"]) == ([{"type": "text", "text": "let me"}], "")
+    for sent in (first, second):
+        assert [made["id"] for made in sent["tool_calls"]] == ["c1"]
+
+
+def test_a_call_that_is_nothing_but_a_block_is_sent_as_a_call(other: OtherServer) -> None:
+    block = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    (sent, _) = history(other, AIMessage([block]), ToolMessage("2", tool_call_id="c1"))
+    assert sent["content"] == "" and [made["id"] for made in sent["tool_calls"]] == ["c1"]
+
+
+def test_results_in_blocks_are_messages_of_their_own(other: OtherServer) -> None:
+    results = [{"type": "tool_result", "tool_use_id": id, "content": id} for id in ("c1", "c2")]
+    assert [sent["tool_call_id"] for sent in history(other, HumanMessage(results))] == ["c1", "c2"]
+
+
+def test_a_call_that_could_not_be_parsed_is_sent_where_it_was_answered(other: OtherServer) -> None:
+    broken = [{"name": "add", "args": '{"a": 1,', "id": id, "error": "cut off"} for id in ("c1", "c2", None)]
+    call = {"name": "add", "args": {"a": 1}, "id": "c0"}
+    said = AIMessage("", tool_calls=[call], invalid_tool_calls=broken)
+    sent = history(other, said, ToolMessage("2", tool_call_id="c0"), ToolMessage("no JSON", tool_call_id="c2"))[0]
+    assert [made["id"] for made in sent["tool_calls"]] == ["c0", "c2"]
+    assert sent["tool_calls"][1]["function"] == {"name": "add", "arguments": '{"a": 1,'}
+    assert "tool_calls" not in history(other, AIMessage("hm", invalid_tool_calls=broken))[0]
+
+
+def test_a_thought_goes_back_as_it_came(other: OtherServer) -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "c1"}
+    told = AIMessage("", tool_calls=[call], additional_kwargs={"reasoning_content": "I add"})
+    blocks = AIMessage(content_blocks=[{"type": "reasoning", "reasoning": "I add"}, {"type": "tool_call", **call}])  # type: ignore[list-item,misc]
+    for message in (told, blocks):
+        sent = history(other, message, ToolMessage("2", tool_call_id="c1"))[0]
+        assert sent["reasoning_content"] == "I add" and sent["content"] == "" and len(sent["tool_calls"]) == 1
+    assert "reasoning_content" not in history(other, AIMessage("hm"))[0]
 
 
 def test_calls_that_differ_in_nothing_share_a_cache_entry(other: OtherServer) -> None:

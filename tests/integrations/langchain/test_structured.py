@@ -114,6 +114,98 @@ def test_strict_is_sent_where_it_is_asked_for(other: OtherServer) -> None:
     assert described["strict"] is True and described["schema"]["additionalProperties"] is False
 
 
+AS_OPENAI_TAKES_IT: dict[str, dict[str, Any]] = {
+    "a json_schema": {"name": "Person", "schema": Person.model_json_schema(), "strict": True},
+    "a response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "Person", "schema": Person.model_json_schema(), "strict": True},
+    },
+    "a function": {"name": "Person", "parameters": Person.model_json_schema(), "strict": True},
+}
+
+
+@pytest.mark.parametrize("schema", AS_OPENAI_TAKES_IT.values(), ids=AS_OPENAI_TAKES_IT)
+def test_a_schema_is_taken_in_all_of_openais_forms(other: OtherServer, schema: dict[str, Any]) -> None:
+    other.answer = lambda request: Reply(completion('{"name": "Ada", "age": 36}'))
+    llm = ChatParrot(base_url=other.url)
+    assert llm.with_structured_output(schema).invoke("who?") == {"name": "Ada", "age": 36}
+    described = other.last.body["response_format"]["json_schema"]
+    assert (described["name"], described["strict"]) == ("Person", True)
+    assert set(described["schema"]["properties"]) == {"name", "age"}
+    with pytest.raises(ValueError, match="strict"):
+        llm.with_structured_output(schema, strict=False)
+    calls = [tool_call("Person", '{"name": "Ada", "age": 36}')]
+    other.answer = lambda request: Reply(completion(None, finish="tool_calls", tool_calls=calls))
+    assert llm.with_structured_output(schema, method="function_calling").invoke("who?") == {"name": "Ada", "age": 36}
+    assert set(other.last.body["tools"][0]["function"]["parameters"]["properties"]) == {"name", "age"}
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        lambda llm: llm.bind(response_format=Person),
+        lambda llm: llm.bind_tools([add], response_format=Person),
+        lambda llm: llm.bind(response_format=Person.model_json_schema()),
+        lambda llm: llm.bind(response_format={"name": "Person", "schema": Person.model_json_schema()}),
+        lambda llm: llm.model_copy(update={"model_kwargs": {"response_format": Person}}),
+    ],
+)
+def test_a_class_or_a_schema_is_a_response_format_wherever_it_is_given(other: OtherServer, bound: Any) -> None:
+    bound(ChatParrot(base_url=other.url)).invoke("who?")
+    form = other.last.body["response_format"]
+    assert form["type"] == "json_schema" and form["json_schema"]["name"] == "Person"
+    assert set(form["json_schema"]["schema"]["properties"]) == {"name", "age"}
+
+
+@pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "text"}, {"type": "grammar", "value": "x"}])
+def test_another_response_format_is_sent_as_it_is(other: OtherServer, form: dict[str, Any]) -> None:
+    ChatParrot(base_url=other.url).bind(response_format=form).invoke("who?")
+    assert other.last.body["response_format"] == form
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+def test_tools_can_be_offered_beside_a_schema(other: OtherServer, method: Any) -> None:
+    ChatParrot(base_url=other.url).with_structured_output(Person, method=method, include_raw=True, tools=[add]).invoke(
+        "who?"
+    )
+    names = [offered["function"]["name"] for offered in other.last.body["tools"]]
+    assert names == (["Person", "add"] if method == "function_calling" else ["add"])
+
+
+CUT = '{"name": "Ada", "age": 3'
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+@pytest.mark.parametrize("said", [CUT, '{"name": "Ad', '{"name": "Ada ```1``` ', f"```json\n{CUT}\n```"])
+def test_an_answer_that_was_cut_off_is_no_object(other: OtherServer, schema: Any, method: Any, said: str) -> None:
+    other.answer = lambda request: Reply(completion(said, finish="length"))
+    llm = ChatParrot(base_url=other.url)
+    with pytest.raises(OutputParserException, match="Ad"):
+        llm.with_structured_output(schema, method=method).invoke("who?")
+    told: Any = llm.with_structured_output(schema, method=method, include_raw=True).invoke("who?")
+    assert told["raw"].text == said and told["parsed"] is None
+    assert isinstance(told["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+def test_json_in_a_fence_is_read_as_well(other: OtherServer, schema: Any) -> None:
+    other.answer = lambda request: Reply(completion('Here:\n```json\n{"name": "```", "age": 36}\n```\nThat is all.'))
+    person: Any = ChatParrot(base_url=other.url).with_structured_output(schema, method="json_mode").invoke("who?")
+    assert (person if isinstance(person, dict) else person.model_dump()) == {"name": "```", "age": 36}
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+def test_a_streamed_object_is_there_as_far_as_it_has_come(other: OtherServer, schema: Any) -> None:
+    pieces = ('{"name": "Ada', '", "age": 3', "6}")
+    other.answer = lambda request: Reply(events=iter([*(chunk(content=piece) for piece in pieces), chunk("stop")]))
+    found: list[Any] = list(ChatParrot(base_url=other.url).with_structured_output(schema).stream("who?"))
+    assert [one if isinstance(one, dict) else one.model_dump() for one in found][-2:] == [
+        {"name": "Ada", "age": 3},
+        {"name": "Ada", "age": 36},
+    ]
+
+
 def test_text_that_does_not_fit_the_schema_is_an_error_or_is_told(other: OtherServer) -> None:
     other.answer = lambda request: Reply(completion('{"name": "Ada"}'))
     llm = ChatParrot(base_url=other.url)

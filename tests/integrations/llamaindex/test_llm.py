@@ -23,10 +23,10 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from parrot_compat.integrations import errors as ours_errors
-from parrot_compat.integrations.llamaindex import ParrotAPIError, ParrotLLM
+from parrot_compat.integrations.llamaindex import ParrotAPIError, ParrotEmbedding, ParrotLLM
 from tests.integrations.other_server import OtherServer, Reply, Request, chunk, completion
 from tests.integrations.served import Served
 
@@ -67,7 +67,9 @@ def test_what_is_not_given_is_not_sent(other: OtherServer) -> None:
     assert other.last.body == {"messages": [{"role": "user", "content": "hi"}], "stream": False}
 
 
-def test_an_assistants_calls_and_a_tools_answer_go_out_in_openais_form(llm: ParrotLLM, other: OtherServer) -> None:
+def test_an_assistants_calls_its_thoughts_and_a_tools_answer_go_out_in_openais_form(
+    llm: ParrotLLM, other: OtherServer
+) -> None:
     call = ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={"a": 1})
     answer = ChatMessage(role=MessageRole.TOOL, content="2", additional_kwargs={"tool_call_id": "c1"})
     llm.chat(
@@ -78,6 +80,7 @@ def test_an_assistants_calls_and_a_tools_answer_go_out_in_openais_form(llm: Parr
             "role": "assistant",
             "content": None,
             "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+            "reasoning_content": "hm",
         },
         {"role": "tool", "content": "2", "tool_call_id": "c1"},
     ]
@@ -112,6 +115,27 @@ def test_api_base_is_understood_and_two_servers_are_refused(other: OtherServer) 
     assert ParrotLLM(api_base=other.url).base_url == other.url
     with pytest.raises(ValueError, match="different servers"):
         ParrotLLM(api_base=other.url, base_url="http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize("kind", [ParrotLLM, ParrotEmbedding])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("base_url", "base_url", "http://from.environment/v1"),
+        ("api_base", "base_url", "http://from.environment/v1"),
+        ("api_key", "api_key", SecretStr("from environment")),
+        ("max_retries", "max_retries", 2),
+        ("additional_kwargs", "additional_kwargs", {}),
+        ("timeout", "timeout", None),
+        ("model", "model", None),
+    ],
+)
+def test_none_is_as_if_the_argument_was_not_given(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "http://from.environment/v1")
+    monkeypatch.setenv("PARROT_API_KEY", "from environment")
+    assert getattr(kind(**{name: None}), field) == value
 
 
 def test_the_environment_names_the_server(other: OtherServer, monkeypatch: pytest.MonkeyPatch) -> None:

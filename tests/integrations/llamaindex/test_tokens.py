@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,10 +14,10 @@ from llama_index.core.response_synthesizers import ResponseMode, get_response_sy
 from llama_index.core.utils import get_tokenizer
 
 from parrot_compat.integrations import remote
-from parrot_compat.integrations.llamaindex import ParrotLLM, planning
+from parrot_compat.integrations.llamaindex import ParrotLLM, planning, tokens
 from parrot_compat.integrations.llamaindex.tokens import ServerTokenizer
 from tests.integrations.langchain.plan_server import PlanServer
-from tests.integrations.other_server import OtherServer
+from tests.integrations.other_server import OtherServer, Reply, Request, echo
 from tests.integrations.served import Served
 
 TEXT = " ".join(f"word{number}, and more of it." for number in range(300))
@@ -88,3 +89,43 @@ def test_a_server_that_cannot_count_leaves_it_to_llamaindex(other: OtherServer, 
     assert asked == (0 if switched_off else 1)
     assert len(get_tokenizer()("hello there")) == default
     assert sum(request.path == "/tokenize" for request in other.requests) == asked, "it was asked once more"
+
+
+def counting(request: Request) -> Reply:
+    """One token for each text that is not empty, with a number that LlamaIndex's own tokenizer has not."""
+    if request.path != "/tokenize":
+        return echo(request)
+    return Reply({"tokens": [[-1] if text else [] for text in request.body["prompt"]]})
+
+
+def test_a_server_that_fails_once_counts_again_after_a_while(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = get_tokenizer()("hello there")
+    busy = Reply({"error": {"message": "busy"}}, 503, {"x-should-retry": "false"})
+    other.answer = lambda request: busy if request.path == "/tokenize" else echo(request)
+    assert ParrotLLM(base_url=other.url).metadata.num_output == -1
+    count = get_tokenizer()
+    assert count("hello there") == count("hello there") == own
+    assert sum(request.path == "/tokenize" for request in other.requests) == 1, "it was not left alone for a while"
+    assert get_tokenizer() is count
+    other.answer = counting
+    monkeypatch.setattr(tokens, "ASK_AGAIN_S", 0.0)
+    assert count("hello there") == [-1]
+    monkeypatch.undo()
+    assert count("hello again") == [-1], "what is over is remembered"
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(other: OtherServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, gone = get_tokenizer()("hello there"), threading.Event()
+
+    def hold(request: Request) -> Reply:
+        if request.path == "/tokenize":
+            gone.wait(60)
+        return counting(request)
+
+    other.answer = hold
+    monkeypatch.setattr(tokens, "COUNT_TIMEOUT_S", 0.05)
+    assert ParrotLLM(base_url=other.url).metadata.num_output == -1
+    assert get_tokenizer()("hello there") == own
+    gone.set()
