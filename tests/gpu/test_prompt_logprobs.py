@@ -119,7 +119,7 @@ class Preempted:
 
 
 def preempted(path: Path, kv_tokens: int) -> Preempted:
-    """`TEXT` and 20 tokens behind it, beside an older answer that takes its pages away."""
+    """`TEXT` and 12 tokens behind it, beside an older answer that takes its pages away."""
     stepper = stepper_of(path, kv_tokens=kv_tokens, max_model_len=kv_tokens, step_tokens=4)
     preempt, lost = stepper._rows._preempt, []
 
@@ -132,11 +132,11 @@ def preempted(path: Path, kv_tokens: int) -> Preempted:
     other = Generate(
         context=ContextId(9), content=Tokens(TEXT[:9]), sampling=ResolvedSampling(max_tokens=40, ignore_eos=True)
     )
-    told_of = answers(stepper, other, generate(1, max_tokens=20))
+    told_of = answers(stepper, other, generate(1, max_tokens=12))
     return Preempted(told_of[2], lost)
 
 
-@pytest.mark.parametrize(("kv_tokens", "is_read_when_it_goes"), [(60, True), (64, False)])
+@pytest.mark.parametrize(("kv_tokens", "is_read_when_it_goes"), [(52, True), (64, False)])
 def test_a_prompt_that_lost_its_pages_is_told_once(
     kv_tokens: int, is_read_when_it_goes: bool, tiny_checkpoint: Checkpoint
 ) -> None:
@@ -144,4 +144,4 @@ def test_a_prompt_that_lost_its_pages_is_told_once(
     found = preempted(path, kv_tokens)
     assert any(computed > 0 and (drawn == 0) is is_read_when_it_goes for computed, drawn in found.lost), found.lost
     check(told(found.chunks), of_hugging_face(path))
-    assert sum(len(chunk.tokens) for chunk in found.chunks) == 20
+    assert sum(len(chunk.tokens) for chunk in found.chunks) == 12
