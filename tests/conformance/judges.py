@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .served import ROOT, serving
 from .verdict import Verdict, of_junit
@@ -48,6 +49,16 @@ def folder_of(name: str) -> Path:
     return folder
 
 
+def judged(judge: str, report: Path, command: Sequence[str], **how: Any) -> Verdict:
+    """Run a judge and read the JUnit `report` that it writes. One that did not run to its end has that for a finding,
+    whatever it wrote: both pytest and schemathesis exit with 0, or with 1 where they found something."""
+    report.unlink(missing_ok=True)  # that of an earlier run says nothing of this one
+    status = subprocess.run(command, check=False, **how).returncode
+    if status not in (0, 1) or not report.exists():
+        return Verdict(judge, passed=0, findings=(f"it did not run to its end: exit status {status}",))
+    return of_junit(judge, report)
+
+
 def run_suites(judge: str, python: Path, url: str, suites: Sequence[str], model: str = "builtin:tiny") -> Verdict:
     """Our own test files for a foreign client."""
     report = folder_of(judge.replace(" ", "-")) / "junit.xml"
@@ -57,8 +68,7 @@ def run_suites(judge: str, python: Path, url: str, suites: Sequence[str], model:
     command += [argument for setting in settings for argument in ("-o", setting)]
     command += ["-p", "no:cacheprovider", "--rootdir", str(WORK), f"--junitxml={report}", *files]
     told = {"CONFORMANCE_URL": f"{url}/v1", "CONFORMANCE_MODEL": model, "OPENAI_API_KEY": "none"}
-    subprocess.run(command, cwd=WORK, env=os.environ | told, check=False)
-    return of_junit(judge, report)
+    return judged(judge, report, command, cwd=WORK, env=os.environ | told)
 
 
 # ---- openai-python -------------------------------------------------------------------------------------
@@ -90,9 +100,9 @@ def resources(options: Options) -> list[Verdict]:
         report = folder_of(f"resources-{version}") / "junit.xml"
         with serving(report.parent, sorted(names)) as url:
             command = [str(python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--timeout=120"]
+            command += [f"--junitxml={report}", *map(str, tests)]
             told = os.environ | {"TEST_API_BASE_URL": f"{url}/v1"}
-            subprocess.run([*command, f"--junitxml={report}", *map(str, tests)], cwd=source, env=told, check=False)
-        verdicts.append(of_junit(f"resources {version}", report))
+            verdicts.append(judged(f"resources {version}", report, command, cwd=source, env=told))
     return verdicts
 
 
@@ -150,9 +160,9 @@ def _fuzzed(options: Options, python: Path, judge: str, document: str, url: str,
     command += ["--max-examples", str(options.examples), "--report", "junit", "--report-junit-path", str(report)]
     command += ["--request-timeout", "60", "--continue-on-failure"]
     with (folder / "log").open("w") as out:
-        subprocess.run(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, check=False)
+        verdict = judged(judge, report, command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
     print((folder / "log").read_text()[-3000:])
-    return of_junit(judge, report)
+    return verdict
 
 
 # ---- frameworks and clients --------------------------------------------------------------------------------

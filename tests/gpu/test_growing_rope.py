@@ -1,4 +1,4 @@
-"""Rotary scalings that grow with the text: Hugging Face's tokens on both sides of the original length."""
+"""Rotary scalings, above all those that grow: Hugging Face's tokens on both sides of the original length."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.gpu.paged_runner import tokenizer
 
 ORIGINAL = 64
 DRAWN = 24
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 LONGROPE = {
     "rope_type": "longrope",
@@ -30,6 +32,7 @@ LONGROPE = {
     "original_max_position_embeddings": ORIGINAL,
 }
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("llama", {"rope_parameters": LINEAR, "max_position_embeddings": ORIGINAL}),
     "dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": ORIGINAL}),
     "longrope": ("llama", {"rope_parameters": LONGROPE}),
     "phi3": ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": ORIGINAL}),
@@ -81,6 +84,7 @@ def drawn(stepper: Stepper, *verbs: Generate | Fill) -> list[tuple[int, ...]]:
     while commands or stepper.has_work:
         report, commands = stepper.step(commands), []
         for update in report.updates:
+            assert not isinstance(update.answer, Exception), update.answer
             if isinstance(update.answer, Chunk):
                 told[update.command] += update.answer.tokens
     stepper.check()
@@ -97,6 +101,15 @@ def test_tokens_equal_hugging_face_below_above_and_across_the_original_length(
     for step_tokens in (512, 7):
         verbs = [generate(number + 1, text(length)) for number, length in enumerate(lengths)]
         assert drawn(stepper_of(folders[shape], step_tokens=step_tokens), *verbs) == expected
+
+
+@pytest.mark.parametrize("shape", ["linear", "dynamic", "longrope"])
+def test_a_scaling_that_is_left_out_would_be_seen(shape: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The test of the test above."""
+    family, changes = SHAPES[shape]
+    plain = save_tiny(family, tmp_path, **changes | {"rope_parameters": PLAIN})
+    for length in (100, 130):
+        assert of_hugging_face(plain, text(length)) != of_hugging_face(folders[shape], text(length))
 
 
 @pytest.mark.parametrize("shape", ["dynamic", "longrope"])

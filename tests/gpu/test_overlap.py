@@ -145,3 +145,5 @@ def test_where_no_page_is_left_for_the_next_token_the_step_waits_for_the_tokens(
         updates += stepper.step(()).updates
         stepper.check()
     assert texts(updates) == {n: expected(prompt(7, n), 14) for n in (1, 2)}
+    waited = [number for kind, number, is_ahead in runner.order if kind == "launch" and not is_ahead]
+    assert waited[0] == 1 and len(waited) > 1, "no step waited"

@@ -101,27 +101,34 @@ async def test_presence_and_frequency_and_bias_equal_a_plain_loop_over_hugging_f
 ) -> None:
     path = tiny_checkpoint("qwen3")
     model = hugging_face(path)
-    bias = ((5, 3.0), (17, -100.0))
+    asked: dict[str, Any] = {
+        "presence_penalty": 0.9,
+        "frequency_penalty": 0.3,
+        "logit_bias": ((5, 3.0), (17, -100.0)),
+    }
 
-    def looped(prompt: list[int]) -> list[int]:
+    def looped(prompt: list[int], presence_penalty: float, frequency_penalty: float, logit_bias: Any) -> list[int]:
         output: list[int] = []
         for _ in range(TOKENS):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + output])).logits[0, -1].float()
-            for token, value in bias:
+            for token, value in logit_bias:
                 logits[token] += value
             for token in set(output):
-                logits[token] -= 0.3 * output.count(token)
-                logits[token] -= 0.9
+                logits[token] -= frequency_penalty * output.count(token)
+                logits[token] -= presence_penalty
             output.append(int(logits.argmax()))
         return output
 
     engine = await started(path, kv_tokens=4096)
     try:
-        told = await answers(engine, presence_penalty=0.9, frequency_penalty=0.3, logit_bias=bias)
+        told = await answers(engine, **asked)
     finally:
         await engine.close()
-    assert [tokens_of(chunks) for chunks in told] == [looped(prompt) for prompt in prompts()]
+    expected = [looped(prompt, **asked) for prompt in prompts()]
+    assert [tokens_of(chunks) for chunks in told] == expected
+    for left_out in ({"presence_penalty": 0.0}, {"frequency_penalty": 0.0}, {"logit_bias": ()}):
+        assert [looped(prompt, **asked | left_out) for prompt in prompts()] != expected, f"{left_out} is not seen"
 
 
 async def test_log_probabilities_equal_log_softmax_of_hugging_face_logits(tiny_checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
+from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.stepper import Stepper
 from tests.gpu.paged_runner import tokenizer
 
@@ -41,6 +43,7 @@ def answers(stepper: Stepper, *verbs: Generate | Fill) -> dict[int, list[Chunk]]
     while commands or stepper.has_work:
         report, commands = stepper.step(commands), []
         for update in report.updates:
+            assert not isinstance(update.answer, Exception), update.answer
             if isinstance(update.answer, Chunk):
                 told.setdefault(update.command, []).append(update.answer)
     stepper.check()
@@ -108,12 +111,37 @@ def test_what_a_context_held_before_is_prompt_too(tiny_checkpoint: Checkpoint) -
     check(scores, of_hugging_face(path, text), text)
 
 
-def test_a_prompt_that_lost_its_pages_is_told_once(tiny_checkpoint: Checkpoint) -> None:
-    path = tiny_checkpoint("llama")
-    stepper = stepper_of(path, kv_tokens=64, max_model_len=64, step_tokens=4)
+@dataclass
+class Preempted:
+    chunks: list[Chunk]
+    lost: list[tuple[int, int]]
+    """Each time that it lost its pages: how many of its tokens were computed, how many drawn."""
+
+
+def preempted(path: Path, kv_tokens: int) -> Preempted:
+    """`TEXT` and 12 tokens behind it, beside an older answer that takes its pages away."""
+    stepper = stepper_of(path, kv_tokens=kv_tokens, max_model_len=kv_tokens, step_tokens=4)
+    preempt, lost = stepper._rows._preempt, []
+
+    def noting(sequence: Sequence) -> None:
+        assert sequence.id == 2, "the older one stays"
+        lost.append((sequence.context.computed, len(sequence.drawn)))
+        preempt(sequence)
+
+    stepper._rows._preempt = noting  # type: ignore[method-assign]
     other = Generate(
         context=ContextId(9), content=Tokens(TEXT[:9]), sampling=ResolvedSampling(max_tokens=40, ignore_eos=True)
     )
-    told_of = answers(stepper, other, generate(1, max_tokens=20))
-    check(told(told_of[2]), of_hugging_face(path))
-    assert sum(len(chunk.tokens) for chunk in told_of[2]) == 20
+    told_of = answers(stepper, other, generate(1, max_tokens=12))
+    return Preempted(told_of[2], lost)
+
+
+@pytest.mark.parametrize(("kv_tokens", "is_read_when_it_goes"), [(52, True), (64, False)])
+def test_a_prompt_that_lost_its_pages_is_told_once(
+    kv_tokens: int, is_read_when_it_goes: bool, tiny_checkpoint: Checkpoint
+) -> None:
+    path = tiny_checkpoint("llama")
+    found = preempted(path, kv_tokens)
+    assert any(computed > 0 and (drawn == 0) is is_read_when_it_goes for computed, drawn in found.lost), found.lost
+    check(told(found.chunks), of_hugging_face(path))
+    assert sum(len(chunk.tokens) for chunk in found.chunks) == 12

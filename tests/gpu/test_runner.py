@@ -19,6 +19,7 @@ from parrot_compat.gpu.batch import Batch, BatchRow, Draw
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.kernels.table import REFERENCE
+from parrot_compat.gpu.layers.linear import can_pack
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
 from tests.gpu.models.tiny import save_tiny
@@ -127,9 +128,14 @@ def test_a_prompt_in_chunks_gives_the_tokens_of_the_prompt_at_once(
     assert generate(runner, sequences(texts), chunk=chunk) == generate(runner, sequences(texts, seed=7))
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2"])
-def test_logits_of_a_row_are_the_same_bits_alone_and_in_a_batch(family: str, tiny_checkpoint: Checkpoint) -> None:
-    runner = make_runner(tiny_checkpoint(family))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "granite", "cohere2"])
+def test_logits_of_a_row_are_the_same_bits_alone_and_in_a_batch(
+    family: str, dtype: str, tiny_checkpoint: Checkpoint
+) -> None:
+    if not can_pack(getattr(torch, dtype)):
+        pytest.skip(f"this CPU has no packed product for {dtype}, which docs/status.md names")
+    runner = make_runner(tiny_checkpoint(family), dtype=dtype)
     texts = prompts([7, 40, 21, 1, 33, 12], seed=3)
     together = sequences(texts)
     with torch.inference_mode():

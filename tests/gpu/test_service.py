@@ -101,14 +101,17 @@ def test_a_child_told_to_stop_while_it_is_loading_stops(child: tuple[Connection,
     assert process.wait(100) == 0
 
 
-@pytest.mark.parametrize(("config", "error"), [({"model": "/nowhere"}, ModelRefused), ({"rows": 3}, EngineError)])
+@pytest.mark.parametrize(
+    ("config", "error", "said"),
+    [({"model": "/nowhere"}, ModelRefused, "/nowhere"), ({"rows": 3}, EngineError, "rows")],
+)
 def test_what_cannot_be_served_is_refused_in_words(
-    child: tuple[Connection, subprocess.Popen[bytes]], config: dict[str, Any], error: type[Exception]
+    child: tuple[Connection, subprocess.Popen[bytes]], config: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     connection, process = child
     connection.send_bytes(json.dumps(config).encode())
     refusal = connection.recv()
-    assert isinstance(refusal, error) and (str(next(iter(config.values()))) in str(refusal) or "rows" in str(refusal))
+    assert isinstance(refusal, error) and said in str(refusal)
     assert process.wait(100) == 1
 
 

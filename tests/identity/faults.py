@@ -28,6 +28,9 @@ from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.tensors import CheckpointTensors
 from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.runner import Flight, ModelRunner
+from parrot_compat.gpu.sequence import Sequence as Sequence_
+from parrot_compat.gpu.step import PlannedRow
+from parrot_compat.gpu.step_rows import Row, StepRows
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -36,11 +39,12 @@ Patch = pytest.MonkeyPatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """`plant` it and the checkpoint called `shape` must answer wrongly."""
+    """`plant` it and the checkpoint called `shape` must answer wrongly in the scenario."""
 
     name: str
     shape: str
     plant: Callable[[Patch], None]
+    scenario: str
 
 
 # ---- the batch: positions and lengths --------------------------------------------------------------
@@ -90,6 +94,12 @@ def _tokens_handed_to_the_wrong_rows(patch: Patch) -> None:
         return turned
 
     patch.setattr(ModelRunner, "collect", collect)
+
+
+def _rows_ahead_get_their_neighbours_token(patch: Patch) -> None:
+    """Where a step is launched before the tokens of the one before are known."""
+    right = ModelRunner._drawn_before
+    patch.setattr(ModelRunner, "_drawn_before", lambda self, rows, after: right(self, rows, after).roll(1))
 
 
 # ---- pages -----------------------------------------------------------------------------------------
@@ -168,6 +178,24 @@ def _cut_context_keeps_its_old_keys(patch: Patch) -> None:
     patch.setattr(Contexts, "extend", extended)
 
 
+def _preempted_counts_as_computed(patch: Patch) -> None:
+    """Who lost his pages goes on in others as if they held what he had computed; they hold keys of another text."""
+    preempt, prepare = StepRows._preempt, StepRows._prepare
+    computed: dict[int, int] = {}
+
+    def preempted(self: StepRows, sequence: Sequence_) -> None:
+        computed[sequence.context.id] = sequence.context.computed
+        preempt(self, sequence)
+
+    def prepared(self: StepRows, sequence: Sequence_, planned: PlannedRow) -> Row:
+        _, row = prepare(self, sequence, planned)
+        lost = max(0, min(len(row.tokens), computed.get(sequence.context.id, 0) - row.start))
+        return sequence, replace(row, tokens=(*[0] * lost, *row.tokens[lost:]))
+
+    patch.setattr(StepRows, "_preempt", preempted)
+    patch.setattr(StepRows, "_prepare", prepared)
+
+
 # ---- attention -------------------------------------------------------------------------------------
 
 
@@ -238,8 +266,10 @@ def _without_rope_scaling(patch: Patch) -> None:
     _patch_model(patch, drop)
 
 
+_ELSEWHERE = {_rows_ahead_get_their_neighbours_token: "steps_overlapped", _preempted_counts_as_computed: "preemption"}
+"""What a little of everything does not come to."""
 FAULTS = tuple(
-    Fault(name=name, shape=shape, plant=plant)
+    Fault(name=name, shape=shape, plant=plant, scenario=_ELSEWHERE.get(plant, "a_little_of_everything"))
     for name, shape, plant in (
         ("positions one off after the first chunk", "llama", _positions_one_off_after_the_first_chunk),
         ("decoding misses its own token", "llama-tied", _decoding_misses_its_own_token),
@@ -264,6 +294,8 @@ FAULTS = tuple(
         ("query norm dropped", "qwen3", _without_norm("query_norm")),
         ("key norm dropped", "qwen3", _without_norm("key_norm")),
         ("rope scaling dropped", "llama", _without_rope_scaling),
+        ("rows ahead get their neighbour's token", "qwen3", _rows_ahead_get_their_neighbours_token),
+        ("preempted counts as computed", "qwen2", _preempted_counts_as_computed),
     )
 )
 

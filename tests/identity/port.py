@@ -1,7 +1,7 @@
 """An engine seen only through its port, and a record of every answer it gave.
 
 `Client` follows what each context holds, so that every answer carries the whole token prefix it was drawn after: that
-is what the oracle is asked about. Of how the engine works it knows only where a preemption can be seen.
+is what the oracle is asked about. Of how the engine works it knows only where preemptions and steps can be counted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Awaitable
 from collections.abc import Sequence as Items
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
 from parrot_compat.core.prompt import Tokens
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine, load_stepper
@@ -47,6 +49,9 @@ class Client:
         self.answers: list[Answer] = []
         self.preemptions = 0
         """Times that a sequence lost its pages and was computed again."""
+        self.steps = 0
+        self.steps_ahead = 0
+        """Of them, those that were launched before the tokens of the step before were known."""
         self._held: dict[ContextId, tuple[int, ...]] = {}
         self._drawing: dict[ContextId, asyncio.Event] = {}
         """Contexts whose answer is not complete; set when it is."""
@@ -181,6 +186,15 @@ async def started(config: EngineConfig, label: str = "") -> AsyncIterator[Client
             preempt(sequence)
 
         rows._preempt = counted  # type: ignore[method-assign]
+        runner = stepper._runner
+        launch = runner.launch
+
+        def launched(batch: Items[BatchRow], after: Any = None) -> Any:
+            client.steps += 1
+            client.steps_ahead += after is not None
+            return launch(batch, after)
+
+        runner.launch = launched  # type: ignore[method-assign]
         extend = stepper._work.extend
 
         def extended(sequence: Sequence, drawn: Drawn) -> None:

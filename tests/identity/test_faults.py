@@ -6,18 +6,16 @@ import pytest
 
 from .faults import FAULTS, Fault
 from .measure import Lab
-from .scenarios import a_little_of_everything
-
-SCENARIO = "a_little_of_everything"
+from .scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "_"))
 async def test_a_planted_fault_is_found(lab: Lab, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = (await lab.run(fault.shape, SCENARIO)).comparison
+    healthy = (await lab.run(fault.shape, fault.scenario)).comparison
     assert not healthy.differences, str(healthy)
     with monkeypatch.context() as patch:
         fault.plant(patch)
-        answers = await a_little_of_everything(lab.bench(fault.shape, SCENARIO))
+        answers = await SCENARIOS[fault.scenario](lab.bench(fault.shape, fault.scenario))
     assert lab.oracle(fault.shape).compare(answers).differences, f"not found: {fault.name}"
 
 

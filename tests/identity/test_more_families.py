@@ -25,6 +25,7 @@ async def test_tokens_equal_hugging_face(family: str, tmp_path: Path) -> None:
     oracle, total = Oracle(folder), Comparison()
     for scenario in ("a_little_of_everything", "preemption"):
         answers = await SCENARIOS[scenario](Bench(folder=folder, random=Random(f"{family}/{scenario}")))
+        assert len({token for answer in answers for token in answer.output}) >= 20, "the checkpoint's text must vary"
         total.add(oracle.compare(answers))
     assert total.tokens > 300 and not total.differences, str(total)
     assert len(total.ties) <= 1, str(total)

@@ -4,12 +4,16 @@ The packed product is 2-3 times faster than `F.linear` at fp32 on CPUs that MKL 
 row i of the result is the same bits whatever other rows are in the batch: batching changes no greedy token. The one
 exception (measured, oneDNN 3.12): a row that is alone adds in another order where there are more than 1024 inputs. So
 one row never reaches oneDNN: few rows go through a kernel of our own, or one row is computed twice.
+What cannot be packed (a dtype that this CPU has no product for, the experts and routers of mixtures, which are no
+`nn.Linear`) is left to torch, which promises no such thing, and the log says so.
 It knows nothing of models beyond `torch.nn.Linear`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +22,8 @@ from torch import Tensor, nn
 from parrot_compat.gpu.kernels.cpu.product import FEW, few_rows
 
 __all__ = ["Linear", "Packed", "PackedLinear", "can_pack", "linear", "pack_linears"]
+
+logger = logging.getLogger(__name__)
 
 Linear = Callable[[Tensor], Tensor]
 """[tokens, in] → [tokens, out]"""
@@ -31,9 +37,11 @@ def linear(weight: Tensor, bias: Tensor | None, *, deterministic: bool = False) 
         from parrot_compat.gpu.kernels.triton.product import fixed_linear
 
         return lambda x: fixed_linear(x, weight, bias)
-    if weight.device.type != "cpu" or not can_pack(weight.dtype):
-        return lambda x: F.linear(x, weight, bias)
-    return Packed(weight, bias)
+    if weight.device.type == "cpu":
+        if can_pack(weight.dtype):
+            return Packed(weight, bias)
+        _left_to_torch(f"this CPU has no packed product for {weight.dtype}")
+    return lambda x: F.linear(x, weight, bias)
 
 
 class Packed:
@@ -91,12 +99,37 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def pack_linears(module: nn.Module) -> int:
-    """Replace every plain `nn.Linear` under `module` that can be packed; how many were."""
+    """Replace every plain `nn.Linear` under `module` that can be packed; how many were. The log names what else has a
+    product there."""
+    packed = _pack_under(module)
+    if left := _other_products(module):
+        _left_to_torch(f"{type(module).__name__} has {len(left)} weights that cannot be packed, the first {left[0]}")
+    return packed
+
+
+def _pack_under(module: nn.Module) -> int:
     packed = 0
     for name, child in list(module.named_children()):
         if type(child) is nn.Linear and child.weight.device.type == "cpu" and can_pack(child.weight.dtype):
             setattr(module, name, PackedLinear(child))
             packed += 1
         else:
-            packed += pack_linears(child)
+            packed += _pack_under(child)
     return packed
+
+
+def _other_products(module: nn.Module) -> list[str]:
+    """The names of weights that are matrices and no tables."""
+    holders = [(name, each) for name, each in module.named_modules() if not isinstance(each, nn.Embedding)]
+    return [
+        f"{holder}.{name}".lstrip(".")
+        for holder, each in holders
+        for name, weight in each.named_parameters(recurse=False)
+        if weight.dim() > 1
+    ]
+
+
+@cache
+def _left_to_torch(why: str) -> None:
+    """Said once in a process: every layer has the same reason."""
+    logger.warning("%s: the last bits of a row may hang on how many rows are computed with it", why)

@@ -9,6 +9,7 @@ The invariant: a model that passes reads nothing but its own tokens through our 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -103,7 +104,7 @@ class Probe:
                 )
 
     def _error(self, decoder: Decoder, facts: CheckpointFacts, dtype: torch.dtype, device: torch.device) -> float:
-        """How far a row's logits are off at most, as a share of their spread."""
+        """How far a row's logits are off at most, as a share of their spread; infinite where that is no number."""
         pages = -(-TOKENS // PAGE)
         storage = KvStorage(facts.layers, 2 * pages, PAGE, facts.kv_heads, facts.head_dim, dtype, device)
         tables = tuple(range(0, 2 * pages, 2)), tuple(range(1, 2 * pages, 2))
@@ -117,7 +118,8 @@ class Probe:
             logits = decoder.logits(Batch.build(rows, PAGE, device), storage)
             assert logits is not None
             for own, right in zip(logits.float(), self.right, strict=True):
-                worst = max(worst, float((own - right[end - 1]).std() / right[end - 1].std()))
+                off = float((own - right[end - 1]).std() / right[end - 1].std())
+                worst = max(worst, off if math.isfinite(off) else math.inf)  # `max` would pass over a NaN
             start = end
         return worst
 

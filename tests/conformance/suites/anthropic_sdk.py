@@ -36,11 +36,15 @@ def told(message: Any) -> list[dict[str, Any]]:
     return [{name: getattr(block, name) for name in ("type", block.type)} for block in message.content]
 
 
+def text_of(message: Any) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
 def test_a_message_has_content_an_end_and_usage(client: anthropic.Anthropic) -> None:
     message = client.messages.create(**ASKED)
     assert message.role == "assistant" and message.model == MODEL and message._request_id
     assert message.stop_reason in ("end_turn", "max_tokens") and message.usage.output_tokens > 0
-    assert all(block.type in ("text", "thinking") for block in message.content)
+    assert text_of(message) and {block.type for block in message.content} <= {"text", "thinking"}
 
 
 def test_a_stream_comes_to_the_whole_message(client: anthropic.Anthropic) -> None:
@@ -49,7 +53,7 @@ def test_a_stream_comes_to_the_whole_message(client: anthropic.Anthropic) -> Non
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert told(final) == told(whole) and final.stop_reason == whole.stop_reason
-    assert text == "".join(block.text for block in whole.content if block.type == "text")
+    assert text and text == text_of(whole)
     assert final.usage.output_tokens == whole.usage.output_tokens
 
 
@@ -58,7 +62,7 @@ async def test_the_async_client_says_the_same(client: anthropic.Anthropic) -> No
         one = await other.messages.create(**ASKED)
         async with other.messages.stream(**ASKED) as stream:
             streamed = await stream.get_final_message()
-    assert told(one) == told(streamed) == told(client.messages.create(**ASKED))
+    assert text_of(one) and told(one) == told(streamed) == told(client.messages.create(**ASKED))
 
 
 def test_a_prompt_that_comes_again_is_read_from_the_cache_and_counted_so(client: anthropic.Anthropic) -> None:
@@ -90,8 +94,7 @@ def test_a_call_that_is_required_is_made_and_its_result_taken(client: anthropic.
 
 
 def test_a_stop_sequence_is_named(client: anthropic.Anthropic) -> None:
-    whole = client.messages.create(**ASKED)
-    text = "".join(block.text for block in whole.content if block.type == "text")
+    text = text_of(client.messages.create(**ASKED))
     assert len(text) > 4, "the model must say something for this test to stop it"
     stop = text[2:4]
     cut = client.messages.create(**ASKED, stop_sequences=[stop])

@@ -33,6 +33,7 @@ def test_a_stream_says_what_the_whole_answer_says() -> None:
     whole = litellm.completion(**CALL)
     chunks = list(litellm.completion(**CALL, stream=True, stream_options={"include_usage": True}))
     built = litellm.stream_chunk_builder(chunks)
+    assert whole.choices[0].message.content
     assert built.choices[0].message.content == whole.choices[0].message.content
     assert built.usage.completion_tokens == whole.usage.completion_tokens
 

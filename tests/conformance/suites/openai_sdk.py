@@ -44,7 +44,7 @@ def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None
             text += choice.delta.content or ""
             finish = choice.finish_reason or finish
         usage = chunk.usage or usage
-    assert text == whole.choices[0].message.content and finish == whole.choices[0].finish_reason
+    assert text and text == whole.choices[0].message.content and finish == whole.choices[0].finish_reason
     assert whole.usage is not None and usage is not None
     assert usage.completion_tokens == whole.usage.completion_tokens
     assert whole._request_id and whole.model == MODEL
@@ -52,6 +52,7 @@ def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None
 
 async def test_the_async_client_says_the_same(client: openai.OpenAI, async_client: openai.AsyncOpenAI) -> None:
     one = await async_client.chat.completions.create(**ASKED)
+    assert one.choices[0].message.content
     assert one.choices[0].message.content == client.chat.completions.create(**ASKED).choices[0].message.content
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from parrot_compat.gpu.kernels.cpu import build
-from parrot_compat.gpu.layers.linear import PackedLinear, can_pack, pack_linears
+from parrot_compat.gpu.layers import linear as linear_module
+from parrot_compat.gpu.layers.linear import PackedLinear, can_pack, linear, pack_linears
 
 SHAPES = [(64, 128), (64, 256), (96, 40), (768, 512), (1536, 64), (2688, 128)]
 
@@ -24,11 +25,11 @@ def packable(dtype: torch.dtype) -> None:
 def test_a_packed_linear_is_the_linear(width: int, out: int, bias: bool) -> None:
     packable(torch.float32)
     torch.manual_seed(0)
-    linear = nn.Linear(width, out, bias=bias)
+    plain = nn.Linear(width, out, bias=bias)
     x = torch.randn(1, 33, width)
 
     with torch.inference_mode():
-        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(PackedLinear(plain)(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(params=["kernels of our own", "torch alone"])
@@ -42,7 +43,7 @@ def product_of_few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("product_of_few_rows")
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("width", "out"), SHAPES)
 def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, width: int, out: int, bias: bool) -> None:
     """Also where rounding to bfloat16 would hide it: the bias leaves the last digits of the row that is looked at."""
@@ -88,6 +89,42 @@ def test_a_tied_head_is_packed_and_the_embedding_keeps_its_weight() -> None:
     ]
     with torch.inference_mode():
         torch.testing.assert_close(model(ids), before, rtol=1e-5, atol=1e-5)
+
+
+class Experts(nn.Module):
+    """As transformers holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(32, 16)
+        self.gate_up_proj = nn.Parameter(torch.zeros(4, 32, 16))
+        self.norm = nn.LayerNorm(16)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    linear_module._left_to_torch.cache_clear()
+    yield caplog
+    linear_module._left_to_torch.cache_clear()
+
+
+def test_products_that_torch_is_left_with_are_named_once(said: pytest.LogCaptureFixture) -> None:
+    packable(torch.float32)
+    for _ in range(2):
+        linear(torch.zeros(8, 8, dtype=torch.float64), None)
+        pack_linears(nn.Sequential(nn.Linear(16, 16), Experts()))
+    hangs = "the last bits of a row may hang on how many rows are computed with it"
+    assert [record.getMessage() for record in said.records] == [
+        f"this CPU has no packed product for torch.float64: {hangs}",
+        f"Sequential has 1 weights that cannot be packed, the first 1.gate_up_proj: {hangs}",
+    ]
+
+
+def test_where_everything_is_packed_nothing_is_said(said: pytest.LogCaptureFixture) -> None:
+    packable(torch.float32)
+    linear(torch.zeros(8, 8), None)
+    pack_linears(nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 16), nn.LayerNorm(16)))
+    assert not said.records
 
 
 def test_a_dtype_that_cannot_be_packed_stays_as_it_is() -> None:
