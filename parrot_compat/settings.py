@@ -19,17 +19,13 @@ from urllib.parse import urlsplit
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.output_format import ReasoningStyle, ToolStyle
 from parrot_compat.core.policy import Policy
+from parrot_compat.core.tool_styles import TOOL_STYLES
 
 __all__ = ["BadSettings", "Settings"]
 
 
 BUILTIN_MODEL = "builtin:tiny"
-TOOL_STYLES: Mapping[str, ToolStyle] = {
-    "hermes": "hermes",
-    "llama3_json": "llama3_json",
-    "mistral": "mistral",
-    "mistral_args": "mistral_args",
-}
+TOOL_PARSERS: Mapping[str, ToolStyle] = {style: style for style in sorted(TOOL_STYLES)}
 REASONING_STYLES: Mapping[str, ReasoningStyle] = {
     "qwen3": "think",
     "deepseek_r1": "think_open",
@@ -107,11 +103,11 @@ class Settings:
 
     @property
     def tool_style(self) -> ToolStyle | None:
-        return None if self.tool_call_parser is None else TOOL_STYLES[self.tool_call_parser]
+        return None if self.tool_call_parser is None else TOOL_PARSERS[self.tool_call_parser]
 
     def __post_init__(self) -> None:
-        if self.tool_call_parser is not None and self.tool_call_parser not in TOOL_STYLES:
-            raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_STYLES)}")
+        if self.tool_call_parser is not None and self.tool_call_parser not in TOOL_PARSERS:
+            raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_PARSERS)}")
         if self.reasoning_parser is not None and self.reasoning_parser not in REASONING_STYLES:
             raise BadSettings(f"--reasoning-parser {self.reasoning_parser}: there is {', '.join(REASONING_STYLES)}")
         try:

@@ -16,12 +16,13 @@ import re
 from collections.abc import Collection
 
 from .call_object import Nesting
+from .tool_styles import TOOL_STYLES
 
 __all__ = ["NamedCall"]
 
-_ARGUMENTS, _ID = "[ARGS]", "[CALL_ID]"
+_ARGUMENTS, _ID = TOOL_STYLES["mistral_args"].arguments_mark, TOOL_STYLES["mistral_args"].id_mark
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_HEAD = re.compile(rf"({_NAME.pattern})(?:\[CALL_ID\]([A-Za-z0-9_-]{{1,64}}))?(?:\[ARGS\])?")
+_HEAD = re.compile(rf"({_NAME.pattern})(?:{re.escape(_ID)}([A-Za-z0-9_-]{{1,64}}))?(?:{re.escape(_ARGUMENTS)})?")
 """All that comes before the arguments."""
 _SPACE = " \t\r\n"
 _LONGEST = 256

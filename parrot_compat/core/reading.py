@@ -3,7 +3,7 @@
     reader = Reader(Reading(tools="hermes", reasoning="think"))
     chunk = reader.read(chunk)          # text → text, reasoning and calls
 
-It knows the families' ways to write these (`output_format`), nothing of prompts or of clients. What an engine has told
+It knows the families' ways to write these (`tool_styles`), nothing of prompts or of clients. What an engine has told
 apart by itself (another server does) passes through.
 
 The invariant: how a text is cut into chunks changes nothing of what is read out of it, and nothing of it is lost but
@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 from .call import Finish, Reading, Usage
 from .engine import Chunk
-from .output_format import ReasoningStyle, ToolStyle
+from .output_format import ReasoningStyle
 from .tool_calls import CallPiece, ToolReader
+from .tool_styles import TOOL_STYLES, held_back
 
 __all__ = ["Reader", "ReasoningReader"]
 
@@ -26,12 +27,6 @@ _THINKS: Mapping[ReasoningStyle, tuple[str, str]] = {
     "think": ("<think>", "</think>"),
     "think_open": ("<think>", "</think>"),
     "mistral": ("[THINK]", "[/THINK]"),
-}
-_CALLS: Mapping[ToolStyle, tuple[str, ...]] = {
-    "hermes": ("<tool_call>", "</tool_call>"),
-    "llama3_json": (),  # the object alone tells a call, and its mark before other text is none of the answer
-    "mistral": ("[TOOL_CALLS]",),
-    "mistral_args": ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
 }
 
 
@@ -140,7 +135,7 @@ class ReasoningReader:
             self._is_inside, self._held, self._may_be_space = False, after, True
             return thought.rstrip()
         # a mark may have begun, and white space before it is the mark's
-        safe = len(thought) if is_end else _before_mark(thought, close)
+        safe = len(thought) if is_end else len(thought) - held_back(thought, close)
         told = thought[:safe].rstrip() if is_end else thought[:safe]
         self._held = "" if is_end else thought[safe:]
         self._may_be_space = self._may_be_space and not told
@@ -157,10 +152,4 @@ class ReasoningReader:
 def _marks(reading: Reading) -> tuple[str, ...]:
     style = reading.reasoning
     thinks = () if style is None or style == "none" else _THINKS[style]
-    return (*thinks, *(() if reading.tools is None else _CALLS[reading.tools]))
-
-
-def _before_mark(text: str, mark: str) -> int:
-    """How much of the text is certainly none of the mark, nor white space in front of it."""
-    begun = next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
-    return len(text[: len(text) - begun].rstrip())
+    return (*thinks, *(() if reading.tools is None else TOOL_STYLES[reading.tools].marks))

@@ -1,4 +1,4 @@
-"""Calls of tools, read out of a model's text: each family writes them its own way (`output_format.ToolStyle`).
+"""Calls of tools, read out of a model's text: each family writes them its own way (`tool_styles`).
 
 It knows nothing of prompts, engines or of how a call is told to a client. A call is told in pieces, as it is drawn: its
 name once it is certain that it is one (`call_object`), then the text of its arguments.
@@ -11,38 +11,19 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .call_object import CallObject
 from .named_call import NamedCall
 from .output_format import ToolStyle
+from .tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax, held_back
 
 __all__ = ["CallPiece", "ToolCall", "ToolReader", "new_call_id", "whole_calls"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Family:
-    mark: str
-    """Stands before a call, or before a run of calls."""
-    close: str = ""
-    """Stands behind a call."""
-    bare: str = ""
-    """How calls begin without the mark, where nothing else has come before them."""
-    is_anywhere: bool = True
-    """The mark may come amid a text; else nowhere but at its beginning."""
-    between: str = " \t\r\n;,[]}"
-    """What stands between calls and is none of them; a brace too many is a usual slip."""
-
-
-_FAMILIES: Mapping[ToolStyle, _Family] = {
-    "hermes": _Family(mark="<tool_call>", close="</tool_call>"),
-    "llama3_json": _Family(mark="<|python_tag|>", bare="{", is_anywhere=False),
-    "mistral": _Family(mark="[TOOL_CALLS]", bare="["),
-    "mistral_args": _Family(mark="[TOOL_CALLS]", between=" \t\r\n;,}"),
-}
-_USUAL_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_USUAL_ID = re.compile(SHORT_ID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +59,8 @@ def whole_calls(pieces: Iterable[CallPiece]) -> tuple[ToolCall, ...]:
 
 
 def new_call_id(style: ToolStyle | None = None) -> str:
-    # Mistral's templates take ids of nine letters and digits, and no others
-    return uuid.uuid4().hex[:9] if style in ("mistral", "mistral_args") else f"call_{uuid.uuid4().hex[:24]}"
+    is_short = style is not None and TOOL_STYLES[style].has_short_ids
+    return uuid.uuid4().hex[:9] if is_short else f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(slots=True)
@@ -126,11 +107,11 @@ class ToolReader:
         return self._read(is_end=True)
 
     @property
-    def _family(self) -> _Family:
-        return _FAMILIES[self.style]
+    def _syntax(self) -> CallSyntax:
+        return TOOL_STYLES[self.style]
 
     def _read(self, is_end: bool) -> tuple[str, list[CallPiece]]:
-        if self._place == "start" and not self._family.bare:
+        if self._place == "start" and not self._syntax.bare:
             self._place = "text"  # calls may come anywhere in it
         said: list[str] = []
         told = len(self.pieces)
@@ -150,8 +131,8 @@ class ToolReader:
     # ---- each goes on from its place; True: there is more to read ---------------------------------------
 
     def _find(self, said: list[str], is_end: bool) -> bool:
-        mark = self._family.mark
-        if not self._family.is_anywhere:
+        mark = self._syntax.mark
+        if not self._syntax.is_amid_text:
             self._say(said, self._held)
             self._held = ""
             return False
@@ -161,7 +142,7 @@ class ToolReader:
             self._say(said, text)
             self._place, self._mark, self._held = "between", before[len(text) :] + mark, after
             return True
-        safe = len(self._held) if is_end else _safe(self._held, mark)
+        safe = len(self._held) if is_end else len(self._held) - held_back(self._held, mark)
         if is_end and self._held.endswith(tuple(mark[:size] for size in range(2, len(mark)))):
             self._ends_begun = True
         text, self._held = self._held[:safe], self._held[safe:]
@@ -169,28 +150,28 @@ class ToolReader:
         return False
 
     def _start(self, is_end: bool) -> bool:
-        mark = self._family.mark
+        mark = self._syntax.mark
         begun = self._held.lstrip()
         space = self._held[: len(self._held) - len(begun)]
         if begun.startswith(mark):
             self._place, self._mark, self._held = "between", space + mark, begun.removeprefix(mark)
         elif not is_end and mark.startswith(begun):
             return False
-        elif begun.startswith(self._family.bare):
+        elif begun.startswith(self._syntax.bare):
             self._place, self._mark, self._held = "between", space, begun
         else:
             self._place = "text"
         return True
 
     def _begin(self, said: list[str], is_end: bool) -> bool:
-        close = self._family.close
-        rest = self._held.lstrip(self._family.between)
+        close = self._syntax.close
+        rest = self._held.lstrip(self._syntax.between)
         if self._mark is not None:
             self._mark += self._held[: len(self._held) - len(rest)]
         self._held = rest
         if self._may_be_call(rest):
             self._place = "call"
-            self._call = NamedCall(self.names) if self.style == "mistral_args" else CallObject(self.names)
+            self._call = NamedCall(self.names) if self._syntax.is_named else CallObject(self.names)
             return True
         if close and rest.startswith(close):
             self._held = rest.removeprefix(close)
@@ -207,7 +188,7 @@ class ToolReader:
         return True
 
     def _may_be_call(self, rest: str) -> bool:
-        if self.style == "mistral_args":
+        if self._syntax.is_named:
             return bool(rest) and self._mark is not None  # each has a mark of its own
         return rest.startswith("{")
 
@@ -255,9 +236,3 @@ class ToolReader:
         if text:
             self._has_text = True
             said.append(text)
-
-
-def _safe(text: str, mark: str) -> int:
-    """How much of the text can be said: no beginning of the mark, and no white space that it may follow."""
-    kept = next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
-    return len(text[: len(text) - kept].rstrip())

@@ -26,6 +26,7 @@ from ..core.output_format import (
     ToolStyle,
     size_of,
 )
+from ..core.tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax
 from .grammar_sizes import check_lark, check_pattern, check_schema
 
 __all__ = ["held_size_of", "source_of"]
@@ -118,31 +119,22 @@ def _literal(text: str) -> str:
 def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     if not format.tools:
         raise BadSchema("there is no tool that could be called")
-    style, many = format.style, format.is_parallel
-    between: str | None
-    """Of calls that have a mark each; `None`: one mark stands before all of them."""
+    syntax, many = TOOL_STYLES[format.style], format.is_parallel
     rules = []
     for number, (name, schema) in enumerate(format.tools):
-        rules.append(f"tool_{number}: " + _one_call(name, style, f"arguments_{number}", controls))
+        rules.append(f"tool_{number}: " + _one_call(name, syntax, f"arguments_{number}", controls))
         held = {"x-guidance": _JSON | {"lenient": name not in format.strict}, "type": "object", **_schema(schema)}
         if "properties" in held and not held.keys() & (_COMBINES | _NAMES_MORE):
             # a function takes the arguments that it names: none may be made up beside them
             held.setdefault("additionalProperties", False)
         rules.append(f"arguments_{number}: %json {json.dumps(held)}")
     rules.append("tool: " + " | ".join(f"tool_{number}" for number in range(len(format.tools))))
-    match style:
-        case "hermes":
-            opens, between, run = "<tool_call>", '"\\n" ', f'"\\n" tool "\\n" {_mark("</tool_call>", controls)}'
-        case "mistral":
-            opens, between, run = "[TOOL_CALLS]", None, '" "? "[" tool' + (' (", " tool)*' if many else "") + ' "]"'
-        case "mistral_args":
-            opens, between, run = "[TOOL_CALLS]", "", "tool"
-        case "llama3_json":
-            opens, between, run = "", None, "tool" + (' ("; " tool)*' if many else "")
+    run, between = _run(format.style, many, controls)
+    opens = syntax.mark if syntax.is_amid_text else ""
     if format.is_amid_text:
         return "\n".join([_amid_text(opens, run, many, controls), *rules])
     # a list is told by its bracket too, where the vocabulary has no token for the mark
-    is_bare = not opens or (style == "mistral" and opens not in controls)
+    is_bare = not opens or (bool(syntax.bare) and opens not in controls)
     more = f" ({between}call)*" if many and between is not None else ""
     if format.answer is not None:
         answer, options = _json(format.answer)
@@ -151,14 +143,27 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     return "\n".join([start, f"call: {'' if is_bare else _mark(opens, controls)} {run}", *rules])
 
 
-def _one_call(name: str, style: ToolStyle, arguments: str, controls: Mapping[str, int]) -> str:
+def _run(style: ToolStyle, many: bool, controls: Mapping[str, int]) -> tuple[str, str | None]:
+    """What follows an opening mark, and what stands between calls that have a mark each; `None`: one mark stands before
+    all of them."""
+    match style:
+        case "hermes":
+            return f'"\\n" tool "\\n" {_mark(TOOL_STYLES[style].close, controls)}', '"\\n" '
+        case "mistral":
+            return '" "? "[" tool' + (' (", " tool)*' if many else "") + ' "]"', None
+        case "mistral_args":
+            return "tool", ""
+        case "llama3_json":
+            return "tool" + (' ("; " tool)*' if many else ""), None
+
+
+def _one_call(name: str, syntax: CallSyntax, arguments: str, controls: Mapping[str, int]) -> str:
     """The rule of a call with the arguments of another rule."""
-    if style == "mistral_args":
+    if syntax.is_named:
         # the newest models write no id, those before them do
-        id = f"({_mark('[CALL_ID]', controls)} /[a-zA-Z0-9]{{9}}/)?"
-        return f"{_literal(name)} {id} {_mark('[ARGS]', controls)} {arguments}"
-    key = "parameters" if style == "llama3_json" else "arguments"
-    head = _literal(f'{{"name": {json.dumps(name)}, "{key}": ')
+        id = f"({_mark(syntax.id_mark, controls)} /{SHORT_ID}/)?"
+        return f"{_literal(name)} {id} {_mark(syntax.arguments_mark, controls)} {arguments}"
+    head = _literal(f'{{"name": {json.dumps(name)}, "{syntax.arguments_key}": ')
     return f'{head} {arguments} "}}"'
 
 

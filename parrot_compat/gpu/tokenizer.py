@@ -29,6 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from ..core.errors import BadPrompt, BadSchema, ModelRefused
 from ..core.output_format import OutputFormat, ReasoningStyle, ToolStyle
 from ..core.prompt import Chat, Content, Text
+from ..core.tool_styles import shown_style
 from .control_tokens import ControlTokens, encodable
 from .text_stream import TextDecoder, TextStream
 
@@ -101,16 +102,8 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def tool_style(self) -> ToolStyle:
-        """As the chat template shows it, else as the control tokens do; Hermes' where neither is one that we know."""
-        template = str(self._hf.chat_template or "")
-        if "[TOOL_CALLS]" in template:
-            return "mistral_args" if "[ARGS]" in template else "mistral"
-        if "<tool_call>" not in template:
-            if "ipython" in template and "parameters" in template:
-                return "llama3_json"
-            if "[TOOL_CALLS]" in self._control_ids:
-                return "mistral_args" if "[ARGS]" in self._control_ids else "mistral"
-        return "hermes"
+        """As the checkpoint shows it."""
+        return shown_style(str(self._hf.chat_template or ""), self._control_ids)
 
     @cached_property
     def reasoning_style(self) -> ReasoningStyle:

@@ -17,6 +17,7 @@ from pydantic import Field
 from parrot_compat.core.call import Reading, Sampling
 from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, ToolCalls, ToolStyle
 from parrot_compat.core.tool_calls import CallPiece, ToolCall
+from parrot_compat.core.tool_styles import TOOL_STYLES
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.limits import Schema
 
@@ -95,7 +96,7 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
     names, is_required = _choice(choice, [tool.function.name for tool in tools])
     may_call = tuple(tool.function for tool in tools if names is None or tool.function.name in names)
     # a call that has no mark cannot be told from text before it is whole
-    is_held = is_required or (style != "llama3_json" and any(function.strict for function in may_call))
+    is_held = is_required or (TOOL_STYLES[style].is_amid_text and any(function.strict for function in may_call))
     if not is_held:
         return ToolUse(style, may_call, None, names, is_parallel)
     is_named = isinstance(choice, dict) and choice.get("type") == "function"
@@ -112,12 +113,12 @@ def _calls(functions: Sequence[ToolFunction], style: ToolStyle, is_parallel: boo
 
 def calls_or_json(style: ToolStyle) -> bool:
     """An answer may be calls, or else a JSON object: a call does not begin as one."""
-    return style != "llama3_json"
+    return TOOL_STYLES[style].bare != "{"
 
 
 def _is_told_from_calls(form: AnyJson | JsonSchema, style: ToolStyle) -> bool:
     """What has this form does not begin as a call does. Mistral's older calls are a list, with a mark or without."""
-    if style == "mistral" and isinstance(form, JsonSchema):
+    if TOOL_STYLES[style].bare == "[" and isinstance(form, JsonSchema):
         schema = json.loads(form.schema)
         return isinstance(schema, dict) and schema.get("type") == "object"
     return calls_or_json(style)
