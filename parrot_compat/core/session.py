@@ -22,7 +22,7 @@ from .intake import Intake, Machinery
 from .life import Life
 from .prompt import Content, Segment
 from .task import Flow, Task
-from .template import Form, Template
+from .template import Template, TemplateForm
 from .variable import Variable
 
 __all__ = ["Session"]
@@ -75,7 +75,7 @@ class Session:
         *,
         outputs: Mapping[str, Sampling] | None = None,
         sampling: Sampling | None = None,
-        form: Form = "chat",
+        form: TemplateForm = "chat",
         function: str | None = None,
         model: str | None = None,
         objective: ObjectiveKind | None = None,
@@ -104,7 +104,7 @@ class Session:
         *,
         outputs: Mapping[str, Sampling] | None = None,
         sampling: Sampling | None = None,
-        form: Form = "chat",
+        form: TemplateForm = "chat",
         function: str | None = None,
         model: str | None = None,
         objective: ObjectiveKind | None = None,

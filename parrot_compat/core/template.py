@@ -18,9 +18,9 @@ from .call import VariableName
 from .errors import BadTemplate
 from .prompt import ChatPrompt, Constant, Input, Message, Prompt, Segment, TextPrompt
 
-__all__ = ["Form", "Output", "Template"]
+__all__ = ["Output", "Template", "TemplateForm"]
 
-Form = Literal["chat", "text"]
+TemplateForm = Literal["chat", "text"]
 """How a template speaks to the model. chat: what comes before an output is a user message and the output the
 assistant's turn. text: one raw text, as base models continue it."""
 
@@ -79,7 +79,7 @@ class Template:
         return tuple(segment.name for segment in self.segments if isinstance(segment, Output))
 
     def cut(
-        self, bindings: Mapping[str, Segment], outputs: Mapping[str, VariableName], form: Form = "chat"
+        self, bindings: Mapping[str, Segment], outputs: Mapping[str, VariableName], form: TemplateForm = "chat"
     ) -> tuple[tuple[VariableName, Prompt], ...]:
         """One (variable, prompt) per output, in order.
 
@@ -121,7 +121,7 @@ class Template:
                 raise BadTemplate(f"{{{{input:{segment.variable}}}}} is read before its output is written", "template")
 
 
-def _prompt(turns: list[tuple[str, list[Segment]]], form: Form) -> Prompt:
+def _prompt(turns: list[tuple[str, list[Segment]]], form: TemplateForm) -> Prompt:
     if form == "text":
         return TextPrompt(tuple(segment for _, segments in turns for segment in segments))
     return ChatPrompt(tuple(Message(role, tuple(segments)) for role, segments in turns))

@@ -26,7 +26,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, get_type_hint
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import BadTemplate
-from parrot_compat.core.template import Form
+from parrot_compat.core.template import TemplateForm
 
 from .application import current_session
 from .output import Output, OutputFields
@@ -49,7 +49,7 @@ def semantic_function(function: Callable[P, R], /) -> SemanticFunction[P, R]: ..
 def semantic_function(
     *,
     outputs: Mapping[str, Output] | None = None,
-    form: Form = "chat",
+    form: TemplateForm = "chat",
     model: str | None = None,
     objective: ObjectiveKind | None = None,
     template: str | None = None,
@@ -62,7 +62,7 @@ def semantic_function(
     /,
     *,
     outputs: Mapping[str, Output] | None = None,
-    form: Form = "chat",
+    form: TemplateForm = "chat",
     model: str | None = None,
     objective: ObjectiveKind | None = None,
     template: str | None = None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import BadTemplate
-from parrot_compat.core.template import Form, Template
+from parrot_compat.core.template import Template, TemplateForm
 
 from .output import Output
 
@@ -37,7 +37,7 @@ class Request:
     """Of every output."""
     outputs: Mapping[str, Output] = field(default_factory=dict)
     """Of the outputs it names; what it leaves open is `sampling`'s."""
-    form: Form = "chat"
+    form: TemplateForm = "chat"
     function: str | None = None
     model: str | None = None
     objective: ObjectiveKind | None = None

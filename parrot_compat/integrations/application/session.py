@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import BadTemplate, Cancelled, ParrotError, UnknownSession
-from parrot_compat.core.template import Form
+from parrot_compat.core.template import TemplateForm
 
 from .host import Host, ServerUnreachable
 from .loop_thread import LoopThread, shared
@@ -83,7 +83,7 @@ class Session:
         *,
         outputs: Mapping[str, Output] | None = None,
         sampling: Output | None = None,
-        form: Form = "chat",
+        form: TemplateForm = "chat",
         function: str | None = None,
         model: str | None = None,
         objective: ObjectiveKind | None = None,
