@@ -20,9 +20,9 @@ from parrot_compat.gpu.history import History
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
-from parrot_compat.gpu.reading import Reading
 from parrot_compat.gpu.to_device import moved
 from parrot_compat.gpu.token_bits import TokenBits
+from parrot_compat.gpu.wanted import Wanted
 
 __all__ = ["Batch", "BatchRow", "Draw", "PackedRows"]
 
@@ -59,7 +59,7 @@ class BatchRow:
     """Rows of one group may have a long prefix in common, which is then looked for."""
     prompt_tokens: int = 0
     """Of the whole sequence; rotary scalings that grow with the text ask for it."""
-    reading: Reading | None = None
+    wanted: Wanted | None = None
     """What somebody wants to know of this row's tokens, beside what is drawn."""
     drawn_by: int | None = None
     """Its one token is what that row of the step before draws, which need not be known yet; `tokens` has a stand-in."""

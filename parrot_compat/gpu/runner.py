@@ -28,10 +28,10 @@ from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
-from parrot_compat.gpu.reading import Pool, Read, Score
 from parrot_compat.gpu.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.states import read_scores, read_states
 from parrot_compat.gpu.to_device import listed
+from parrot_compat.gpu.wanted import Pool, Read, Score
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.cuda_graphs import DecodeGraphs
@@ -93,7 +93,7 @@ class ModelRunner:
         # Rows that are read are forward passes of their own, so that decoding has the shapes it always has.
         reads: dict[int, Read] = {}
         for kind, compute in ((Pool, self._pool), (Score, self._score)):
-            if chosen := [number for number, row in enumerate(rows) if isinstance(row.reading, kind)]:
+            if chosen := [number for number, row in enumerate(rows) if isinstance(row.wanted, kind)]:
                 reads |= zip(chosen, compute([rows[number] for number in chosen]), strict=True)
         others = [row for number, row in enumerate(rows) if number not in reads] if reads else rows
         with torch.inference_mode():
@@ -105,7 +105,7 @@ class ModelRunner:
             return Flight(len(rows), reads, packed, tokens, logits if asks else None)
 
     def collect(self, flight: Flight) -> list[Drawn | Read | None]:
-        """The token drawn for each row, `None` where none was asked; a row with a `reading` gets a `Read`, which has
+        """The token drawn for each row, `None` where none was asked; a row with something `wanted` gets a `Read`, with
         both. A row whose token cannot be drawn has the error in its place; the others are none the worse for it."""
         tokens = flight.read()
         drawn: Sequence[Drawn] = tokens

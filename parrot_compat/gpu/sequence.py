@@ -28,9 +28,9 @@ from .batch import Draw
 from .drawn import Drawn, Replaceable
 from .history import History
 from .kv.context import Context
-from .reading import Pool, Read, Reading, Score
 from .step import SequenceView
 from .token_bits import TokenBits
+from .wanted import Pool, Read, Score, Wanted
 
 __all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
 
@@ -158,7 +158,7 @@ class Sequence:
         allowed = None if self._form is None else partial(self._form.allowed, may_end=may_end, without=without)
         return Draw(sampling=sampling, index=index, history=self._history, allowed=allowed)
 
-    def reading_after(self, computed: int) -> Reading | None:
+    def wanted_after(self, computed: int) -> Wanted | None:
         """What is to be known of the tokens up to `computed`, those that are computed next."""
         if isinstance(self.verb, Generate) and self.verb.sampling.prompt_logprobs is not None and not self.drawn:
             following = slice(self.context.computed + 1, min(computed + 1, self.prompt_tokens))

@@ -1,4 +1,4 @@
-"""Reads what a step's rows asked to know (`reading`): states of tokens for vectors, log probabilities of a prompt.
+"""Reads what a step's rows asked to know (`wanted`): states of tokens for vectors, log probabilities of a prompt.
 
 It knows nothing of models or of why somebody asks.
 The invariant: what a row is told depends on its own tokens only. Sums are made in float64, so that the chunks in which
@@ -15,7 +15,7 @@ from torch import Tensor
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.logprobs import told_logprobs
-from parrot_compat.gpu.reading import Pool, Read, Score
+from parrot_compat.gpu.wanted import Pool, Read, Score
 
 __all__ = ["read_scores", "read_states"]
 
@@ -24,8 +24,8 @@ def read_states(states: Tensor, rows: Sequence[BatchRow]) -> list[Read]:
     """`states` [tokens, hidden] of the rows' tokens, one row after another; all rows have a `Pool`."""
     reads: list[Read] = []
     for row, own in zip(rows, torch.split(states, [len(row.tokens) for row in rows]), strict=True):
-        assert isinstance(row.reading, Pool)
-        pooled = own[-1].double() if row.reading.pooling == "last" else own.double().sum(0)
+        assert isinstance(row.wanted, Pool)
+        pooled = own[-1].double() if row.wanted.pooling == "last" else own.double().sum(0)
         reads.append(Read(states=pooled.cpu().numpy()))
     return reads
 
@@ -40,9 +40,9 @@ def read_scores(
     asked: list[tuple[int, int]] = []  # of each token what follows it (its own id where that is not known), and top
     lasts: list[int] = []
     for row in rows:
-        assert isinstance(row.reading, Score)
-        targets = (*row.reading.targets, *row.tokens[len(row.reading.targets) :])
-        asked += [(target, row.reading.top) for target in targets]
+        assert isinstance(row.wanted, Score)
+        targets = (*row.wanted.targets, *row.tokens[len(row.wanted.targets) :])
+        asked += [(target, row.wanted.top) for target in targets]
         lasts.append(len(asked) - 1)
     told: list[TokenLogprobs] = []
     behind: dict[int, Tensor] = {}
@@ -53,7 +53,7 @@ def read_scores(
         behind |= {last: logits[last - start].clone() for last in lasts if start <= last < len(told)}
     scores: list[tuple[TokenLogprobs, ...]] = []
     for row, last in zip(rows, lasts, strict=True):
-        assert isinstance(row.reading, Score)
+        assert isinstance(row.wanted, Score)
         first = last + 1 - len(row.tokens)
-        scores.append(tuple(told[first : first + len(row.reading.targets)]))
+        scores.append(tuple(told[first : first + len(row.wanted.targets)]))
     return scores, [behind[last] for last in lasts]

@@ -112,7 +112,7 @@ class StepRows:
             draw=sequence.draw_after(end),
             group=sequence.verb.scope.group,
             prompt_tokens=sequence.prompt_tokens,
-            reading=sequence.reading_after(end),
+            wanted=sequence.wanted_after(end),
         )
         return sequence, row
 
@@ -129,7 +129,7 @@ class StepRows:
             if not self._contexts.reserve_ahead(sequence.context, end + 1):
                 return None
             ahead = replace(
-                row, tokens=(0,), start=end, pages=sequence.context.pages, draw=draw, reading=None, drawn_by=number
+                row, tokens=(0,), start=end, pages=sequence.context.pages, draw=draw, wanted=None, drawn_by=number
             )
             rows.append((sequence, ahead))
         return rows

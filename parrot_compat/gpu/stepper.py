@@ -31,9 +31,9 @@ from .drawn import Drawn
 from .kv.contexts import Contexts
 from .kv.pages import PagePool
 from .kv.radix import RadixTree
-from .reading import Read
 from .sequence import Forms, Sequence, TextStreams
 from .step_rows import Row, StepRows
+from .wanted import Read
 from .work import Clock, Work
 
 __all__ = ["Runner", "Stepper"]
@@ -223,7 +223,7 @@ class Stepper:
             return None
         if work.queued or work.forms.has_news:
             return None
-        if any(row.draw is None or row.reading or sequence.must_see_each_token for _, (sequence, row) in alive):
+        if any(row.draw is None or row.wanted or sequence.must_see_each_token for _, (sequence, row) in alive):
             return None
         rows = self._rows.ahead([(number, sequence, row) for number, (sequence, row) in alive])
         return None if rows is None else self._launch(rows, before)

@@ -24,9 +24,9 @@ from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
 from parrot_compat.gpu.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.reading import Read, Reading
 from parrot_compat.gpu.stepper import Stepper
 from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.wanted import Read, Wanted
 from tests.core.engine_contract import collect, settle
 
 VOCABULARY = 4096
@@ -100,7 +100,7 @@ class PagedRunner:
             rows = [replace(row, tokens=(after[row.drawn_by],), drawn_by=None) for row in rows]  # type: ignore[index,arg-type]
         self.steps.append(
             tuple(
-                BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw, reading=r.reading)
+                BatchRow(tokens=r.tokens, start=r.start, pages=tuple(r.pages), draw=r.draw, wanted=r.wanted)
                 for r in rows
             )
         )
@@ -118,7 +118,7 @@ class PagedRunner:
         for row in rows:
             for slot, token in zip(self._slots(row)[row.start :], row.tokens, strict=True):
                 self.slots[slot] = token
-        return [self._draw(row) if row.reading is None else self._read(row, row.reading) for row in rows]
+        return [self._draw(row) if row.wanted is None else self._read(row, row.wanted) for row in rows]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         size = self.config.page_size
@@ -130,10 +130,10 @@ class PagedRunner:
         end = row.start + len(row.tokens)
         return [row.pages[position // size] * size + position % size for position in range(end)]
 
-    def _read(self, row: BatchRow, reading: Reading) -> Read:
+    def _read(self, row: BatchRow, wanted: Wanted) -> Read:
         text = [self.slots[slot] for slot in self._slots(row)]
         states = [state(text[: end + 1]) for end in range(row.start, len(text))]
-        return Read(states=states[-1] if reading.pooling == "last" else np.sum(states, axis=0))
+        return Read(states=states[-1] if wanted.pooling == "last" else np.sum(states, axis=0))
 
     def _draw(self, row: BatchRow) -> int | None:
         if row.draw is None:

@@ -140,7 +140,7 @@ def test_a_text_that_lost_its_pages_on_the_way_is_read_anew() -> None:
     updates += stepper.step([Command(2, embed(text, pooling="mean"))]).updates
     while stepper.has_work:
         updates += stepper.step([]).updates
-    starts = [row.start for step in runner.steps for row in step if row.reading is not None]
+    starts = [row.start for step in runner.steps for row in step if row.wanted is not None]
     assert starts.count(0) > 1, "it was never preempted"
     [read] = [update.answer for update in updates if isinstance(update.answer, Embedded)]
     pooled = np.mean([state(text[: end + 1]) for end in range(60)], axis=0)

@@ -28,9 +28,9 @@ from parrot_compat.gpu.kv.contexts import Contexts
 from parrot_compat.gpu.layers.rotary import GrowingRotary
 from parrot_compat.gpu.models import transformers_models
 from parrot_compat.gpu.models.decoder import FastDecoder
-from parrot_compat.gpu.reading import Read, Reading, Score
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.sequence import Sequence as Sequence_
+from parrot_compat.gpu.wanted import Read, Score, Wanted
 from tests.gpu import test_embeddings as vectors
 from tests.gpu import test_growing_rope as ropes
 from tests.gpu import test_prompt_logprobs as scores
@@ -67,15 +67,15 @@ def states_are_taken_before_the_last_norm(patch: Patch) -> None:
 
 
 def a_token_is_scored_where_it_stands_instead_of_before(patch: Patch) -> None:
-    right = Sequence_.reading_after
+    right = Sequence_.wanted_after
 
-    def reading(self: Sequence_, computed: int) -> Reading | None:
+    def wanted(self: Sequence_, computed: int) -> Wanted | None:
         found, start = right(self, computed), self.context.computed
         if not isinstance(found, Score):
             return found
         return replace(found, targets=tuple(self.context.tokens[start : start + len(found.targets)]))
 
-    patch.setattr(Sequence_, "reading_after", reading)
+    patch.setattr(Sequence_, "wanted_after", wanted)
 
 
 def what_was_read_before_the_pages_went_is_kept(patch: Patch) -> None:

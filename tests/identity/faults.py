@@ -26,11 +26,11 @@ from parrot_compat.gpu.layers.rotary import Rotary
 from parrot_compat.gpu.models import decoder
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.tensors import CheckpointTensors
-from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.runner import Flight, ModelRunner
 from parrot_compat.gpu.sequence import Sequence as Sequence_
 from parrot_compat.gpu.step import PlannedRow
 from parrot_compat.gpu.step_rows import Row, StepRows
+from parrot_compat.gpu.wanted import Read
 
 __all__ = ["FAULTS", "Fault"]
 

@@ -15,7 +15,7 @@ from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.core.engine import Pooling
 from parrot_compat.gpu.drawn import Drawn
 
-__all__ = ["Pool", "Read", "Reading", "Score"]
+__all__ = ["Pool", "Read", "Score", "Wanted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,12 @@ class Score:
     """How many of the likeliest tokens are told with each."""
 
 
-Reading = Pool | Score
+Wanted = Pool | Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What a row with a `Reading` gives: what was drawn, as any row does, and what was read."""
+    """What a row gives of which something is `Wanted`: what was drawn, as any row does, and what was read."""
 
     drawn: Drawn | None = None
     states: npt.NDArray[np.float64] | None = None
