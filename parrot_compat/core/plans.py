@@ -25,7 +25,7 @@ from .planned import ClaimAnswer, Entry, PlannedCall, PlanReceipt, Settled
 from .prompt import Content
 from .session import Session
 from .task import Task
-from .twin import Asked, difference
+from .twin import RealCall, difference
 
 __all__ = ["ClaimAnswer", "Plan", "PlanReceipt", "PlannedCall", "Settled"]
 
@@ -98,20 +98,20 @@ class Plan:
             if content is None:
                 return self._refuse(entry, "the claimant itself waits for its inputs")
             with self.session.alive():
-                asked = await self._asked(claimant, content)
+                real = await self._real_call(claimant, content)
                 await entry.task.prepared()
         except ParrotError:  # the app's own call cannot run: what was planned is not what it wanted
             self._drop(entry)
             raise
         if (earlier := self._claims.get(nonce)) is not None:  # an SDK that tries again
-            reason = self._why_not(earlier, asked, nonce)
+            reason = self._why_not(earlier, real, nonce)
             if reason is not None:
                 return ClaimAnswer(reason=reason)
             earlier.is_left = False
             return self._claimed(earlier)
-        reason = self._why_not(entry, asked, nonce)
+        reason = self._why_not(entry, real, nonce)
         if reason is not None:
-            equals = (other for other in self._entries.values() if self._why_not(other, asked, nonce) is None)
+            equals = (other for other in self._entries.values() if self._why_not(other, real, nonce) is None)
             equal = next(equals, None)
             if equal is None:
                 return self._refuse(entry, reason)
@@ -165,18 +165,18 @@ class Plan:
 
     # ---- inside --------------------------------------------------------------------------------------------
 
-    async def _asked(self, claimant: Call, content: Content) -> Asked:
+    async def _real_call(self, claimant: Call, content: Content) -> RealCall:
         machinery = self.session.machinery
         model = machinery.fleet.model(claimant.model)
         rendered = await machinery.renderer.render_any(content, model, self.tenant)
-        return Asked(model, rendered, claimant.sampling, claimant.reading)
+        return RealCall(model, rendered, claimant.sampling, claimant.reading)
 
     def _claimed(self, entry: Entry) -> ClaimAnswer:
         self.session.deliver(entry.task.call.id, is_delivered=True)
         return ClaimAnswer(call=entry.planned.call.id, task=entry.task)
 
-    def _why_not(self, entry: Entry, asked: Asked, nonce: str) -> str | None:
-        """Why this planned call cannot stand in for what is asked; `None` where it can."""
+    def _why_not(self, entry: Entry, real: RealCall, nonce: str) -> str | None:
+        """Why this planned call cannot stand in for the real one; `None` where it can."""
         task = entry.task
         if entry.is_taken or (entry.nonce is not None and entry.nonce != nonce):
             return "another run has taken it"
@@ -184,7 +184,7 @@ class Plan:
             return f"the planned call failed: {task.failure}"
         if task.rendered is None:
             return "the planned call still waits for its inputs"
-        return difference(task, asked, self.session.machinery.fleet.infos(task.model))
+        return difference(task, real, self.session.machinery.fleet.infos(task.model))
 
     def _refuse(self, entry: Entry, reason: str) -> ClaimAnswer:
         self._drop(entry)

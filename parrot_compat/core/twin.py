@@ -16,13 +16,13 @@ from .engine import EngineInfo
 from .rendering import Rendered
 from .task import Task
 
-__all__ = ["Asked", "difference"]
+__all__ = ["RealCall", "difference"]
 
 _ANY_SEED = -1  # each call without a seed draws its own: one sample is as good as another
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RealCall:
     """A real call as it would run by itself."""
 
     model: str
@@ -31,31 +31,31 @@ class Asked:
     reading: Reading
 
 
-def difference(planned: Task, asked: Asked, infos: Sequence[EngineInfo]) -> str | None:
+def difference(planned: Task, real: RealCall, infos: Sequence[EngineInfo]) -> str | None:
     """What keeps a planned call whose prompt is rendered from being a twin; `None`: nothing. `infos` of its engines."""
     assert planned.rendered is not None
-    if planned.model != asked.model:
+    if planned.model != real.model:
         return f"the planned call runs on model {planned.model!r}"
-    if not _says_the_same(planned.rendered, asked.rendered):
+    if not _says_the_same(planned.rendered, real.rendered):
         return "the prompt differs from the planned one"
-    if _decided(planned.call.sampling, asked, infos) != _decided(asked.sampling, asked, infos):
+    if _decided(planned.call.sampling, real, infos) != _decided(real.sampling, real, infos):
         return "the sampling parameters differ from the planned ones"
-    if planned.call.reading != asked.reading:
+    if planned.call.reading != real.reading:
         return "the tools differ from the planned ones"
     return None
 
 
-def _says_the_same(planned: Rendered, asked: Rendered) -> bool:
+def _says_the_same(planned: Rendered, real: Rendered) -> bool:
     """Equal ids; where only the engine knows them, equal contents."""
-    if planned.ids is not None and asked.ids is not None:
-        return planned.ids == asked.ids
-    return planned.content == asked.content
+    if planned.ids is not None and real.ids is not None:
+        return planned.ids == real.ids
+    return planned.content == real.content
 
 
-def _decided(sampling: Sampling, asked: Asked, infos: Sequence[EngineInfo]) -> ResolvedSampling:
+def _decided(sampling: Sampling, real: RealCall, infos: Sequence[EngineInfo]) -> ResolvedSampling:
     defaults = infos[0].defaults if infos else Sampling()
     limit = max((info.context_tokens for info in infos), default=0)
-    decided = sampling.resolve(defaults, room=max(1, limit - asked.rendered.prompt_tokens), seed=_ANY_SEED)
+    decided = sampling.resolve(defaults, room=max(1, limit - real.rendered.prompt_tokens), seed=_ANY_SEED)
     if any(info.takes == "text" for info in infos):
         return decided  # a text engine has defaults of its own: what was asked for is part of it
     return replace(decided, asked=())
