@@ -21,8 +21,7 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
-from parrot_compat.integrations.plans.asked import ALONE
-from parrot_compat.integrations.plans.asked import Asked as AskedOfServer
+from parrot_compat.integrations.plans.asked import ALONE, Asked
 from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.integrations.plans.calls import body_of
 from parrot_compat.integrations.plans.sessions import RunSession, labelled
@@ -34,7 +33,7 @@ from .provenance import hints_of
 from .run_plan import Lingering, RunPlan, is_stream
 from .settings import ParrotSettings
 from .spans import Span, Spans
-from .walks import Asked, walk_of
+from .walks import SynthesizerInput, walk_of
 
 __all__ = ["Planner", "listen", "planner", "records", "stats"]
 
@@ -114,13 +113,13 @@ class Planner(BaseSpanHandler[BaseSpan]):
         walk, llm = walk_of(synthesizer), getattr(synthesizer, "_llm", None)
         if walk is None or not isinstance(llm, ParrotSettings) or not _can_be_planned(llm):
             return None
-        asked = _asked(arguments)
-        if asked is None:
+        given = _input(arguments)
+        if given is None:
             return None
         drafts = Drafts(llm, self._book.is_refused)
         is_whole = False
         try:
-            is_whole = walk(synthesizer, asked, drafts)
+            is_whole = walk(synthesizer, given, drafts)
         except CannotPlan:
             log.debug("%s is planned for %d calls only", span.id, len(drafts.found))
         plan = RunPlan(self._book, type(synthesizer).__name__, synthesizer, is_whole=is_whole)
@@ -132,7 +131,7 @@ class Planner(BaseSpanHandler[BaseSpan]):
 
     # ---- answering ------------------------------------------------------------------------------------
 
-    def asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> AskedOfServer:
+    def asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Asked:
         """The planned call that this request of a model is, and what is known of it. Never raises, never blocks."""
         asked = ALONE
         try:
@@ -143,7 +142,7 @@ class Planner(BaseSpanHandler[BaseSpan]):
             self._book.count(direct=1)
         return asked
 
-    def _asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> AskedOfServer:
+    def _asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Asked:
         span = self._spans.current()
         around = [outer.plan for outer in span.around if outer.plan is not None] if span is not None else []
         # What is read late is made in no span; that it equals a planned call is all that counts.
@@ -153,7 +152,7 @@ class Planner(BaseSpanHandler[BaseSpan]):
         if body is not None:
             found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
         session = labelled(span.session if span is not None else RunSession())
-        return AskedOfServer(found, lambda: session.hints(endpoint) | hints_of(span, request["messages"]), session)
+        return Asked(found, lambda: session.hints(endpoint) | hints_of(span, request["messages"]), session)
 
     def stream_ended(self) -> None:
         """A streamed answer has been read to its end."""
@@ -175,7 +174,7 @@ def _answers_as_ours(kind: type[ParrotSettings]) -> bool:
     return all(method.__module__.startswith(("parrot_compat.", "llama_index.core.")) for method in methods)
 
 
-def _asked(arguments: dict[str, Any]) -> Asked | None:
+def _input(arguments: dict[str, Any]) -> SynthesizerInput | None:
     query, chunks = arguments.get("query_str"), arguments.get("text_chunks")
     previous = arguments.get("prev_response")
     if (
@@ -186,7 +185,7 @@ def _asked(arguments: dict[str, Any]) -> Asked | None:
         return None
     values = {name: value for name, value in (arguments.get("response_kwargs") or {}).items()}
     values.update(arguments.get("kwargs") or {})
-    return Asked(query=query, chunks=tuple(chunks), previous=previous, values=values)
+    return SynthesizerInput(query=query, chunks=tuple(chunks), previous=previous, values=values)
 
 
 planner = Planner()

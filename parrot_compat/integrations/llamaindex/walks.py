@@ -32,11 +32,11 @@ from llama_index.core.response_synthesizers.compact_and_accumulate import Compac
 
 from .drafts import CannotPlan, Drafts, only_copies
 
-__all__ = ["Asked", "walk_of"]
+__all__ = ["SynthesizerInput", "walk_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class SynthesizerInput:
     """What a synthesizer's `get_response` was called with."""
 
     query: str
@@ -86,60 +86,60 @@ def _must_be_ours_to_format(drafts: Drafts, *templates: BasePromptTemplate) -> N
         raise CannotPlan
 
 
-def _tree(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
+def _tree(synthesizer: Any, given: SynthesizerInput, drafts: Drafts) -> bool:
     _must_be_ours_to_format(drafts, synthesizer._summary_template)
     packing = _Packing(synthesizer, drafts)
-    template = synthesizer._summary_template.partial_format(query_str=asked.query)
-    packed = packing.pack(template, asked.chunks)
+    template = synthesizer._summary_template.partial_format(query_str=given.query)
+    packed = packing.pack(template, given.chunks)
     if len(packed) == 1:
-        drafts.call(template, {"context_str": packed[0], **asked.values})
+        drafts.call(template, {"context_str": packed[0], **given.values})
         return True
-    summaries = _map(drafts, [(template, {"context_str": chunk, **asked.values}) for chunk in packed])
+    summaries = _map(drafts, [(template, {"context_str": chunk, **given.values}) for chunk in packed])
     gap = packing.tokens("\n\n")
     if len(summaries) * (packing.answer_tokens + gap) > packing.room(template):
         return False
     joined = "\n\n".join(drafts.stripped(summary) for summary in summaries)
-    drafts.call(template, {"context_str": joined, **asked.values})
+    drafts.call(template, {"context_str": joined, **given.values})
     return True
 
 
-def _refine(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
+def _refine(synthesizer: Any, given: SynthesizerInput, drafts: Drafts) -> bool:
     if synthesizer._structured_answer_filtering:
         raise CannotPlan
     if getattr(synthesizer._program_factory, "__func__", None) is not Refine._default_program_factory:
         raise CannotPlan
     _must_be_ours_to_format(drafts, synthesizer._text_qa_template, synthesizer._refine_template)
     packing = _Packing(synthesizer, drafts)
-    qa, refine, query = synthesizer._text_qa_template, synthesizer._refine_template, asked.query
+    qa, refine, query = synthesizer._text_qa_template, synthesizer._refine_template, given.query
     padding = synthesizer._response_padding_size
-    chunks = asked.chunks
+    chunks = given.chunks
     if type(synthesizer) is CompactAndRefine:
         partial = [template.partial_format(query_str=query) for template in (qa, refine)]
         chunks = packing.pack(get_biggest_prompt(partial), chunks, padding)
     biggest = get_biggest_prompt([qa, refine])
-    answer = asked.previous
+    answer = given.previous
     pieces = [piece for chunk in chunks for piece in packing.pack(biggest, [chunk], padding)]
     for chunk in pieces:
         if answer is None:
-            answer = drafts.call(qa.partial_format(query_str=query), {"context_str": chunk, **asked.values})
+            answer = drafts.call(qa.partial_format(query_str=query), {"context_str": chunk, **given.values})
             continue
         template = refine.partial_format(query_str=query, existing_answer=answer)
         empty = refine.partial_format(query_str=query, existing_answer="")
         if packing.tokens(chunk) + packing.answer_tokens > packing.room(empty):
             return False  # the answer decides whether the chunk is cut once more
-        answer = drafts.call(template, {"context_msg": chunk.strip(), **asked.values})
+        answer = drafts.call(template, {"context_msg": chunk.strip(), **given.values})
     return True
 
 
-def _accumulate(synthesizer: Any, asked: Asked, drafts: Drafts) -> bool:
+def _accumulate(synthesizer: Any, given: SynthesizerInput, drafts: Drafts) -> bool:
     _must_be_ours_to_format(drafts, synthesizer._text_qa_template)
     packing = _Packing(synthesizer, drafts)
-    template = synthesizer._text_qa_template.partial_format(query_str=asked.query)
-    chunks = asked.chunks
+    template = synthesizer._text_qa_template.partial_format(query_str=given.query)
+    chunks = given.chunks
     if type(synthesizer) is CompactAndAccumulate:
         chunks = packing.pack(template, chunks)
     pieces = [piece for chunk in chunks for piece in packing.pack(template, [chunk])]
-    _map(drafts, [(template, {"context_str": piece, **asked.values}) for piece in pieces])
+    _map(drafts, [(template, {"context_str": piece, **given.values}) for piece in pieces])
     return True
 
 
@@ -149,7 +149,7 @@ def _map(drafts: Drafts, calls: Sequence[tuple[BasePromptTemplate, Mapping[str, 
     return [drafts.call(template, values, (group, index, len(calls))) for index, (template, values) in enumerate(calls)]
 
 
-_WALKS: Mapping[type, Callable[[Any, Asked, Drafts], bool]] = {
+_WALKS: Mapping[type, Callable[[Any, SynthesizerInput, Drafts], bool]] = {
     TreeSummarize: _tree,
     Refine: _refine,
     CompactAndRefine: _refine,
@@ -159,7 +159,7 @@ _WALKS: Mapping[type, Callable[[Any, Asked, Drafts], bool]] = {
 """`SimpleSummarize` and `Generation` make one call: sending it ahead would gain nothing."""
 
 
-def walk_of(synthesizer: Any) -> Callable[[Any, Asked, Drafts], bool] | None:
+def walk_of(synthesizer: Any) -> Callable[[Any, SynthesizerInput, Drafts], bool] | None:
     """The walk of this kind: it drafts the calls, and says whether those are all that the synthesizer will make.
     Errors of a walk: `CannotPlan`, and whatever the app will meet as well."""
     if getattr(synthesizer, "_output_cls", None) is not None:
