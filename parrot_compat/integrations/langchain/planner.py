@@ -37,7 +37,7 @@ from .groups import narrower
 from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
-from .runs import Call, Run, Runs, call_of, decided_in, step_number, surrounding_run, unbound
+from .runs import Invocation, Run, Runs, decided_in, invocation_of, step_number, surrounding_run, unbound
 from .soft import softly
 from .switches import is_switched_off
 from .values import UNKNOWN, is_known
@@ -113,15 +113,15 @@ class Planner(BaseCallbackHandler):
             else:
                 self._plan_roots(run, roots, name)
             return
-        call = call_of(parent, inputs, tags)
-        run = Run(run_id, parent, call.runnable, call.streamed)
-        run.width = call.width or run.width
+        invocation = invocation_of(parent, inputs, tags)
+        run = Run(run_id, parent, invocation.runnable, invocation.streamed)
+        run.width = invocation.width or run.width
         run.step = step_number(tags)
         run.is_fanned_out = run.is_fanned_out or fans_out(metadata)
         run.inputs = inputs if kwargs.get("run_type") == "prompt" else None
         self._runs.begin(run)
         if is_on(compiled=run.is_compiled) and not is_switched_off(metadata):
-            self._plan_run(run, call, tags or (), name)
+            self._plan_run(run, invocation, tags or (), name)
 
     @softly
     def on_chat_model_start(
@@ -204,16 +204,16 @@ class Planner(BaseCallbackHandler):
         if roots.plan is not None:
             run.plans.append(roots.plan)
 
-    def _plan_run(self, run: Run, call: Call, tags: Sequence[str], name: str) -> None:
-        if run.parent is not None and self._resume(run.parent, call.input, tags, name):
+    def _plan_run(self, run: Run, invocation: Invocation, tags: Sequence[str], name: str) -> None:
+        if run.parent is not None and self._resume(run.parent, invocation.input, tags, name):
             return
-        if call.runnable is None or call.input is UNKNOWN:
+        if invocation.runnable is None or invocation.input is UNKNOWN:
             return
         again = any(tag.startswith("retry:attempt:") for tag in tags)
-        if not again and any(plan.covers(call.runnable) for plan in run.plans_around()):
+        if not again and any(plan.covers(invocation.runnable) for plan in run.plans_around()):
             return
         walk = Walk(self.book.is_refused)
-        steps = partial(walk.walk, call.runnable, call.input, call.arguments)
+        steps = partial(walk.walk, invocation.runnable, invocation.input, invocation.arguments)
         if (around := decided_in(run, tags)) is not None:
             # What comes after the decision is known now: the branch, and the steps behind it.
             sequence, number = around

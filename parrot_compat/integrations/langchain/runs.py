@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from .provenance import Formatted
 
 __all__ = [
-    "Call",
+    "Invocation",
     "Run",
     "Runs",
-    "call_of",
     "calling_frames",
     "child_of",
     "decided_in",
+    "invocation_of",
     "step_number",
     "surrounding_run",
     "unbound",
@@ -242,7 +242,7 @@ def decided_in(run: Run, tags: Sequence[str]) -> tuple[Run, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Invocation:
     """What is being called, with what: as much of it as could be found."""
 
     runnable: Runnable[Any, Any] | None
@@ -252,17 +252,17 @@ class Call:
     width: int | None = None
 
 
-def call_of(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Call:
-    """The call that begins a run in `parent`, or one that nothing is known to be around."""
+def invocation_of(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Invocation:
+    """The invocation that begins a run in `parent`, or one that nothing is known to be around."""
     runnable = child_of(parent.runnable, tags) if parent is not None else None
     if runnable is not None:
-        return Call(runnable, UNKNOWN if inputs == STREAMED_INPUT else inputs)
+        return Invocation(runnable, UNKNOWN if inputs == STREAMED_INPUT else inputs)
     # Only compiled chains are planned where frames are not to be looked at.
-    return calling_frames(inputs) if is_on() else Call(None)
+    return calling_frames(inputs) if is_on() else Invocation(None)
 
 
-def calling_frames(inputs: Any) -> Call:
-    """The call that begins a run, from the frames of the callback that tells of it."""
+def calling_frames(inputs: Any) -> Invocation:
+    """The invocation that begins a run, from the frames of the callback that tells of it."""
     found: Any = None
     streamed = False
     value = UNKNOWN if inputs == STREAMED_INPUT else inputs
@@ -289,7 +289,7 @@ def calling_frames(inputs: Any) -> Call:
                     value = local.get("input", UNKNOWN)
                     break
         frame = frame.f_back
-    return Call(found, value, arguments, streamed, width)
+    return Invocation(found, value, arguments, streamed, width)
 
 
 def _self_of(frame: FrameType) -> Any:
