@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from ..call import Finish, ResolvedSampling, TokenLogprobs
 from ..errors import EngineError
 
-__all__ = ["Answer", "Script", "answer", "certain"]
+__all__ = ["Script", "ScriptedAnswer", "answer", "certain"]
 
 Script = Callable[[str], str] | Mapping[str, str]
 """From the text of a prompt to the answer. A mapping answers with the value of the longest key found in the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScriptedAnswer:
     """`drawn` tokens were drawn to say `ids`: a stop string is drawn and not said."""
 
     ids: tuple[int, ...]
@@ -30,7 +30,7 @@ class Answer:
     """The stop string that ended it."""
 
 
-def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -> Answer:
+def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -> ScriptedAnswer:
     """`room` is the tokens left in the context. Errors: `EngineError` where a mapping has no answer."""
     text = _scripted(script, prompt)
     room = min(sampling.max_tokens, room)
@@ -43,7 +43,7 @@ def answer(script: Script, prompt: str, sampling: ResolvedSampling, room: int) -
     for end, length, stop in _stops(text, sampling):
         if end < drawn or finish is Finish.LENGTH:
             drawn, kept, finish, met = end, end - length, Finish.STOP, stop
-    return Answer(ids=tuple(map(ord, text[:kept])), drawn=drawn, finish=finish, stop=met)
+    return ScriptedAnswer(ids=tuple(map(ord, text[:kept])), drawn=drawn, finish=finish, stop=met)
 
 
 def certain(ids: Sequence[int], top: int | None) -> tuple[TokenLogprobs, ...]:
