@@ -35,7 +35,7 @@ class Silent:
 
     met: str | None = None
 
-    def push(self, token_ids: Sequence[int]) -> str:
+    def push(self, token_ids: Sequence[int], may_stop: bool = True) -> str:
         return ""
 
     def flush(self) -> str:
