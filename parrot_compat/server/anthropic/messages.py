@@ -14,12 +14,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import ApiError, Problem
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.openai.chat import results_of
 from parrot_compat.server.openai.conversing import Conversation, converse, prompt_ids, prompt_of
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import SseResponse, event, while_connected
 
 from .answers import events_of, message_of

@@ -19,14 +19,15 @@ from parrot_compat.core.call import Usage
 from parrot_compat.core.engine import Chunk
 from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
+from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
+from .answering import AnswerHead, usage_of
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
-from .logprobs import Writes, chat_logprobs
-from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
+from .logprobs import TokenWriter, Writes, chat_logprobs
 from .tools import wire_call, wire_piece
 
 __all__ = ["completion", "results_of", "router"]
@@ -45,7 +46,7 @@ def router(serving: Serving) -> APIRouter:
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         async with AsyncExitStack() as stack:
             chat = await converse(serving, body, request.headers, tenant_of(request), hints, kind, stack)
-            begun, writer = chat.begun, serving.writer(chat.model) if body.logprobs else None
+            begun, writer = chat.begun, TokenWriter(serving.manager.tokenizer(chat.model)) if body.logprobs else None
             if body.stream:
                 events = _stream(chat, body, writer)
                 headers = begun.headers()

@@ -19,9 +19,10 @@ from parrot_compat.core.errors import BadTemplate
 from parrot_compat.core.output_format import OutputFormat, ToolStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
 from parrot_compat.core.transform import parse_transforms
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import Items, RequestLimits, Schema
+from parrot_compat.server.limits import RequestLimits
 
 from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of

@@ -20,16 +20,17 @@ from parrot_compat.core.call import Logprobs, TokenLogprobs, Usage
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.result import TaskResult
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.parrot.asking import read_ask
-from parrot_compat.server.parrot.rooms import Begun, entered
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.asking import read_ask
+from parrot_compat.server.sessions.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
+from .answering import AnswerHead, answer_head, usage_of
 from .completions_schema import CompletionRequest
-from .logprobs import TextLogprobs, Writes, prompt_logprobs
-from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
+from .logprobs import TextLogprobs, TokenWriter, Writes, prompt_logprobs
 
 __all__ = ["router"]
 
@@ -53,13 +54,13 @@ def router(serving: Serving) -> APIRouter:
         if body.sampling().prompt_logprobs is not None:
             serving.tokenizer(card.name)  # they are told by ids
         tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
-        writer = serving.writer(card.name) if tells else None
+        writer = TokenWriter(serving.manager.tokenizer(card.name)) if tells else None
         prompts = body.prompts()
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(body.drawn)]
 
         async with AsyncExitStack() as stack:
-            answer = serving.answer("cmpl", "text_completion", body.model or card.name)
+            answer = answer_head(serving, "cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
             try:
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))

@@ -17,12 +17,13 @@ from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import ChatPrompt
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.parrot.asking import read_ask
-from parrot_compat.server.parrot.rooms import Begun, entered
+from parrot_compat.server.serving import Serving
+from parrot_compat.server.sessions.asking import read_ask
+from parrot_compat.server.sessions.rooms import Begun, entered
 
+from .answering import AnswerHead, answer_head
 from .chat_schema import ChatRequest, Resolve, chat_prompt, message_texts, no_references
-from .serving import AnswerHead, Serving
-from .tools import ToolUse, reading_of
+from .tools import Tool, ToolUse, reading_of
 
 __all__ = ["Conversation", "converse", "prompt_ids", "prompt_of"]
 
@@ -56,7 +57,7 @@ async def converse(
     prompt = prompt_of(serving, card.name, body, use, hints, room.resolve)
     wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
     known = await prompt_ids(serving, card.name, prompt) if body.return_token_ids else None
-    answer = serving.answer("chatcmpl", kind, body.model or card.name, body.service_tier)
+    answer = answer_head(serving, "chatcmpl", kind, body.model or card.name, body.service_tier)
     try:
         begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, reading_of(use, first.format)))
     except BadSchema as error:
@@ -68,9 +69,17 @@ def prompt_of(
     serving: Serving, model: str, body: ChatRequest, use: ToolUse | None, hints: Hints, resolve: Resolve = no_references
 ) -> ChatPrompt:
     """Of a body that has been checked and uses tools so. Errors: `ApiError`."""
-    tools = serving.offered(model, body.tools, use)
+    tools = _offered(serving, model, body.tools, use)
     template = body.template_values(serving.template_variables(model), hints)
     return chat_prompt(body.messages, resolve, tools=tools, template=template)
+
+
+def _offered(serving: Serving, model: str, tools: list[Tool] | None, use: ToolUse | None) -> list[Tool] | None:
+    """The tools that the prompt tells of. Another server would call those that it is told of, so it is told of what
+    may be called; ours are read by the model as it was trained, whatever may be called, and stay cached."""
+    if serving.manager.tokenizer(model) is not None:
+        return tools
+    return None if use is None else [tool for tool in tools or () if use.may_call(tool.function.name)]
 
 
 async def prompt_ids(serving: Serving, model: str, prompt: ChatPrompt) -> list[int] | None:

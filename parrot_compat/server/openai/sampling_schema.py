@@ -15,9 +15,10 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
 from parrot_compat.core.output_format import OutputFormat
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, RequestLimits, Schema
-from parrot_compat.server.parrot.object_schema import ParrotObject
+from parrot_compat.server.limits import RequestLimits
+from parrot_compat.server.sessions.object_schema import ParrotObject
 
 from .format_schema import StructuredOutputs
 

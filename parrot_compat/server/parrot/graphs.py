@@ -18,16 +18,17 @@ from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.errors import CallerError
 from parrot_compat.core.plans import Plan
+from parrot_compat.server.bodies import parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_body, read_raw
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.repeats import digest
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.asking import session_label
+from parrot_compat.server.sessions.directory import Known
 from parrot_compat.server.sse import SseResponse, event
 
 from .arrivals import earlier_ones
-from .asking import session_label
-from .deferred import Deferred, OnEnd, Scope, digest
-from .directory import Known
+from .deferred import Deferred, OnEnd, Scope
 from .graphs_schema import CloseRequest, GraphRequest
 from .planning import planned_calls, push
 

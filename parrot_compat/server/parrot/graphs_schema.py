@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from parrot_compat.server.bodies import Items, Schema, explain
 from parrot_compat.server.errors import ApiError, invalid, within
 from parrot_compat.server.json_values import can_be_sent_back
-from parrot_compat.server.limits import Items, RequestLimits, Schema, explain
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.openai.chat_schema import ChatRequest
-
-from .object_schema import Name, StageObject
+from parrot_compat.server.sessions.object_schema import Name, StageObject
 
 __all__ = ["CloseRequest", "GraphRequest", "PlannedRequest"]
 

@@ -21,17 +21,19 @@ from parrot_compat.core.plans import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
+from parrot_compat.server.openai.answering import answer_head
 from parrot_compat.server.openai.chat import completion
 from parrot_compat.server.openai.chat_schema import REF, message_texts
 from parrot_compat.server.openai.conversing import prompt_of
-from parrot_compat.server.openai.serving import Serving
+from parrot_compat.server.openai.logprobs import TokenWriter
 from parrot_compat.server.openai.tools import reading_of
+from parrot_compat.server.serving import Serving
+from parrot_compat.server.sessions.asking import read_ask
+from parrot_compat.server.sessions.directory import Known
+from parrot_compat.server.sessions.references import References
 
-from .asking import read_ask
 from .deferred import call_exists
-from .directory import Known
 from .graphs_schema import GraphRequest, PlannedRequest
-from .references import References
 
 __all__ = ["Planned", "drawn_variable", "planned_calls", "push", "resolved"]
 
@@ -106,9 +108,9 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
     if task.result is None:
         assert task.failure is not None
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
-    answer = serving.answer("chatcmpl", "chat.completion", settled.body.get("model") or task.model)
+    answer = answer_head(serving, "chatcmpl", "chat.completion", settled.body.get("model") or task.model)
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
-    writer = serving.writer(task.model) if task.call.sampling.logprobs is not None else None
+    writer = TokenWriter(serving.manager.tokenizer(task.model)) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,

@@ -19,12 +19,12 @@ from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.session import Session
 from parrot_compat.core.variable import Variable
+from parrot_compat.server.bodies import Schema, read_body
 from parrot_compat.server.errors import invalid, problem_of
-from parrot_compat.server.limits import Schema, read_body
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.object_schema import PathName
 from parrot_compat.server.sse import SseResponse, event, while_connected
 
-from .object_schema import PathName
 from .planning import drawn_variable
 
 __all__ = ["TextRequest", "VariableRequest", "router"]
