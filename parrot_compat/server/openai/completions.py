@@ -17,20 +17,19 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Logprobs, TokenLogprobs, Usage
-from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.result import TaskResult
 from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sessions.asking import read_ask
 from parrot_compat.server.sessions.rooms import Begun, entered
 from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
 
 from .answering import AnswerHead, answer_head, usage_of
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, TokenWriter, Writes, prompt_logprobs
+from .requests import read_request
 
 __all__ = ["router"]
 
@@ -45,11 +44,7 @@ def router(serving: Serving) -> APIRouter:
 
     async def answered(request: Request, raw: bytes) -> Response:
         body = parse(raw, CompletionRequest)
-        body.check(serving.limits)
-        hints = Hints()
-        hints.ignored(*body.ignored())
-        ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
-        card = serving.card(body.model)
+        ask, card = read_request(serving, body, Hints(), request.headers, tenant_of(request))
         serving.check_tokens(card.name, body.sampling())
         if body.sampling().prompt_logprobs is not None:
             serving.tokenizer(card.name)  # they are told by ids
@@ -62,10 +57,8 @@ def router(serving: Serving) -> APIRouter:
         async with AsyncExitStack() as stack:
             answer = answer_head(serving, "cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-            try:
+            with body.naming_format():
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))
-            except BadSchema as error:
-                raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
             if body.stream:
