@@ -8,7 +8,6 @@ The invariant: leaving a stream changes nothing for the plan; it ends when it is
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -25,10 +24,11 @@ from parrot_compat.server.repeats import digest
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.asking import session_label
 from parrot_compat.server.sessions.directory import Known
-from parrot_compat.server.sse import SseResponse, event
+from parrot_compat.server.sse import SseResponse
 
 from .arrivals import earlier_ones
 from .deferred import Deferred, OnEnd, Scope
+from .events import Numbered
 from .graphs_schema import CloseRequest, GraphRequest
 from .planning import planned_calls, push
 
@@ -130,12 +130,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
 
 
 async def _pushes(serving: Serving, accepted: _Accepted) -> AsyncGenerator[bytes, None]:
-    numbers = itertools.count()
-    plan = accepted.plan
-
-    def say(type: str, **data: Any) -> bytes:
-        return event({"type": type, "sequence_number": next(numbers), **data})
-
+    say, plan = Numbered(), accepted.plan
     yield say("parrot:accepted", graph=plan.id, **accepted.head())
     if not serving.manager.policy.pushes:
         return
