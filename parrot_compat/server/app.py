@@ -38,9 +38,9 @@ from .limits import RequestLimits
 from .metrics import Metrics
 from .metrics import router as metrics_router
 from .openai import chat, completions, embeddings, models, tokenize
-from .openai.serving import Serving, send_json
 from .parrot import calls, capabilities, graphs, sessions, variables
-from .parrot.directory import Directory
+from .serving import Serving, send_json
+from .sessions.directory import Directory
 
 __all__ = ["Edge", "create_app"]
 

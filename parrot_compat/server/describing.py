@@ -19,7 +19,7 @@ from pydantic.json_schema import models_json_schema
 
 from .anthropic import answers_schema as anthropics
 from .anthropic.messages_schema import CountTokensRequest, MessagesRequest
-from .limits import Schema
+from .bodies import Schema
 from .openai import answers_schema as told
 from .openai.chat_schema import ChatRequest
 from .openai.completions_schema import CompletionRequest

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-__all__ = ["Hints", "Word", "plain_names"]
+__all__ = ["Hints", "Word"]
 
 Word = Literal["applied", "clipped", "ignored"]
 """clipped: taken with less than it asked for."""
@@ -43,18 +43,18 @@ class Hints:
         said: dict[str, Word] = {}
         for word in ("applied", "clipped", "ignored"):
             of_word = [name for name, its in self._words.items() if its == word]
-            said |= dict.fromkeys(plain_names(of_word), word)
+            said |= dict.fromkeys(_plain_names(of_word), word)
         return said
 
     def headers(self) -> dict[str, str]:
         """For answers that carry no receipt object: `x-parrot-hints` what was taken, `x-parrot-ignored` the rest."""
         taken = [f"{name}={word}" for name, word in self.words().items() if word != "ignored"]
-        ignored = plain_names(name for name, word in self._words.items() if word == "ignored")
+        ignored = _plain_names(name for name, word in self._words.items() if word == "ignored")
         headers = {"x-parrot-hints": ", ".join(taken), "x-parrot-ignored": ", ".join(ignored)}
         return {name: value for name, value in headers.items() if value}
 
 
-def plain_names(names: Iterable[str]) -> list[str]:
+def _plain_names(names: Iterable[str]) -> list[str]:
     """Sorted, and only those that are safe to repeat anywhere; how many others there are is told as "+3"."""
     names = sorted(set(names))
     plain = [name for name in names if _PLAIN_NAME.fullmatch(name)][:_NAMED_AT_MOST]

@@ -147,7 +147,7 @@ async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
 
 
 async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parrot_compat.server.limits._PATIENCE_S", 60.0)  # a busy machine may take long to send it
+    monkeypatch.setattr("parrot_compat.server.bodies._PATIENCE_S", 60.0)  # a busy machine may take long to send it
     async with live(limits=RequestLimits(body_bytes=2**20)) as server:
         reply = await send(server, "POST", PATH, b"x" * (2**20 + 300_000))
         assert reply.status == 413 and reply.error["code"] == "body_too_large"
@@ -157,7 +157,7 @@ async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent(monk
 async def test_a_body_that_stops_coming_is_answered_and_its_connection_closed(
     monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr("parrot_compat.server.limits._LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("parrot_compat.server.bodies._LONGEST_PAUSE_S", 0.01)
     async with live() as server, asyncio.timeout(30):
         reader, writer = await connect(server.url, "POST", PATH, begun, {"content-length": "500", "connection": None})
         answer = await reader.read()  # to the end of the connection
@@ -166,7 +166,7 @@ async def test_a_body_that_stops_coming_is_answered_and_its_connection_closed(
 
 
 async def test_a_body_that_comes_slowly_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parrot_compat.server.limits._LONGEST_PAUSE_S", 30.0)
+    monkeypatch.setattr("parrot_compat.server.bodies._LONGEST_PAUSE_S", 30.0)
     body = json.dumps({"messages": HELLO, "max_tokens": 4}).encode()
     async with live() as server, asyncio.timeout(60):
         headers = {"content-length": str(len(body))}

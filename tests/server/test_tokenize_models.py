@@ -20,6 +20,13 @@ async def test_a_text_becomes_ids_and_the_ids_become_the_text(server: Live) -> N
     assert (await send(server, "POST", "/detokenize", {"tokens": []})).json() == {"prompt": ""}
 
 
+@pytest.mark.parametrize(("path", "body"), [("/tokenize", {"prompt": "x"}), ("/detokenize", {"tokens": [120]})])
+async def test_fields_without_effect_are_named(server: Live, path: str, body: dict[str, Any]) -> None:
+    reply = await send(server, "POST", path, {**body, "user": "me", "my_invention": 1})
+    assert reply.headers["x-parrot-ignored"] == "my_invention, user"
+    assert "x-parrot-ignored" not in (await send(server, "POST", path, body)).headers
+
+
 async def test_many_texts_are_tokenised_at_once_each_by_itself(server: Live) -> None:
     answer = (await send(server, "POST", "/tokenize", {"prompt": ["ab", "", "☃"]})).json()
     assert answer == {"count": 3, "max_model_len": 4096, "tokens": [[97, 98], [], [ord("☃")]]}

@@ -14,12 +14,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import ApiError, Problem
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
 from parrot_compat.server.openai.chat import results_of
-from parrot_compat.server.openai.conversing import Conversation, converse, prompt_ids, prompt_of
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.openai.conversing import Conversation, converse
+from parrot_compat.server.openai.requests import read_chat
+from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import SseResponse, event, while_connected
 
 from .answers import events_of, message_of
@@ -65,10 +66,8 @@ def router(serving: Serving) -> APIRouter:
         asked, hints = parse(await read_raw(request, serving.limits), CountTokensRequest), Hints()
         try:
             body = translated(asked, hints)
-            body.check(serving.limits)
-            model = serving.card(body.model).name
-            use = body.tool_use(serving.tool_style_of(model))
-            ids = await prompt_ids(serving, model, prompt_of(serving, model, body, use, hints))
+            chat = read_chat(serving, body, hints)
+            ids = await chat.ids(chat.prompt())
         except ApiError as error:
             raise untranslated(error) from None
         hints.rename(CLIENT_NAMES)

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, Schema
 from parrot_compat.server.openai.sampling_schema import one_of
 
 __all__ = [

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from parrot_compat.server.bodies import explain
 from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import explain
 from parrot_compat.server.openai.chat_schema import ChatRequest
 
 from .messages_schema import Block, CountTokensRequest, InputMessage, MessagesRequest, ThinkingConfig

@@ -8,25 +8,25 @@ The invariant: the chunks of a stream, put together, are the answer that the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack
-from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import Usage
 from parrot_compat.core.engine import Chunk
 from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sse import SseResponse, while_connected
 
+from .answering import AnswerHead, usage_of
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
-from .logprobs import Writes, chat_logprobs
-from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
+from .logprobs import TokenWriter, Writes, chat_logprobs
+from .streaming import ChoiceStream
 from .tools import wire_call, wire_piece
 
 __all__ = ["completion", "results_of", "router"]
@@ -45,7 +45,7 @@ def router(serving: Serving) -> APIRouter:
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         async with AsyncExitStack() as stack:
             chat = await converse(serving, body, request.headers, tenant_of(request), hints, kind, stack)
-            begun, writer = chat.begun, serving.writer(chat.model) if body.logprobs else None
+            begun, writer = chat.begun, TokenWriter(serving.manager.tokenizer(chat.model)) if body.logprobs else None
             if body.stream:
                 events = _stream(chat, body, writer)
                 headers = begun.headers()
@@ -102,51 +102,34 @@ def _message(result: TaskResult) -> dict[str, Any]:
     return message
 
 
-async def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> AsyncGenerator[bytes, None]:
-    """Each choice says its role, its text as it comes, and why it ended; then the usage, if asked for. What is said of
-    the whole (the receipt, the ids of a prompt that had holes) is on the last chunk."""
-    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    head = chat.answer.head() | ({"usage": None} if with_usage else {})
-    begun, tasks, prompt_ids = chat.begun, chat.begun.tasks, chat.prompt_ids
-
-    def data(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
-        return head | of_all | {"choices": [choice]}
-
-    def chunk(of_all: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> bytes:
-        return event(data(of_all, index, delta, **more))
-
-    @cache
-    def frame(index: int) -> Frame:
-        return Frame(lambda text: data({}, index, {"content": text}))
-
-    ids: dict[str, Any] = {} if prompt_ids is None else {"prompt_token_ids": prompt_ids}
-    for index in range(len(tasks)):
-        yield chunk({} if index else ids, index, {"role": "assistant", "content": "", "refusal": None})
+def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> AsyncGenerator[bytes, None]:
+    """Each choice says its role, its text as it comes, and why it ended. The ids of a prompt that had holes are on the
+    last chunk."""
+    stream = ChoiceStream(chat.answer, chat.begun, body, "delta", lambda text: {"content": text})
+    ids = None if chat.prompt_ids is None else {"prompt_token_ids": chat.prompt_ids}
     says_more = writer is not None or body.return_token_ids
-    usages: dict[int, Usage] = {}
-    async for index, piece in merge([task.chunks() for task in tasks]):
+
+    def opening() -> Iterator[bytes]:
+        for index in range(stream.count):
+            of_all = ids if ids is not None and index == 0 else {}
+            yield stream.chunk(index, {"role": "assistant", "content": "", "refusal": None}, of_all=of_all)
+
+    def told(index: int, piece: Chunk) -> Iterator[bytes]:
         if not says_more and _is_plain(piece):
-            yield frame(index).event(piece.text)
-            continue
+            yield stream.text(index, piece.text)
+            return
         drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if writer is not None:
             drawn["logprobs"] = chat_logprobs(writer, piece.logprobs)
         delta = _delta(piece)
         if delta or (drawn and (piece.tokens or piece.logprobs)):
-            yield chunk({}, index, delta, **drawn)
+            yield stream.chunk(index, delta, **drawn)
         if piece.finish is not None:
-            usages[index] = piece.usage or Usage()
-            last: dict[str, Any] = {}
-            if len(usages) == len(tasks):
-                late = _rendered_ids(tasks[0], body) if prompt_ids is None else None
-                last = {} if late is None else {"prompt_token_ids": late}
-                last |= {} if with_usage else begun.object([usages[index] for index in range(len(tasks))])
-            yield chunk(last, index, {}, finish_reason=piece.finish.value)
-    if with_usage:
-        used = [usages[index] for index in range(len(tasks))]
-        yield event(head | {"choices": [], "usage": usage_of(used, len(tasks))} | begun.object(used))
-    yield DONE
+            late = _rendered_ids(chat.begun.tasks[0], body) if stream.is_over and ids is None else None
+            of_all = {} if late is None else {"prompt_token_ids": late}
+            yield stream.chunk(index, {}, piece.finish.value, of_all | stream.receipt())
+
+    return stream.events(opening(), told)
 
 
 def _is_plain(piece: Chunk) -> bool:

@@ -19,9 +19,10 @@ from parrot_compat.core.errors import BadTemplate
 from parrot_compat.core.output_format import OutputFormat, ToolStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
 from parrot_compat.core.transform import parse_transforms
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import Items, RequestLimits, Schema
+from parrot_compat.server.limits import RequestLimits
 
 from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
@@ -35,7 +36,6 @@ __all__ = [
     "Resolve",
     "ToolCall",
     "chat_prompt",
-    "message_texts",
     "no_references",
 ]
 
@@ -176,6 +176,15 @@ class ChatRequest(SamplingRequest):
         hints.applied("reasoning_effort")
         return told
 
+    def texts(self) -> list[list[str | None] | str | None]:
+        """Of each message its text, or those of its parts; `None` where there is none yet."""
+        return [
+            [part.text if part.type == "text" else part.refusal for part in message.content]
+            if isinstance(message.content, list)
+            else message.content
+            for message in self.messages
+        ]
+
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
         fields = ignored_fields(self, _CHAT_NOT_YET)
@@ -214,16 +223,6 @@ def chat_prompt(
         tuple(tool.model_dump(exclude_none=True) for tool in tools or ()),
         template or {},
     )
-
-
-def message_texts(messages: list[ChatMessage]) -> list[list[str | None] | str | None]:
-    """Of each message its text, or those of its parts; `None` where there is none yet."""
-    return [
-        [part.text if part.type == "text" else part.refusal for part in message.content]
-        if isinstance(message.content, list)
-        else message.content
-        for message in messages
-    ]
 
 
 def _message(message: ChatMessage, index: int, resolve: Resolve, developer_role: str) -> Message:

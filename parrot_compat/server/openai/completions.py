@@ -8,28 +8,29 @@ The invariant: the chunks of a stream, put together, are the answer that the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.core.call import Logprobs, TokenLogprobs, Usage
-from parrot_compat.core.errors import BadSchema
+from parrot_compat.core.call import Logprobs, TokenLogprobs
+from parrot_compat.core.engine import Chunk
 from parrot_compat.core.prompt import Prompt, Text
 from parrot_compat.core.result import TaskResult
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.parrot.asking import read_ask
-from parrot_compat.server.parrot.rooms import Begun, entered
-from parrot_compat.server.sse import DONE, Frame, SseResponse, event, merge, while_connected
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.rooms import Begun, entered
+from parrot_compat.server.sse import SseResponse, while_connected
 
+from .answering import AnswerHead, answer_head, usage_of
 from .completions_schema import CompletionRequest
-from .logprobs import TextLogprobs, Writes, prompt_logprobs
-from .serving import AnswerHead, Serving, send_json, tenant_of, usage_of
+from .logprobs import TextLogprobs, TokenWriter, Writes, prompt_logprobs
+from .requests import read_request
+from .streaming import ChoiceStream
 
 __all__ = ["router"]
 
@@ -44,27 +45,21 @@ def router(serving: Serving) -> APIRouter:
 
     async def answered(request: Request, raw: bytes) -> Response:
         body = parse(raw, CompletionRequest)
-        body.check(serving.limits)
-        hints = Hints()
-        hints.ignored(*body.ignored())
-        ask = read_ask(body, request.headers, tenant_of(request), body.texts(), hints)
-        card = serving.card(body.model)
+        ask, card = read_request(serving, body, Hints(), request.headers, tenant_of(request))
         serving.check_tokens(card.name, body.sampling())
         if body.sampling().prompt_logprobs is not None:
             serving.tokenizer(card.name)  # they are told by ids
         tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
-        writer = serving.writer(card.name) if tells else None
+        writer = TokenWriter(serving.manager.tokenizer(card.name)) if tells else None
         prompts = body.prompts()
         known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
         wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(body.drawn)]
 
         async with AsyncExitStack() as stack:
-            answer = serving.answer("cmpl", "text_completion", body.model or card.name)
+            answer = answer_head(serving, "cmpl", "text_completion", body.model or card.name)
             room = await stack.enter_async_context(entered(serving.manager, serving.directory, ask))
-            try:
+            with body.naming_format():
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))
-            except BadSchema as error:
-                raise invalid(body.format_field(), error.message, "invalid_schema") from None
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
             if body.stream:
@@ -88,6 +83,10 @@ class _Known:
     ids: list[int] | None = None
     first: int | None = None
     """Its first token, where all its tokens are told with their log probabilities."""
+
+    def told_ids(self) -> dict[str, Any]:
+        """For the chunk of a stream that repeats it."""
+        return {} if self.ids is None else {"prompt_token_ids": self.ids, "token_ids": []}
 
 
 def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: CompletionRequest) -> list[_Known]:
@@ -164,55 +163,37 @@ def _told(
     return {name: prompt[name] + told for name, told in text.told(drawn).items()}
 
 
-async def _stream(
+def _stream(
     answer: AnswerHead, begun: Begun, body: CompletionRequest, known: list[_Known], writer: Writes | None
 ) -> AsyncGenerator[bytes, None]:
-    n, tasks = body.n or 1, begun.tasks
-    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    head = answer.head() | ({"usage": None} if with_usage else {})
-
-    def data(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> dict[str, Any]:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish, **more}
-        return head | (of_all or {}) | {"choices": [choice]}
-
-    def chunk(index: int, text: str, finish: str | None = None, of_all: Any = None, **more: Any) -> bytes:
-        return event(data(index, text, finish, of_all, **more))
-
-    for index in range(len(tasks)):
-        prompt = known[index // n]
-        if prompt.first is not None:
-            continue  # it comes with its log probabilities, which the engine has to find out first
-        if prompt.ids is not None:
-            yield chunk(index, prompt.echo, prompt_token_ids=prompt.ids, token_ids=[])
-        elif prompt.echo:
-            yield chunk(index, prompt.echo)
-    logprobs = [] if writer is None else [TextLogprobs(writer) for _ in tasks]
-    frame = cache(lambda index: Frame(partial(data, index)))
+    """Each choice says its prompt, if that was asked for, its text as it comes, and with its last why it ended."""
+    stream = ChoiceStream(answer, begun, body, "text", str)
+    prompts = [known[index // (body.n or 1)] for index in range(stream.count)]
+    logprobs = [] if writer is None else [TextLogprobs(writer) for _ in prompts]
     says_more = bool(logprobs) or body.return_token_ids
-    usages: dict[int, Usage] = {}
     echoed: set[int] = set()
-    async for index, piece in merge([task.chunks() for task in tasks]):
-        prompt = known[index // n]
-        if prompt.first is not None and index not in echoed:
+
+    def opening() -> Iterator[bytes]:
+        for index, prompt in enumerate(prompts):
+            if prompt.first is None and (prompt.echo or prompt.ids is not None):
+                yield stream.chunk(index, prompt.echo, **prompt.told_ids())
+
+    def told(index: int, piece: Chunk) -> Iterator[bytes]:
+        prompt = prompts[index]
+        if prompt.first is not None and index not in echoed:  # the engine had to find out its log probabilities first
             echoed.add(index)
-            told = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs, prompt.echo)
-            ids: dict[str, Any] = {} if prompt.ids is None else {"prompt_token_ids": prompt.ids, "token_ids": []}
-            yield chunk(index, prompt.echo, logprobs=told, **ids)
+            scores = logprobs[index].told_of_prompt(prompt.first, piece.prompt_logprobs, prompt.echo)
+            yield stream.chunk(index, prompt.echo, logprobs=scores, **prompt.told_ids())
         if not says_more and piece.finish is None:
             if piece.text:
-                yield frame(index).event(piece.text)
-            continue
+                yield stream.text(index, piece.text)
+            return
         more: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if logprobs:
             more["logprobs"] = logprobs[index].told(piece.logprobs)
         if piece.finish is not None:
-            usages[index] = piece.usage or Usage()
-            is_last = len(usages) == len(tasks) and not with_usage
-            receipt = begun.object([usages[index] for index in range(len(tasks))]) if is_last else {}
-            yield chunk(index, piece.text, piece.finish.value, receipt, **more)
+            yield stream.chunk(index, piece.text, piece.finish.value, stream.receipt(), **more)
         elif piece.text or (more and (piece.tokens or piece.logprobs)):
-            yield chunk(index, piece.text, **more)
-    if with_usage:
-        used = [usages[index] for index in range(len(tasks))]
-        yield event(head | {"choices": [], "usage": usage_of(used, n)} | begun.object(used))
-    yield DONE
+            yield stream.chunk(index, piece.text, **more)
+
+    return stream.events(opening(), told)

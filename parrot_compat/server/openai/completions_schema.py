@@ -15,8 +15,9 @@ from pydantic import Field
 
 from parrot_compat.core.call import MOST_LOGPROBS, Sampling
 from parrot_compat.core.prompt import Constant, Prompt, TextPrompt, TokensPrompt
+from parrot_compat.server.bodies import Items
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, RequestLimits
+from parrot_compat.server.limits import RequestLimits
 
 from .sampling_schema import NOT_YET, SamplingRequest, TokenId, ignored_fields, one_of
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
+from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import while_connected
 
 from .embeddings_schema import EmbeddingRequest
-from .serving import Serving, send_json, tenant_of
 
 __all__ = ["router"]
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from parrot_compat.core.prompt import Text, Tokens
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid
-from parrot_compat.server.limits import Items, Schema
 
 from .answers_schema import Answered
 from .sampling_schema import TokenId, ignored_fields, one_of

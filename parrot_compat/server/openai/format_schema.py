@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid
-from parrot_compat.server.limits import Items, Schema
 
 __all__ = ["NamedSchema", "ResponseFormat", "StructuredOutputs", "one_format"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from parrot_compat.core.manager import ModelCard
+from parrot_compat.server.serving import Serving, send_json
 
-from .serving import Serving, send_json
 from .tools import calls_or_json
 
 __all__ = ["router"]

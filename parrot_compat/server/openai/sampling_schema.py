@@ -8,16 +8,19 @@ The invariant: no field that would change the answer is dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
+from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.output_format import OutputFormat
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, RequestLimits, Schema
-from parrot_compat.server.parrot.object_schema import ParrotObject
+from parrot_compat.server.limits import RequestLimits
+from parrot_compat.server.sessions.object_schema import ParrotObject
 
 from .format_schema import StructuredOutputs
 
@@ -154,6 +157,14 @@ class SamplingRequest(Schema):
     def format_field(self) -> str:
         """Where a form was asked for."""
         return "structured_outputs"
+
+    @contextmanager
+    def naming_format(self) -> Iterator[None]:
+        """A form that no engine can hold an answer to is refused by the field that asked for it."""
+        try:
+            yield
+        except BadSchema as error:
+            raise invalid(self.format_field(), error.message, "invalid_schema") from None
 
     def output_format(self) -> OutputFormat | None:
         """Errors: `ApiError` 400, `BadSchema`."""

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from parrot_compat.core.prompt import Content, Text
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
-from parrot_compat.server.limits import Items, Schema
 
 from .chat_schema import ChatMessage, chat_prompt
 from .sampling_schema import TokenId, ignored_fields

@@ -18,8 +18,8 @@ from parrot_compat.core.call import Reading, Sampling
 from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, ToolCalls, ToolStyle
 from parrot_compat.core.tool_calls import CallPiece, ToolCall
 from parrot_compat.core.tool_styles import TOOL_STYLES
+from parrot_compat.server.bodies import Schema
 from parrot_compat.server.errors import invalid
-from parrot_compat.server.limits import Schema
 
 __all__ = [
     "Tool",

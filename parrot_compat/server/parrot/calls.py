@@ -8,14 +8,15 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.task import Task
+from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_raw
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.repeats import digest
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.asking import objective_of
+from parrot_compat.server.sessions.directory import Known
 
-from .asking import objective_of
 from .calls_schema import CallsRequest
-from .deferred import Deferred, OnEnd, digest
-from .directory import Known
+from .deferred import Deferred, OnEnd
 
 __all__ = ["router"]
 

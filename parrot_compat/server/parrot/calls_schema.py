@@ -18,11 +18,11 @@ from parrot_compat.core.errors import BadTemplate, ParrotError
 from parrot_compat.core.prompt import Constant, Input, Segment
 from parrot_compat.core.template import Template
 from parrot_compat.core.transform import parse_transforms
+from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import ApiError, invalid, within
-from parrot_compat.server.limits import Items, RequestLimits, Schema
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.openai.sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
-
-from .object_schema import Name, PathName
+from parrot_compat.server.sessions.object_schema import Name, PathName
 
 __all__ = ["Binding", "CallsRequest"]
 

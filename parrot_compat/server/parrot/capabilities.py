@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from parrot_compat import __version__
 from parrot_compat.core.policy import Policy
 from parrot_compat.core.transform import NAMES
-from parrot_compat.server.openai.serving import send_json
+from parrot_compat.server.serving import send_json
 
 __all__ = ["router"]
 

@@ -8,22 +8,17 @@ The invariant: within one scope a call id stands for one body; what is kept goes
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from parrot_compat.server.errors import ApiError
 
-__all__ = ["Deferred", "OnEnd", "Scope", "call_exists", "digest"]
+__all__ = ["Deferred", "OnEnd", "Scope", "call_exists"]
 
 T = TypeVar("T")
 Scope = tuple[str, ...]
 """Where call ids are unique: a tenant and, under it, a session, a client's run or an idempotency key."""
-
-
-def digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()
 
 
 @dataclass(eq=False, slots=True)

@@ -8,7 +8,6 @@ The invariant: leaving a stream changes nothing for the plan; it ends when it is
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -18,16 +17,18 @@ from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.errors import CallerError
 from parrot_compat.core.plans import Plan
+from parrot_compat.server.bodies import parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.limits import parse, read_body, read_raw
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sse import SseResponse, event
+from parrot_compat.server.repeats import digest
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.asking import session_label
+from parrot_compat.server.sessions.directory import Known
+from parrot_compat.server.sse import SseResponse
 
 from .arrivals import earlier_ones
-from .asking import session_label
-from .deferred import Deferred, OnEnd, Scope, digest
-from .directory import Known
+from .deferred import Deferred, OnEnd, Scope
+from .events import Numbered
 from .graphs_schema import CloseRequest, GraphRequest
 from .planning import planned_calls, push
 
@@ -129,12 +130,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
 
 
 async def _pushes(serving: Serving, accepted: _Accepted) -> AsyncGenerator[bytes, None]:
-    numbers = itertools.count()
-    plan = accepted.plan
-
-    def say(type: str, **data: Any) -> bytes:
-        return event({"type": type, "sequence_number": next(numbers), **data})
-
+    say, plan = Numbered(), accepted.plan
     yield say("parrot:accepted", graph=plan.id, **accepted.head())
     if not serving.manager.policy.pushes:
         return

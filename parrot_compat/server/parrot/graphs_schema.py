@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from parrot_compat.server.errors import ApiError, invalid, within
+from parrot_compat.server.bodies import Items, Schema, explain
+from parrot_compat.server.errors import invalid, within
 from parrot_compat.server.json_values import can_be_sent_back
-from parrot_compat.server.limits import Items, RequestLimits, Schema, explain
+from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.openai.chat_schema import ChatRequest
-
-from .object_schema import Name, StageObject
+from parrot_compat.server.sessions.object_schema import Name, StageObject
 
 __all__ = ["CloseRequest", "GraphRequest", "PlannedRequest"]
 
@@ -31,8 +31,8 @@ class PlannedRequest(Schema):
     request: dict[str, Any]
     """A body of /v1/chat/completions, without stream; its content parts may be references."""
 
-    def read(self, path: str, limits: RequestLimits) -> ChatRequest:
-        """Errors: `ApiError` 400, with the path of the field."""
+    def read(self, path: str) -> ChatRequest:
+        """What no planned request can say is refused. Errors: `ApiError` 400, with the path of the field."""
         if not can_be_sent_back(self.request):
             raise invalid(f"{path}.request", "NaN, infinity and numbers of hundreds of digits are not taken")
         try:
@@ -46,10 +46,6 @@ class PlannedRequest(Schema):
             raise invalid(f"{path}.request.n", "a planned call has one answer")
         if body.parrot is not None and body.parrot.claim is not None:
             raise invalid(f"{path}.request.parrot.claim", "a planned call cannot be the claim of another")
-        try:
-            body.check(limits)
-        except ApiError as error:
-            raise within(error, f"{path}.request") from None
         return body
 
 

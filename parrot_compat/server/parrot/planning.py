@@ -13,25 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers
-
 from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
 from parrot_compat.core.plans import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
+from parrot_compat.server.openai.answering import answer_head
 from parrot_compat.server.openai.chat import completion
-from parrot_compat.server.openai.chat_schema import REF, message_texts
-from parrot_compat.server.openai.conversing import prompt_of
-from parrot_compat.server.openai.serving import Serving
-from parrot_compat.server.openai.tools import reading_of
+from parrot_compat.server.openai.chat_schema import REF
+from parrot_compat.server.openai.logprobs import TokenWriter
+from parrot_compat.server.openai.requests import read_chat
+from parrot_compat.server.serving import Serving
+from parrot_compat.server.sessions.directory import Known
+from parrot_compat.server.sessions.references import References
 
-from .asking import read_ask
 from .deferred import call_exists
-from .directory import Known
 from .graphs_schema import GraphRequest, PlannedRequest
-from .references import References
 
 __all__ = ["Planned", "drawn_variable", "planned_calls", "push", "resolved"]
 
@@ -69,32 +67,26 @@ def _planned(
     serving: Serving, planned: PlannedRequest, path: str, references: References, output: VariableName
 ) -> Planned:
     """Errors: `ApiError`, naming the field."""
-    body = planned.read(path, serving.limits)
+    body = planned.read(path)
     try:
-        card = serving.card(body.model)
+        chat = read_chat(serving, body, Hints())  # what a plain request would be refused for
+        sampling, prompt = chat.sampling(), chat.prompt(references)
     except NoEngineForModel as error:
         raise within(error, f"{path}.request.model") from None
-    try:
-        body.ignored()  # what a plain request would be refused for
-        hints = Hints()
-        ask = read_ask(body, Headers({}), "", message_texts(body.messages), hints)
-        use = body.tool_use(serving.tool_style_of(card.name))
-        prompt = prompt_of(serving, card.name, body, use, hints, references)
-        sampling = body.sampling() if use is None else use.held(body.sampling(), card.obeys_formats)
-        serving.check_tokens(card.name, sampling)
     except ParrotError as error:
         raise within(error, f"{path}.request") from None
+    ask = chat.ask
     stage = planned.stage or ask.said.stage
     call = Call(
         id=CallId(planned.id),
         prompt=prompt,
         output=output,
         sampling=sampling,
-        model=card.name,
+        model=chat.card.name,
         function=planned.function or ask.said.function,
         objective=ask.objective,
         stage=None if stage is None else stage.stage(),
-        reading=reading_of(use, sampling.format),
+        reading=chat.reading(sampling),
     )
     notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
     return Planned(PlannedCall(call=call, body=planned.request), notes)
@@ -106,9 +98,9 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
     if task.result is None:
         assert task.failure is not None
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
-    answer = serving.answer("chatcmpl", "chat.completion", settled.body.get("model") or task.model)
+    answer = answer_head(serving, "chatcmpl", "chat.completion", settled.body.get("model") or task.model)
     ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
-    writer = serving.writer(task.model) if task.call.sampling.logprobs is not None else None
+    writer = TokenWriter(serving.manager.tokenizer(task.model)) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from parrot_compat.core.errors import Cancelled
-from parrot_compat.server.limits import Schema, read_body
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
+from parrot_compat.server.bodies import Schema, read_body
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.directory import Known
+from parrot_compat.server.sessions.object_schema import Name
 
 from .arrivals import earlier_ones
-from .directory import Known
-from .object_schema import Name
 
 __all__ = ["CancelRequest", "SessionRequest", "router"]
 

@@ -7,7 +7,6 @@ The invariant: a waiting client gets the text, or why it will never come, or the
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
@@ -19,12 +18,13 @@ from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.session import Session
 from parrot_compat.core.variable import Variable
+from parrot_compat.server.bodies import Schema, read_body
 from parrot_compat.server.errors import invalid, problem_of
-from parrot_compat.server.limits import Schema, read_body
-from parrot_compat.server.openai.serving import Serving, send_json, tenant_of
-from parrot_compat.server.sse import SseResponse, event, while_connected
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.object_schema import PathName
+from parrot_compat.server.sse import SseResponse, while_connected
 
-from .object_schema import PathName
+from .events import Numbered
 from .planning import drawn_variable
 
 __all__ = ["TextRequest", "VariableRequest", "router"]
@@ -102,11 +102,7 @@ def _state(variable: Variable) -> dict[str, Any]:
 
 
 async def _stream(session: Session, variable: str, objective: ObjectiveKind | None) -> AsyncGenerator[bytes, None]:
-    numbers = itertools.count()
-
-    def say(type: str, **data: Any) -> bytes:
-        return event({"type": type, "sequence_number": next(numbers), **data})
-
+    say = Numbered()
     try:
         with session.awaiting(variable, objective) as awaited:
             async for text in awaited.stream():

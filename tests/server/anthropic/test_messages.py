@@ -72,6 +72,13 @@ async def test_a_message_is_answered_with_its_content_its_end_and_what_was_used(
     assert usage["output_tokens"] == len("Paris is the capital of France.")
 
 
+async def test_counting_asks_nothing_of_the_form(server: Live) -> None:
+    form = {"format": {"type": "json_schema", "schema": {"default": float("nan")}}}
+    body = {"model": "org/scripted", "messages": [HELLO], "output_config": form}
+    assert (await send(server, "POST", PATH, {**body, "max_tokens": 5})).status == 400
+    assert (await send(server, "POST", f"{PATH}/count_tokens", body)).json()["input_tokens"] > 0
+
+
 async def test_why_an_answer_ended_is_told(server: Live) -> None:
     cut = await ask(server, max_tokens=5)
     assert (cut["content"][0]["text"], cut["stop_reason"]) == ("Paris", "max_tokens")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parrot_compat.server.parrot.calls_schema import CallsRequest
 from parrot_compat.server.parrot.graphs_schema import GraphRequest, PlannedRequest
-from parrot_compat.server.parrot.object_schema import ParrotObject, Span, StageObject
+from parrot_compat.server.sessions.object_schema import ParrotObject, Span, StageObject
 from tests.server.live import Live, send
 from tests.server.test_fuzz import VALUES
 

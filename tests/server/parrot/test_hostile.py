@@ -117,6 +117,23 @@ async def test_a_graph_that_cannot_be_planned_names_the_field_and_leaves_nothing
     assert server.manager.sessions() == () and server.manager.open_calls == 0
 
 
+async def test_of_several_faults_a_planned_call_is_told_the_one_that_a_plain_request_is_told(server: Live) -> None:
+    faults: dict[str, Any] = {
+        "min_tokens": 5,  # more than max_tokens
+        "length_penalty": 2,
+        "model": "gpt-9",
+        "logit_bias": {"1999999999": 1},
+        "messages": [{"role": "user", "content": []}],
+    }
+    body: dict[str, Any] = {"messages": user("count"), "max_tokens": 2, **faults}
+    for field in faults:
+        plain = await send(server, "POST", CHAT, body)
+        planned = await send(server, "POST", GRAPHS, {"calls": [{"id": "x", "request": body}]})
+        assert plain.status == planned.status and (plain.error["param"] or "model").startswith(field)
+        assert planned.error["param"] == f"calls[0].request.{plain.error['param'] or 'model'}"
+        del body[field]
+
+
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
 async def test_numbers_that_are_none_are_refused_wherever_they_stand(server: Live, number: bytes) -> None:
     for field in (b"temperature", b"anything"):

@@ -1,4 +1,4 @@
-"""References: content parts that stand for the output of another call, or for a variable of the session.
+"""References: parts of a request that stand for the output of another call, or for a variable of the session.
 
 It knows nothing of messages. Errors name the reference by its path in the request.
 
@@ -8,14 +8,25 @@ The invariant: a reference leads to a variable of the request's own session, or 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from parrot_compat.core.call import CallId
 from parrot_compat.core.errors import CallerError
 from parrot_compat.core.session import Session
 from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
-from parrot_compat.server.openai.chat_schema import ContentPart
 
-__all__ = ["References"]
+__all__ = ["Reference", "References"]
+
+
+class Reference(Protocol):
+    """What a part says: one of these."""
+
+    @property
+    def call(self) -> str | None: ...
+    @property
+    def variable(self) -> str | None: ...
+    @property
+    def response_id(self) -> str | None: ...
 
 
 class References:
@@ -25,7 +36,7 @@ class References:
         self._session = session
         self._planned = planned or {}
 
-    def __call__(self, part: ContentPart, path: str) -> str:
+    def __call__(self, part: Reference, path: str) -> str:
         """The variable. Errors: `ApiError` 400, 404."""
         if part.response_id is not None:
             raise not_supported_yet(f"{path}.response_id", "no responses are stored here")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.core.call import ObjectiveKind, Stage
-from parrot_compat.server.limits import Schema
+from parrot_compat.server.bodies import Schema
 
 __all__ = ["Name", "OutputName", "ParrotObject", "PathName", "Span", "StageObject", "unknown_fields", "wrong_spans"]
 

@@ -21,13 +21,12 @@ from parrot_compat.core.plans import Plan
 from parrot_compat.core.prompt import Prompt
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
-from parrot_compat.server.openai.serving import cached_tokens
 
 from .asking import Ask
 from .directory import Directory, Known
 from .references import References
 
-__all__ = ["Begun", "Room", "entered"]
+__all__ = ["Begun", "Room", "cached_tokens", "entered"]
 
 _PLAIN = Reading()
 
@@ -187,6 +186,12 @@ async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIter
         return
     with known.session.alive():
         yield Room(known, ask, plan=plan, reason=reason)
+
+
+def cached_tokens(usages: Sequence[Usage], choices: int = 1) -> int:
+    """Of all prompts. `usages` come `choices` to a prompt: what its first reader computed was not cached."""
+    by_prompt = [usages[start : start + choices] for start in range(0, len(usages), choices)]
+    return sum(min(usage.cached_tokens for usage in group) for group in by_prompt)
 
 
 def _plan_of(manager: Manager, ask: Ask) -> tuple[Plan | None, str | None]:
