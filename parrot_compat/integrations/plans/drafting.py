@@ -16,7 +16,7 @@ from typing import Any
 from parrot_compat.integrations.remote import Endpoint
 
 from .book import Draft
-from .ledger import PlannedCall
+from .ledger import CallAhead
 from .markers import Markers
 
 __all__ = ["MAX_CALLS", "MAX_CHARACTERS", "Drafting", "PlanTooLarge", "answers_as_ours", "map_stage"]
@@ -60,7 +60,7 @@ class Drafting:
         self._characters += sum(len(str(message.get("content"))) for message in body["messages"])
         if number >= MAX_CALLS or self._characters > MAX_CHARACTERS:
             raise PlanTooLarge(f"{number + 1} calls with {self._characters} characters are too much for one plan")
-        call = PlannedCall(id=f"{self.name}-{number}", request=body, reads=reads, function=function, stage=stage)
+        call = CallAhead(id=f"{self.name}-{number}", request=body, reads=reads, function=function, stage=stage)
         self.found.append(Draft(endpoint, call))
         return number
 
