@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .call import Call, CallId, ObjectiveKind, Sampling, Stage, VariableName
+from .call import Call, CallId, ObjectiveKind, Sampling, StageLabel, VariableName
 from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .intake import Intake, Machinery
@@ -128,7 +128,7 @@ class Session:
                     model=model,
                     function=function,
                     objective=objective,
-                    stage=Stage(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
+                    stage=StageLabel(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
                 )
                 for output, (variable, prompt) in zip(
                     template.outputs, template.cut(bindings, variables, form), strict=True
