@@ -21,7 +21,7 @@ __all__ = [
     "Reading",
     "ResolvedSampling",
     "Sampling",
-    "Stage",
+    "StageLabel",
     "TokenLogprobs",
     "Usage",
     "VariableName",
@@ -203,7 +203,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class StageLabel:
     """What an app says of calls that it makes in parallel and whose answers it needs together."""
 
     name: str
@@ -225,5 +225,5 @@ class Call:
     """Name of the function (template) that made this call, for people and for learned lengths."""
     objective: ObjectiveKind | None = None
     """What the app says of this call; `None`: deduced from the graph."""
-    stage: Stage | None = None
+    stage: StageLabel | None = None
     reading: Reading = field(default_factory=Reading)

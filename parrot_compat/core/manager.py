@@ -31,8 +31,9 @@ from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
 from .intake import Machinery
 from .lengths import Lengths
-from .planning import Planning
-from .plans import Plan, PlannedCall
+from .plan import Plan
+from .plan_facts import PlannedCall
+from .plans import Plans
 from .policy import Policy
 from .prompt import Content
 from .rendering import Renderer
@@ -75,7 +76,7 @@ class Manager:
             policy=self.policy,
         )
         self._embedder = Embedder(fleet, self._machinery.renderer, self._machinery.admission)
-        self._planning = Planning(self._machinery.admission, self._background, fleet.events, fleet.clock)
+        self._plans = Plans(self._machinery)
         self._sessions: dict[str, Session] = {}
         self._order = itertools.count()
         self._is_closed = False
@@ -196,11 +197,11 @@ class Manager:
 
         Errors: those of `Session.submit_all`, `TooManyCalls`, `UnknownVariable`.
         """
-        return await self._planning.open(session, planned, awaited=awaited, ttl_s=ttl_s, width=width)
+        return await self._plans.open(session, planned, awaited=awaited, ttl_s=ttl_s, width=width)
 
     def find_plan(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
         """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""
-        return self._planning.find(tenant, plan_id=plan_id, call_id=call_id)
+        return self._plans.find(tenant, plan_id=plan_id, call_id=call_id)
 
     # ---- the end ---------------------------------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class Manager:
         self._machinery.admission.check()
         self._machinery.scheduler.check()
         self._machinery.lengths.check()
-        self._planning.check()
+        self._plans.check()
         for session in self._sessions.values():
             session.check()
         tasks = [task for session in self.sessions() for task in session.tasks() if not task.is_over]

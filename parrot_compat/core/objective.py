@@ -226,8 +226,8 @@ class Deduction:
         return changed
 
     def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None]:
-        team = node.team
-        if team is None or not team.is_group:
+        stage = node.stage
+        if stage is None or not stage.is_group:
             return KINDS[node.rank], None
         only_last_counts = node.rank == _LATENCY and self._own(node) != _LATENCY
-        return "throughput" if only_last_counts else KINDS[node.rank], f"stage-{team.number}"
+        return "throughput" if only_last_counts else KINDS[node.rank], f"stage-{stage.number}"

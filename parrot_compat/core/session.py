@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from .call import Call, CallId, ObjectiveKind, Sampling, Stage, VariableName
+from .call import Call, CallId, ObjectiveKind, Sampling, StageLabel, VariableName
 from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .intake import Intake, Machinery
@@ -38,8 +38,9 @@ class Session:
         self.name = name
         self.flow = flow
         self.tenant = flow.tenant
-        self.machinery = machinery
+        self._machinery = machinery
         self.life = Life(machinery.fleet.clock)
+        """Held for as long as a request of the app is open."""
         self.is_closed = False
         self._intake = Intake(flow, machinery, self.life, self._must_be_open)
         self._dataflow = self._intake.dataflow
@@ -127,7 +128,7 @@ class Session:
                     model=model,
                     function=function,
                     objective=objective,
-                    stage=Stage(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
+                    stage=StageLabel(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
                 )
                 for output, (variable, prompt) in zip(
                     template.outputs, template.cut(bindings, variables, form), strict=True
@@ -190,7 +191,7 @@ class Session:
     def declare(self, name: str) -> Variable:
         """A variable that calls may read before anything writes it: `set` does later, or a call's output."""
         self._must_be_open()
-        self.machinery.admission.check_name("variable", name)
+        self._machinery.admission.check_name("variable", name)
         return self._dataflow.declare(name)
 
     def set(self, name: str, text: str) -> Variable:
@@ -229,7 +230,7 @@ class Session:
         with self.awaiting(name, objective) as variable:
             if timeout_s is None or variable.is_settled:
                 return await variable.get()
-            patience = asyncio.ensure_future(self.machinery.fleet.clock.sleep(timeout_s))
+            patience = asyncio.ensure_future(self._machinery.fleet.clock.sleep(timeout_s))
             text = asyncio.ensure_future(variable.get())
             try:
                 await asyncio.wait((text, patience), return_when=asyncio.FIRST_COMPLETED)
@@ -245,10 +246,6 @@ class Session:
                 yield chunk
 
     # ---- life and end ----------------------------------------------------------------------------------
-
-    def alive(self) -> AbstractContextManager[None]:
-        """For as long as a request of the app is open."""
-        return self.life.held()
 
     def at_close(self, listener: Callable[[], object]) -> Callable[[], None]:
         """`listener` is called before a close ends anything. Returns the function that takes this back."""
@@ -277,7 +274,7 @@ class Session:
     def expire_after(self, ttl_s: float) -> None:
         """Close by itself, `ttl_s` after the last sign of life: an open request, or a call that can run or runs."""
         assert self._expiry is None
-        self._expiry = self.machinery.background.spawn(self._expire(ttl_s), f"expiry of session {self.id}")
+        self._expiry = self._machinery.background.spawn(self._expire(ttl_s), f"expiry of session {self.id}")
 
     def describe(self) -> dict[str, Any]:
         """Its calls and variables as plain values, for people and for the wire."""

@@ -1,8 +1,9 @@
 """Stages: live calls that are read by the same units, and so run in parallel for the same consumer.
 
-A call that is alone in its stage is a unit; a stage of several calls, a group, is one unit. So the calls before a group
-that feed it together are a stage again, and what feeds the whole group alone is a link of a chain. Stages know
-nothing of what is awaited, of time or of texts.
+A call that is alone in its stage is a unit; a stage of several calls is one unit. So the calls before it that feed it
+together are a stage again, and what feeds the whole of it alone is a link of a chain. A stage of several is what
+placement and engines see, by its number, as a *group*; what an app says of a stage is a *label*. Stages know nothing of
+what is awaited, of time or of texts.
 
 The invariant: stages depend on the live calls and their edges alone, not on the order in which they came; a change
 costs the edges of the calls whose unit it changes. `Deduction.check()` builds them anew and compares.
@@ -12,9 +13,9 @@ from __future__ import annotations
 
 import itertools
 
-from .call import Call, Stage
+from .call import Call, StageLabel
 
-__all__ = ["Node", "Stages", "Team"]
+__all__ = ["Node", "Stage", "Stages"]
 
 
 class Node:
@@ -22,7 +23,7 @@ class Node:
 
     __slots__ = (
         *("asked", "call", "is_delivered", "key", "number", "rank", "readers", "seconds", "shown", "sources"),
-        *("team", "unit", "units", "wanted"),
+        *("stage", "unit", "units", "wanted"),
     )
 
     def __init__(self, call: Call, *, number: int, rank: int, asked: int | None, seconds: float, is_delivered: bool):
@@ -42,13 +43,13 @@ class Node:
         self.key = 0
         """Names the set of these units."""
         self.unit = number
-        self.team: Team | None = None
+        self.stage: Stage | None = None
         self.shown: object = None
         """What was last told of it."""
 
 
-class Team:
-    """The members of a stage."""
+class Stage:
+    """Calls that run in parallel for the same consumer, or for one label of the app's."""
 
     __slots__ = ("announced", "key", "members", "number")
 
@@ -74,11 +75,11 @@ class Stages:
     def __init__(self) -> None:
         self.touched: dict[Node, None] = {}
         """Calls whose group may have changed, for the owner to look at and clear."""
-        self._teams: dict[int | str, Team] = {}
+        self._stages: dict[int | str, Stage] = {}
         self._numbers = itertools.count(1)
         self._changes: list[_Change] = []
         self._entering: list[Node] = []
-        self._changed: dict[Team, bool] = {}  # teams that members have joined or left, and whether they were groups
+        self._changed: dict[Stage, bool] = {}  # stages that members have joined or left, and whether they were groups
 
     def draw_number(self) -> int:
         """For a call or a stage."""
@@ -111,12 +112,12 @@ class Stages:
 
     def check(self) -> None:
         assert not self._changes and not self._entering and not self._changed
-        for key, team in self._teams.items():
-            assert team.key == key and team.members
-            assert all(node.team is team for node in team.members)
-            assert team.announced == sum(_announces(node.call.stage) for node in team.members)
-            unit = {team.number} if team.is_group else {node.number for node in team.members}
-            assert {node.unit for node in team.members} == unit
+        for key, stage in self._stages.items():
+            assert stage.key == key and stage.members
+            assert all(node.stage is stage for node in stage.members)
+            assert stage.announced == sum(_announces(node.call.stage) for node in stage.members)
+            unit = {stage.number} if stage.is_group else {node.number for node in stage.members}
+            assert {node.unit for node in stage.members} == unit
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -131,20 +132,20 @@ class Stages:
         return [n for n, key in keys.items() if n.key != key and n.call.stage is None and n not in entering]
 
     def _move(self, movers: list[Node]) -> None:
-        leaving: dict[Team, list[Node]] = {}
+        leaving: dict[Stage, list[Node]] = {}
         for node in movers:
-            if node.team is not None:
-                leaving.setdefault(node.team, []).append(node)
-        whole = [team for team, nodes in leaving.items() if _is_whole(team, nodes)]
-        for team in whole:
-            del self._teams[team.key]
+            if node.stage is not None:
+                leaving.setdefault(node.stage, []).append(node)
+        whole = [stage for stage, nodes in leaving.items() if _is_whole(stage, nodes)]
+        for stage in whole:
+            del self._stages[stage.key]
         staying: set[Node] = set()
-        for team in whole:
-            key = next(iter(team.members)).key
-            if key not in self._teams:  # else there is one already, and the members join that
-                team.key = key
-                self._teams[key] = team
-                staying |= team.members.keys()
+        for stage in whole:
+            key = next(iter(stage.members)).key
+            if key not in self._stages:  # else there is one already, and the members join that
+                stage.key = key
+                self._stages[key] = stage
+                staying |= stage.members.keys()
         for node in movers:
             if node not in staying:
                 self._part(node)
@@ -153,33 +154,35 @@ class Stages:
                 self._join(node)
 
     def _part(self, node: Node) -> None:
-        team, node.team = node.team, None
-        if team is None:
+        stage, node.stage = node.stage, None
+        if stage is None:
             return
-        self._changed.setdefault(team, team.is_group)
-        del team.members[node]
-        team.announced -= _announces(node.call.stage)
-        if not team.members and self._teams.get(team.key) is team:
-            del self._teams[team.key]
+        self._changed.setdefault(stage, stage.is_group)
+        del stage.members[node]
+        stage.announced -= _announces(node.call.stage)
+        if not stage.members and self._stages.get(stage.key) is stage:
+            del self._stages[stage.key]
 
     def _join(self, node: Node) -> None:
         label = node.call.stage
         key = label.name if label is not None else node.key if node.units else None
         if key is None:
             return
-        team = self._teams.get(key)
-        if team is None:
-            team = self._teams[key] = Team(key, self.draw_number())
-        self._changed.setdefault(team, team.is_group)
-        node.team = team
-        team.members[node] = None
-        team.announced += _announces(label)
+        stage = self._stages.get(key)
+        if stage is None:
+            stage = self._stages[key] = Stage(key, self.draw_number())
+        self._changed.setdefault(stage, stage.is_group)
+        node.stage = stage
+        stage.members[node] = None
+        stage.announced += _announces(label)
 
     def _renumber(self, movers: list[Node]) -> None:
         changed, self._changed = self._changed, {}
-        flipped = [node for team, was_group in changed.items() if team.is_group != was_group for node in team.members]
+        flipped = [
+            node for stage, was_group in changed.items() if stage.is_group != was_group for node in stage.members
+        ]
         for node in itertools.chain(movers, flipped):
-            unit = node.number if node.team is None or not node.team.is_group else node.team.number
+            unit = node.number if node.stage is None or not node.stage.is_group else node.stage.number
             if unit != node.unit:
                 self._changes += ((source, node.unit, unit) for source in node.sources)
                 node.unit = unit
@@ -198,13 +201,13 @@ def _count(node: Node, before: int | None, after: int | None) -> None:
             node.key ^= _scattered(before)
 
 
-def _is_whole(team: Team, nodes: list[Node]) -> bool:
+def _is_whole(stage: Stage, nodes: list[Node]) -> bool:
     """True where all members go, and to one place."""
-    return len(nodes) == len(team.members) and bool(nodes[0].units) and len({node.key for node in nodes}) == 1
+    return len(nodes) == len(stage.members) and bool(nodes[0].units) and len({node.key for node in nodes}) == 1
 
 
-def _announces(stage: Stage | None) -> int:
-    return int(stage is not None and stage.size is not None and stage.size > 1)
+def _announces(label: StageLabel | None) -> int:
+    return int(label is not None and label.size is not None and label.size > 1)
 
 
 _MASK = (1 << 64) - 1

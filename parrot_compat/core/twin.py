@@ -1,6 +1,6 @@
 """Twins: whether a planned call may stand in for the app's real one.
 
-It knows nothing of plans, sessions or who claims what; two calls are compared as they would run.
+It knows nothing of plans, sessions or who claims what; two calls are compared as the fleet would run them.
 
 The invariant: twins have equal prompt ids and equal sampling parameters on one model, so that either's answer is an
 answer to the other.
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .call import Reading, ResolvedSampling, Sampling
+from .call import Call, Reading, ResolvedSampling, Sampling
 from .engine import EngineInfo
-from .rendering import Rendered
+from .fleet import Fleet
+from .prompt import Content
+from .rendering import Rendered, Renderer
 from .task import Task
 
-__all__ = ["RealCall", "difference"]
+__all__ = ["RealCall", "Twins"]
 
 _ANY_SEED = -1  # each call without a seed draws its own: one sample is as good as another
 
@@ -31,18 +33,30 @@ class RealCall:
     reading: Reading
 
 
-def difference(planned: Task, real: RealCall, infos: Sequence[EngineInfo]) -> str | None:
-    """What keeps a planned call whose prompt is rendered from being a twin; `None`: nothing. `infos` of its engines."""
-    assert planned.rendered is not None
-    if planned.model != real.model:
-        return f"the planned call runs on model {planned.model!r}"
-    if not _says_the_same(planned.rendered, real.rendered):
-        return "the prompt differs from the planned one"
-    if _decided(planned.call.sampling, real, infos) != _decided(real.sampling, real, infos):
-        return "the sampling parameters differ from the planned ones"
-    if planned.call.reading != real.reading:
-        return "the tools differ from the planned ones"
-    return None
+class Twins:
+    def __init__(self, fleet: Fleet, renderer: Renderer) -> None:
+        self._fleet = fleet
+        self._renderer = renderer
+
+    async def real_call(self, call: Call, content: Content, namespace: str) -> RealCall:
+        """A call that says `content`, for `difference`. Errors: `NoEngineForModel`, `BadPrompt`, `PromptTooLong`."""
+        model = self._fleet.model(call.model)
+        rendered = await self._renderer.render_any(content, model, namespace)
+        return RealCall(model, rendered, call.sampling, call.reading)
+
+    def difference(self, planned: Task, real: RealCall) -> str | None:
+        """What keeps a planned call whose prompt is rendered from being a twin; `None`: nothing."""
+        assert planned.rendered is not None
+        if planned.model != real.model:
+            return f"the planned call runs on model {planned.model!r}"
+        if not _says_the_same(planned.rendered, real.rendered):
+            return "the prompt differs from the planned one"
+        infos = self._fleet.infos(planned.model)
+        if _decided(planned.call.sampling, real, infos) != _decided(real.sampling, real, infos):
+            return "the sampling parameters differ from the planned ones"
+        if planned.call.reading != real.reading:
+            return "the tools differ from the planned ones"
+        return None
 
 
 def _says_the_same(planned: Rendered, real: Rendered) -> bool:

@@ -14,7 +14,8 @@ from parrot_compat.core.engines.scripted import Script, ScriptedEngine, Speed
 from parrot_compat.core.events import Event
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
-from parrot_compat.core.plans import Plan, PlannedCall
+from parrot_compat.core.plan import Plan
+from parrot_compat.core.plan_facts import PlannedCall
 from parrot_compat.core.policy import Policy
 from parrot_compat.core.prompt import Constant, Input, TextPrompt
 

@@ -22,7 +22,7 @@ from parrot_compat.core.errors import (
 )
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
-from parrot_compat.core.plans import PlannedCall
+from parrot_compat.core.plan_facts import PlannedCall
 from parrot_compat.core.task import Task
 from parrot_compat.core.template import Template
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parrot_compat.core.call import Call, CallId, ObjectiveKind, Stage
+from parrot_compat.core.call import Call, CallId, ObjectiveKind, StageLabel
 from parrot_compat.core.objective import BASE_SLACK_S, Deduction
 
 from .conftest import make_call
@@ -18,7 +18,7 @@ from .conftest import make_call
 INF = BASE_SLACK_S["background"]
 
 
-def call(id: str, *reads: str, objective: ObjectiveKind | None = None, stage: Stage | None = None) -> Call:
+def call(id: str, *reads: str, objective: ObjectiveKind | None = None, stage: StageLabel | None = None) -> Call:
     """A call that reads the outputs of other calls (by their ids) or variables from outside (`$name`)."""
     inputs = [name[1:] if name.startswith("$") else f"out-{name}" for name in reads]
     return replace(make_call(id, "t", *inputs), objective=objective, stage=stage)
@@ -233,9 +233,9 @@ def test_what_an_awaited_call_needs_is_not_held_up_by_calling_it_background() ->
 
 
 def test_the_app_may_announce_a_stage_before_it_is_all_there() -> None:
-    app = App(call("first", stage=Stage(name="s", size=5)), is_delivered=True)
+    app = App(call("first", stage=StageLabel(name="s", size=5)), is_delivered=True)
     assert app.kinds("first") == "t"
-    app.add(call("second", stage=Stage(name="s", size=5)), is_delivered=True)
+    app.add(call("second", stage=StageLabel(name="s", size=5)), is_delivered=True)
     assert app.are_together("first second")
 
 

@@ -24,7 +24,8 @@ from parrot_compat.core.errors import (
 )
 from parrot_compat.core.events import PlanEnded
 from parrot_compat.core.manager import Limits
-from parrot_compat.core.plans import Plan, PlannedCall, PlanReceipt, Settled
+from parrot_compat.core.plan import Plan
+from parrot_compat.core.plan_facts import PlannedCall, PlanReceipt, Settled
 from parrot_compat.core.prompt import Constant, Text, TextPrompt, TokensPrompt
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import TaskState
@@ -333,7 +334,7 @@ async def test_an_open_request_and_a_running_call_are_life(world: World) -> None
     await world.clock.sleep(100)  # its call is on the engine
     engine.resume()
     await plan.tasks["c0"].finished()
-    with session.alive():
+    with session.life.held():
         await world.clock.sleep(100)
     await world.clock.sleep(9)
     assert not plan.is_over

@@ -9,7 +9,7 @@ import pytest
 from parrot_compat.core.events import CallPlaced
 from parrot_compat.core.lengths import USUAL_TOKENS
 from parrot_compat.core.objective import BASE_SLACK_S, Objective
-from parrot_compat.core.plans import PlannedCall
+from parrot_compat.core.plan_facts import PlannedCall
 from parrot_compat.core.policy import MECHANISMS, Policy
 
 from .conftest import World, make_call

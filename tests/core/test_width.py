@@ -7,7 +7,8 @@ import pytest
 from parrot_compat.core.call import Call
 from parrot_compat.core.errors import Cancelled
 from parrot_compat.core.events import CallFailed, CallFinished, CallPlaced
-from parrot_compat.core.plans import Plan, PlannedCall
+from parrot_compat.core.plan import Plan
+from parrot_compat.core.plan_facts import PlannedCall
 
 from .conftest import World, make_call
 

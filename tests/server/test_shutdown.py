@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,22 +15,17 @@ CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 HELLO = {"model": "org/scripted", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
 
 
-@pytest.fixture
-def uvicorns(caplog: pytest.LogCaptureFixture) -> Iterator[logging.Logger]:
-    """uvicorn's own log, which goes its own way; to be called once the server is up."""
+@pytest.fixture(autouse=True)
+def _nothing_said_before(caplog: pytest.LogCaptureFixture) -> None:
     gc.collect()  # what others have left says what it has to say before
     caplog.clear()
-    log = logging.getLogger("uvicorn.error")
-    yield log
-    log.removeHandler(caplog.handler)
 
 
 async def test_a_whole_answer_that_is_cut_off_is_a_503_in_the_envelope(
-    caplog: pytest.LogCaptureFixture, uvicorns: logging.Logger
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with asyncio.timeout(60):
         async with live() as server:
-            uvicorns.addHandler(caplog.handler)
             server.engine.stall()
             chat = asyncio.create_task(send(server, "POST", CHAT, HELLO, {"x-request-id": "mine"}))
             message = asyncio.create_task(send(server, "POST", MESSAGES, HELLO))
@@ -47,11 +41,10 @@ async def test_a_whole_answer_that_is_cut_off_is_a_503_in_the_envelope(
 
 
 async def test_a_stream_that_is_cut_off_ends_with_an_error(
-    caplog: pytest.LogCaptureFixture, uvicorns: logging.Logger
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with asyncio.timeout(60):
         async with live() as server:
-            uvicorns.addHandler(caplog.handler)
             server.engine.stall()
             body = json.dumps({**HELLO, "stream": True}).encode()
             chat, chat_writer = await connect(server.url, "POST", CHAT, body)

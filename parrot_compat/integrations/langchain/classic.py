@@ -18,9 +18,10 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompt_values import StringPromptValue
 
 from parrot_compat.integrations.plans.book import Draft
+from parrot_compat.integrations.plans.markers import Markers
 
 from .settings import ParrotSettings
-from .values import DICTS, LISTS, UNKNOWN, Markers, is_plain
+from .values import DICTS, LISTS, UNKNOWN, is_plain
 
 __all__ = ["Evaluator", "classic_step"]
 

@@ -17,8 +17,10 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from parrot_compat.integrations.plans.markers import Markers
+
 from .json_parsers import WholeJsonParser
-from .values import UNKNOWN, Markers, Unknown
+from .values import UNKNOWN, Unknown
 
 __all__ = ["Parsed", "is_getter", "parsed", "schema_of"]
 
@@ -69,7 +71,7 @@ class Parsed(Unknown):
             return UNKNOWN
         pointer = f"{self._pointer}/{name.replace('~', '~0').replace('/', '~1')}"
         if schema.get("type") == "string":
-            return self._markers.text(self._call, pointer)
+            return self._markers.text(self._call, {"json_pointer": pointer})
         if schema.get("type") == "object":
             return Parsed(self._markers, self._call, {"$defs": self._schema.get("$defs"), **schema}, model, pointer)
         return UNKNOWN

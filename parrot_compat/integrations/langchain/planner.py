@@ -26,7 +26,8 @@ from langchain_core.tracers.context import register_configure_hook
 
 from parrot_compat.integrations.plans.asked import ALONE, Asked
 from parrot_compat.integrations.plans.book import PlanBook
-from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.drafting import PlanTooLarge
+from parrot_compat.integrations.plans.matching import asked_softly, first_match
 from parrot_compat.integrations.plans.sessions import RunSession, labelled
 from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
@@ -41,7 +42,7 @@ from .runs import Invocation, Run, Runs, decided_in, invocation_of, step_number,
 from .soft import softly
 from .switches import is_switched_off
 from .values import UNKNOWN, is_known
-from .walk import PlanTooLarge, Walk
+from .walk import Walk
 
 __all__ = ["HELD_ON", "Planner", "listen", "planner", "records", "stats"]
 
@@ -254,14 +255,7 @@ class Planner(BaseCallbackHandler):
 
     def asked(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: RunManagerMixin | None) -> Asked:
         """The planned call that this request of a model is, and what is known of it. Never raises, never blocks."""
-        asked = ALONE
-        try:
-            asked = self._asked(endpoint, request, run_manager)
-        except Exception:
-            log.debug("the planner failed on a request; it is made as it is", exc_info=True)
-        if asked.match is None:
-            self.book.count(direct=1)
-        return asked
+        return asked_softly(self.book, lambda: self._asked(endpoint, request, run_manager))
 
     def _asked(self, endpoint: Endpoint, request: Mapping[str, Any], run_manager: Any) -> Asked:
         model_run: Any = _model_run.get() if run_manager is None else run_manager
@@ -272,11 +266,7 @@ class Planner(BaseCallbackHandler):
         if run is None:
             is_told = session.is_of_many or stage_of_group.get() is not None
             return Asked(None, lambda: session.hints(endpoint) | hints_of((), ()), session) if is_told else ALONE
-        plans = [plan for plan in run.plans_around() if plan.is_for(endpoint)]
-        body = body_of(request) if plans else None
-        found = None
-        if body is not None:
-            found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+        found = first_match(run.plans_around(), endpoint, request)
         if found is None:
             session.count()
         elif run_id is not None:

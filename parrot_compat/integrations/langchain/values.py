@@ -1,26 +1,23 @@
-"""Values in a symbolic run: plain data, texts that do not exist yet, and what nobody can know.
+"""Values in a symbolic run: plain data, texts that do not exist yet (`plans.markers`), and what nobody can know.
 
-A text that does not exist yet is a *marker*: a string that no app's text contains, because it holds random
-digits of this run alone. It travels through real templates as any text does, so the planned request is made by
-the very code that will make the real one.
-
-It knows values and nothing of runnables. The invariant: a marker never leaves the planner.
+It knows values and nothing of runnables. The invariant: a value of a class that is not known here is no plain data.
 """
 
 from __future__ import annotations
 
 import datetime
 import decimal
-import re
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.base import TextAccessor
 from langchain_core.runnables.utils import AddableDict
 
-__all__ = ["UNKNOWN", "Markers", "Source", "Unknown", "is_known", "is_plain"]
+from parrot_compat.integrations.plans.markers import Markers
+
+__all__ = ["UNKNOWN", "Unknown", "are_whole", "call_answering", "is_known", "is_plain", "stand_in"]
 
 SCALARS: frozenset[type] = frozenset(
     # what a message's text is, and StrOutputParser's too: a string that can also be called, as it could long ago
@@ -66,71 +63,30 @@ def is_plain(value: Any) -> bool:
     return kind is Document and is_plain(value.metadata)
 
 
-class Source(NamedTuple):
-    """What a marker stands for: the text of a call, or what a JSON pointer names in it."""
+def stand_in(value: Any, markers: Markers) -> bool:
+    """A text that does not exist yet is somewhere in it."""
+    if isinstance(value, str):
+        return markers.stand_in(value)
+    if type(value) in DICTS:
+        return any(stand_in(item, markers) for item in value.values())
+    if type(value) in LISTS:
+        return any(stand_in(item, markers) for item in value)
+    return isinstance(value, BaseMessage) and stand_in(value.content, markers)
 
-    call: int
-    pointer: str | None
+
+def are_whole(value: Any, markers: Markers) -> bool:
+    """Nothing has cut or changed a marker in it."""
+    if isinstance(value, str):
+        return markers.are_whole(value)
+    if type(value) in DICTS:
+        return all(are_whole(item, markers) for item in value.values())
+    if type(value) in LISTS:
+        return all(are_whole(item, markers) for item in value)
+    return not isinstance(value, BaseMessage) or are_whole(value.content, markers)
 
 
-class Markers:
-    """The markers of one symbolic run."""
-
-    def __init__(self) -> None:
-        self.prefix = f"\ue000{uuid.uuid4().hex}:"
-        self._pattern = re.compile(re.escape(self.prefix) + "(\\d+(?:\\.\\d+)?)\ue001")
-        self._pointers: list[str] = []
-
-    def text(self, number: int, pointer: str | None = None) -> str:
-        """The text that call `number` will write, or what a JSON pointer names in it."""
-        if pointer is None:
-            return f"{self.prefix}{number}\ue001"
-        self._pointers.append(pointer)
-        return f"{self.prefix}{number}.{len(self._pointers) - 1}\ue001"
-
-    def message(self, number: int) -> AIMessage:
-        return AIMessage(content=self.text(number))
-
-    def within(self, value: Any) -> bool:
-        """A text that does not exist yet is somewhere in it."""
-        if isinstance(value, str):
-            return self.prefix in value
-        if type(value) in DICTS:
-            return any(map(self.within, value.values()))
-        if type(value) in LISTS:
-            return any(map(self.within, value))
-        return isinstance(value, BaseMessage) and self.within(value.content)
-
-    def is_message(self, value: Any) -> bool:
-        """The whole answer of a call that has not been made."""
-        return type(value) is AIMessage and isinstance(value.content, str) and self.prefix in value.content
-
-    def are_whole(self, value: Any) -> bool:
-        """Nothing has cut or changed a marker in it."""
-        if isinstance(value, str):
-            rest = self._pattern.sub("", value)
-            return "\ue000" not in rest and "\ue001" not in rest
-        if type(value) in DICTS:
-            return all(map(self.are_whole, value.values()))
-        if type(value) in LISTS:
-            return all(map(self.are_whole, value))
-        return not isinstance(value, BaseMessage) or self.are_whole(value.content)
-
-    def split(self, text: str) -> list[str | Source]:
-        """Text and what markers stand for, in order, without empty pieces."""
-        pieces = self._pattern.split(text)
-        mixed = [self._source(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
-        return [piece for piece in mixed if piece != ""]
-
-    def whole(self, value: Any) -> int | None:
-        """The number of the call, where this is its whole answer."""
-        if type(value) is not AIMessage or not isinstance(value.content, str):
-            return None
-        match self.split(value.content):
-            case [Source(call, None)]:
-                return call
+def call_answering(value: Any, markers: Markers) -> int | None:
+    """The number of the call, where this is its whole answer."""
+    if type(value) is not AIMessage or not isinstance(value.content, str):
         return None
-
-    def _source(self, marked: str) -> Source:
-        number, _, pointer = marked.partition(".")
-        return Source(int(number), self._pointers[int(pointer)] if pointer else None)
+    return markers.call_of(value.content)

@@ -9,13 +9,12 @@ The invariant: evaluating a chain has no effect that the app could notice.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser, StrOutputParser
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
@@ -32,8 +31,7 @@ from langchain_core.runnables.base import RunnableBinding, RunnableEach
 from langchain_core.runnables.passthrough import RunnableAssign
 from langchain_core.runnables.retry import RunnableRetry
 
-from parrot_compat.integrations.plans.book import Draft
-from parrot_compat.integrations.plans.ledger import PlannedCall
+from parrot_compat.integrations.plans.drafting import Drafting, map_stage
 from parrot_compat.integrations.remote import Endpoint
 
 from .classic import classic_step
@@ -46,32 +44,24 @@ from .objects import Parsed, is_getter, parsed, schema_of
 from .settings import ParrotSettings
 from .switches import is_switched_off
 from .templates import Uses, uses_of
-from .values import DICTS, LISTS, UNKNOWN, Markers, is_known, is_plain
+from .values import DICTS, LISTS, UNKNOWN, are_whole, call_answering, is_known, is_plain, stand_in
 
-__all__ = ["MAX_CALLS", "PlanTooLarge", "Walk"]
-
-MAX_CALLS = 512
-MAX_CHARACTERS = 4_000_000
+__all__ = ["Walk"]
 
 Arguments = Mapping[str, Any]
 NONE: Arguments = {}
 
 
-class PlanTooLarge(Exception):
-    """More than one request should carry."""
-
-
 class Walk:
-    """One symbolic run. `drafts` are the calls it found, in the order in which they are wanted."""
+    """One symbolic run. `drafts` are the calls it found. Errors, wherever it comes to a call: `PlanTooLarge`."""
 
     def __init__(self, refused: Callable[[str], bool] = lambda identity: False) -> None:
-        self.drafts: list[Draft] = []
-        self.markers = Markers()
-        self.name = uuid.uuid4().hex[:12]
+        self._drafting = Drafting()
+        self.drafts = self._drafting.found
+        self.markers = self._drafting.markers
         self.width: int | None = None
         """The least `max_concurrency` that a part of the chain was given."""
         self._refused = refused
-        self._characters = 0
         self._walked: dict[int, tuple[Runnable[Any, Any], float]] = {}
         self._identities: dict[int, tuple[PromptValue, str]] = {}
         self._stage: list[tuple[str, int, int]] = []
@@ -172,7 +162,7 @@ class Walk:
 
     def group(self, elements: Sequence[Callable[[], Any]]) -> list[Any]:
         """The same steps over several inputs: their calls at one place are one stage."""
-        name = f"{self.name}-{len(self.drafts)}"
+        name = f"{self._drafting.name}-{len(self.drafts)}"
         before = self._in_element
         values = []
         for index, element in enumerate(elements):
@@ -197,7 +187,7 @@ class Walk:
             copied = called(value)
         except Exception:  # the app will meet it too
             return UNKNOWN
-        return copied if self.markers.are_whole(copied) else UNKNOWN
+        return copied if are_whole(copied, self.markers) else UNKNOWN
 
     def _text(self, _parser: Any, value: Any, _: Arguments) -> Any:
         if isinstance(value, BaseMessage):
@@ -206,7 +196,7 @@ class Walk:
 
     def _parser(self, parser: Any, value: Any, _: Arguments) -> Any:
         """An object that does not exist yet: of a call that is held to a schema, and of no other."""
-        call = self.markers.whole(value)
+        call = call_answering(value, self.markers)
         schema = schema_of(self.drafts[call].call.request) if call is not None else None
         return UNKNOWN if call is None or schema is None else parsed(parser, self.markers, call, schema)
 
@@ -236,7 +226,7 @@ class Walk:
         """A value of this kind can be formatted under this name now, as it will be then."""
         if not is_known(value) or not is_plain(value):
             return False
-        if not self.markers.within(value):
+        if not stand_in(value, self.markers):
             return True
         if name in uses.placed and name not in uses.copied | uses.looked_at:
             return True
@@ -249,7 +239,7 @@ class Walk:
             return UNKNOWN
         try:
             messages = model._convert_input(value).to_messages()
-            drafted = draft_body(model, messages, given, self.markers, self.name)
+            drafted = draft_body(model, messages, given, self._drafting)
         except Exception:  # the app will meet it too
             return UNKNOWN
         if drafted is None:
@@ -258,26 +248,16 @@ class Walk:
         endpoint = model._endpoint
         if any(self._servers[read] != endpoint.server for read in reads):
             return UNKNOWN  # a server cannot read what another one writes
-        call = PlannedCall(
-            id=f"{self.name}-{len(self.drafts)}",
-            request=body,
-            reads=reads,
-            function=identity,
-            stage=self._stage_of_next(),
-        )
-        self._servers[call.id] = endpoint.server
-        self.drafts.append(Draft(endpoint, call))
-        self._characters += sum(len(str(message.get("content"))) for message in body["messages"])
-        if len(self.drafts) > MAX_CALLS or self._characters > MAX_CHARACTERS:
-            raise PlanTooLarge(f"{len(self.drafts)} calls with {self._characters} characters are too much for one plan")
+        number = self._drafting.add(endpoint, body, reads, function=identity, stage=self._stage_of_next())
+        self._servers[self.drafts[number].call.id] = endpoint.server
         # What a tool-calling or block-writing model returns is more than its text.
         if "tools" in body or model.output_version == "v1":
             return UNKNOWN
-        return self.markers.message(len(self.drafts) - 1)
+        return AIMessage(content=self.markers.text(number))
 
     def _stage_of_next(self) -> dict[str, Any] | None:
         if not self._stage:
             return None
         name, index, size = self._stage[-1]
         self._in_element += 1
-        return {"kind": "map", "group": f"{name}.{self._in_element}", "index": index, "size": size}
+        return map_stage(f"{name}.{self._in_element}", index, size)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from llama_index.core.instrumentation.span import BaseSpan
@@ -21,9 +20,10 @@ from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
-from parrot_compat.integrations.plans.asked import ALONE, Asked
+from parrot_compat.integrations.plans.asked import Asked
 from parrot_compat.integrations.plans.book import PlanBook
-from parrot_compat.integrations.plans.calls import body_of
+from parrot_compat.integrations.plans.drafting import PlanTooLarge, answers_as_ours
+from parrot_compat.integrations.plans.matching import asked_softly, first_match
 from parrot_compat.integrations.plans.sessions import RunSession, labelled
 from parrot_compat.integrations.plans.switches import is_on
 from parrot_compat.integrations.remote import Endpoint
@@ -40,6 +40,11 @@ __all__ = ["Planner", "listen", "planner", "records", "stats"]
 log = logging.getLogger(__name__)
 
 RESPONDING = ("get_response", "aget_response")
+DECIDING = (
+    *("chat", "complete", "stream_chat", "stream_complete", "predict", "stream"),
+    *("achat", "acomplete", "astream_chat", "astream_complete", "apredict", "astream"),
+)
+"""What between an app's call and our server deals with messages and answers."""
 
 
 class Planner(BaseSpanHandler[BaseSpan]):
@@ -120,7 +125,7 @@ class Planner(BaseSpanHandler[BaseSpan]):
         is_whole = False
         try:
             is_whole = walk(synthesizer, given, drafts)
-        except CannotPlan:
+        except (CannotPlan, PlanTooLarge):
             log.debug("%s is planned for %d calls only", span.id, len(drafts.found))
         plan = RunPlan(self._book, type(synthesizer).__name__, synthesizer, is_whole=is_whole)
         session = labelled(span.session)
@@ -133,24 +138,13 @@ class Planner(BaseSpanHandler[BaseSpan]):
 
     def asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Asked:
         """The planned call that this request of a model is, and what is known of it. Never raises, never blocks."""
-        asked = ALONE
-        try:
-            asked = self._asked(endpoint, request)
-        except Exception:
-            log.debug("the planner failed on a request; it is made as it is", exc_info=True)
-        if asked.match is None:
-            self._book.count(direct=1)
-        return asked
+        return asked_softly(self._book, lambda: self._asked(endpoint, request))
 
     def _asked(self, endpoint: Endpoint, request: Mapping[str, Any]) -> Asked:
         span = self._spans.current()
         around = [outer.plan for outer in span.around if outer.plan is not None] if span is not None else []
         # What is read late is made in no span; that it equals a planned call is all that counts.
-        plans = [plan for plan in (*around, *self._lingering.plans()) if plan.is_for(endpoint)]
-        body = body_of(request) if plans else None
-        found = None
-        if body is not None:
-            found = next((match for plan in plans if (match := plan.find(endpoint, body)) is not None), None)
+        found = first_match((*around, *self._lingering.plans()), endpoint, request)
         session = labelled(span.session if span is not None else RunSession())
         return Asked(found, lambda: session.hints(endpoint) | hints_of(span, request["messages"]), session)
 
@@ -161,17 +155,9 @@ class Planner(BaseSpanHandler[BaseSpan]):
 
 def _can_be_planned(llm: ParrotSettings) -> bool:
     """Nothing stands between the app and the server, or looks at what comes from there."""
-    return llm.rate_limiter is None and llm.output_parser is None and _answers_as_ours(type(llm))
-
-
-_DECIDING = ("chat", "complete", "stream_chat", "stream_complete", "predict", "stream")
-
-
-@cache
-def _answers_as_ours(kind: type[ParrotSettings]) -> bool:
-    """A subclass that does something of its own with messages or answers must be asked itself."""
-    methods = (getattr(kind, f"{how}{name}") for name in _DECIDING for how in ("", "a"))
-    return all(method.__module__.startswith(("parrot_compat.", "llama_index.core.")) for method in methods)
+    if llm.rate_limiter is not None or llm.output_parser is not None:
+        return False
+    return answers_as_ours(type(llm), DECIDING, "llama_index.core")
 
 
 def _input(arguments: dict[str, Any]) -> SynthesizerInput | None:

@@ -161,7 +161,7 @@ _WALKS: Mapping[type, Callable[[Any, SynthesizerInput, Drafts], bool]] = {
 
 def walk_of(synthesizer: Any) -> Callable[[Any, SynthesizerInput, Drafts], bool] | None:
     """The walk of this kind: it drafts the calls, and says whether those are all that the synthesizer will make.
-    Errors of a walk: `CannotPlan`, and whatever the app will meet as well."""
+    Errors of a walk: `CannotPlan`, `PlanTooLarge`, and whatever the app will meet as well."""
     if getattr(synthesizer, "_output_cls", None) is not None:
         return None
     return _WALKS.get(type(synthesizer))

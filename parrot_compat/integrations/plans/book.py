@@ -20,7 +20,7 @@ from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import plans_refused
 
 from .client import Match, OpenPlan, PlanClient
-from .ledger import PlannedCall
+from .ledger import CallAhead
 from .sessions import RunSession
 
 __all__ = ["CallRecord", "Draft", "PlanBook", "PlanRecord", "SentPlan", "Stats"]
@@ -80,7 +80,7 @@ class Draft:
     """One call that was found ahead of the app, and where it goes."""
 
     endpoint: Endpoint
-    call: PlannedCall
+    call: CallAhead
 
 
 class SentPlan:

@@ -28,7 +28,7 @@ from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import plans_refused, remember_ours, remember_refusal
 
 from .closing import close_later
-from .ledger import Entry, Ledger, PlannedCall, Settled, canonical
+from .ledger import CallAhead, Ending, Entry, Ledger, canonical
 from .pushes import NotAPlan, Pushes
 from .sessions import RunSession
 
@@ -48,7 +48,7 @@ class PlanClient:
 
     def submit(
         self,
-        calls: Sequence[PlannedCall],
+        calls: Sequence[CallAhead],
         await_: Sequence[str] = (),
         width: int | None = None,
         session: RunSession | None = None,
@@ -77,7 +77,7 @@ class OpenPlan:
     def __init__(
         self,
         endpoint: Endpoint,
-        calls: Sequence[PlannedCall],
+        calls: Sequence[CallAhead],
         await_: Sequence[str],
         width: int | None,
         session: RunSession | None,
@@ -131,7 +131,7 @@ class OpenPlan:
     def close(self) -> None:
         """The app's run is over: what it did not take is not wanted any more. Never blocks."""
         self._ledger.close()
-        self._ledger.settle_rest(Settled.FAILED)  # a branch that outlives its run asks by itself
+        self._ledger.settle_rest(Ending.FAILED)  # a branch that outlives its run asks by itself
         with self._lock:
             self._closed = True
         self._end_if_last()
@@ -187,7 +187,7 @@ class OpenPlan:
             accepted = self._graph.done()
             self._accept(None)
             # A plan that was never accepted has no calls to claim.
-            self._ledger.settle_rest(Settled.LOST if accepted else Settled.FAILED)
+            self._ledger.settle_rest(Ending.LOST if accepted else Ending.FAILED)
 
     def _opened(self) -> Pushes:
         body: dict[str, Any] = {
@@ -223,7 +223,7 @@ class OpenPlan:
                 self._settled(push["call"])
                 self._ledger.fail(push["call"])
             case "parrot:done":
-                self._ledger.settle_rest(Settled.FAILED)
+                self._ledger.settle_rest(Ending.FAILED)
 
     def _settled(self, call: str) -> None:
         self.times.settled[call] = time.monotonic()
@@ -261,7 +261,7 @@ class Match:
         """The `parrot` object with which an ordinary request takes this call over; `None` if there is nothing to
         claim. Ask after `graph` is known."""
         graph = self.graph.result() if self.graph.done() else None
-        if graph is None or (self.outcome.done() and self.outcome.result().settled is Settled.FAILED):
+        if graph is None or (self.outcome.done() and self.outcome.result().ending is Ending.FAILED):
             return None
         # One nonce per call: with it the SDK's second try gets the same output, and nobody else does.
         return {"v": 1, "claim": self.call, "graph": graph, "nonce": f"{self.plan.nonce}-{self.call}"}

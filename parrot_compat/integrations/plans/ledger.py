@@ -21,7 +21,7 @@ from typing import Any
 from parrot_compat.core.errors import TransformFailed
 from parrot_compat.core.transform import parse_transforms
 
-__all__ = ["Entry", "Ledger", "Outcome", "PlannedCall", "Settled", "canonical", "reference"]
+__all__ = ["CallAhead", "Ending", "Entry", "Ledger", "Outcome", "canonical", "reference"]
 
 
 def canonical(body: Mapping[str, Any]) -> str:
@@ -36,9 +36,9 @@ def reference(call: str, transform: str | Mapping[str, Any] | None = None) -> di
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCall:
-    """A call before it is made. `request` is its body without what only streams have; the content of a message
-    that reads other calls is a list of text and reference parts, which join into one string."""
+class CallAhead:
+    """A call of the app, before the app makes it. `request` is its body without what only streams have; the content of
+    a message that reads other calls is a list of text and reference parts, which join into one string."""
 
     id: str
     request: Mapping[str, Any]
@@ -79,7 +79,7 @@ def _read(part: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     return text
 
 
-class Settled(Enum):
+class Ending(Enum):
     """How waiting for a planned call ended."""
 
     PUSHED = "pushed"
@@ -92,7 +92,7 @@ class Settled(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    settled: Settled
+    ending: Ending
     completion: Mapping[str, Any] | None = None
 
 
@@ -100,7 +100,7 @@ class Outcome:
 class Entry:
     """One planned call and what became of it. `outcome` is set once, by whoever reads the pushes."""
 
-    call: PlannedCall
+    call: CallAhead
     key: str | None = None
     """Canonical form of the filled request; `None` while a text it reads is not known."""
     taken: bool = False
@@ -114,7 +114,7 @@ class Entry:
 class Ledger:
     """The planned calls of one plan. Threads share it."""
 
-    def __init__(self, calls: Sequence[PlannedCall]) -> None:
+    def __init__(self, calls: Sequence[CallAhead]) -> None:
         self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
         self._entries = {call.id: Entry(call) for call in calls}
         self._texts: dict[str, str] = {}
@@ -154,20 +154,20 @@ class Ledger:
         with self._lock:
             text = _text_of(completion)
             if entry.key is None or text is None or canonical(request) != entry.key:
-                outcome = Outcome(Settled.FAILED)
+                outcome = Outcome(Ending.FAILED)
             else:
                 self._learn(call, text)
-                outcome = Outcome(Settled.PUSHED, completion)
+                outcome = Outcome(Ending.PUSHED, completion)
         _settle(entry, outcome)
 
     def fail(self, call: str) -> None:
         if (entry := self._entries.get(call)) is not None:
-            _settle(entry, Outcome(Settled.FAILED))
+            _settle(entry, Outcome(Ending.FAILED))
 
-    def settle_rest(self, settled: Settled) -> None:
+    def settle_rest(self, ending: Ending) -> None:
         """Whatever has not arrived will not: no reader is left waiting."""
         for entry in self._entries.values():
-            _settle(entry, Outcome(settled))
+            _settle(entry, Outcome(ending))
 
     def learn(self, call: str, text: str) -> None:
         """A claimed call brought its text by itself: calls that read it can be matched before the push."""

@@ -41,7 +41,7 @@ def router(serving: Serving) -> APIRouter:
             return await _called(serving, known, body, hints), known.when_closed
 
         key = body.id or request.headers.get("idempotency-key")
-        with known.session.alive():
+        with known.session.life.held():
             if key:
                 scope = (tenant_of(request), "calls", known.session.id)
                 made = await deferred.once(scope, [key], digest(raw), accept)

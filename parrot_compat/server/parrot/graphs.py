@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.errors import CallerError
-from parrot_compat.core.plans import Plan
+from parrot_compat.core.plan import Plan
 from parrot_compat.server.bodies import parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
@@ -71,7 +71,7 @@ def router(serving: Serving) -> APIRouter:
         if not body.stream:
             return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()})
         owner = AsyncExitStack()
-        owner.enter_context(accepted.plan.session.alive())
+        owner.enter_context(accepted.plan.session.life.held())
         return SseResponse(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
 
     @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
@@ -110,7 +110,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
     known = directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label)
     session = known.session
     with ExitStack() as life:
-        life.enter_context(session.alive())
+        life.enter_context(session.life.held())
         try:
             planned = await planned_calls(serving, known, body)
             calls = [item.call for item in planned]

@@ -15,7 +15,7 @@ from typing import Any
 
 from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
-from parrot_compat.core.plans import PlannedCall, Settled
+from parrot_compat.core.plan_facts import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from parrot_compat.core.call import ObjectiveKind, Stage
+from parrot_compat.core.call import ObjectiveKind, StageLabel
 from parrot_compat.server.bodies import Schema
 
 __all__ = ["Name", "OutputName", "ParrotObject", "PathName", "Span", "StageObject", "unknown_fields", "wrong_spans"]
@@ -50,11 +50,11 @@ class StageObject(Schema):
     index: Annotated[int, Field(ge=0)] | None = None
     size: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
-    def stage(self) -> Stage | None:
+    def stage(self) -> StageLabel | None:
         """`None` where it names no group: then nothing says which calls belong together."""
         if self.group is None:
             return None
-        return Stage(name=self.group if self.kind is None else f"{self.kind}:{self.group}", size=self.size)
+        return StageLabel(name=self.group if self.kind is None else f"{self.kind}:{self.group}", size=self.size)
 
 
 class ParrotObject(Schema):

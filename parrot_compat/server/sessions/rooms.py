@@ -17,7 +17,7 @@ from typing import Any
 from parrot_compat.core.call import Call, CallId, Reading, Sampling, Usage, VariableName
 from parrot_compat.core.errors import UnknownPlan
 from parrot_compat.core.manager import Manager
-from parrot_compat.core.plans import Plan
+from parrot_compat.core.plan import Plan
 from parrot_compat.core.prompt import Prompt
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
@@ -184,7 +184,7 @@ async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIter
         finally:
             await session.close()
         return
-    with known.session.alive():
+    with known.session.life.held():
         yield Room(known, ask, plan=plan, reason=reason)
 
 

@@ -14,8 +14,10 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableP
 
 from parrot_compat.integrations.langchain import ChatParrot, copy_only
 from parrot_compat.integrations.langchain.templates import uses_of
-from parrot_compat.integrations.langchain.values import UNKNOWN, Markers, Source, is_plain
-from parrot_compat.integrations.langchain.walk import MAX_CALLS, PlanTooLarge, Walk
+from parrot_compat.integrations.langchain.values import UNKNOWN, are_whole, call_answering, is_plain, stand_in
+from parrot_compat.integrations.langchain.walk import Walk
+from parrot_compat.integrations.plans.drafting import MAX_CALLS, PlanTooLarge
+from parrot_compat.integrations.plans.markers import Markers
 
 from .apps import APPS, P, S, human
 
@@ -202,13 +204,20 @@ def test_coverage_says_where_planning_may_resume() -> None:
     assert not walk.covers(APPS["chain"].make(LLM))
 
 
-def test_markers_of_one_run_mean_nothing_to_another() -> None:
-    one, other = Markers(), Markers()
-    assert one.within(["a", {"b": one.text(3)}, AIMessage("c")])
-    assert not other.within(one.text(3))
-    picked = one.text(4, "/name")
-    assert one.split(f"a{one.text(3)}{picked}") == ["a", Source(3, None), Source(4, "/name")]
-    assert one.are_whole(one.text(3)) and not one.are_whole(one.text(3)[:-1])
+def test_markers_are_found_wherever_a_value_holds_text() -> None:
+    markers, other = Markers(), Markers()
+    marker = markers.text(3)
+    for value in (marker, ["a", {"b": marker}], AIMessage(f"so: {marker}")):
+        assert stand_in(value, markers) and are_whole(value, markers)
+        assert not stand_in(value, other) and not are_whole(value, other)
+    assert not are_whole([{"b": marker[:-1]}], markers)
+
+
+def test_only_the_whole_message_of_a_call_is_its_answer() -> None:
+    markers = Markers()
+    assert call_answering(AIMessage(markers.text(3)), markers) == 3
+    assert call_answering(AIMessage(f"so: {markers.text(3)}"), markers) is None
+    assert call_answering(markers.text(3), markers) is None
 
 
 def test_one_server_is_one_server_whatever_the_patience_of_its_models() -> None:

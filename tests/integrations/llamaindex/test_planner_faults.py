@@ -182,8 +182,17 @@ def test_a_planner_that_fails_is_not_noticed(server: PlanServer, monkeypatch: py
         raise RuntimeError("a defect")
 
     monkeypatch.setattr("parrot_compat.integrations.llamaindex.planner.walk_of", broken)
-    monkeypatch.setattr("parrot_compat.integrations.llamaindex.planner.body_of", broken)
+    monkeypatch.setattr("parrot_compat.integrations.llamaindex.planner.first_match", broken)
     assert ask(TREE, server.url) == expected
+
+
+def test_of_more_than_one_request_should_carry_the_first_calls_are_planned(
+    server: PlanServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = plain(REFINE, server)
+    monkeypatch.setattr("parrot_compat.integrations.plans.drafting.MAX_CALLS", 4)
+    assert ask(REFINE, server.url) == expected
+    assert (stats().planned, stats().direct) == (4, 2)
 
 
 def test_a_template_whose_calls_nobody_takes_is_planned_no_more(server: PlanServer) -> None:

@@ -12,13 +12,13 @@ import pytest
 from parrot_compat.integrations.plans import calls
 from parrot_compat.integrations.plans.asked import Asked
 from parrot_compat.integrations.plans.client import PlanClient
-from parrot_compat.integrations.plans.ledger import PlannedCall, Settled
+from parrot_compat.integrations.plans.ledger import CallAhead, Ending
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import is_ours, plans_refused
 from tests.integrations.other_server import OtherServer
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
-CALLS = [PlannedCall(id="a", request=BODY), PlannedCall(id="b", request=BODY)]
+CALLS = [CallAhead(id="a", request=BODY), CallAhead(id="b", request=BODY)]
 PATIENCE_S = 60.0
 
 
@@ -32,7 +32,7 @@ def test_nothing_blocks_on_a_server_that_does_not_answer() -> None:
         assert match is not None and match.claim() is None
         plan.close()
         assert time.monotonic() - began < PATIENCE_S, "the server's silence was waited for"
-        assert match.outcome.result(PATIENCE_S).settled is Settled.FAILED
+        assert match.outcome.result(PATIENCE_S).ending is Ending.FAILED
 
 
 def test_a_server_that_cannot_be_reached_fails_the_waiting_calls_at_once() -> None:
@@ -43,7 +43,7 @@ def test_a_server_that_cannot_be_reached_fails_the_waiting_calls_at_once() -> No
         assert plan is not None
         match = plan.find(BODY)
         assert match is not None
-        assert match.outcome.result(PATIENCE_S).settled is Settled.FAILED
+        assert match.outcome.result(PATIENCE_S).ending is Ending.FAILED
         assert not plans_refused(endpoint), "it may be back later"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_compat.integrations.plans.ledger import Ledger, PlannedCall, Settled, canonical, reference
+from parrot_compat.integrations.plans.ledger import CallAhead, Ending, Ledger, canonical, reference
 
 
 def body(*parts: str | dict[str, Any], **params: Any) -> dict[str, Any]:
@@ -19,13 +19,13 @@ def completion(text: str) -> dict[str, Any]:
 
 
 def two() -> Ledger:
-    first = PlannedCall(id="a", request=body("hello"))
-    second = PlannedCall(id="b", request=body("say ", reference("a"), "!"), reads=("a",))
+    first = CallAhead(id="a", request=body("hello"))
+    second = CallAhead(id="b", request=body("say ", reference("a"), "!"), reads=("a",))
     return Ledger([first, second])
 
 
 def test_a_request_is_the_planned_call_that_it_equals_whatever_the_order_of_its_fields() -> None:
-    ledger = Ledger([PlannedCall(id="a", request={"temperature": 0, **body("hello")})])
+    ledger = Ledger([CallAhead(id="a", request={"temperature": 0, **body("hello")})])
     assert ledger.take(canonical({**body("hello"), "temperature": 1})) is None
     entry = ledger.take(canonical({**body("hello"), "temperature": 0}))
     assert entry is not None and entry.call.id == "a"
@@ -39,7 +39,7 @@ def test_a_planned_call_is_given_out_once() -> None:
 
 
 def test_equal_calls_are_given_out_in_plan_order() -> None:
-    ledger = Ledger([PlannedCall(id=name, request=body("vote")) for name in "abc"])
+    ledger = Ledger([CallAhead(id=name, request=body("vote")) for name in "abc"])
     taken = [ledger.take(canonical(body("vote"))) for _ in range(3)]
     assert [entry.call.id for entry in taken if entry is not None] == ["a", "b", "c"]
 
@@ -66,16 +66,16 @@ def test_a_push_that_ran_with_another_request_fails_its_call_and_teaches_nothing
     entry = ledger.take(canonical(body("hello")))
     assert entry is not None
     ledger.push("a", body("hello", temperature=1), completion("hi"))
-    assert entry.outcome.result().settled is Settled.FAILED
+    assert entry.outcome.result().ending is Ending.FAILED
     assert ledger.take(canonical(body("say hi!"))) is None
 
 
 def test_what_has_not_come_is_settled_and_what_has_come_stays() -> None:
     ledger = two()
     ledger.push("a", body("hello"), completion("hi"))
-    ledger.settle_rest(Settled.LOST)
-    outcomes = {entry.call.id: entry.outcome.result().settled for entry in ledger.entries}
-    assert outcomes == {"a": Settled.PUSHED, "b": Settled.LOST}
+    ledger.settle_rest(Ending.LOST)
+    outcomes = {entry.call.id: entry.outcome.result().ending for entry in ledger.entries}
+    assert outcomes == {"a": Ending.PUSHED, "b": Ending.LOST}
     ledger.push("b", body("say hi!"), completion("late"))
     assert next(e for e in ledger.entries if e.call.id == "b").outcome.result().completion is None
 
@@ -98,7 +98,7 @@ def test_a_closed_plan_gives_nothing_out() -> None:
 def test_a_message_whose_parts_are_the_apps_own_is_left_as_it_is() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}]
     own = {"messages": [{"role": "user", "content": parts}]}
-    assert PlannedCall(id="a", request=own, reads=("x",)).filled({"x": "t"}) == own
+    assert CallAhead(id="a", request=own, reads=("x",)).filled({"x": "t"}) == own
 
 
 @given(st.data())
@@ -107,7 +107,7 @@ def test_whatever_order_pushes_and_calls_come_in_nothing_is_mislaid(data: st.Dat
     calls = []
     for number, name in enumerate(names):
         reads = tuple(data.draw(st.lists(st.sampled_from(names[:number]), unique=True))) if number else ()
-        calls.append(PlannedCall(id=name, request=body("read ", *map(reference, reads)), reads=reads))
+        calls.append(CallAhead(id=name, request=body("read ", *map(reference, reads)), reads=reads))
     ledger = Ledger(calls)
     texts = {name: data.draw(st.sampled_from(["x", "y", "", "xy"])) for name in names}
     taken: list[str] = []
@@ -125,18 +125,18 @@ def test_whatever_order_pushes_and_calls_come_in_nothing_is_mislaid(data: st.Dat
 
 
 def test_a_call_may_read_another_through_a_transform() -> None:
-    reader = PlannedCall(id="b", request=body("say ", reference("a", "strip"), "!"), reads=("a",))
-    ledger = Ledger([PlannedCall(id="a", request=body("hello")), reader])
+    reader = CallAhead(id="b", request=body("say ", reference("a", "strip"), "!"), reads=("a",))
+    ledger = Ledger([CallAhead(id="a", request=body("hello")), reader])
     ledger.learn("a", "  hi \n")
     entry = ledger.take(canonical(body("say hi!")))
     assert entry is not None and entry.call is reader
 
 
 def test_a_call_whose_transform_does_not_apply_is_no_request_of_the_app() -> None:
-    reader = PlannedCall(id="b", request=body(reference("a", {"json_pointer": "/name"})), reads=("a",))
-    ledger = Ledger([PlannedCall(id="a", request=body("hello")), reader])
+    reader = CallAhead(id="b", request=body(reference("a", {"json_pointer": "/name"})), reads=("a",))
+    ledger = Ledger([CallAhead(id="a", request=body("hello")), reader])
     ledger.learn("a", "not JSON")
     assert ledger.take(canonical(body("not JSON"))) is None
     ledger.push("b", body("not JSON"), completion("x"))
-    outcomes = [entry.outcome.result().settled for entry in ledger.entries if entry.call is reader]
-    assert outcomes == [Settled.FAILED]
+    outcomes = [entry.outcome.result().ending for entry in ledger.entries if entry.call is reader]
+    assert outcomes == [Ending.FAILED]

@@ -1,6 +1,6 @@
 """What a plan is made of, and what it tells: planned calls, what became of each, claims and their answers.
 
-It decides nothing; `plans` does.
+It decides nothing; `plan` does.
 """
 
 from __future__ import annotations
