@@ -11,7 +11,7 @@ from parrot_compat.core.errors import BadPrompt, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
 from .config import ResolvedConfig
-from .penalties import check_sampling
+from .drawing.penalties import check_sampling
 
 __all__ = ["checked_ids", "own_context", "place_of"]
 

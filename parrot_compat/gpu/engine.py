@@ -17,7 +17,7 @@ from parrot_compat.core.errors import EngineLost, ParrotError
 from .config import EngineConfig
 from .runner import ModelRunner
 from .stepper import Stepper
-from .tokenizer import HuggingFaceTokenizer
+from .text.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["StepLoop", "TorchEngine", "load_stepper"]
 

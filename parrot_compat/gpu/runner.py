@@ -18,18 +18,18 @@ from torch import Tensor
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
+from parrot_compat.gpu.drawing.logprobs import with_logprobs
+from parrot_compat.gpu.drawing.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.rotary import Rotary
-from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.reading import Pool, Read, Score
-from parrot_compat.gpu.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.states import read_scores, read_states
 from parrot_compat.gpu.to_device import listed
 

@@ -27,7 +27,7 @@ from parrot_compat.core.errors import EngineError
 
 from .batch import BatchRow
 from .config import ResolvedConfig
-from .drawn import Drawn
+from .drawing.drawn import Drawn
 from .kv.contexts import Contexts
 from .kv.pages import PagePool
 from .kv.radix import RadixTree

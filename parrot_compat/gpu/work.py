@@ -20,9 +20,9 @@ from parrot_compat.core.errors import ContextLost, ParrotError
 
 from .asked import checked_ids, own_context, place_of
 from .config import ResolvedConfig
-from .drawn import Drawn
+from .drawing.drawn import Drawn
 from .flows import Flows
-from .forms import FormDesk
+from .forms.desk import FormDesk
 from .kv.context import Context
 from .kv.contexts import Contexts
 from .outbox import Outbox

@@ -28,7 +28,7 @@ from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
 from .measured import Measured, write

@@ -24,7 +24,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
 from .measured import Measured, command_of_models

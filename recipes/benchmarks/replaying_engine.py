@@ -14,12 +14,12 @@ from typing import Any
 
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.reading import Read
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve
 from parrot_compat.gpu.stepper import Runner, Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .recordings import Recordings
 

@@ -21,12 +21,12 @@ from parrot_compat.core.engine import ContextId, Engine, Generate
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.reading import Read, Reading
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from tests.core.engine_contract import collect, settle
 
 VOCABULARY = 4096

@@ -70,7 +70,7 @@ async def builtin_fleet() -> Fleet:
     from parrot_compat.gpu.config import EngineConfig
     from parrot_compat.gpu.engine import TorchEngine
     from parrot_compat.gpu.models.weights import locate
-    from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+    from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
     fleet = Fleet()
     tokenizer = HuggingFaceTokenizer(locate("builtin:tiny"))
