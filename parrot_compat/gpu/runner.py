@@ -100,7 +100,7 @@ class ModelRunner:
             packed = PackedRows.of(others, self.config.page_size, self._sharing)
             given = None if after is None else self._drawn_before(others, after)
             logits = self._logits(packed, given) if others else None
-            tokens = None if logits is None else sample(logits, packed.draws, self.config.eos_token_ids)
+            tokens = None if logits is None else sample(logits, packed.draws, self.config.checkpoint.eos_token_ids)
             asks = any(draw.sampling.logprobs is not None for draw in packed.draws)
             return Flight(len(rows), reads, packed, tokens, logits if asks else None)
 
@@ -130,7 +130,7 @@ class ModelRunner:
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
             logits = behind[row][None]
-            tokens = sample(logits, [draw], self.config.eos_token_ids).tolist()
+            tokens = sample(logits, [draw], self.config.checkpoint.eos_token_ids).tolist()
             [token] = with_logprobs(tokens, logits, [draw])
             drawn[row] = not_drawable() if token == UNUSABLE else token
         return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
@@ -162,20 +162,17 @@ class ModelRunner:
 
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
         """Only the Triton kernels read a prefix once for several rows."""
-        config = self.config
-        shape = HeadShape(
-            heads=config.heads, kv_heads=config.kv_heads, dim=config.head_dim, element_bytes=dtype.itemsize
-        )
-        return Sharing.on(self.device, dtype, shape, config.page_size)
+        facts = self.config.checkpoint
+        shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=dtype.itemsize)
+        return Sharing.on(self.device, dtype, shape, self.config.page_size)
 
     def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
         """A bad id would be a silent wrong row on some devices and the end of the context on others."""
+        vocabulary = self.config.checkpoint.vocab_size
         for number, row in enumerate(rows):
             for token in row.tokens:
-                if not 0 <= token < self.config.vocab_size:
-                    raise EngineError(
-                        f"row {number} of the batch has token {token}; the vocabulary has {self.config.vocab_size}"
-                    )
+                if not 0 <= token < vocabulary:
+                    raise EngineError(f"row {number} of the batch has token {token}; the vocabulary has {vocabulary}")
 
 
 class Flight:

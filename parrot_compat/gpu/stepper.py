@@ -100,7 +100,7 @@ class Stepper:
             capacity_tokens=config.pages * config.page_size,
             max_rows=config.max_rows,
             page_size=config.page_size,
-            defaults=config.defaults,
+            defaults=config.checkpoint.defaults,
             obeys_formats=self._obeys_formats,
         )
 

@@ -82,7 +82,7 @@ class _Ours:
 
     def __init__(self, path: Path, dtype: Dtype) -> None:
         runner = ModelRunner(EngineConfig(model=str(path), device="cpu", dtype=dtype, kv_tokens=1024, threads=1))
-        self.vocabulary = runner.config.vocab_size
+        self.vocabulary = runner.config.checkpoint.vocab_size
         self._stepper = Stepper(runner, HuggingFaceTokenizer(path).text_stream)
         self._asked = 0
 

@@ -51,7 +51,7 @@ class ReplayingRunner:
 
 def _load(config: EngineConfig) -> Stepper:
     runner = ReplayingRunner(ModelRunner(config), Recordings.of_environment())
-    return Stepper(runner, HuggingFaceTokenizer(runner.config.path).text_stream)
+    return Stepper(runner, HuggingFaceTokenizer(runner.config.checkpoint.path).text_stream)
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ class Together(Stepper):
 
 def load(config: EngineConfig) -> Stepper:
     runner = ModelRunner(config)
-    return Together(runner, HuggingFaceTokenizer(runner.config.path).text_stream)
+    return Together(runner, HuggingFaceTokenizer(runner.config.checkpoint.path).text_stream)
 
 
 if __name__ == "__main__":
