@@ -49,18 +49,15 @@ class ModelRunner:
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
         fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
-        if config.deterministic and self.device.type == "cuda" and (fast is None or fast.kernels.name != "triton"):
+        if config.deterministic and self.device.type == "cuda" and not (fast and fast.kernels.is_fixed_order):
             why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
             raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: {why}")
         self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
-        triton = (
-            self._decoder if isinstance(self._decoder, FastDecoder) and self._decoder.kernels.name == "triton" else None
-        )
-        is_shared = triton is not None and self.config.share_prefixes and not self.config.deterministic
-        self._sharing = self._choose_sharing(dtype) if is_shared else None
+        shares = fast is not None and fast.kernels.shares_prefixes and self.config.share_prefixes
+        self._sharing = self._choose_sharing(dtype) if shares else None
         self._storage = KvStorage(
             facts.layers,
             self.config.pages + 1,  # the last is nobody's: padding of CUDA graphs writes there
@@ -70,14 +67,7 @@ class ModelRunner:
             dtype,
             self.device,
         )
-        self._graphs: DecodeGraphs | None = None
-        has_tables = triton is not None and all(isinstance(each, Rotary) for each in triton.rotary.values())
-        if triton is not None and has_tables and not self.config.enforce_eager:  # other angles are made on the host
-            # Late: it needs triton.
-            from parrot_compat.gpu.cuda_graphs import DecodeGraphs
-
-            spare_slot = self.config.pages * self.config.page_size
-            self._graphs = DecodeGraphs(triton, self._storage, self.config, self.device, spare_slot)
+        self._graphs = None if fast is None or self.config.enforce_eager else self._graphs_of(fast)
 
     def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
         """`launch` and `collect`."""
@@ -160,8 +150,17 @@ class ModelRunner:
             return tokens
         return tokens[listed(places, self.device)]
 
+    def _graphs_of(self, decoder: FastDecoder) -> DecodeGraphs | None:
+        """`None` where something of a step is made on the host."""
+        if not decoder.kernels.can_be_captured or not all(isinstance(each, Rotary) for each in decoder.rotary.values()):
+            return None
+        # Late: it needs triton.
+        from parrot_compat.gpu.cuda_graphs import DecodeGraphs
+
+        spare_slot = self.config.pages * self.config.page_size
+        return DecodeGraphs(decoder, self._storage, self.config, self.device, spare_slot)
+
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
-        """Only the Triton kernels read a prefix once for several rows."""
         facts = self.config.checkpoint
         shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=dtype.itemsize)
         return Sharing.on(self.device, dtype, shape, self.config.page_size)
