@@ -139,7 +139,7 @@ def _checkpoint(model: str, reasoning: ReasoningStyle | None) -> tuple[str, Toke
     try:
         # here, not at the top: a server in front of --upstream runs without the `gpu` extra
         from parrot_compat.gpu.models.weights import locate
-        from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+        from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
     except ImportError as error:
         raise ModelRefused(
             f"our own engine needs the 'gpu' extra ({error.name} is not installed): "

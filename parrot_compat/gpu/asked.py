@@ -11,7 +11,7 @@ from parrot_compat.core.errors import BadPrompt, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
 from .config import ResolvedConfig
-from .penalties import check_sampling
+from .drawing.penalties import check_sampling
 
 __all__ = ["checked_ids", "own_context", "place_of"]
 
@@ -42,7 +42,7 @@ def checked_ids(config: ResolvedConfig, verb: Fill | Generate | Embed, held: int
             f"{config.context_tokens} tokens of engine {config.name!r}"
         )
     if isinstance(verb, Generate):
-        check_sampling(verb.sampling, config.vocab_size)
+        check_sampling(verb.sampling, config.checkpoint.vocab_size)
     return ids
 
 
@@ -56,8 +56,9 @@ def _to_embed(config: ResolvedConfig, embed: Embed) -> tuple[int, ...]:
             f"prompt is too long: {len(ids)} tokens to embed; the context of engine {config.name!r} is "
             f"{config.context_tokens} tokens"
         )
-    if embed.dimensions is not None and not 1 <= embed.dimensions <= config.hidden_size:
-        raise BadPrompt(f"dimensions must be from 1 to {config.hidden_size}, not {embed.dimensions}", "dimensions")
+    most = config.checkpoint.hidden_size
+    if embed.dimensions is not None and not 1 <= embed.dimensions <= most:
+        raise BadPrompt(f"dimensions must be from 1 to {most}, not {embed.dimensions}", "dimensions")
     return ids
 
 
@@ -65,6 +66,6 @@ def _known_ids(config: ResolvedConfig, content: Content) -> tuple[int, ...]:
     if not isinstance(content, Tokens):
         raise BadPrompt(f"engine {config.name!r} takes token ids, not {type(content).__name__}")
     for id in (min(content.ids), max(content.ids)) if content.ids else ():
-        if not 0 <= id < config.vocab_size:
-            raise BadPrompt(f"token id {id} is not in the vocabulary of {config.vocab_size} tokens")
+        if not 0 <= id < config.checkpoint.vocab_size:
+            raise BadPrompt(f"token id {id} is not in the vocabulary of {config.checkpoint.vocab_size} tokens")
     return content.ids

@@ -6,42 +6,25 @@ The invariant: packed token i of a batch goes to slot `attention.slots[i]`, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.history import History
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.to_device import moved
-from parrot_compat.gpu.token_bits import TokenBits
 from parrot_compat.gpu.wanted import Wanted
 
-__all__ = ["Batch", "BatchRow", "Draw", "PackedRows"]
+__all__ = ["Batch", "BatchRow", "PackedRows"]
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """How to draw the next token of a row."""
-
-    sampling: ResolvedSampling
-    index: int
-    """Position of the drawn token in the output, from 0. With the seed it fixes the random number used,
-    so that neighbours, preemption and replay never change a sampled text."""
-    history: History | None = None
-    """The row's tokens so far. Only a sampling with penalties needs them."""
-    allowed: Callable[[], TokenBits] | None = field(default=None, compare=False)
-    """Asked once, when the logits are on their way: the tokens that may be drawn. `None`: all may. What may end a text
-    of a wanted form is in it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,11 +144,11 @@ class ResolvedConfig:
 
     name: str
     model: str
-    path: str
+    checkpoint: CheckpointFacts
     served_model_name: str
-    model_type: str
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]
+    """Of the weights and the KV, whatever the files have."""
     context_tokens: int
     """Most tokens of prompt and output together."""
     page_size: int
@@ -157,21 +157,10 @@ class ResolvedConfig:
     step_tokens: int
     threads: int
     enable_prefix_caching: bool
+    share_prefixes: bool
     enforce_eager: bool
     async_scheduling: bool
     deterministic: bool
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab_size: int
-    hidden_size: int
-    pooling: Pooling
-    eos_token_ids: tuple[int, ...]
-    defaults: Sampling
-    rope_growth: RopeGrowth | None = None
-    share_prefixes: bool = True
-    notes: tuple[str, ...] = ()
 
     @property
     def kv_tokens(self) -> int:
@@ -179,21 +168,23 @@ class ResolvedConfig:
 
     def salt(self, prompt_tokens: int) -> str:
         """What the keys and values of a prompt hang on beside its tokens."""
-        return "" if self.rope_growth is None else self.rope_growth.salt(prompt_tokens)
+        growth = self.checkpoint.rope_growth
+        return "" if growth is None else growth.salt(prompt_tokens)
 
     def __str__(self) -> str:
-        asked = {key: value for key, value in asdict(self.defaults).items() if value not in (None, (), False, 0)}
+        of = self.checkpoint
+        asked = {key: value for key, value in asdict(of.defaults).items() if value not in (None, (), False, 0)}
         lines = [
-            f"{self.name}: {self.served_model_name} ({self.model_type}, {self.dtype}) on {self.device}, "
+            f"{self.name}: {self.served_model_name} ({of.model_type}, {self.dtype}) on {self.device}, "
             f"{self.threads} threads",
-            f"  model {self.path}: {self.layers} layers, {self.heads} heads / {self.kv_heads} kv of {self.head_dim}, "
-            f"vocabulary {self.vocab_size}, ends at {list(self.eos_token_ids)}",
+            f"  model {of.path}: {of.layers} layers, {of.heads} heads / {of.kv_heads} kv of {of.head_dim}, "
+            f"vocabulary {of.vocab_size}, ends at {list(of.eos_token_ids)}",
             f"  context {self.context_tokens} tokens; KV {self.kv_tokens} tokens in {self.pages} pages of "
             f"{self.page_size}; prefix cache {'on' if self.enable_prefix_caching else 'off'}",
             f"  steps of at most {self.max_rows} rows and {self.step_tokens} tokens; sampling defaults {asked}",
-            f"  embeddings of {self.hidden_size} numbers, {self.pooling} pooling",
+            f"  embeddings of {of.hidden_size} numbers, {of.pooling} pooling",
         ]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+        return "\n".join(lines + [f"  note: {note}" for note in of.notes])
 
 
 def choose_dtype(config: EngineConfig, checkpoint: CheckpointFacts) -> Literal["float32", "bfloat16", "float16"]:
@@ -206,37 +197,39 @@ def choose_dtype(config: EngineConfig, checkpoint: CheckpointFacts) -> Literal["
 
 
 def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine) -> ResolvedConfig:
+    """What an engine asked for as `config` is, with this checkpoint on this machine. What was asked is taken as it is,
+    but for a context that the checkpoint's positions or the pages do not hold.
+
+    Errors: `ModelRefused` for a dtype that is not served, and where not one page of KV fits into what is free.
+    """
     dtype = choose_dtype(config, checkpoint)
     on_cpu = machine.device == "cpu"
     page_size = config.page_size or 16
     max_rows = config.max_rows or (64 if on_cpu else _max_rows(checkpoint, machine))
-    wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
-    token_bytes = 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
-
     step_tokens = config.step_tokens or (512 if on_cpu else _step_tokens(checkpoint, dtype, machine))
-
+    wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
     if config.kv_tokens is not None:
         pages = -(-config.kv_tokens // page_size)
     else:
-        step_bytes = min(_step_bytes(checkpoint, dtype, step_tokens, max_rows), machine.free_bytes // 2)
-        pages = _pages_that_fit(config, machine, page_size * token_bytes, step_bytes)
-        if on_cpu:
-            pages = min(pages, max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size))
-        # One full context always gets its pages if memory allows it at all.
-        one_context = -(-wanted // page_size)
-        if pages < one_context and one_context * page_size * token_bytes <= machine.free_bytes // 2:
-            pages = one_context
-    if pages < 1:
-        raise ModelRefused(
-            f"{machine.free_bytes} bytes are free on {machine.device}: too few for one page of KV "
-            f"({page_size * token_bytes} bytes) of {checkpoint.path}"
+        page_bytes = page_size * _token_bytes(checkpoint, dtype)
+        pages = _pages(
+            config,
+            machine,
+            page_bytes=page_bytes,
+            step_bytes=_step_bytes(checkpoint, dtype, step_tokens, max_rows),
+            one_context=-(-wanted // page_size),
+            useful=max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size),
         )
+        if pages < 1:
+            raise ModelRefused(
+                f"{machine.free_bytes} bytes are free on {machine.device}: too few for one page of KV "
+                f"({page_bytes} bytes) of {checkpoint.path}"
+            )
     return ResolvedConfig(
         name=config.name,
         model=config.model,
-        path=checkpoint.path,
+        checkpoint=checkpoint,
         served_model_name=config.served_model_name or config.model,
-        model_type=checkpoint.model_type,
         device=machine.device,
         dtype=dtype,
         context_tokens=min(wanted, pages * page_size),
@@ -250,18 +243,26 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         enforce_eager=config.enforce_eager,
         async_scheduling=not on_cpu if config.async_scheduling is None else config.async_scheduling,
         deterministic=config.deterministic,
-        layers=checkpoint.layers,
-        heads=checkpoint.heads,
-        kv_heads=checkpoint.kv_heads,
-        head_dim=checkpoint.head_dim,
-        vocab_size=checkpoint.vocab_size,
-        hidden_size=checkpoint.hidden_size,
-        pooling=checkpoint.pooling,
-        rope_growth=checkpoint.rope_growth,
-        eos_token_ids=checkpoint.eos_token_ids,
-        defaults=checkpoint.defaults,
-        notes=checkpoint.notes,
     )
+
+
+def _pages(
+    config: EngineConfig, machine: Machine, *, page_bytes: int, step_bytes: int, one_context: int, useful: int
+) -> int:
+    """As many as the engine's share of the memory holds, on a CPU no more than are `useful`; 0 where there is no room
+    for one. A full context gets its pages, share or no share, where half of what is free holds them."""
+    half = machine.free_bytes // 2
+    if machine.device == "cuda":
+        left = max(0, machine.free_bytes - min(step_bytes, half))
+        pages = int(left * config.gpu_memory_utilization) // page_bytes
+    else:
+        pages = min(min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes, useful)
+    return max(pages, one_context) if one_context * page_bytes <= half else pages
+
+
+def _token_bytes(checkpoint: CheckpointFacts, dtype: str) -> int:
+    """Of one token's keys and values in all layers."""
+    return 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
 
 
 def _step_bytes(checkpoint: CheckpointFacts, dtype: str, tokens: int, rows: int) -> int:
@@ -285,9 +286,3 @@ def _step_tokens(checkpoint: CheckpointFacts, dtype: str, machine: Machine) -> i
     while tokens > 1024 and 4 * _step_bytes(checkpoint, dtype, tokens, 0) > machine.free_bytes:
         tokens //= 2
     return tokens
-
-
-def _pages_that_fit(config: EngineConfig, machine: Machine, page_bytes: int, step_bytes: int) -> int:
-    if machine.device == "cuda":
-        return int(max(0, machine.free_bytes - step_bytes) * config.gpu_memory_utilization) // page_bytes
-    return min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes

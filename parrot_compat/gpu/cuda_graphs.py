@@ -40,10 +40,8 @@ class DecodeGraphs:
         self, decoder: FastDecoder, storage: KvStorage, config: ResolvedConfig, device: torch.device, spare_slot: int
     ) -> None:
         """`spare_slot`: of the storage; padding rows write to it."""
-        shape = HeadShape(
-            heads=config.heads, kv_heads=config.kv_heads, dim=config.head_dim,
-            element_bytes=storage.keys[0].element_size(),
-        )  # fmt: skip
+        facts, size = config.checkpoint, storage.keys[0].element_size()
+        shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=size)
         self._decoder = decoder
         self._storage = storage
         self._context_tokens = config.context_tokens

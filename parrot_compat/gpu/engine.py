@@ -17,7 +17,7 @@ from parrot_compat.core.errors import EngineLost, ParrotError
 from .config import EngineConfig
 from .runner import ModelRunner
 from .stepper import Stepper
-from .tokenizer import HuggingFaceTokenizer
+from .text.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["StepLoop", "TorchEngine", "load_stepper"]
 
@@ -28,8 +28,9 @@ def load_stepper(config: EngineConfig) -> Stepper:
     """Load the model and its tokenizer. Errors: `ModelRefused`, `EngineError`."""
     runner = ModelRunner(config)
     logger.info("%s", runner.config)
-    tokenizer = HuggingFaceTokenizer(runner.config.path)
-    return Stepper(runner, tokenizer.text_stream, forms=tokenizer.forms(runner.config.eos_token_ids))
+    checkpoint = runner.config.checkpoint
+    tokenizer = HuggingFaceTokenizer(checkpoint.path)
+    return Stepper(runner, tokenizer.text_stream, forms=tokenizer.forms(checkpoint.eos_token_ids))
 
 
 class StepLoop:

@@ -18,17 +18,17 @@ from torch import Tensor
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
 from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
+from parrot_compat.gpu.drawing.logprobs import with_logprobs
+from parrot_compat.gpu.drawing.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.rotary import Rotary
-from parrot_compat.gpu.logprobs import with_logprobs
 from parrot_compat.gpu.machine import choose_device, measure
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
-from parrot_compat.gpu.sampler import UNUSABLE, not_drawable, sample
 from parrot_compat.gpu.states import read_scores, read_states
 from parrot_compat.gpu.to_device import listed
 from parrot_compat.gpu.wanted import Pool, Read, Score
@@ -49,18 +49,15 @@ class ModelRunner:
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
         fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
-        if config.deterministic and self.device.type == "cuda" and (fast is None or fast.kernels.name != "triton"):
+        if config.deterministic and self.device.type == "cuda" and not (fast and fast.kernels.is_fixed_order):
             why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
             raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: {why}")
         self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
-        triton = (
-            self._decoder if isinstance(self._decoder, FastDecoder) and self._decoder.kernels.name == "triton" else None
-        )
-        is_shared = triton is not None and self.config.share_prefixes and not self.config.deterministic
-        self._sharing = self._choose_sharing(dtype) if is_shared else None
+        shares = fast is not None and fast.kernels.shares_prefixes and self.config.share_prefixes
+        self._sharing = self._choose_sharing(dtype) if shares else None
         self._storage = KvStorage(
             facts.layers,
             self.config.pages + 1,  # the last is nobody's: padding of CUDA graphs writes there
@@ -70,14 +67,7 @@ class ModelRunner:
             dtype,
             self.device,
         )
-        self._graphs: DecodeGraphs | None = None
-        has_tables = triton is not None and all(isinstance(each, Rotary) for each in triton.rotary.values())
-        if triton is not None and has_tables and not self.config.enforce_eager:  # other angles are made on the host
-            # Late: it needs triton.
-            from parrot_compat.gpu.cuda_graphs import DecodeGraphs
-
-            spare_slot = self.config.pages * self.config.page_size
-            self._graphs = DecodeGraphs(triton, self._storage, self.config, self.device, spare_slot)
+        self._graphs = None if fast is None or self.config.enforce_eager else self._graphs_of(fast)
 
     def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
         """`launch` and `collect`."""
@@ -100,7 +90,7 @@ class ModelRunner:
             packed = PackedRows.of(others, self.config.page_size, self._sharing)
             given = None if after is None else self._drawn_before(others, after)
             logits = self._logits(packed, given) if others else None
-            tokens = None if logits is None else sample(logits, packed.draws, self.config.eos_token_ids)
+            tokens = None if logits is None else sample(logits, packed.draws, self.config.checkpoint.eos_token_ids)
             asks = any(draw.sampling.logprobs is not None for draw in packed.draws)
             return Flight(len(rows), reads, packed, tokens, logits if asks else None)
 
@@ -130,7 +120,7 @@ class ModelRunner:
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
             logits = behind[row][None]
-            tokens = sample(logits, [draw], self.config.eos_token_ids).tolist()
+            tokens = sample(logits, [draw], self.config.checkpoint.eos_token_ids).tolist()
             [token] = with_logprobs(tokens, logits, [draw])
             drawn[row] = not_drawable() if token == UNUSABLE else token
         return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
@@ -160,22 +150,28 @@ class ModelRunner:
             return tokens
         return tokens[listed(places, self.device)]
 
+    def _graphs_of(self, decoder: FastDecoder) -> DecodeGraphs | None:
+        """`None` where something of a step is made on the host."""
+        if not decoder.kernels.can_be_captured or not all(isinstance(each, Rotary) for each in decoder.rotary.values()):
+            return None
+        # Late: it needs triton.
+        from parrot_compat.gpu.cuda_graphs import DecodeGraphs
+
+        spare_slot = self.config.pages * self.config.page_size
+        return DecodeGraphs(decoder, self._storage, self.config, self.device, spare_slot)
+
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
-        """Only the Triton kernels read a prefix once for several rows."""
-        config = self.config
-        shape = HeadShape(
-            heads=config.heads, kv_heads=config.kv_heads, dim=config.head_dim, element_bytes=dtype.itemsize
-        )
-        return Sharing.on(self.device, dtype, shape, config.page_size)
+        facts = self.config.checkpoint
+        shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=dtype.itemsize)
+        return Sharing.on(self.device, dtype, shape, self.config.page_size)
 
     def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
         """A bad id would be a silent wrong row on some devices and the end of the context on others."""
+        vocabulary = self.config.checkpoint.vocab_size
         for number, row in enumerate(rows):
             for token in row.tokens:
-                if not 0 <= token < self.config.vocab_size:
-                    raise EngineError(
-                        f"row {number} of the batch has token {token}; the vocabulary has {self.config.vocab_size}"
-                    )
+                if not 0 <= token < vocabulary:
+                    raise EngineError(f"row {number} of the batch has token {token}; the vocabulary has {vocabulary}")
 
 
 class Flight:

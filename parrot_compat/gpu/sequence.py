@@ -24,19 +24,19 @@ from parrot_compat.core.call import Finish, ResolvedSampling, TokenLogprobs, Usa
 from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Generate, Pooling
 from parrot_compat.core.errors import EngineError
 
-from .batch import Draw
-from .drawn import Drawn, Replaceable
-from .history import History
+from .drawing.draw import Draw
+from .drawing.drawn import Drawn, Replaceable
+from .drawing.history import History
+from .drawing.token_bits import TokenBits
 from .kv.context import Context
 from .step import SequenceView
-from .token_bits import TokenBits
 from .wanted import Pool, Read, Score, Wanted
 
 __all__ = ["Form", "Sequence", "TextStream", "TextStreams", "as_vector"]
 
 
 class TextStream(Protocol):
-    """Drawn tokens in, text out that is safe to show; see `text_stream`."""
+    """Drawn tokens in, text out that is safe to show; see `text.text_stream`."""
 
     met: str | None
     """The stop string that has ended the text."""
@@ -47,7 +47,7 @@ class TextStream(Protocol):
 
 
 class Form(Protocol):
-    """The form that a text must have, and how far it is; see `grammar`."""
+    """The form that a text must have, and how far it is; see `forms.grammar`."""
 
     is_complete: bool
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.gpu.batch import BatchRow
-from parrot_compat.gpu.logprobs import told_logprobs
+from parrot_compat.gpu.drawing.logprobs import told_logprobs
 from parrot_compat.gpu.wanted import Pool, Read, Score
 
 __all__ = ["read_scores", "read_states"]

@@ -27,7 +27,7 @@ from parrot_compat.core.errors import EngineError
 
 from .batch import BatchRow
 from .config import ResolvedConfig
-from .drawn import Drawn
+from .drawing.drawn import Drawn
 from .kv.contexts import Contexts
 from .kv.pages import PagePool
 from .kv.radix import RadixTree
@@ -100,7 +100,7 @@ class Stepper:
             capacity_tokens=config.pages * config.page_size,
             max_rows=config.max_rows,
             page_size=config.page_size,
-            defaults=config.defaults,
+            defaults=config.checkpoint.defaults,
             obeys_formats=self._obeys_formats,
         )
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from parrot_compat.core.call import TokenLogprobs
 from parrot_compat.core.engine import Pooling
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 
 __all__ = ["Pool", "Read", "Score", "Wanted"]
 

@@ -20,9 +20,9 @@ from parrot_compat.core.errors import ContextLost, ParrotError
 
 from .asked import checked_ids, own_context, place_of
 from .config import ResolvedConfig
-from .drawn import Drawn
+from .drawing.drawn import Drawn
 from .flows import Flows
-from .forms import FormDesk
+from .forms.desk import FormDesk
 from .kv.context import Context
 from .kv.contexts import Contexts
 from .outbox import Outbox
@@ -210,15 +210,15 @@ class Work:
         due = due_s(now_s := self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
         sequence = Sequence(id, verb, context, base=held, made_context=made, arrived_s=now_s, due_s=due)
         if isinstance(verb, Generate):
-            room = self._config.context_tokens - sequence.prompt_tokens
+            most = min(verb.sampling.max_tokens, self._config.context_tokens - sequence.prompt_tokens)
             text = self._text_streams(verb.sampling.stop, verb.marks)
-            sequence.will_draw(max(0, min(verb.sampling.max_tokens, room)), text, self._config.eos_token_ids, form)
+            sequence.will_draw(max(0, most), text, self._config.checkpoint.eos_token_ids, form)
         return sequence
 
     def _open_to_embed(self, id: int, embed: Embed) -> Sequence:
         """In a context of its own, which goes when the vector is there."""
         ids = checked_ids(self._config, embed, 0)
-        pooling = embed.pooling or self._config.pooling
+        pooling = embed.pooling or self._config.checkpoint.pooling
         context = self.contexts.open(own_context(id), embed.scope.namespace)
         self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean", salt=self._config.salt(len(ids)))
         due = due_s(now_s := self._clock(), embed.scope.slack_s, is_fill=False)

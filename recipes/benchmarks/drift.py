@@ -28,7 +28,7 @@ from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
 from .measured import Measured, write
@@ -82,7 +82,7 @@ class _Ours:
 
     def __init__(self, path: Path, dtype: Dtype) -> None:
         runner = ModelRunner(EngineConfig(model=str(path), device="cpu", dtype=dtype, kv_tokens=1024, threads=1))
-        self.vocabulary = runner.config.vocab_size
+        self.vocabulary = runner.config.checkpoint.vocab_size
         self._stepper = Stepper(runner, HuggingFaceTokenizer(path).text_stream)
         self._asked = 0
 

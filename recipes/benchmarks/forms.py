@@ -23,7 +23,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.sequence import Form, Forms
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
 from .measured import Measured, command_of_models
@@ -83,14 +83,14 @@ def measured(model: str, tokens: int = TOKENS) -> list[Measured]:
     path = folder(model)
     config = EngineConfig(model=str(path), device="cpu", threads=1, kv_tokens=ROWS * (PROMPT + tokens + 16))
     runner, tokenizer = ModelRunner(config), HuggingFaceTokenizer(path)
-    forms = tokenizer.forms(runner.config.eos_token_ids)
+    forms = tokenizer.forms(runner.config.checkpoint.eos_token_ids)
     assert forms is not None, "forms need llguidance"
     held = JsonSchema(schema=json.dumps(SCHEMA), strict=True)
     plain, _ = _steps(runner, tokenizer, forms, None, tokens)
     whole, spent = _steps(runner, tokenizer, forms, held, tokens)
     made: list[Measured] = []
     for steps, part in (("drawing", slice(WARM, tokens * 3 // 5)), ("closing", slice(tokens * 3 // 5, tokens))):
-        workload = f"{model}, {ROWS} rows, {runner.config.vocab_size} tokens, {steps}"
+        workload = f"{model}, {ROWS} rows, {runner.config.checkpoint.vocab_size} tokens, {steps}"
         made.append(Measured(workload, "plain", "step_cpu", "ms", [1e3 * spent_s for spent_s in plain[part]]))
         made.append(Measured(workload, "formed", "step_cpu", "ms", [1e3 * spent_s for spent_s in whole[part]]))
         made.append(Measured(workload, "formed", "form_share", "", _shares(whole[part], spent[part])))
@@ -109,7 +109,7 @@ def _steps(
     """Processor seconds of each step, and of the forms in it."""
     spent: list[float] = []
     stepper = Stepper(runner, tokenizer.text_stream, forms=lambda sampling: _Timed(forms(sampling), spent))
-    commands = [Command(row + 1, _asked(row, form, tokens, runner.config.vocab_size)) for row in range(ROWS)]
+    commands = [Command(row + 1, _asked(row, form, tokens, runner.config.checkpoint.vocab_size)) for row in range(ROWS)]
     steps: list[float] = []
     while commands or stepper.has_work:
         spent.append(0.0)

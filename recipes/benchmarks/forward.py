@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.gpu.batch import BatchRow, Draw
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.layers.linear import Packed, linear
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner

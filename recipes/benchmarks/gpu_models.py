@@ -98,9 +98,9 @@ def engine(
         runner = runner_of(
             place, device, _kv_tokens(load, device), max_model_len=max(load.context, *load.prompts) + 1024
         )
-        config = runner.config
+        facts = runner.config.checkpoint
         weights = _product_bytes(place, dtype)
-        token_bytes = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
+        token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
         for rows, (system, changed) in product(load.rows, LANES.items()):
             if system != "ours" and rows > MOST_ABLATED_ROWS:
                 continue
@@ -116,7 +116,7 @@ def engine(
             yield row(
                 f"{name} prefill {prompt}", "ours", "share of products", "1", [work / t / limits[1] for t in taken]
             )
-        rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, config.vocab_size)
+        rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, facts.vocab_size)
         yield row(f"{name} {load.sequences} sequences", "ours", "output rate", "tokens/s", [rate])
         del runner
         _give_back(device)

@@ -17,7 +17,8 @@ from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import Chunk, ContextId, Generate, Scope
 from parrot_compat.core.engine_front import Command
 from parrot_compat.core.prompt import Tokens
-from parrot_compat.gpu.batch import BatchRow, Draw
+from parrot_compat.gpu.batch import BatchRow
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
 

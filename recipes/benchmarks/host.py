@@ -24,7 +24,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import folder
 from .measured import Measured, command_of_models
@@ -59,7 +59,7 @@ def measured(model: str, tokens: int = TOKENS) -> list[Measured]:
     decoder, spent = runner._decoder, _Spent()
     assert isinstance(decoder, FastDecoder) and decoder._all_layers is not None, "the C++ kernels are not there"
     stepper = Stepper(runner, tokenizer.text_stream)
-    commands = [Command(row + 1, _asked(row, tokens, runner.config.vocab_size)) for row in range(ROWS)]
+    commands = [Command(row + 1, _asked(row, tokens, runner.config.checkpoint.vocab_size)) for row in range(ROWS)]
     host: list[float] = []
     dispatch: list[float] = []
     with ExitStack() as patches:
@@ -78,7 +78,7 @@ def measured(model: str, tokens: int = TOKENS) -> list[Measured]:
             host.append(1e3 * (step_s - spent.seconds["forward"]))
             dispatch.append(1e3 * (spent.seconds["forward"] - spent.seconds["kernels"]))
             commands = []
-    workload = f"{model}, {ROWS} rows, {runner.config.vocab_size} tokens"
+    workload = f"{model}, {ROWS} rows, {runner.config.checkpoint.vocab_size} tokens"
     return [
         Measured(workload, "engine", name, "ms", values[WARM:-1])
         for name, values in (("host", host), ("dispatch", dispatch))

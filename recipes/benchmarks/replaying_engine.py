@@ -14,11 +14,11 @@ from typing import Any
 
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve
 from parrot_compat.gpu.stepper import Runner, Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from parrot_compat.gpu.wanted import Read
 
 from .recordings import Recordings
@@ -51,7 +51,7 @@ class ReplayingRunner:
 
 def _load(config: EngineConfig) -> Stepper:
     runner = ReplayingRunner(ModelRunner(config), Recordings.of_environment())
-    return Stepper(runner, HuggingFaceTokenizer(runner.config.path).text_stream)
+    return Stepper(runner, HuggingFaceTokenizer(runner.config.checkpoint.path).text_stream)
 
 
 def main() -> int:

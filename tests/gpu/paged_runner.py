@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parrot_compat.core.call import ResolvedSampling, Sampling
+from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.engine import ContextId, Engine, Generate
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
-from parrot_compat.gpu.config import EngineConfig, ResolvedConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, ResolvedConfig
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from parrot_compat.gpu.wanted import Read, Wanted
 from tests.core.engine_contract import collect, settle
 
@@ -57,14 +57,16 @@ def state(text: Sequence[int]) -> npt.NDArray[np.float64]:
 
 
 def resolved(**fields: Any) -> ResolvedConfig:
-    facts: dict[str, Any] = dict(
-        name="paged", model="paged", path="", served_model_name="paged", model_type="paged", device="cpu",
-        dtype="float32", context_tokens=128, page_size=4, pages=256, max_rows=8, step_tokens=32, threads=1,
-        enable_prefix_caching=True, enforce_eager=True, async_scheduling=False, deterministic=False, layers=1,
-        heads=1, kv_heads=1, head_dim=1, vocab_size=VOCABULARY, hidden_size=HIDDEN, pooling="mean",
-        eos_token_ids=(EOS,), defaults=Sampling(),
+    facts = CheckpointFacts(
+        path="", model_type="paged", layers=1, heads=1, kv_heads=1, head_dim=1, vocab_size=VOCABULARY,
+        max_position_embeddings=128, hidden_size=HIDDEN, eos_token_ids=(EOS,),
     )  # fmt: skip
-    return ResolvedConfig(**(facts | fields))
+    decided: dict[str, Any] = dict(
+        name="paged", model="paged", checkpoint=facts, served_model_name="paged", device="cpu", dtype="float32",
+        context_tokens=128, page_size=4, pages=256, max_rows=8, step_tokens=32, threads=1, enable_prefix_caching=True,
+        share_prefixes=True, enforce_eager=True, async_scheduling=False, deterministic=False,
+    )  # fmt: skip
+    return ResolvedConfig(**(decided | fields))
 
 
 @dataclass

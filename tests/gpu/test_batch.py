@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw, PackedRows
+from parrot_compat.gpu.batch import Batch, BatchRow, PackedRows
+from parrot_compat.gpu.drawing.draw import Draw
 
 DRAW = Draw(sampling=ResolvedSampling(max_tokens=1), index=0)
 

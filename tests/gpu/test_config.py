@@ -43,7 +43,7 @@ def test_on_a_cpu_every_field_has_a_value_when_nothing_is_asked() -> None:
     assert resolved.kv_tokens == 64 * 4096  # every row a full context: 2 GiB, less than a quarter of what is free
     assert resolved.served_model_name == "/models/m"
     assert resolved.dtype == "float32"
-    assert (resolved.eos_token_ids, resolved.defaults) == ((2, 5), Sampling(temperature=0.6))
+    assert resolved.checkpoint is FACTS
 
 
 def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_and_a_step_left() -> None:

@@ -92,7 +92,8 @@ def test_the_checkpoint_says_how_it_is_pooled_and_the_mean_is_for_all_others(
     (path / "1_Pooling").mkdir()
     (path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_lasttoken": True}))
     for folder, pooling in ((path, "last"), (tiny_checkpoint("llama"), "mean")):
-        assert ModelRunner(EngineConfig(model=str(folder), device="cpu", kv_tokens=64)).config.pooling == pooling
+        runner = ModelRunner(EngineConfig(model=str(folder), device="cpu", kv_tokens=64))
+        assert runner.config.checkpoint.pooling == pooling
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

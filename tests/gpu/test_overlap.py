@@ -10,7 +10,7 @@ import pytest
 from parrot_compat.core.engine import Chunk, ContextId
 from parrot_compat.core.engine_front import Cancel, Command, Free, Update
 from parrot_compat.gpu.batch import BatchRow
-from parrot_compat.gpu.sampler import not_drawable
+from parrot_compat.gpu.drawing.sampler import not_drawable
 from tests.gpu.paged_runner import EOS, PagedRunner, expected, generate, paged_stepper, prompt, resolved
 
 

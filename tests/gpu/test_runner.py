@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu import runner as runner_module
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.draw import Draw
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.kernels.table import REFERENCE
 from parrot_compat.gpu.layers.linear import can_pack
 from parrot_compat.gpu.models.families import FAMILIES

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-import parrot_compat.gpu
-from parrot_compat.gpu.sampler import filter_scores
+import parrot_compat.gpu.drawing
+from parrot_compat.gpu.drawing.sampler import filter_scores
 from parrot_compat.gpu.to_device import listed
 
-GPU = Path(parrot_compat.gpu.__file__).parent
+DRAWING = Path(parrot_compat.gpu.drawing.__file__).parent
 
 
 @pytest.mark.parametrize("module", ["sampler", "penalties", "token_bits"])
 def test_nothing_is_copied_in_a_way_that_waits(module: str) -> None:
     """torch.tensor(…, device=…) and .to(device) copy from common memory, behind everything that was asked before."""
     waiting = []
-    for node in ast.walk(ast.parse((GPU / f"{module}.py").read_text("utf-8"))):
+    for node in ast.walk(ast.parse((DRAWING / f"{module}.py").read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             is_made = node.func.attr == "tensor" and any(keyword.arg == "device" for keyword in node.keywords)
             if is_made or (node.func.attr == "to" and "device" in ast.unparse(node)):

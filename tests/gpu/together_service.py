@@ -13,7 +13,7 @@ from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.service import serve
 from parrot_compat.gpu.stepper import Stepper
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 __all__ = ["ROWS"]
 
@@ -32,7 +32,7 @@ class Together(Stepper):
 
 def load(config: EngineConfig) -> Stepper:
     runner = ModelRunner(config)
-    return Together(runner, HuggingFaceTokenizer(runner.config.path).text_stream)
+    return Together(runner, HuggingFaceTokenizer(runner.config.checkpoint.path).text_stream)
 
 
 if __name__ == "__main__":

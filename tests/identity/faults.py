@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from parrot_compat.gpu.batch import Batch, BatchRow, PackedRows
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.kernels import AttentionInputs, Kernels
 from parrot_compat.gpu.kv import begun
 from parrot_compat.gpu.kv.context import Context

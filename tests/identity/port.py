@@ -20,7 +20,7 @@ from parrot_compat.core.engine import ContextId, Fill, Filled, Generate, Scope
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.drawn import Drawn
+from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.engine import TorchEngine, load_stepper
 from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.stepper import Stepper

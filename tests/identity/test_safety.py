@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_compat.core.errors import BadPrompt
 from parrot_compat.core.prompt import Chat, Text
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 from .checkpoints import build_tokenizer
 from .measure import Lab

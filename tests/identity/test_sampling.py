@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.gpu import sampler
-from parrot_compat.gpu.batch import Draw
 from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.drawing import sampler
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.sequence import Sequence
 from parrot_compat.gpu.step_rows import StepRows
 from tests.gpu.at_once import at_once

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.integrations.strangers import is_a_stranger
+
 
 @dataclass(frozen=True)
 class Request:
@@ -153,6 +155,7 @@ class OtherServer:
 
     @contextmanager
     def running(self) -> Iterator[OtherServer]:
+        is_a_stranger(self.url)
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

@@ -17,6 +17,7 @@ from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener
+from tests.integrations.strangers import is_a_stranger
 
 MODELS = ("first-model", "second-model")
 CONTEXT_TOKENS = 4096
@@ -70,7 +71,7 @@ async def builtin_fleet() -> Fleet:
     from parrot_compat.gpu.config import EngineConfig
     from parrot_compat.gpu.engine import TorchEngine
     from parrot_compat.gpu.models.weights import locate
-    from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+    from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
     fleet = Fleet()
     tokenizer = HuggingFaceTokenizer(locate("builtin:tiny"))
@@ -102,6 +103,7 @@ def served(make_fleet: Callable[[], Awaitable[Fleet]] = scripted_fleet) -> Itera
         async with Manager(fleet) as manager:
             with Listener("127.0.0.1", 0) as listener:
                 stops.append(listener)
+                is_a_stranger(listener.url)
                 started.append(Served(f"{listener.url}/v1", tuple(engines), manager, asyncio.get_running_loop()))
                 await listener.serve(create_app(manager), drain_s=0, on_ready=is_up.set)
 

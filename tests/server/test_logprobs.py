@@ -180,7 +180,7 @@ async def test_prompt_logprobs_are_told_by_token_id_as_vllm_does(client: openai.
 
 def test_a_control_token_takes_no_place_in_the_text() -> None:
     tokenizers = pytest.importorskip("tokenizers")
-    from parrot_compat.gpu.text_stream import TextDecoder
+    from parrot_compat.gpu.text.text_stream import TextDecoder
 
     vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
     vocabulary.decoder = tokenizers.decoders.ByteLevel()

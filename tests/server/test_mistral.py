@@ -27,7 +27,7 @@ QUESTION: Any = {"role": "user", "content": "How long?"}
 
 
 def checkpoint(folder: Path) -> Path:
-    from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+    from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
     from tests.gpu.models.tiny import save_tiny
     from tests.gpu.vocabularies import save_vocabulary
 

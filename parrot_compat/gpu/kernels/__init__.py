@@ -115,8 +115,8 @@ class AllLayers(Protocol):
 class Kernels:
     """What a decoder needs beside products of matrices: one table of functions for each kind of device.
 
-    All compute row by row: a token's numbers are the same bits whatever other tokens are in the step. The one exception
-    is `triton` where rows share a prefix: their numbers are summed in another order than alone.
+    All compute row by row: a token's numbers are the same bits whatever other tokens are in the step. The
+    exception are rows that share a prefix, where a table `shares_prefixes`: summed in another order than alone.
     """
 
     name: str
@@ -136,3 +136,10 @@ class Kernels:
     for_tokens: Callable[[Any, Tensor], Any] = lambda step, tokens: step
     """(what `prepare` gave, tokens [n] int64) → the same for a layer of which only what these tokens attend to is asked
     for: `attention` may leave that of others uncomputed."""
+    shares_prefixes: bool = False
+    """`attention` reads what is `shared` of a step once for its rows."""
+    is_fixed_order: bool = False
+    """A row's numbers are summed in one order on a CUDA device too, where torch's own operations choose one by the size
+    of a step."""
+    can_be_captured: bool = False
+    """All is launched and nothing waited for: a CUDA graph can hold a step."""

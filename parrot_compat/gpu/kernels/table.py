@@ -45,5 +45,8 @@ def choose(
             from parrot_compat.gpu.kernels.triton.table import TRITON
         except ImportError:
             return REFERENCE
-        return replace(TRITON, prepare=partial(TritonStep, deterministic=True)) if deterministic else TRITON
+        if not deterministic:
+            return TRITON
+        alone = partial(TritonStep, deterministic=True)
+        return replace(TRITON, prepare=alone, shares_prefixes=False, is_fixed_order=True)
     return REFERENCE

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parrot_compat.gpu.kernels import Positions
+from parrot_compat.gpu.layers.heads import head_dim
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.batch import Batch
@@ -41,8 +42,7 @@ def frequencies(config: Any, layer_type: str = "", text_tokens: int | None = Non
         if text_tokens is not None:  # a tensor, as transformers' own modules give it: it rounds otherwise than a number
             asked["seq_len"] = torch.tensor(text_tokens)
         return _scalings[kind](config, torch.device("cpu"), **asked)
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rotated = int(dim * stated.get("partial_rotary_factor", 1.0))
+    rotated = int(head_dim(config) * stated.get("partial_rotary_factor", 1.0))
     return 1.0 / (stated["rope_theta"] ** (torch.arange(0, rotated, 2, dtype=torch.float) / rotated)), 1.0
 
 

@@ -1,4 +1,4 @@
-"""The fast decoder: one forward pass for every family with a row in `plan.ROWS`, over packed tokens and paged KV.
+"""The fast decoder: one forward pass for every family of `families.FAMILIES`, over packed tokens and paged KV.
 
 It knows tensors and kernels, nothing of sequences or scheduling. Projections that read the same input are one product,
 what lies between two products is one kernel, and logits are computed for drawing rows only.

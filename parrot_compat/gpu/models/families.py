@@ -1,4 +1,4 @@
-"""The model families that are served, and why another checkpoint is not.
+"""The model families that are served, how each differs, and why another checkpoint is not.
 
 A family stands in the table once its tiny twin was found equal to Hugging Face on our paged attention
 (tests/gpu/test_runner.py runs every row of it). Any other decoder that transformers can run with our attention must
@@ -9,7 +9,8 @@ one that does not run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -17,19 +18,57 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import RopeGrowth
 from parrot_compat.gpu.layers.rotary import GROWING
 
-__all__ = ["DECODERS", "FAMILIES", "check_family", "position_limit", "rope_growth"]
+__all__ = ["DECODERS", "FAMILIES", "FamilyRow", "check_family", "position_limit", "rope_growth"]
 
-FAMILIES: Mapping[str, str] = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma": "GemmaForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-}
-"""model_type of config.json → the architecture that is served of it."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRow:
+    """How a family differs from Llama."""
+
+    architecture: str
+    """What is served of it, as config.json calls it."""
+    windows: Literal["none", "all", "by_layer_type"] = "none"
+    attention_bias: bool | None = None
+    """Of the query, key and value projections; `None`: as `attention_bias` of the config says."""
+    output_bias: bool | None = None
+    mlp_bias: bool = False
+    """Only Llama has them, where its config says so."""
+    head_norms: bool = False
+    """Queries and keys are normalised head by head."""
+    is_gemma: bool = False
+    """Norms multiply by 1 + weight, in float32, and embeddings are scaled."""
+    sandwich: bool = False
+    """The results of attention and of the MLP are normalised, too, before they are added."""
+    scaled_by_config: bool = False
+    """Scores are scaled by `query_pre_attn_scalar`, not by the head's size."""
+    soft_cap: bool = False
+    """Scores are soft-capped by `attn_logit_softcapping`."""
+    packed_files: bool = False
+    """Its files hold query, key and value as one tensor, and gate and up as one."""
+    activation: str = "hidden_act"
+
+
+FAMILIES: Mapping[str, FamilyRow] = {
+    "llama": FamilyRow(architecture="LlamaForCausalLM", mlp_bias=True),
+    "mistral": FamilyRow(architecture="MistralForCausalLM", windows="all", attention_bias=False, output_bias=False),
+    "qwen2": FamilyRow(
+        architecture="Qwen2ForCausalLM", windows="by_layer_type", attention_bias=True, output_bias=False,
+    ),
+    "qwen3": FamilyRow(architecture="Qwen3ForCausalLM", windows="by_layer_type", head_norms=True),
+    "gemma": FamilyRow(architecture="GemmaForCausalLM", is_gemma=True),
+    "gemma2": FamilyRow(
+        architecture="Gemma2ForCausalLM", is_gemma=True, windows="by_layer_type", sandwich=True, scaled_by_config=True,
+        soft_cap=True, activation="hidden_activation",
+    ),
+    "gemma3_text": FamilyRow(
+        architecture="Gemma3ForCausalLM", is_gemma=True, windows="by_layer_type", sandwich=True, scaled_by_config=True,
+        head_norms=True, activation="hidden_activation",
+    ),
+    "phi3": FamilyRow(
+        architecture="Phi3ForCausalLM", windows="all", attention_bias=False, output_bias=False, packed_files=True,
+    ),
+}  # fmt: skip
+"""By model_type of config.json."""
 
 DECODERS: Mapping[str, str] = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 """All that transformers calls causal language models, by model_type. `models/probe.py` decides about each."""
@@ -42,7 +81,8 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
     """Refuse what we do not run exactly. `config` is config.json as transformers reads it (`to_dict`)."""
     where = f"{path}/config.json"
     model_type = str(config.get("model_type"))
-    served = FAMILIES.get(model_type) or DECODERS.get(model_type)
+    row = FAMILIES.get(model_type)
+    served = DECODERS.get(model_type) if row is None else row.architecture
     if served is None or config.get("is_encoder_decoder"):
         raise ModelRefused(
             f"{where}: model_type {model_type!r} is not served; served are {', '.join(sorted(FAMILIES))}, "

@@ -1,65 +1,24 @@
 """What one checkpoint's decoder computes, read from its config: sizes, and what its family does differently.
 
-A family is a row of `ROWS`; everything else follows from the config as transformers reads it (defaults filled in). It
-knows no tensors and no kernels. The invariant: a plan has every number that the decoder uses, so nothing is decided
-while a step runs; a config that a row cannot express has no plan, and transformers' own modules run it.
+A family is a row of `families.FAMILIES`; everything else follows from the config as transformers reads it (defaults
+filled in). It knows no tensors and no kernels. The invariant: a plan has every number that the decoder uses, so nothing
+is decided while a step runs; a config that a row cannot express has no plan, and transformers' own modules run it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from parrot_compat.gpu.kernels import Activation
+from parrot_compat.gpu.layers.heads import head_dim
+from parrot_compat.gpu.models.families import FAMILIES, FamilyRow
 
-__all__ = ["ROWS", "DecoderPlan", "FamilyRow", "LayerPlan", "plan_decoder"]
+__all__ = ["DecoderPlan", "LayerPlan", "plan_decoder"]
 
 ACTIVATIONS: Mapping[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 """As transformers calls them → as the kernels do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyRow:
-    """How a family differs from Llama."""
-
-    windows: Literal["none", "all", "by_layer_type"] = "none"
-    attention_bias: bool | None = None
-    """Of the query, key and value projections; `None`: as `attention_bias` of the config says."""
-    output_bias: bool | None = None
-    mlp_bias: bool = False
-    """Only Llama has them, where its config says so."""
-    head_norms: bool = False
-    """Queries and keys are normalised head by head."""
-    is_gemma: bool = False
-    """Norms multiply by 1 + weight, in float32, and embeddings are scaled."""
-    sandwich: bool = False
-    """The results of attention and of the MLP are normalised, too, before they are added."""
-    scaled_by_config: bool = False
-    """Scores are scaled by `query_pre_attn_scalar`, not by the head's size."""
-    soft_cap: bool = False
-    """Scores are soft-capped by `attn_logit_softcapping`."""
-    packed_files: bool = False
-    """Its files hold query, key and value as one tensor, and gate and up as one."""
-    activation: str = "hidden_act"
-
-
-ROWS: Mapping[str, FamilyRow] = {
-    "llama": FamilyRow(mlp_bias=True),
-    "mistral": FamilyRow(windows="all", attention_bias=False, output_bias=False),
-    "qwen2": FamilyRow(windows="by_layer_type", attention_bias=True, output_bias=False),
-    "qwen3": FamilyRow(windows="by_layer_type", head_norms=True),
-    "gemma": FamilyRow(is_gemma=True),
-    "gemma2": FamilyRow(
-        is_gemma=True, windows="by_layer_type", sandwich=True, scaled_by_config=True, soft_cap=True,
-        activation="hidden_activation",
-    ),
-    "gemma3_text": FamilyRow(
-        is_gemma=True, windows="by_layer_type", sandwich=True, scaled_by_config=True, head_norms=True,
-        activation="hidden_activation",
-    ),
-    "phi3": FamilyRow(windows="all", attention_bias=False, output_bias=False, packed_files=True),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +96,11 @@ class DecoderPlan:
 
 def plan_decoder(config: Any) -> DecoderPlan | None:
     """The plan of a checkpoint, or `None` where its family has no row or its activation no kernel."""
-    row = ROWS.get(config.model_type)
+    row = FAMILIES.get(config.model_type)
     activation = None if row is None else ACTIVATIONS.get(str(getattr(config, row.activation)))
     if row is None or activation is None:
         return None
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dim = head_dim(config)
     stated_bias = bool(getattr(config, "attention_bias", False))
     return DecoderPlan(
         row=row,

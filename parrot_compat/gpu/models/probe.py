@@ -20,8 +20,9 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import ModelRefused
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import CheckpointFacts
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.kv.storage import KvStorage
 
 __all__ = ["PROBING", "Decoder", "Probe", "takes_our_attention"]

@@ -20,6 +20,7 @@ from parrot_compat.core.call import REPETITION_PENALTIES, Sampling
 from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
+from parrot_compat.gpu.layers.heads import head_dim
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.models.families import DECODERS, check_family, position_limit, rope_growth
 
@@ -121,13 +122,15 @@ def read_facts(path: Path) -> CheckpointFacts:
     generation_file = path / "generation_config.json"
     generation = _read_json(generation_file) if generation_file.exists() else {}
 
-    def number(name: str) -> int:
+    def number(name: str, otherwise: int | None = None) -> int:
         value = getattr(config, name, None)  # by transformers' name, whatever the family calls it
+        if value is None and otherwise is not None:
+            return otherwise
         if not isinstance(value, int) or value < 1:
             raise ModelRefused(f"{path}/config.json: {name} must be a positive integer, not {value!r}")
         return value
 
-    heads = number("num_attention_heads")
+    heads, hidden = number("num_attention_heads"), number("hidden_size")
     ends = generation.get("eos_token_id")
     if ends is None:
         ends = values.get("eos_token_id")
@@ -137,13 +140,11 @@ def read_facts(path: Path) -> CheckpointFacts:
         model_type=values["model_type"],
         layers=number("num_hidden_layers"),
         heads=heads,
-        kv_heads=number("num_key_value_heads") if getattr(config, "num_key_value_heads", None) is not None else heads,
-        head_dim=number("head_dim")
-        if getattr(config, "head_dim", None) is not None
-        else number("hidden_size") // heads,
+        kv_heads=number("num_key_value_heads", heads),
+        head_dim=number("head_dim", head_dim(config)),
         vocab_size=number("vocab_size"),
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
-        hidden_size=number("hidden_size"),
+        hidden_size=hidden,
         intermediate_size=_largest(getattr(config, "intermediate_size", None)),
         rope_growth=rope_growth(values),
         pooling=_pooling(path / "1_Pooling" / "config.json"),

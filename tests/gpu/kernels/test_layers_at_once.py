@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.kernels.cpu.product import FEW
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.models.decoder import FastDecoder

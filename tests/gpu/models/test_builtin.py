@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from parrot_compat.core.errors import BadPrompt, ModelRefused
 from parrot_compat.core.prompt import Chat, Text
 from parrot_compat.gpu.models import builtin
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "train_builtin" / "tokenizer.py"
 

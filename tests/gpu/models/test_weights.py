@@ -104,7 +104,7 @@ def test_sharded_weights_are_served(tmp_path: Path) -> None:
     assert len(list(path.glob("*.safetensors"))) > 1
 
     check_files(path)
-    assert load(path).config.model_type == "qwen3"
+    assert load(path).config.checkpoint.model_type == "qwen3"
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from parrot_compat.integrations.plans.book import PlanBook
 from parrot_compat.integrations.plans.closing import closes_sent
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener
+from tests.integrations.strangers import is_a_stranger
 
 GRAPHS = "/v1/parrot/graphs"
 CHAT = "/v1/chat/completions"
@@ -171,6 +172,7 @@ class PlanServer:
                 serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
                 await ready.wait()
                 self.url = f"{listener.url}/v1"
+                is_a_stranger(self.url)
                 try:
                     yield
                 finally:

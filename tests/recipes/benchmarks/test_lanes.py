@@ -17,7 +17,7 @@ from parrot_compat.core.policy import MECHANISMS, Policy
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
 from parrot_compat.gpu.models.weights import locate
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from parrot_compat.integrations.langchain import stats
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener

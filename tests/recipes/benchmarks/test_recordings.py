@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("torch")
 
 from parrot_compat.core.call import Sampling
-from parrot_compat.gpu.batch import BatchRow, Draw
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import ResolvedConfig
+from parrot_compat.gpu.drawing.draw import Draw
 from recipes.benchmarks.checkpoints import folder
 from recipes.benchmarks.recordings import Prose, Recordings, Replay
 from recipes.benchmarks.replaying_engine import ReplayingRunner

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from parrot_compat.core.prompt import Chat
 from parrot_compat.core.tool_calls import ToolReader
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.tokenizer import HuggingFaceTokenizer
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from recipes.train_builtin import mixture, packing
 from recipes.train_builtin.corpus import Document
 from recipes.train_builtin.evaluate import wire

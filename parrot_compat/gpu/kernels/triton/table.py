@@ -30,6 +30,8 @@ def _rotate(
 
 TRITON = Kernels(
     name="triton",
+    shares_prefixes=True,
+    can_be_captured=True,
     prepare=TritonStep,
     norm=norm,
     add_norm=add_norm,

@@ -17,6 +17,13 @@ def test_a_cuda_device_gets_the_triton_kernels() -> None:
         assert choose(torch.device("cuda"), dtype).name == "triton"
 
 
+def test_where_a_row_is_to_have_the_same_bits_in_any_company_no_prefix_is_read_for_several() -> None:
+    pytest.importorskip("triton")
+    plain, alone = (choose(torch.device("cuda"), torch.float32, deterministic=asked) for asked in (False, True))
+    assert (plain.shares_prefixes, plain.is_fixed_order, plain.can_be_captured) == (True, False, True)
+    assert (alone.shares_prefixes, alone.is_fixed_order, alone.can_be_captured) == (False, True, True)
+
+
 def test_a_device_that_nothing_is_written_for_gets_the_reference() -> None:
     assert choose(torch.device("meta"), torch.float32) is REFERENCE
 

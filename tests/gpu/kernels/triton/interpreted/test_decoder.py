@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.gpu.batch import Batch, BatchRow, Draw
+from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.cuda_graphs import DecodeGraphs
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.kernels import Kernels
 from parrot_compat.gpu.kernels.costs import DeviceCosts
 from parrot_compat.gpu.kernels.sharing import Sharing

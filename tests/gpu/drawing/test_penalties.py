@@ -1,0 +1,164 @@
+"""Bias and penalties against Hugging Face's logits processors, row by row; log probabilities against log_softmax."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor
+
+from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
+from parrot_compat.core.errors import BadPrompt
+from parrot_compat.gpu.drawing.draw import Draw
+from parrot_compat.gpu.drawing.history import History
+from parrot_compat.gpu.drawing.logprobs import with_logprobs
+from parrot_compat.gpu.drawing.penalties import adjusted, check_sampling
+from tests.gpu.drawing.drawn import drawn_tokens
+
+VOCABULARY = 30
+tokens = st.integers(0, VOCABULARY - 1)
+asked = st.fixed_dictionaries(
+    {
+        "repetition_penalty": st.sampled_from([1.0, 1.3, 0.7, 100.0]),
+        "presence_penalty": st.sampled_from([0.0, 0.5, -2.0]),
+        "frequency_penalty": st.sampled_from([0.0, 0.25, -1.5]),
+        "logit_bias": st.dictionaries(tokens, st.floats(-100, 100, width=32), max_size=4).map(
+            lambda biases: tuple(sorted(biases.items()))
+        ),
+    }
+)
+row = st.tuples(st.lists(tokens, max_size=12), st.lists(tokens, max_size=12), asked)
+Row = tuple[list[int], list[int], dict[str, Any]]
+
+
+def logits_of(rows: int, seed: int) -> Tensor:
+    return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 5
+
+
+def draw_of(prompt: list[int], output: list[int], **sampling: Any) -> Draw:
+    resolved = ResolvedSampling(max_tokens=100, **sampling)
+    history = History(prompt + output, len(prompt)) if resolved.has_penalties else None
+    return Draw(sampling=resolved, index=len(output), history=history)
+
+
+def by_hugging_face(scores: Tensor, prompt: list[int], output: list[int], sampling: dict[str, Any]) -> Tensor:
+    """Its processors for bias and repetition; then OpenAI's formula for the other two, token by token."""
+    scores, ids = scores[None].clone(), torch.tensor([prompt + output], dtype=torch.long)
+    if sampling["logit_bias"]:
+        scores = SequenceBiasLogitsProcessor({(token,): bias for token, bias in sampling["logit_bias"]})(ids, scores)
+    scores = RepetitionPenaltyLogitsProcessor(sampling["repetition_penalty"])(ids, scores)
+    for token in set(output):
+        scores[0, token] -= sampling["frequency_penalty"] * output.count(token)
+        scores[0, token] -= sampling["presence_penalty"]
+    return scores[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(row, min_size=1, max_size=5), seed=st.integers(0, 1000))
+def test_adjusted_logits_equal_hugging_face_row_by_row_whatever_the_neighbours(rows: list[Row], seed: int) -> None:
+    logits = logits_of(len(rows), seed)
+    given_logits = logits.clone()
+
+    ours = adjusted(logits, [draw_of(prompt, output, **sampling) for prompt, output, sampling in rows])
+
+    assert torch.equal(logits, given_logits)
+    for number, (prompt, output, sampling) in enumerate(rows):
+        assert torch.equal(ours[number], by_hugging_face(logits[number], prompt, output, sampling)), sampling
+
+
+def test_where_no_row_asks_nothing_is_computed() -> None:
+    logits = logits_of(2, 0)
+    draws = [draw_of([1, 2], [3]), draw_of([4], [5, 5])]
+
+    assert adjusted(logits, draws) is logits
+    drawn = [1, 2]
+    assert with_logprobs(drawn, logits, draws) is drawn
+
+
+@settings(max_examples=50, deadline=None)
+@given(prompt=st.lists(tokens, max_size=20), output=st.lists(tokens, max_size=20), steps=st.sets(st.integers(0, 19)))
+def test_a_history_read_as_it_grows_is_that_of_the_whole_text(
+    prompt: list[int], output: list[int], steps: set[int]
+) -> None:
+    text = list(prompt)
+    history = History(text, len(prompt))
+    for step, token in enumerate(output):
+        text.append(token)
+        if step in steps:
+            history.seen()
+            history.check()
+    ids, counts = history.seen()
+
+    assert sorted(ids.tolist()) == sorted(set(prompt) | set(output))
+    assert {token: output.count(token) for token in set(prompt) | set(output)} == dict(
+        zip(ids.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def test_a_bias_of_100_decides_and_one_of_minus_100_excludes() -> None:
+    logits = logits_of(2, 3)
+    best = int(logits[1].argmax())
+
+    drawn = drawn_tokens(
+        logits, [draw_of([1], [], logit_bias=((7, 100.0),)), draw_of([1], [], logit_bias=((best, -100.0),))], ()
+    )
+
+    assert drawn == [7, int(logits[1].topk(2).indices[1])]
+
+
+def test_penalties_act_on_seeded_sampling_too() -> None:
+    logits = torch.zeros(1, VOCABULARY)
+    seen = [token for token in range(VOCABULARY) if token != 11]
+    sampling = dict(temperature=0.01, frequency_penalty=2.0, seed=5)
+
+    assert drawn_tokens(logits, [draw_of([], seen, **sampling)], ()) == [11]
+
+
+@settings(max_examples=60, deadline=None)
+@given(tops=st.lists(st.one_of(st.none(), st.integers(0, 20)), min_size=1, max_size=6), seed=st.integers(0, 1000))
+def test_log_probabilities_are_those_of_the_raw_logits(tops: list[int | None], seed: int) -> None:
+    logits = logits_of(len(tops), seed)
+    draws = [
+        draw_of([1], [2], logprobs=top, temperature=0.5, top_k=3, repetition_penalty=2.0, logit_bias=((4, 9.0),))
+        for top in tops
+    ]
+    drawn = drawn_tokens(logits, draws, ())
+
+    told = with_logprobs(drawn, logits, draws)
+
+    for number, (top, token) in enumerate(zip(tops, drawn, strict=True)):
+        alone = with_logprobs([token], logits[number : number + 1], draws[number : number + 1])
+        assert told[number] == alone[0]
+        expected = logits[number].log_softmax(-1)
+        if top is None:
+            assert told[number] == token
+        else:
+            item = told[number]
+            assert isinstance(item, TokenLogprobs)
+            assert (item.token, item.logprob) == (token, float(expected[token]))
+            values, ids = expected.sort(descending=True)
+            assert item.top == tuple(zip(ids.tolist()[:top], values.tolist()[:top], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.inf),
+        ("presence_penalty", math.nan),
+        ("frequency_penalty", -2.5),
+        ("logit_bias", ((VOCABULARY, 1.0),)),
+        ("logit_bias", ((1, math.inf),)),
+        ("logprobs", 21),
+        ("logprobs", -1),
+    ],
+)
+def test_what_could_fail_a_whole_step_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(BadPrompt, match=field) as caught:
+        check_sampling(ResolvedSampling(max_tokens=1, **{field: value}), VOCABULARY)
+    assert caught.value.param == field

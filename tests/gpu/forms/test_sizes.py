@@ -1,0 +1,152 @@
+"""What a grammar would have a library write out is counted before the library reads it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from parrot_compat.core.errors import BadSchema
+from parrot_compat.gpu.forms.sizes import check_lark, check_pattern, check_schema
+
+
+def doubling(levels: int, name: str) -> str:
+    rules = [f"{name}{level}: {name}{level + 1} {name}{level + 1}" for level in range(levels)]
+    return "\n".join([f"start: {name}0", *rules, f'{name}{levels}: "x"'])
+
+
+def chain(length: int) -> str:
+    return "\n".join(["start: r0", *(f"r{at}: r{at + 1}" for at in range(length)), f'r{length}: "x"'])
+
+
+def of_pairs(levels: int) -> dict[str, Any]:
+    def pair(level: int) -> dict[str, Any]:
+        inner = {"$ref": f"#/$defs/p{level + 1}"}
+        return {"type": "array", "prefixItems": [inner, inner], "minItems": 2, "items": False}
+
+    parts = {f"p{level}": pair(level) for level in range(levels)} | {f"p{levels}": {"const": 1}}
+    return {"$ref": "#/$defs/p0", "$defs": parts}
+
+
+def of_arrays(levels: int, items: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"const": 1}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema, "minItems": items, "maxItems": items}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a{1000}){1000}",
+        "(x{ 3000 }){ 3000 }",
+        "(x{0000003000}){0000003000}",
+        "x{" + "9" * 5000 + "}",
+        "((a{2,300}){,300})",
+        "x{20000}",
+        "a|(x{ 3000 }){ 3000 }",
+    ],
+)
+def test_a_pattern_that_is_long_once_written_out_is_refused(pattern: str) -> None:
+    with pytest.raises(BadSchema, match="at most"):
+        check_pattern(pattern)
+    with pytest.raises(BadSchema, match="at most"):
+        check_schema({"properties": {"a": {"anyOf": [{"type": "null"}, {"pattern": pattern}]}}})
+    with pytest.raises(BadSchema, match="at most"):
+        check_lark(f"start: /{pattern}/")
+
+
+@pytest.mark.parametrize("pattern", ["([0-9a-f]{4}:){7}[0-9a-f]{4}", "[^\\n]{0,20000}", "[}{(]+\\{{2}", "(a|b)*c?"])
+def test_what_people_write_is_read(pattern: str) -> None:
+    check_pattern(pattern)
+    check_schema({"type": "string", "pattern": pattern})
+    check_lark(f"start: A\nA: /{pattern}/")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        of_pairs(20),
+        of_arrays(3, 40),
+        {"anyOf": [{"type": "null"}, of_arrays(3, 40)]},
+        {"type": "object", "properties": {"may": of_arrays(3, 40)}},
+        {"$ref": "#many", "$defs": {"x": {"$anchor": "many", **of_arrays(3, 40)}}},
+        {"type": "array", "items": {"enum": ["x" * 100]}, "minItems": 1e9},
+    ],
+    ids=lambda schema: json.dumps(schema)[:40],
+)
+def test_a_schema_that_forces_more_than_a_long_text_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(BadSchema, match="the schema forces"):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        of_pairs(8),
+        of_arrays(2, 40),
+        {"type": "array", "items": {"type": "string", "minLength": 5000}, "minItems": 500},
+        {"$ref": "#"},
+        {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["next"]}}, "$ref": "#/$defs/n"},
+        {"properties": {"pattern": {"type": "string"}, "items": {"type": "array"}, "enum": {"const": 1}}},
+        {"$ref": "#/properties/a/nowhere/1", "items": True, "properties": {"a": False}},
+        {"properties": {f"p{at}": {"enum": ["yes", "no"]} for at in range(500)}},
+    ],
+    ids=lambda schema: json.dumps(schema)[:40],
+)
+def test_a_schema_that_leaves_what_is_long_open_is_read(schema: dict[str, Any]) -> None:
+    check_schema(schema)
+
+
+def test_a_schema_nested_without_end_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(300):
+        schema = {"not": schema}
+    with pytest.raises(BadSchema, match="nested too deeply"):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (doubling(18, "r"), "forces"),
+        (doubling(18, "R"), "places"),
+        ("start: A\nA: B{300}\nB: C{300}\nC: /x/", "places"),
+        ("start: a~300..300\na: b~300\nb: C\nC: /x/", "forces"),
+        ('start: "y" | a\na: ((("x"{ 40 }){40}){40})', "forces"),
+        ('start: "y" (a)*\na: b{1000}\nb: "x"{1000}', "forces"),
+        ("start: a\n\n// a: b\n%ignore A\nA: B{0,1000}\nB: /x{0,1000}/", "places"),
+        ('start: [a] "y"  a: b b b  b: c{500}  c: "x"{500}', "forces"),
+        ("start: %json " + json.dumps(of_arrays(3, 40)), "schema forces"),
+        ("start: a{2000}\na: %json " + json.dumps({"const": "x" * 20}), "forces"),
+        (chain(3000), "has 3002 rules"),
+        ("start: " + "(" * 500 + '"x"' + ")" * 500, "nested"),
+        ('start: %lark { start: "x" }', "%lark"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_grammar_that_is_long_once_written_out_is_refused(text: str, why: str) -> None:
+    with pytest.raises(BadSchema, match=why):
+        check_lark(text)
+
+
+ARITHMETIC = """
+?start: sum          // what people call an expression
+?sum: product (("+" | "-") product)*
+""" + "\n".join(f"?product{at or ''}: product{at + 1} (/[*{at}]/ product{at + 1})*" for at in range(24))
+ARITHMETIC += """
+?product24: NUMBER | "(" sum ")" | "-" product24
+NUMBER[lazy]: /[0-9]{1,30}/ ("." DIGIT~1..20)?
+DIGIT.2: "0".."9"
+%ignore /[ \\t]{0,8}/
+%import common.WS
+start2[capture, max_tokens=10]: %json {"type": "object"} <|end|> | "a:b" "//"
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [ARITHMETIC, doubling(10, "r"), doubling(10, "R"), chain(400), 'start: "(" start ")" | "x"', "", "a: ?*|"]
+)
+def test_a_grammar_with_many_levels_is_read(text: str) -> None:
+    check_lark(text)

@@ -1,0 +1,14 @@
+"""A server that starts is a stranger to this process."""
+
+from __future__ import annotations
+
+from parrot_compat.integrations import servers
+
+__all__ = ["is_a_stranger"]
+
+
+def is_a_stranger(url: str) -> None:
+    """Forget what is known of a server at this URL: one that has ended may have had the same port."""
+    for known in (servers._ours, servers._refusing, servers._asked):
+        for other in [other for other in known if other.startswith(url)]:
+            known.discard(other)
