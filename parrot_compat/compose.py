@@ -82,7 +82,7 @@ def _limits(settings: Settings) -> Limits:
     return limits if settings.max_open_calls is None else replace(limits, open_calls=settings.max_open_calls)
 
 
-def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
+def embedded(model: str | None = None, **options: Any) -> Application:
     """The application that this process runs itself, with the engines of `parrot serve` and no server. `options` are
     those of `Settings`. Nothing starts before the first use, or the block:
 
@@ -90,7 +90,9 @@ def embedded(model: str = BUILTIN_MODEL, **options: Any) -> Application:
     ...     session = application.open_session()
     """
     settings = Settings(model=model, **options)
-    return Application(EmbeddedHost(lambda: managing(settings)), name=f"embedded {model}")
+    return Application(
+        EmbeddedHost(lambda: managing(settings)), name=f"embedded {model or settings.upstream or BUILTIN_MODEL}"
+    )
 
 
 async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) -> None:

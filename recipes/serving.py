@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,9 +28,11 @@ import openai
 from rich.console import Console
 
 from parrot_compat.core.errors import ParrotError
-from parrot_compat.settings import Settings
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+_NAMES = "HOST PORT API_KEYS READY_FILE UPSTREAM UPSTREAM_API_KEY MODEL MORE_MODELS SERVED_MODEL_NAME"
+_OF_ANOTHER = frozenset(f"PARROT_{name}" for name in _NAMES.split())
+"""Where another server listens, who may ask it, and what it serves."""
 LOAD_S = 600
 STOP_S = 20
 
@@ -158,9 +159,8 @@ def _own_server(model: str, console: Console) -> Iterator[str]:
 
 
 def _own_environment() -> dict[str, str]:
-    """Without the settings of another server: a key, an address or an upstream is not for this one."""
-    settings = {f"PARROT_{item.name.upper()}" for item in fields(Settings)}
-    return {name: value for name, value in os.environ.items() if name not in settings}
+    """Without what belongs to another server. How one computes (its device, its share of memory) is as it is set."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER}
 
 
 def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, console: Console) -> str:

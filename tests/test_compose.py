@@ -10,7 +10,7 @@ import signal
 import openai
 import pytest
 
-from parrot_compat.compose import Served, _engine_config, managing, running
+from parrot_compat.compose import Served, _engine_config, embedded, managing, running
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, ModelRefused, NoEngineForModel, QueueFull, TooManyCalls
 from parrot_compat.core.events import EngineJoined, Event, FirstToken
@@ -125,3 +125,12 @@ async def test_what_cannot_be_served_is_refused_by_name_and_leaves_nothing_behin
         async with running(settings):
             raise AssertionError("it runs")
     assert asyncio.all_tasks() <= before
+
+
+async def test_an_embedded_application_before_an_upstream_takes_the_model_that_it_lists() -> None:
+    def begin(upstream: str) -> None:
+        with embedded(upstream=upstream):
+            pass
+
+    async with serving(ScriptedServer(lambda prompt: "yes")) as server:
+        await asyncio.to_thread(begin, server.base_url)

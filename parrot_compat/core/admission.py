@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
-from .errors import CallerError, QueueFull, TooManyCalls
+from .errors import CallerError, PromptTooLong, QueueFull, TooManyCalls
 
 __all__ = ["Admission", "Limits"]
 
@@ -58,16 +58,18 @@ class Admission:
         return most, max(0, min(most - self._open[tenant], here - self._total))
 
     def admit(self, tenant: str, calls: int, prompt_tokens: int) -> None:
-        """`prompt_tokens` of all of them together, as far as they are known. Errors: `QueueFull`, `TooManyCalls`; then
-        nothing is counted."""
+        """`prompt_tokens` of all of them together, as far as they are known. Errors: `QueueFull`, `TooManyCalls`,
+        and `PromptTooLong` where they would be too much for an idle server; then nothing is counted."""
         if self._total + calls > self.limits.open_calls:
             limit = self.limits.open_calls
             raise QueueFull(f"{calls} more calls would make {self._total + calls} open here; the limit is {limit}")
         of_tenant, most = self._open[tenant] + calls, self.limits.open_calls_per_tenant
         if most is not None and of_tenant > most:
             raise TooManyCalls(f"{calls} more calls would make {of_tenant} open for this tenant; the limit is {most}")
-        if (tokens := self._prompt_tokens + prompt_tokens) > self.limits.open_prompt_tokens:
-            limit = self.limits.open_prompt_tokens
+        limit = self.limits.open_prompt_tokens
+        if prompt_tokens > limit:
+            raise PromptTooLong(f"the prompts of {calls} calls have {prompt_tokens} tokens; at once {limit} are taken")
+        if (tokens := self._prompt_tokens + prompt_tokens) > limit:
             raise QueueFull(f"the prompts of {calls} more calls would make {tokens} tokens here; the limit is {limit}")
         self._open[tenant] = of_tenant
         self._total += calls

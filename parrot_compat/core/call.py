@@ -200,6 +200,8 @@ class Reading:
     """Of the tools that may be called, where not all that the prompt tells of may: a call of another stays text."""
     is_parallel: bool = True
     """False: at most one call of a tool, and the answer ends with it."""
+    is_first: bool = False
+    """An answer that does not begin with a call has none: it is JSON, which may quote one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .errors import BadSchema
@@ -28,6 +28,8 @@ __all__ = [
 
 MAX_CHARACTERS = 65_536
 """Of a schema, a regular expression, a grammar or all choices together. Longer ones are refused unread."""
+
+_ANY_OBJECT = '{"type":"object"}'
 
 ToolStyle = Literal["hermes", "llama3_json", "mistral", "mistral_args"]
 """How a family of models writes that it calls a tool; `mistral_args`: Mistral's newer ones, as `name[ARGS]{}`."""
@@ -110,6 +112,11 @@ class ToolCalls:
     def is_amid_text(self) -> bool:
         """The answer is free but for the calls in it; else it is held to this form from its first token on."""
         return not self.is_required and self.answer is None
+
+    def loosened(self) -> ToolCalls | None:
+        """Where no call is required: tools that are not strict take any object. `None`: that changes nothing."""
+        loose = tuple((name, schema if name in self.strict else _ANY_OBJECT) for name, schema in self.tools)
+        return None if self.is_required or loose == self.tools else replace(self, tools=loose)
 
 
 OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls

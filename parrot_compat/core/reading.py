@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from .call import Finish, Reading, Usage
 from .engine import Chunk
-from .output_format import ReasoningStyle
+from .output_format import ReasoningStyle, ToolStyle
 from .tool_calls import CallPiece, ToolReader
 from .tool_styles import TOOL_STYLES, held_back
 
@@ -36,7 +36,7 @@ class Reader:
     def __init__(self, reading: Reading) -> None:
         style = reading.reasoning
         self._reasoning = None if style is None or style == "none" else ReasoningReader(style)
-        self._tools = None if reading.tools is None else ToolReader(reading.tools, reading.is_parallel, reading.names)
+        self._tools = None if reading.tools is None else _tool_reader(reading.tools, reading)
         self._is_plain = self._reasoning is None and self._tools is None and reading.is_parallel
         self._is_parallel = reading.is_parallel
         self.marks = _marks(reading)
@@ -84,6 +84,10 @@ class Reader:
 
     def _wanted(self, calls: tuple[CallPiece, ...]) -> tuple[CallPiece, ...]:
         return calls if self._is_parallel else tuple(piece for piece in calls if piece.index == 0)
+
+
+def _tool_reader(style: ToolStyle, reading: Reading) -> ToolReader:
+    return ToolReader(style, reading.is_parallel, reading.names, reading.is_first)
 
 
 @dataclass(slots=True)

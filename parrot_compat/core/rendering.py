@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from .errors import ParrotError, PromptTooLong
 from .fleet import Fleet
@@ -95,11 +96,24 @@ def about_tokens(of: Prompt | Content) -> int:
             return sum(len(segment.text) for segment in segments if isinstance(segment, Constant)) // CHARS_PER_TOKEN
         case ChatPrompt(messages, tools):
             texts = (part.text for message in messages for part in message.content or () if isinstance(part, Constant))
-            return (sum(map(len, texts)) + _TOOL_CHARS * len(tools)) // CHARS_PER_TOKEN
+            others = sum(_chars_in(message.fields) for message in messages) + _chars_in(tools)
+            return (sum(map(len, texts)) + others) // CHARS_PER_TOKEN
         case Text() | Chat():
             return _chars(of) // CHARS_PER_TOKEN
         case _:
             assert_never(of)
+
+
+def _chars_in(value: Any) -> int:
+    """Of all texts in it: calls of tools, reasoning, schemas."""
+    match value:
+        case str():
+            return len(value)
+        case Mapping():
+            return sum(len(str(name)) + _chars_in(member) for name, member in value.items())
+        case list() | tuple():
+            return sum(map(_chars_in, value))
+    return 1
 
 
 def _chars(content: Text | Chat) -> int:

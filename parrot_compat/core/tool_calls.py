@@ -72,6 +72,8 @@ class ToolReader:
     """False: after the first call nothing more is read."""
     names: Collection[str] | None = None
     """Of the tools that may be called: what would call another is text. `None`: any."""
+    is_first: bool = False
+    """Calls come before all else, or there are none."""
     pieces: list[CallPiece] = field(default_factory=list)
     is_over: bool = False
     """The one call that is wanted is whole."""
@@ -111,7 +113,7 @@ class ToolReader:
         return TOOL_STYLES[self.style]
 
     def _read(self, is_end: bool) -> tuple[str, list[CallPiece]]:
-        if self._place == "start" and not self._syntax.bare:
+        if self._place == "start" and not self._syntax.bare and not self.is_first:
             self._place = "text"  # calls may come anywhere in it
         said: list[str] = []
         told = len(self.pieces)
@@ -132,7 +134,7 @@ class ToolReader:
 
     def _find(self, said: list[str], is_end: bool) -> bool:
         mark = self._syntax.mark
-        if not self._syntax.is_amid_text:
+        if not self._syntax.is_amid_text or (self.is_first and not self.pieces):
             self._say(said, self._held)
             self._held = ""
             return False
@@ -157,7 +159,7 @@ class ToolReader:
             self._place, self._mark, self._held = "between", space + mark, begun.removeprefix(mark)
         elif not is_end and mark.startswith(begun):
             return False
-        elif begun.startswith(self._syntax.bare):
+        elif self._syntax.bare and begun.startswith(self._syntax.bare):
             self._place, self._mark, self._held = "between", space, begun
         else:
             self._place = "text"

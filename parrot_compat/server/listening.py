@@ -84,7 +84,9 @@ class Listener:
     def stop(self) -> None:
         """Said a second time, answers in progress have no time left."""
         if self._server is not None:
-            self._server.force_exit = self._server.should_exit
+            if self._server.should_exit:
+                self._server.force_exit = True
+                self._server.cancel_answers()  # uvicorn goes on waiting for their connections
             self._server.should_exit = True
 
 
@@ -102,12 +104,17 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
+    def cancel_answers(self) -> set[asyncio.Task[None]]:
+        """Those in progress, each once: they then say so to their clients."""
+        tasks = set(self.server_state.tasks)
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
+        return tasks
+
     async def cut_off(self) -> None:
         """Returns when no answer is in progress any more."""
-        left = set(self.server_state.tasks)
-        for task in left:
-            if not task.cancelling():  # a second stop: uvicorn has left them as they are
-                task.cancel()
+        left = self.cancel_answers()
         if left:
             _, left = await asyncio.wait(left, timeout=_LAST_WORDS_S)
         for task in left:

@@ -9,11 +9,20 @@ import pytest
 from parrot_compat.core.admission import Admission
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
-from parrot_compat.core.errors import Cancelled, EngineLost, NoEngineForModel, QueueFull, TooManyCalls, UnknownSession
+from parrot_compat.core.errors import (
+    Cancelled,
+    EngineLost,
+    NoEngineForModel,
+    PromptTooLong,
+    QueueFull,
+    TooManyCalls,
+    UnknownSession,
+)
 from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
-from parrot_compat.core.prompt import Text
+from parrot_compat.core.prompt import ChatPrompt, Message, Text
+from parrot_compat.core.rendering import about_tokens
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -114,6 +123,21 @@ async def test_the_server_holds_only_so_many_tokens_of_prompts(world: World) -> 
     large.cancel()
     await session.submit(other)
     world.manager.check()
+
+
+async def test_prompts_that_no_server_would_take_at_once_are_too_long_and_not_to_be_tried_again(world: World) -> None:
+    world.limit(Limits(open_prompt_tokens=1000))
+    world.engine()
+    with pytest.raises(PromptTooLong, match="at once 1000 are taken"):
+        await world.manager.open_session().submit_all([make_call(f"c{n}", "x" * 4000) for n in range(2)])
+    world.manager.check()
+
+
+def test_calls_of_tools_and_schemas_count_as_a_prompts_text() -> None:
+    called = {"tool_calls": [{"function": {"name": "f", "arguments": "x" * 4000}}]}
+    said = ChatPrompt((Message(role="assistant", content=(), fields=called),), ())
+    offered = ChatPrompt((), ({"function": {"parameters": {"description": "y" * 4000}}},))
+    assert about_tokens(said) >= 1000 and about_tokens(offered) >= 1000
 
 
 async def test_a_prompt_counts_with_what_its_inputs_have_brought_and_stays(world: World) -> None:

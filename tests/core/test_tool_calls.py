@@ -185,3 +185,33 @@ def test_nor_is_it_a_call_where_the_arguments_come_first() -> None:
     assert read("hermes", [text]) == ("", [("add", '{"a": 1}')])
     reader = ToolReader("hermes", names=["now"])
     assert reader.push(text)[0] + reader.end()[0] == text and not reader.calls
+
+
+@pytest.mark.parametrize(
+    ("style", "quoted"),
+    [
+        ("mistral_args", '[TOOL_CALLS]add[ARGS]{"a": 1}'),
+        ("mistral_args", "[TOOL_CALLS"),
+        ("hermes", f"<tool_call>{CALL}</tool_call>"),
+        ("mistral", f"[TOOL_CALLS] [{CALL}]"),
+    ],
+)
+def test_where_calls_come_first_json_may_quote_one(style: ToolStyle, quoted: str) -> None:
+    for text in (f'{{"raw": "{quoted}"}}', f' {{"raw": "{quoted}'):
+        for size in (1, 3, 1000):
+            reader = ToolReader(style, is_first=True)
+            said = "".join(reader.push(text[at : at + size])[0] for at in range(0, len(text), size)) + reader.end()[0]
+            assert said == text and not reader.calls
+
+
+@pytest.mark.parametrize("style", ["hermes", "mistral_args", "mistral"])
+def test_where_calls_come_first_there_may_be_several(style: ToolStyle) -> None:
+    texts = {
+        "hermes": f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
+        "mistral_args": f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[ARGS]{ARGUMENTS}",
+        "mistral": f"[TOOL_CALLS] [{CALL}, {CALL}]",
+    }
+    for size in (1, 1000):
+        reader, text = ToolReader(style, is_first=True), texts[style]
+        said = "".join(reader.push(text[at : at + size])[0] for at in range(0, len(text), size)) + reader.end()[0]
+        assert said == "" and [call.name for call in reader.calls] == ["add", "add"]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from parrot_compat.core.call import Finish, Sampling, Usage
 from parrot_compat.core.engine import Chunk
-from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, Regex, ToolCalls, ToolStyle
+from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, Regex, ToolCalls, ToolStyle, size_of
 from parrot_compat.core.reading import Reader
 from parrot_compat.core.tool_calls import CallPiece
 from parrot_compat.server.openai.tools import Tool, reading_of, tool_use
@@ -203,3 +203,19 @@ def test_an_answer_held_to_a_form_of_its_own_is_no_call_though_it_looks_like_one
     assert [piece.name for piece in free.calls] == ["Bob"]
     another = (CallPiece(index=0, id="a", name="f"), CallPiece(index=1, id="b", name="g"))
     assert Reader(held).read(Chunk(calls=another)).calls == another[:1], "a server behind us tells calls by itself"
+
+
+def test_beside_a_form_of_its_own_an_answer_is_not_refused_for_tools_that_need_not_be_called() -> None:
+    many = [a_tool(name=f"t{n}", parameters={"description": "x" * 2_000}) for n in range(60)]
+    use = tool_use(many, "auto", True, "hermes")
+    assert use is not None
+    held = use.held(Sampling(format=AnyJson()), True).format
+    assert isinstance(held, ToolCalls) and held.answer == AnyJson() and size_of(held) < 65_536
+
+
+async def test_a_tool_that_no_answer_can_be_held_to_is_none_the_less_offered_beside_a_form(
+    client: openai.AsyncOpenAI,
+) -> None:
+    strange: Any = {"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/nowhere"}}}
+    reply = await client.chat.completions.create(**ASKED, tools=[strange], response_format={"type": "json_object"})
+    assert reply.choices[0].message.content or reply.choices[0].message.tool_calls

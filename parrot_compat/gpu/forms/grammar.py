@@ -16,7 +16,7 @@ from functools import partial
 import llguidance
 
 from parrot_compat.core.errors import BadSchema
-from parrot_compat.core.output_format import OutputFormat, size_of
+from parrot_compat.core.output_format import OutputFormat, ToolCalls, size_of
 from parrot_compat.gpu.drawing.token_bits import TokenBits, all_but
 
 from .closing import Closings, Patience, bits_of
@@ -113,6 +113,16 @@ class Grammars:
         return compiled.deep_copy()
 
     def _compile(self, format: OutputFormat) -> llguidance.LLMatcher:
+        """Errors: `BadSchema`. What is wrong with a tool that need be neither called nor held to is no error."""
+        try:
+            return self._compiled_as_it_is(format)
+        except BadSchema:
+            loosened = format.loosened() if isinstance(format, ToolCalls) else None
+            if loosened is None:
+                raise
+            return self._compiled_as_it_is(loosened)
+
+    def _compiled_as_it_is(self, format: OutputFormat) -> llguidance.LLMatcher:
         try:
             source = source_of(format, self._controls)
             compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.outputs import Generation
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.outputs import ChatGeneration, Generation
 
-__all__ = ["WholeJsonParser", "WholePydanticParser"]
+__all__ = ["WholeJsonParser", "WholeKeyToolsParser", "WholePydanticParser", "WholeToolsParser"]
 
 _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL)
 """As models write JSON that nothing holds them to."""
@@ -27,6 +29,8 @@ class WholeJsonParser(JsonOutputParser):
     """Errors: `OutputParserException` where the text is not JSON to its end."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        if not partial and _is_calls(result):
+            return None
         return super().parse_result(result if partial else _whole(result), partial=partial)
 
 
@@ -34,7 +38,37 @@ class WholePydanticParser(PydanticOutputParser[Any]):
     """Errors: `OutputParserException` where the text is not JSON to its end, or none of the class."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        if not partial and _is_calls(result):
+            return None
         return super().parse_result(result if partial else _whole(result), partial=partial)
+
+
+class WholeToolsParser(PydanticToolsParser):
+    """Errors: `OutputParserException` where the answer was cut off: a streamed call is closed by LangChain."""
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        _refuse_cut(result, partial)
+        return super().parse_result(result, partial=partial)
+
+
+class WholeKeyToolsParser(JsonOutputKeyToolsParser):
+    """Errors: `OutputParserException` where the answer was cut off."""
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        _refuse_cut(result, partial)
+        return super().parse_result(result, partial=partial)
+
+
+def _refuse_cut(result: Sequence[Generation], partial: bool) -> None:
+    message = result[0].message if isinstance(result[0], ChatGeneration) else None
+    if not partial and message is not None and message.response_metadata.get("finish_reason") == "length":
+        raise OutputParserException("the call was cut off (finish_reason: length)", llm_output=str(message.content))
+
+
+def _is_calls(result: Sequence[Generation]) -> bool:
+    """The model has called tools that it was offered beside the schema, as LangChain's OpenAI classes have it."""
+    message = result[0].message if isinstance(result[0], ChatGeneration) else None
+    return isinstance(message, AIMessage) and bool(message.tool_calls)
 
 
 def _whole(result: Sequence[Generation]) -> list[Generation]:

@@ -162,12 +162,12 @@ class Planner(BaseCallbackHandler):
     def on_tool_start(
         self, serialized: Any, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """Nothing is planned of a tool. What runs in it is part of the run that it is in."""
-        if is_on(compiled=True):
-            parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
+        """Nothing is planned of a tool. What runs in it is part of the run that it is in; of one that is in none, and
+        says nothing when it is cancelled, each is a run of its own."""
+        parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
+        if parent is not None and is_on(compiled=True):
             self._runs.begin(Run(run_id, parent, None))
-            if parent is not None:
-                parent.tools.append(run_id)
+            parent.tools.append(run_id)
 
     @softly
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:

@@ -13,14 +13,13 @@ from typing import Any, Literal
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import BaseOutputParser
-from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
-from .json_parsers import WholeJsonParser, WholePydanticParser
+from .json_parsers import WholeJsonParser, WholeKeyToolsParser, WholePydanticParser, WholeToolsParser
 
 __all__ = [
     "Method",
@@ -105,9 +104,9 @@ def structured_parser(schema: Schema | None, method: Method) -> BaseOutputParser
     model = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
     if method == "function_calling":
         if model is not None:
-            return PydanticToolsParser(tools=[model], first_tool_only=True)
+            return WholeToolsParser(tools=[model], first_tool_only=True)
         name = convert_to_openai_tool(_function(schema))["function"]["name"] if schema is not None else ""
-        return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+        return WholeKeyToolsParser(key_name=name, first_tool_only=True)
     return WholePydanticParser(pydantic_object=model) if model is not None else WholeJsonParser()
 
 

@@ -37,7 +37,8 @@ ASK_AGAIN_S = 30.0
 """A server that could not count is asked again after this long, not at every text."""
 BATCH = 2048
 LONG_CHARACTERS = 64
-_NO_SUCH_PATH = (404, 405)
+_NOT_SO = (400, 404, 405, 422)
+"""A server without the path, or that takes no list of texts."""
 PIECES_KEPT, TEXTS_KEPT = 100_000, 256
 SPLITS: tuple[Callable[[str], list[str]], ...] = (split_by_sep(" "), split_by_sep("\n"), split_by_sep("\n\n\n"))
 
@@ -78,7 +79,7 @@ class ServerTokenizer:
         """What counts in its place: for good where the server has no such path, for a while where it failed."""
         log.debug("%s counts no tokens for us: %s", self.endpoint.base_url, error)
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        if isinstance(error, _OneByOne) or status in _NO_SUCH_PATH:
+        if isinstance(error, _OneByOne) or status in _NOT_SO:
             self._default = _default_tokenizer()
             return self._default
         self._failed_at = time.monotonic()
@@ -117,7 +118,8 @@ class ServerTokenizer:
 
     def _sent(self, texts: Sequence[str]) -> list[list[int]]:
         body = {"prompt": list(texts), **({"model": self.model} if self.model else {})}
-        client = remote.client(self.endpoint).with_options(timeout=COUNT_TIMEOUT_S, max_retries=1)
+        limit = openai.Timeout(COUNT_TIMEOUT_S, connect=remote.CONNECT_TIMEOUT_S)
+        client = remote.client(self.endpoint).with_options(timeout=limit, max_retries=0)
         answer = client.post(f"{self.endpoint.root_url}/tokenize", cast_to=object, body=body)
         tokens = answer.get("tokens") if isinstance(answer, dict) else None
         if not isinstance(tokens, list) or not all(isinstance(ids, list) for ids in tokens):

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.core.call import Reading, Sampling
-from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, ToolCalls, ToolStyle
+from parrot_compat.core.errors import BadSchema
+from parrot_compat.core.output_format import AnyJson, JsonSchema, OutputFormat, ToolCalls, ToolStyle, size_of
 from parrot_compat.core.tool_calls import CallPiece, ToolCall
 from parrot_compat.core.tool_styles import TOOL_STYLES
 from parrot_compat.server.bodies import Schema
@@ -80,6 +81,10 @@ class ToolUse:
         if not isinstance(own, AnyJson | JsonSchema) or not _is_told_from_calls(own, self.style):
             return sampling
         either = _calls(self.functions, self.style, self.is_parallel, is_required=False, answer=own)
+        try:
+            size_of(either)
+        except BadSchema:  # schemas that nobody has asked to be held to
+            either = either.loosened() or either
         return replace(sampling, format=either)
 
 
@@ -132,8 +137,9 @@ def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
     if format is not None and not isinstance(format, ToolCalls):
         return Reading(is_parallel=use.is_parallel)
     # beside JSON that may quote what looks like a call, one of a tool that there is not is none
-    names = use.names if format is None or format.answer is None else tuple(name for name, _ in format.tools)
-    return Reading(tools=use.style, names=names, is_parallel=use.is_parallel)
+    is_first = format is not None and format.answer is not None
+    names = tuple(name for name, _ in format.tools) if format is not None and is_first else use.names
+    return Reading(tools=use.style, names=names, is_parallel=use.is_parallel, is_first=is_first)
 
 
 def _choice(choice: Any, names: list[str]) -> tuple[tuple[str, ...] | None, bool]:

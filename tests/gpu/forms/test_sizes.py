@@ -36,6 +36,38 @@ def of_arrays(levels: int, items: int) -> dict[str, Any]:
     return schema
 
 
+LABELS = "(" + "|".join(f"category_{at:04d}_long_label" for at in range(700)) + ")"
+OPERATORS = ("Add", "Sub", "Mul", "Div", "Eq", "Lt", "Gt", "And", "Or", "Mod")
+UNION = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in (*OPERATORS, "Lit")]}
+SYNTAX_TREE = UNION | {
+    "$defs": {
+        name: {
+            "type": "object",
+            "properties": {"op": {"const": name}, "left": UNION, "right": UNION},
+            "required": ["op", "left", "right"],
+        }
+        for name in OPERATORS
+    }
+    | {"Lit": {"type": "integer"}}
+}
+"""As pydantic writes a recursive union of models."""
+
+
+def merged_arrays(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"const": "x" * 1000}
+    for _ in range(levels):
+        schema = {"type": "array", "minItems": 60, "maxItems": 60, "allOf": [{"items": schema}]}
+    return schema
+
+
+def merged_objects(levels: int) -> dict[str, Any]:
+    def both(level: int) -> dict[str, Any]:
+        inner = {"$ref": f"#/$defs/p{level + 1}"}
+        return {"type": "object", "properties": {"a": inner, "b": inner}, "allOf": [{"required": ["a", "b"]}]}
+
+    return {"$ref": "#/$defs/p0", "$defs": {f"p{at}": both(at) for at in range(levels)} | {f"p{levels}": {"const": 1}}}
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -46,6 +78,7 @@ def of_arrays(levels: int, items: int) -> dict[str, Any]:
         "((a{2,300}){,300})",
         "x{20000}",
         "a|(x{ 3000 }){ 3000 }",
+        "(" + "|".join(["x{20000}"] * 2) + ")y",
     ],
 )
 def test_a_pattern_that_is_long_once_written_out_is_refused(pattern: str) -> None:
@@ -57,7 +90,10 @@ def test_a_pattern_that_is_long_once_written_out_is_refused(pattern: str) -> Non
         check_lark(f"start: /{pattern}/")
 
 
-@pytest.mark.parametrize("pattern", ["([0-9a-f]{4}:){7}[0-9a-f]{4}", "[^\\n]{0,20000}", "[}{(]+\\{{2}", "(a|b)*c?"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["([0-9a-f]{4}:){7}[0-9a-f]{4}", "[^\\n]{0,20000}", "[}{(]+\\{{2}", "(a|b)*c?", LABELS, r"\u{20000}\x{3000}"],
+)
 def test_what_people_write_is_read(pattern: str) -> None:
     check_pattern(pattern)
     check_schema({"type": "string", "pattern": pattern})
@@ -73,6 +109,10 @@ def test_what_people_write_is_read(pattern: str) -> None:
         {"type": "object", "properties": {"may": of_arrays(3, 40)}},
         {"$ref": "#many", "$defs": {"x": {"$anchor": "many", **of_arrays(3, 40)}}},
         {"type": "array", "items": {"enum": ["x" * 100]}, "minItems": 1e9},
+        {"anyOf": [False, {"type": "string", "const": 1}, {"enum": []}, of_arrays(3, 40)]},
+        {"type": "array", "items": {"pattern": "^a*$", "minLength": 1000}, "minItems": 40},
+        merged_arrays(2),
+        merged_objects(12),
     ],
     ids=lambda schema: json.dumps(schema)[:40],
 )
@@ -86,6 +126,13 @@ def test_a_schema_that_forces_more_than_a_long_text_is_refused(schema: dict[str,
     [
         of_pairs(8),
         of_arrays(2, 40),
+        SYNTAX_TREE,
+        {"type": "string", "enum": [f"{at:04d} is a label" for at in range(900)]},
+        {
+            "allOf": [{"$ref": "#/$defs/a"}],
+            "description": "one",
+            "$defs": {"a": {"properties": {"b": of_arrays(2, 40)}}},
+        },
         {"type": "array", "items": {"type": "string", "minLength": 5000}, "minItems": 500},
         {"$ref": "#"},
         {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["next"]}}, "$ref": "#/$defs/n"},
@@ -121,6 +168,9 @@ def test_a_schema_nested_without_end_is_refused() -> None:
         ("start: %json " + json.dumps(of_arrays(3, 40)), "schema forces"),
         ("start: a{2000}\na: %json " + json.dumps({"const": "x" * 20}), "forces"),
         (chain(3000), "has 3002 rules"),
+        ('start: (b0 b0)\n?b0: (b1 b1)\n?b1: (b2 b2)\n!?b2: (b3 b3)\nb3: "' + "x" * 3000 + '"', "forces"),
+        ('start: %json {"type":"array","items":{"const":"a long one"},"minItems":1e999}', "forces"),
+        ('start: %json {"const":' + "[" * 990 + "]" * 990 + "}", "nested|forces"),
         ("start: " + "(" * 500 + '"x"' + ")" * 500, "nested"),
         ('start: %lark { start: "x" }', "%lark"),
     ],

@@ -113,3 +113,23 @@ async def test_a_tool_that_is_cancelled_leaves_nothing_behind(server: PlanServer
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not len(planner._runs)
+
+
+async def test_a_tool_that_is_in_no_run_leaves_nothing_behind_when_it_is_cancelled(server: PlanServer) -> None:
+    llm, begun = ours(server), asyncio.Event()
+
+    @tool("look_up")
+    async def wait(word: str) -> str:
+        """What a word means."""
+        await llm.ainvoke(word)
+        await llm.ainvoke(word)
+        begun.set()
+        await asyncio.Event().wait()
+        return "found"
+
+    running = asyncio.create_task(wait.ainvoke({"word": "a"}))
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not len(planner._runs)

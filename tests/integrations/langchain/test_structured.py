@@ -172,7 +172,34 @@ def test_tools_can_be_offered_beside_a_schema(other: OtherServer, method: Any) -
     assert names == (["Person", "add"] if method == "function_calling" else ["add"])
 
 
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+def test_where_the_model_calls_another_tool_there_is_no_object_and_no_error(
+    other: OtherServer, schema: Any, method: Any
+) -> None:
+    calls = [tool_call("add", '{"a": 1, "b": 2}')]
+    other.answer = lambda request: Reply(completion(None, finish="tool_calls", tool_calls=calls))
+    llm = ChatParrot(base_url=other.url)
+    assert llm.with_structured_output(schema, method=method, tools=[add]).invoke("1 + 2") is None
+    told: Any = llm.with_structured_output(schema, method=method, tools=[add], include_raw=True).invoke("1 + 2")
+    assert told["raw"].tool_calls and told["parsed"] is None and told["parsing_error"] is None
+
+
 CUT = '{"name": "Ada", "age": 3'
+
+
+@pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_call_that_was_cut_off_is_no_object(other: OtherServer, schema: Any, streaming: bool) -> None:
+    name = schema.__name__ if isinstance(schema, type) else schema["title"]
+    call = tool_call(name, CUT)
+    events = [chunk(tool_calls=[{"index": 0, **call}]), chunk(finish="length")]
+    other.answer = lambda request: (
+        Reply(events=iter(events)) if streaming else Reply(completion(None, finish="length", tool_calls=[call]))
+    )
+    llm = ChatParrot(base_url=other.url, streaming=streaming)
+    with pytest.raises(OutputParserException, match="cut off"):
+        llm.with_structured_output(schema, method="function_calling").invoke("who?")
 
 
 @pytest.mark.parametrize("schema", [Person, Person.model_json_schema()])

@@ -3,10 +3,11 @@
 A library that is asked what may come next first writes out all text that is forced, in one go that nothing interrupts:
 an array that must have 10,000 items, each such an array, is a hundred million of them. Two sizes are counted here: the
 *places* of a pattern, its counted repetitions written out to the most they allow, and the *forced* text, which is that
-of the least they allow and of the longest alternative. What stands in a loop or may be left out is not forced before it
-has been begun, and is counted by itself.
+of the least they allow. Alternatives have no more text in common than the shortest has; beyond that none is forced
+before it has been begun, and each is counted by itself, as is what stands in a loop or may be left out.
 
-It knows texts and numbers; nothing of libraries, tokens or formats. It errs on the side of more.
+It knows texts and numbers; nothing of libraries, tokens or formats. It errs on the side of more, but for alternatives
+that contradict themselves in ways that it does not see.
 """
 
 from __future__ import annotations

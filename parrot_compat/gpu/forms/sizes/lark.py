@@ -16,11 +16,11 @@ from .size import MOST_NESTED, All, One, Size, largest, refuse
 
 __all__ = ["check_lark"]
 
-_MOST_RULES = 500
+_MOST_RULES = 1000
 """The library follows chains of them on its stack, which some 3,000 overflow."""
 _TOKENS = re.compile(
     r"""(?://|\#)[^\n]*
-      | (?P<head>[A-Za-z_][\w-]*)(?:\.-?\d+)?\s*(?:\[[^\]]*\])?\s*:
+      | [?!]{0,2}(?P<head>[A-Za-z_][\w-]*)(?:\.-?\d+)?\s*(?:\[[^\]]*\])?\s*:
       | (?P<text>"(?:\\.|[^"\\\n])*"i?)
       | /(?P<pattern>(?:\\.|[^/\\\n])+)/[imslux]*
       | (?P<directive>%\w+)\s*(?P<inline>(?=\{))?
@@ -132,12 +132,10 @@ def _inline(found: re.Match[str]) -> _Item:
         raise BadSchema("%lark {...} is not read within a grammar; write its rules out")
     try:
         value = json.JSONDecoder().raw_decode(found.string, found.end())[0]
+        size = len(json.dumps(value)) if directive == "%regex" else 0
+        if directive == "%json":
+            check_schema(value)
+            size = forced_of_schema(value)
     except (ValueError, RecursionError):
-        raise BadSchema(f"what follows {directive} is not JSON") from None
-    size = 0
-    if directive == "%regex":
-        size = len(json.dumps(value))
-    elif directive == "%json":
-        check_schema(value)
-        size = forced_of_schema(value)
+        raise BadSchema(f"what follows {directive} is not JSON, or is nested too deeply") from None
     return _Item(size, size)

@@ -12,7 +12,10 @@ MOST_PLACES = 70_000
 """Once counted repetitions are written out."""
 MOST_FORCED = 16_384
 """Characters of text that is forced: 5 ms of a step for each token that is drawn in it."""
-_PIECES = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{\s*(?P<low>\d+)?\s*(?P<comma>,)?\s*(?P<high>\d+)?\s*\}|.", re.DOTALL)
+_PIECES = re.compile(
+    r"\\[ux]\{[0-9A-Fa-f]*\}|\\.|\[(?:\\.|[^\]\\])*\]|\{\s*(?P<low>\d+)?\s*(?P<comma>,)?\s*(?P<high>\d+)?\s*\}|.",
+    re.DOTALL,
+)
 
 
 def check_pattern(pattern: str) -> None:
@@ -39,14 +42,20 @@ def counts(found: re.Match[str]) -> tuple[int, int]:
 
 
 def _written_out(pattern: str, is_most: bool) -> int:
+    of_alternatives = sum if is_most else min
     sums, last = [0], 0
+    others: list[list[int]] = [[]]  # of each open group, the alternatives before this one
     for found in _PIECES.finditer(pattern):
         piece = found[0]
         if piece == "(":
             sums.append(0)
+            others.append([])
         elif piece == ")" and len(sums) > 1:
-            last = sums.pop()
+            last = of_alternatives([*others.pop(), sums.pop()])
             sums[-1] += last
+        elif piece == "|":
+            others[-1].append(sums[-1])
+            sums[-1] = 0
         elif found["low"] is not None or found["high"] is not None:
             low, high = counts(found)
             # what may be left out is forced once it has been begun
@@ -56,4 +65,4 @@ def _written_out(pattern: str, is_most: bool) -> int:
         else:
             last = 1
             sums[-1] += 1
-    return sum(sums)
+    return sum(of_alternatives([*before, at]) for before, at in zip(others, sums, strict=True))

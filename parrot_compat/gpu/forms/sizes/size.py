@@ -24,7 +24,7 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class One:
-    """One of them."""
+    """One of them: what they have in common is no more than the least. Each is counted by itself too."""
 
     parts: Sequence[Size]
 
@@ -84,8 +84,8 @@ def _weigh(size: Size, known: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
             return whole, max([whole, *(max(weight, inner) for weight, inner, _ in weighed)])
         case One(parts=some):
             pairs = [_weigh(part, known) for part in some]
-            whole = max((weight for weight, _ in pairs), default=0)
-            return whole, max([whole, *(inner for _, inner in pairs)])
+            whole = min((weight for weight, _ in pairs), default=0)
+            return whole, max((max(pair) for pair in pairs), default=0)
 
 
 def _after_their_parts(references: Mapping[str, Sequence[str]]) -> list[str]:
