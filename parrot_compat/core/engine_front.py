@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -118,7 +119,7 @@ def _unpacked(
     )
 
 
-class EngineFront:
+class EngineFront(ABC):
     """Verbs out, answers in. Belongs to one event loop."""
 
     def __init__(self, name: str) -> None:
@@ -135,9 +136,9 @@ class EngineFront:
 
     # ---- what an engine adds -----------------------------------------------------------------------
 
+    @abstractmethod
     def _send(self, command: Command) -> None:
         """Hand a command to the other half, in order, without blocking."""
-        raise NotImplementedError
 
     # ---- the port ----------------------------------------------------------------------------------
 

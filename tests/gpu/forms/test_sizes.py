@@ -9,6 +9,10 @@ import pytest
 
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.gpu.forms.sizes import check_lark, check_pattern, check_schema
+from parrot_compat.gpu.forms.sizes.lark import forced_of_lark
+from parrot_compat.gpu.forms.sizes.pattern import forced_of
+from parrot_compat.gpu.forms.sizes.schema import _named_sizes
+from parrot_compat.gpu.forms.sizes.size import largest
 
 
 def doubling(levels: int, name: str) -> str:
@@ -91,10 +95,18 @@ def test_a_pattern_that_is_long_once_written_out_is_refused(pattern: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    ["([0-9a-f]{4}:){7}[0-9a-f]{4}", "[^\\n]{0,20000}", "[}{(]+\\{{2}", "(a|b)*c?", LABELS, r"\u{20000}\x{3000}"],
+    ("pattern", "forced"),
+    [
+        ("([0-9a-f]{4}:){7}[0-9a-f]{4}", 39),
+        ("[^\\n]{0,20000}", 1),
+        ("[}{(]+\\{{2}", 4),
+        ("(a|b)*c?", 4),
+        (LABELS, len("category_0000_long_label")),
+        (r"\u{20000}\x{3000}", 2),
+    ],
 )
-def test_what_people_write_is_read(pattern: str) -> None:
+def test_what_people_write_is_read(pattern: str, forced: int) -> None:
+    assert forced_of(pattern) == forced
     check_pattern(pattern)
     check_schema({"type": "string", "pattern": pattern})
     check_lark(f"start: A\nA: /{pattern}/")
@@ -122,27 +134,37 @@ def test_a_schema_that_forces_more_than_a_long_text_is_refused(schema: dict[str,
 
 
 @pytest.mark.parametrize(
-    "schema",
+    ("schema", "forced"),
     [
-        of_pairs(8),
-        of_arrays(2, 40),
-        SYNTAX_TREE,
-        {"type": "string", "enum": [f"{at:04d} is a label" for at in range(900)]},
-        {
-            "allOf": [{"$ref": "#/$defs/a"}],
-            "description": "one",
-            "$defs": {"a": {"properties": {"b": of_arrays(2, 40)}}},
-        },
-        {"type": "array", "items": {"type": "string", "minLength": 5000}, "minItems": 500},
-        {"$ref": "#"},
-        {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["next"]}}, "$ref": "#/$defs/n"},
-        {"properties": {"pattern": {"type": "string"}, "items": {"type": "array"}, "enum": {"const": 1}}},
-        {"$ref": "#/properties/a/nowhere/1", "items": True, "properties": {"a": False}},
-        {"properties": {f"p{at}": {"enum": ["yes", "no"]} for at in range(500)}},
+        (of_pairs(8), 256),
+        (of_arrays(2, 40), 4880),
+        (SYNTAX_TREE, 34),
+        ({"type": "string", "enum": [f"{at:04d} is a label" for at in range(900)]}, 17),
+        (
+            {
+                "allOf": [{"$ref": "#/$defs/a"}],
+                "description": "one",
+                "$defs": {"a": {"properties": {"b": of_arrays(2, 40)}}},
+            },
+            4887,
+        ),
+        ({"type": "array", "items": {"type": "string", "minLength": 5000}, "minItems": 500}, 1000),
+        ({"$ref": "#"}, 0),
+        (
+            {
+                "$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["next"]}},
+                "$ref": "#/$defs/n",
+            },
+            20,
+        ),
+        ({"properties": {"pattern": {"type": "string"}, "items": {"type": "array"}, "enum": {"const": 1}}}, 13),
+        ({"$ref": "#/properties/a/nowhere/1", "items": True, "properties": {"a": False}}, 7),
+        ({"properties": {f"p{at}": {"enum": ["yes", "no"]} for at in range(500)}}, 14),
     ],
-    ids=lambda schema: json.dumps(schema)[:40],
+    ids=lambda value: json.dumps(value)[:40],
 )
-def test_a_schema_that_leaves_what_is_long_open_is_read(schema: dict[str, Any]) -> None:
+def test_a_schema_that_leaves_what_is_long_open_is_read(schema: dict[str, Any], forced: int) -> None:
+    assert largest(_named_sizes(schema)) == forced
     check_schema(schema)
 
 
@@ -196,7 +218,17 @@ start2[capture, max_tokens=10]: %json {"type": "object"} <|end|> | "a:b" "//"
 
 
 @pytest.mark.parametrize(
-    "text", [ARITHMETIC, doubling(10, "r"), doubling(10, "R"), chain(400), 'start: "(" start ")" | "x"', "", "a: ?*|"]
+    ("text", "forced"),
+    [
+        (ARITHMETIC, 9),
+        (doubling(10, "r"), 3 * 2**10),
+        (doubling(10, "R"), 3 * 2**10),
+        (chain(400), 3),
+        ('start: "(" start ")" | "x"', 6),
+        ("", 0),
+        ("a: ?*|", 0),
+    ],
 )
-def test_a_grammar_with_many_levels_is_read(text: str) -> None:
+def test_a_grammar_with_many_levels_is_read(text: str, forced: int) -> None:
+    assert forced_of_lark(text) == forced
     check_lark(text)

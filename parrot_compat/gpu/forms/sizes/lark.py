@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from .pattern import MOST_FORCED, MOST_PLACES, check_pattern, counts, forced_of,
 from .schema import check_schema, forced_of_schema
 from .size import MOST_NESTED, All, One, Size, largest, refuse
 
-__all__ = ["check_lark"]
+__all__ = ["check_lark", "forced_of_lark"]
 
 _MOST_RULES = 1000
 """The library follows chains of them on its stack, which some 3,000 overflow."""
@@ -41,8 +41,16 @@ def check_lark(text: str) -> None:
     # a terminal is one regular expression to the library, with all that it refers to written out in it
     terminals = {name: rule.places() for name, rule in rules.items() if name.lstrip("_")[:1].isupper()}
     refuse(largest(terminals), MOST_PLACES, "the repetitions of a terminal come to {} places")
-    forced = {name: rule.forced() for name, rule in rules.items()}
-    refuse(largest(forced), MOST_FORCED, "the grammar forces {} characters of text")
+    refuse(_forced(rules), MOST_FORCED, "the grammar forces {} characters of text")
+
+
+def forced_of_lark(text: str) -> int:
+    """Characters at most that one rule may have to have. Errors: `BadSchema`."""
+    return _forced(_read(text))
+
+
+def _forced(rules: Mapping[str, _Alternatives]) -> int:
+    return largest({name: rule.forced() for name, rule in rules.items()})
 
 
 class _Item(NamedTuple):
