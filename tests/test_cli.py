@@ -106,7 +106,7 @@ async def test_without_the_server_extra_it_says_what_to_install(name: str) -> No
     program = f"import sys; sys.modules[{name!r}] = None; import parrot_compat.__main__ as m; m.main()"
     code, _, err = await parrot("serve", python=("-c", program))
     assert code == 1
-    assert "pip install 'parrot-compat[server,gpu]'" in err
+    assert "pip install '.[server,gpu]'" in err
     assert "Traceback" not in err
 
 
@@ -114,7 +114,7 @@ async def test_without_the_gpu_extra_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['transformers'] = None; import parrot_compat.__main__ as m; m.main()"
     code, _, err = await parrot("serve", "--port", "0", python=("-c", program))
     assert code == 1
-    assert "pip install 'parrot-compat[server,gpu]'" in err and "--upstream" in err
+    assert "pip install '.[server,gpu]'" in err and "--upstream" in err
     assert "Traceback" not in err
 
 

@@ -48,6 +48,14 @@ def test_an_example_of_readme_asks_whatever_model_is_served(block: str, elsewher
     assert result.stdout.strip()
 
 
+def test_what_no_index_has_is_installed_from_a_checkout() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    if "unreleased" not in re.findall(r"^## .*", changes, re.MULTILINE)[0]:
+        pytest.skip("it is released")
+    told = [*PAGES, *sorted((ROOT / "recipes").rglob("*.md")), *sorted((ROOT / "parrot_compat").rglob("*.py"))]
+    assert not [path for path in told if re.search(r"pip install.*parrot[-_]compat", path.read_text())]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
