@@ -7,7 +7,6 @@ and used from any thread, process or event loop.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
-from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.remote import environment_api_key, environment_base_url
 from parrot_compat.integrations.requests import REQUEST_PARAMETERS, SAMPLING, TRANSPORT
 
 from .arguments import field_arguments
@@ -36,11 +35,9 @@ ASK_AGAIN_S = 30.0
 class Connection(BaseModel):
     """Where the server is, as both of LlamaIndex's classes are told."""
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("PARROT_BASE_URL", DEFAULT_BASE_URL))
+    base_url: str = Field(default_factory=environment_base_url)
     """With the version. `api_base` is understood as well."""
-    api_key: SecretStr = Field(
-        default_factory=lambda: SecretStr(os.environ.get("PARROT_API_KEY", "none")), exclude=True, repr=False
-    )
+    api_key: SecretStr = Field(default_factory=lambda: SecretStr(environment_api_key()), exclude=True, repr=False)
     timeout: Timeout = None
     """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2

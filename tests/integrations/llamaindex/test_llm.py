@@ -27,6 +27,7 @@ from pydantic import BaseModel, SecretStr
 
 from parrot_compat.integrations import errors as ours_errors
 from parrot_compat.integrations.llamaindex import ParrotAPIError, ParrotEmbedding, ParrotLLM
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
 from tests.integrations.other_server import OtherServer, Reply, Request, chunk, completion
 from tests.integrations.served import Served
 
@@ -162,6 +163,14 @@ def test_none_is_as_if_the_argument_was_not_given(
     monkeypatch.setenv("PARROT_BASE_URL", "http://from.environment/v1")
     monkeypatch.setenv("PARROT_API_KEY", "from environment")
     assert getattr(kind(**{name: None}), field) == value
+
+
+@pytest.mark.parametrize("kind", [ParrotLLM, ParrotEmbedding])
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "")
+    monkeypatch.setenv("PARROT_API_KEY", "")
+    model = kind()
+    assert (model.base_url, model.api_key.get_secret_value()) == (DEFAULT_BASE_URL, "none")
 
 
 def test_the_environment_names_the_server(other: OtherServer, monkeypatch: pytest.MonkeyPatch) -> None:
