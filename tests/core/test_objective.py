@@ -102,6 +102,20 @@ def test_awaited_later() -> None:
     assert app.kinds("a b") == "bb"
 
 
+def test_what_came_since_the_last_await_ended_may_be_what_is_awaited_next() -> None:
+    app = App(call("a")).awaits("a")
+    app.deduction.end_await("out-a")
+    app.add(call("b"), call("c"))
+    assert app.kinds("a b c") == "bll" and app.slack_s("c") == 0  # its own await has ended: nobody is behind `a`
+    app.awaits("b")
+    app.add(call("d"))
+    assert app.kinds("a b c d") == "blbb"
+    app.deduction.end_await("out-b")
+    app.add(call("e"))
+    app.deduction.check()
+    assert app.kinds("a b c d e") == "bbbbl"
+
+
 def test_an_app_that_says_nothing_of_what_it_awaits_is_after_what_nothing_reads() -> None:
     app = map_reduce()
     app.add(call("other"))
@@ -302,7 +316,9 @@ def plain_groups(calls: list[Call]) -> dict[str, frozenset[str]]:
     return {id: stage for id, stage in unit.items() if len(stage) > 1}
 
 
-def plain_ranks(calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], says: bool) -> dict[str, int]:
+def plain_ranks(
+    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], passed_over: set[str]
+) -> dict[str, int]:
     kinds = ["latency", "throughput", "background"]
     ranks: dict[str, int] = {}
     while len(ranks) < len(calls):
@@ -315,7 +331,7 @@ def plain_ranks(calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]
                 if variable == c.output:
                     own.append(kinds.index(kind or c.objective or "latency"))
             wanted = own + [ranks[r.id] for r in readers]
-            ranks[c.id] = min(wanted) if wanted else 2 if says else 0
+            ranks[c.id] = min(wanted) if wanted else 2 if c.id in passed_over else 0
     return ranks
 
 
@@ -325,7 +341,7 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
     rng, deduction = random.Random(seed), Deduction()
     live: list[Call] = []
     awaits: list[tuple[str, ObjectiveKind | None]] = []
-    known, unwritten, says = ["x0", "x1"], ["p0", "p1"], False
+    known, unwritten, passed_over = ["x0", "x1"], ["p0", "p1"], set[str]()
     for number in range(rng.randrange(3, 50)):
         chance = rng.random()
         if chance < 0.65:
@@ -342,11 +358,12 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
         elif chance < 0.92:
             awaits.append((rng.choice(known), rng.choice([None, "latency", "throughput", "background"])))
             deduction.begin_await(*awaits[-1])
-            says = True
         elif awaits:
             deduction.end_await(*awaits.pop(rng.randrange(len(awaits))))
+        if awaits:
+            passed_over |= {c.id for c in live}
     deduction.check()
-    groups, ranks = plain_groups(live), plain_ranks(live, awaits, says)
+    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over)
     ours: defaultdict[str | None, set[str]] = defaultdict(set)
     for c in live:
         ours[deduction.group(c.id)].add(c.id)
