@@ -214,6 +214,7 @@ def _candidate(task: Task) -> Candidate:
         prompt_tokens=task.rendered.prompt_tokens,
         output_tokens=task.expected_tokens,
         blocks=task.rendered.blocks,
+        tenant=task.flow.tenant,
         group=task.group,
         slack_s=task.objective.slack_s,
     )
