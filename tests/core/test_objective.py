@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import Call, CallId, ObjectiveKind, StageLabel
 from parrot_compat.core.objective import BASE_SLACK_S, Deduction
+from parrot_compat.core.stages import Node
 
 from .conftest import make_call
 
@@ -172,6 +174,27 @@ def test_in_a_stage_wider_than_any_engine_no_length_gives_slack() -> None:
     assert app.slack_s("m0") == 0
 
 
+@pytest.mark.parametrize("chains", [2, 20, 30, 32, 40])
+def test_of_equal_chains_that_join_none_has_slack_however_many_they_are(chains: int) -> None:
+    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(chains) for k in range(8)]
+    seconds = dict.fromkeys((each.id for each in calls), 4.0)
+    app = App(*calls, call("join", *(f"c{n}.7" for n in range(chains))), **seconds).awaits("join")
+    assert [app.slack_s(f"c{n}.{k}") for n in range(chains) for k in range(8)] == [0] * len(calls)
+
+
+def test_reduces_of_reduces_have_no_slack_that_they_do_not_have() -> None:
+    maps = [call(f"m{n}.{k}") for n in range(12) for k in range(10)]
+    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(10))) for n in range(12)]
+    app = App(*maps, *reduces, call("top", *(f"r{n}" for n in range(12))), **{"m7.3": 5.0}).awaits("top")
+    assert app.slack_s("m7.3") == app.slack_s("r7") == 0 and app.slack_s("m7.0") == app.slack_s("m0.0") == 4
+
+
+def test_the_short_one_of_many_chains_has_the_slack_of_its_length() -> None:
+    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(20) for k in range(8 if n else 3)]
+    app = App(*calls, call("join", "c0.2", *(f"c{n}.7" for n in range(1, 20)))).awaits("join")
+    assert app.slack_s("c0.0") == 5 and app.slack_s("c1.0") == 0
+
+
 def test_two_sinks_one_awaited() -> None:
     app = App(call("a"), call("b"), call("want", "a"), call("extra", "b")).awaits("want")
     assert app.kinds("a b want extra") == "lblb"
@@ -294,6 +317,34 @@ def test_slack_looks_at_a_bounded_part_of_the_graph() -> None:
 
     slack_s(app.deduction._nodes[CallId("0.0")], base_s)
     assert len(looked) <= SIGHT
+
+
+def test_what_a_chain_of_any_length_feeds_can_be_asked_for_from_any_depth() -> None:
+    links = [call(f"c{n}", *([f"c{n - 1}"] if n else [])) for n in range(1000)]
+    app = App(*links, call("beside"), call("join", "c999", "beside")).awaits("join")
+
+    def deep(frames: int) -> float:
+        return deep(frames - 1) if frames else app.slack_s("beside")
+
+    assert deep(600) == 0
+
+
+def test_slack_does_not_look_at_every_call_of_a_stage_beside_its_own() -> None:
+    maps = [call(f"m{n}.{k}") for n in range(2) for k in range(1000)]
+    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(1000))) for n in range(2)]
+    app = App(*maps, *reduces, call("top", "r0", "r1")).awaits("top")
+    looked: list[Node] = []
+
+    class Noting(dict[Node, None]):
+        def __iter__(self) -> Iterator[Node]:
+            for node in super().__iter__():
+                looked.append(node)
+                yield node
+
+    for id in ("r0", "r1"):
+        node = app.deduction._nodes[CallId(id)]
+        node.sources = Noting(node.sources)
+    assert app.slack_s("m0.0") == 0 and not looked
 
 
 # ---- random histories ----------------------------------------------------------------------------------------------
