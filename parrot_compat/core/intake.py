@@ -263,6 +263,7 @@ class Intake:
         group = self.deduction.group(call) if self._policy.groups else None
         return Objective(
             kind=self.deduction.kind(call),
+            wanted=self.deduction.wanted(call),
             group=None if group is None else f"{self._flow.session}/{group}",
             slack_s=slack_s,
         )

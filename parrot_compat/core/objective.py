@@ -45,13 +45,15 @@ class Objective:
     """What a call should be quick at."""
 
     kind: ObjectiveKind = "latency"
+    wanted: ObjectiveKind = "latency"
+    """What all that reads it is wanted for: of a group of which only the last finish counts, not `kind`."""
     group: str | None = None
     """The calls whose last finish counts together with this one's."""
     slack_s: float = 0.0
 
 
 class Deduction:
-    """Every change returns the calls whose kind or group it has changed."""
+    """Every change returns the calls of which it has changed what they are wanted for, their kind or their group."""
 
     def __init__(self) -> None:
         self._nodes: dict[CallId, Node] = {}
@@ -68,6 +70,9 @@ class Deduction:
 
     def group(self, call: CallId) -> str | None:
         return self._shown(self._nodes[call])[1]
+
+    def wanted(self, call: CallId) -> ObjectiveKind:
+        return KINDS[self._nodes[call].rank]
 
     def is_awaited(self, variable: str) -> bool:
         return variable in self._awaits
@@ -87,6 +92,7 @@ class Deduction:
         for call, node in self._nodes.items():
             assert node.shown == self._shown(node), (call, node.shown)
             assert fresh.kind(call) == self.kind(call), (call, fresh.kind(call), self.kind(call))
+            assert fresh.wanted(call) == self.wanted(call)
             assert groups.setdefault(self.group(call), fresh.group(call)) == fresh.group(call)
             assert node.readers == self._readers.get(node.call.output, {})
             assert node.units == Counter(reader.unit for reader in node.readers)
@@ -230,9 +236,9 @@ class Deduction:
                 changed.add(node.call.id)
         return changed
 
-    def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None]:
-        stage = node.stage
+    def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None, ObjectiveKind]:
+        stage, wanted = node.stage, KINDS[node.rank]
         if stage is None or not stage.is_group:
-            return KINDS[node.rank], None
+            return wanted, None, wanted
         only_last_counts = node.rank == _LATENCY and self._own(node) != _LATENCY
-        return "throughput" if only_last_counts else KINDS[node.rank], f"stage-{stage.number}"
+        return "throughput" if only_last_counts else wanted, f"stage-{stage.number}", wanted

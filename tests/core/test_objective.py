@@ -248,6 +248,17 @@ def test_two_apps_that_share_a_prefix_share_no_objective() -> None:
     assert chat.kinds("a") == "l" and bulk.kinds("a b") == "bl"
 
 
+def test_a_stage_whose_last_finish_counts_is_wanted_as_what_reads_it() -> None:
+    app = map_reduce().awaits("r")
+    assert app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "latency"
+    changed = app.deduction.end_await("out-r")
+    assert changed == {"m0", "m1", "m2", "m3", "r"} and app.deduction.wanted(CallId("m0")) == "background"
+    app.deduction.begin_await("out-r", "throughput")
+    assert app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "throughput"
+    changed = app.deduction.begin_await("out-r")
+    assert "m0" in changed and app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "latency"
+
+
 def test_a_throughput_objective_holds_for_all_that_feeds_it() -> None:
     app = App(call("a"), call("b", "a"), call("c", "b", objective="throughput"))
     assert app.kinds("a b c") == "ttt" and app.slack_s("a") == BASE_SLACK_S["throughput"]
