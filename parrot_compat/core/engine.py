@@ -29,6 +29,7 @@ __all__ = [
     "Fill",
     "Filled",
     "Generate",
+    "Hurries",
     "Pooling",
     "Pours",
     "Scope",
@@ -203,6 +204,16 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop. Work still inside fails with `EngineLost`. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Hurries(Protocol):
+    """An engine that orders its work by slack, and can be told that there is less of it than was thought."""
+
+    def hurry(self, context: ContextId, slack_s: float) -> None:
+        """What is at work on the context, or waits to be, has this much slack, counted from when it came, if it had
+        more. It raises nothing, does not block, and does nothing where there is no such work."""
         ...
 
 

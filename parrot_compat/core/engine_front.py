@@ -23,7 +23,19 @@ from .errors import EngineLost
 from .inboxes import Answer, Inbox, Taken, checked
 from .prompt import Content, Tokens
 
-__all__ = ["Answer", "Cancel", "Command", "EngineFront", "Free", "Ready", "StepReport", "Truncate", "Update", "Verb"]
+__all__ = [
+    "Answer",
+    "Cancel",
+    "Command",
+    "EngineFront",
+    "Free",
+    "Hurry",
+    "Ready",
+    "StepReport",
+    "Truncate",
+    "Update",
+    "Verb",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,15 @@ class Cancel:
     command: int
 
 
-Verb = Fill | Generate | Embed | Truncate | Free | Cancel
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """What works on the context, or waits to, has no more than this slack, from when it came. It is not answered."""
+
+    context: ContextId
+    slack_s: float
+
+
+Verb = Fill | Generate | Embed | Truncate | Free | Cancel | Hurry
 """An `Embed` on its way has one input: each is a command of its own."""
 
 
@@ -183,6 +203,10 @@ class EngineFront(ABC):
 
     async def free(self, context: ContextId) -> None:
         await self._ask(Free(context))
+
+    def hurry(self, context: ContextId, slack_s: float) -> None:
+        if self._lost is None:
+            self._send(Command(next(self._ids), Hurry(context, slack_s), self._heard))
 
     def load(self) -> EngineLoad:
         """What the last step reported, and what was sent since."""

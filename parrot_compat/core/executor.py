@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from .call import ResolvedSampling
-from .engine import Chunk, ContextId, Engine, EngineInfo, Generate, Pours
+from .engine import Chunk, ContextId, Engine, EngineInfo, Generate, Hurries, Pours
 from .errors import ContextLost, EngineError, EngineLost, ParrotError
 from .events import FirstToken
 from .fleet import Fleet, Member
@@ -39,6 +39,8 @@ class Attempt:
     """Prompt tokens that placement expects the engine to compute."""
     tokens_ahead: int
     """Prompt tokens of others that it had to compute before."""
+    context: ContextId | None = None
+    """`None`: the engine has not been asked yet."""
     has_first_token: bool = False
 
 
@@ -68,9 +70,16 @@ class Executor:
             task.fail(EngineError(f"engine {member.info.name!r} failed: {type(error).__name__}: {error}"))
         return False
 
+    @staticmethod
+    def hurry(attempt: Attempt) -> None:
+        """The task has less slack than it began with: an engine that can use that is told."""
+        engine = attempt.member.engine
+        if attempt.context is not None and isinstance(engine, Hurries):
+            engine.hurry(attempt.context, attempt.task.scope.slack_s)
+
     async def _generate(self, attempt: Attempt) -> None:
         task, member = attempt.task, attempt.member
-        context = self._fleet.draw_context()
+        context = attempt.context = self._fleet.draw_context()
         content = _content(task, member)
         sampling = _sampling(task, member.info, content)
         generate = Generate(

@@ -123,7 +123,8 @@ class Intake:
         return await self._machinery.renderer.render_any(content, model, self._flow.tenant)
 
     def deduced(self, changed: Iterable[CallId]) -> None:
-        """Objectives have changed: tasks that no engine has yet take note, and their place in the queue with them."""
+        """Objectives have changed: tasks that no engine has yet take note, and their place in the queue with them. What
+        runs only ever becomes more urgent: whoever has stopped waiting for it may be back at once."""
         for call in changed:
             task = self.dataflow.tasks[call]
             if task.state is TaskState.WAITING:
@@ -132,6 +133,11 @@ class Intake:
                 self._machinery.scheduler.forget(task)
                 task.objective = self._objective(call, slack_s=self._slack_s(call))
                 self._queue(task)
+            elif task.state is TaskState.RUNNING:
+                slack_s = self._slack_s(call)
+                if slack_s < task.objective.slack_s:  # its kind and group stay those with which it began
+                    task.objective = replace(task.objective, slack_s=slack_s)
+                    self._machinery.scheduler.hurry(task)
 
     def check(self) -> None:
         self.dataflow.check()
@@ -257,6 +263,7 @@ class Intake:
         group = self.deduction.group(call) if self._policy.groups else None
         return Objective(
             kind=self.deduction.kind(call),
+            wanted=self.deduction.wanted(call),
             group=None if group is None else f"{self._flow.session}/{group}",
             slack_s=slack_s,
         )

@@ -5,14 +5,17 @@ from its acceptance until it is over. Rules:
 
 1. A call is wanted as much as the app says (`Call.objective`), as its output is awaited, or as the most wanted call
    that reads it: latency before throughput before background. What nothing reads and nobody awaits is latency-bound
-   where its answer is delivered on an open connection, or where the app never says what it awaits; else background.
+   where its answer is delivered on an open connection, or while it has not been passed over; else background. A call is
+   passed over where an await is open when it comes, or begins later: the app waits for something else then. (One that
+   asks for each answer right behind its call has none open between the two.)
    An open connection or a claim counts for nothing where something reads the call.
 2. Calls read by the same units are a stage: a call that is alone in its stage is a unit, a stage of several is one
    unit. Of a latency-bound stage of several only the last finish counts: it is a group, and run for throughput.
 3. Slack is the time by which a call may finish later without anybody noticing (`slack_s`).
 
-The invariant: what is deduced depends on the live calls, edges and awaits alone, not on the order in which they came;
-a change costs the calls whose deduction it changes and their edges. `check()` deduces everything anew and compares.
+The invariant: what is deduced depends on the live calls, edges and awaits alone and, while no await is open, on which
+calls have been passed over; not on the order in which they came. A change costs the calls whose deduction it changes
+and their edges. `check()` deduces everything anew and compares.
 """
 
 from __future__ import annotations
@@ -42,13 +45,15 @@ class Objective:
     """What a call should be quick at."""
 
     kind: ObjectiveKind = "latency"
+    wanted: ObjectiveKind = "latency"
+    """What all that reads it is wanted for: of a group of which only the last finish counts, not `kind`."""
     group: str | None = None
     """The calls whose last finish counts together with this one's."""
     slack_s: float = 0.0
 
 
 class Deduction:
-    """Every change returns the calls whose kind or group it has changed."""
+    """Every change returns the calls of which it has changed what they are wanted for, their kind or their group."""
 
     def __init__(self) -> None:
         self._nodes: dict[CallId, Node] = {}
@@ -56,8 +61,7 @@ class Deduction:
         self._readers: dict[str, dict[Node, None]] = {}  # of variables, by live calls
         self._awaits: dict[str, list[int]] = {}  # variable: how many awaits of each rank, and unsaid
         self._stages = Stages()
-        self._ends: dict[Node, None] = {}  # not delivered, read by nobody
-        self._says_awaits = False
+        self._fresh: dict[Node, None] = {}  # not passed over yet
 
     # ---- questions -----------------------------------------------------------------------------------
 
@@ -66,6 +70,9 @@ class Deduction:
 
     def group(self, call: CallId) -> str | None:
         return self._shown(self._nodes[call])[1]
+
+    def wanted(self, call: CallId) -> ObjectiveKind:
+        return KINDS[self._nodes[call].rank]
 
     def is_awaited(self, variable: str) -> bool:
         return variable in self._awaits
@@ -76,14 +83,16 @@ class Deduction:
 
     def check(self) -> None:
         fresh = Deduction()
-        fresh._says_awaits = self._says_awaits
         fresh._awaits = {variable: list(counts) for variable, counts in self._awaits.items()}
         for node in reversed(self._nodes.values()):
             fresh.add([node.call], seconds=[node.seconds], is_delivered=node.is_delivered)
+        fresh._pass_over(fresh._nodes[call] for call, node in self._nodes.items() if node not in self._fresh)
+        assert not (self._fresh and self._awaits) and all(self._nodes[node.call.id] is node for node in self._fresh)
         groups: dict[str | None, str | None] = {None: None}
         for call, node in self._nodes.items():
             assert node.shown == self._shown(node), (call, node.shown)
             assert fresh.kind(call) == self.kind(call), (call, fresh.kind(call), self.kind(call))
+            assert fresh.wanted(call) == self.wanted(call)
             assert groups.setdefault(self.group(call), fresh.group(call)) == fresh.group(call)
             assert node.readers == self._readers.get(node.call.output, {})
             assert node.units == Counter(reader.unit for reader in node.readers)
@@ -97,9 +106,12 @@ class Deduction:
         for call, expected_s in zip(calls, seconds, strict=True):
             asked = None if call.objective is None else KINDS.index(call.objective)
             number = self._stages.draw_number()
-            self._add(
-                Node(call, number=number, rank=_BACKGROUND, asked=asked, seconds=expected_s, is_delivered=is_delivered)
+            node = Node(
+                call, number=number, rank=_BACKGROUND, asked=asked, seconds=expected_s, is_delivered=is_delivered
             )
+            if not self._awaits:
+                self._fresh[node] = None
+            self._add(node)
         return self._changed()
 
     def remove(self, call: CallId) -> set[CallId]:
@@ -119,7 +131,7 @@ class Deduction:
             source.wanted[node.rank] -= 1
             self._stages.unlink(source, node)
             self._rank(source)
-        self._ends.pop(node, None)
+        self._fresh.pop(node, None)
         self._stages.settle()
         self._stages.touched.pop(node, None)
         return self._changed()
@@ -136,10 +148,7 @@ class Deduction:
         """Somebody waits for the variable from now on, to `end_await`. `None`: as the call says, else latency."""
         counts = self._awaits.setdefault(variable, [0, 0, 0, 0])
         counts[_UNSAID if kind is None else KINDS.index(kind)] += 1
-        if not self._says_awaits:
-            self._says_awaits = True
-            for node in tuple(self._ends):
-                self._rank(node)
+        self._pass_over(tuple(self._fresh))
         return self._awaited(variable)
 
     def end_await(self, variable: str, kind: ObjectiveKind | None = None) -> set[CallId]:
@@ -175,6 +184,13 @@ class Deduction:
             self._rank(node)
         return self._changed()
 
+    def _pass_over(self, nodes: Iterable[Node]) -> None:
+        """Each call is passed over once."""
+        for node in nodes:
+            if node in self._fresh:
+                del self._fresh[node]
+                self._rank(node)
+
     def _own(self, node: Node) -> int | None:
         """Its rank by what the app says of it, if it says anything."""
         ranks = [] if node.asked is None else [node.asked]
@@ -191,13 +207,8 @@ class Deduction:
             ranks = [rank for rank, readers in enumerate(node.wanted) if readers]
             if (own := self._own(node)) is not None:
                 ranks.append(own)
-            is_end = not node.readers
-            if is_end and not node.is_delivered:
-                self._ends[node] = None
-            else:
-                self._ends.pop(node, None)
-            default = _BACKGROUND if is_end and not node.is_delivered and self._says_awaits else _LATENCY
-            rank = min(ranks, default=default)
+            is_passed_over = not node.readers and not node.is_delivered and node not in self._fresh
+            rank = min(ranks, default=_BACKGROUND if is_passed_over else _LATENCY)
             if rank != node.rank:
                 for source in node.sources:
                     source.wanted[node.rank] -= 1
@@ -225,9 +236,9 @@ class Deduction:
                 changed.add(node.call.id)
         return changed
 
-    def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None]:
-        stage = node.stage
+    def _shown(self, node: Node) -> tuple[ObjectiveKind, str | None, ObjectiveKind]:
+        stage, wanted = node.stage, KINDS[node.rank]
         if stage is None or not stage.is_group:
-            return KINDS[node.rank], None
+            return wanted, None, wanted
         only_last_counts = node.rank == _LATENCY and self._own(node) != _LATENCY
-        return "throughput" if only_last_counts else KINDS[node.rank], f"stage-{stage.number}"
+        return "throughput" if only_last_counts else wanted, f"stage-{stage.number}", wanted

@@ -28,6 +28,7 @@ class Candidate:
     """Expected, not promised."""
     blocks: tuple[int, ...] = ()
     """Hashes of its prefixes, one per `BLOCK_TOKENS` (see `prefix`)."""
+    tenant: str = ""
     group: str | None = None
     slack_s: float = 0.0
     """The time by which it may finish later without anybody noticing."""
@@ -119,7 +120,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
 
     A task whose best engine is full is left out: it waits, because waiting there is cheaper than starting
     elsewhere. Members of a group are looked at together, at the place of the first, the longest first, so that
-    the last of them finishes soonest. A task that fits no engine's context is left out too.
+    the last of them finishes soonest; but one that has more slack than the first, or comes behind another tenant's
+    task, keeps its place. A task that fits no engine's context is left out too.
     """
     plans = [_Plan(view) for view in engines]
     chosen: list[Assignment] = []
@@ -144,10 +146,21 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
 
 
 def _together(tasks: Sequence[Candidate]) -> list[Candidate]:
-    """Group members side by side at the place of their first, the longest prompt first."""
-    places: dict[Hashable, list[Candidate]] = {}
+    """Group members side by side, the longest prompt of those with least slack first. Members come to the place of an
+    earlier one, before tasks of other groups, only where they have no more slack than that, which these may not have,
+    and pass over no other tenant's turn."""
+    places: list[list[Candidate]] = []
+    begun: dict[str, list[Candidate]] = {}  # by group, its last place
     for index, task in enumerate(tasks):
-        places.setdefault(index if task.group is None else task.group, []).append(task)
-    for members in places.values():
-        members.sort(key=lambda task: task.prompt_tokens, reverse=True)
-    return [task for members in places.values() for task in members]
+        if index and task.tenant != tasks[index - 1].tenant:
+            begun.clear()
+        members = None if task.group is None else begun.get(task.group)
+        if members is not None and task.slack_s <= members[0].slack_s:
+            members.append(task)
+        else:
+            places.append([task])
+            if task.group is not None:
+                begun[task.group] = places[-1]
+    for members in places:
+        members.sort(key=lambda task: (task.slack_s, -task.prompt_tokens))
+    return [task for members in places for task in members]

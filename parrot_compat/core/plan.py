@@ -203,9 +203,19 @@ class Plan:
                     doomed[hanging] = None
                     found.append(hanging)
         spared = self._read_elsewhere(doomed)
+        self._keep_wanted(doomed)
         for entry in doomed:
             if entry not in spared:
                 entry.task.cancel(cause)
+
+    def _keep_wanted(self, doomed: Collection[Entry]) -> None:
+        """What feeds a call that goes is read by nobody then, but the app waits for its push: a deviation costs its own
+        branch its urgency, and no other."""
+        for entry in doomed:
+            for producer in map(self.session.producer, entry.planned.call.prompt.inputs()):
+                feeding = None if producer is None else self._entries.get(producer)
+                if feeding is not None and feeding not in doomed and not feeding.is_claimed:
+                    self.session.deliver(feeding.planned.call.id, is_delivered=True)
 
     def _read_elsewhere(self, entries: Collection[Entry]) -> set[Entry]:
         """Those that calls outside of the plan wait for, and what these wait for themselves."""

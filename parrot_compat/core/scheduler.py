@@ -57,6 +57,10 @@ class Scheduler:
         if queue := self._queues.get(task.model):
             queue.forget(task)
 
+    def hurry(self, task: Task) -> None:
+        """The task runs, and has less slack than it began with."""
+        self._executor.hurry(self._attempts[task])
+
     def wake(self) -> None:
         """Look at the queue once, when everything that happens at this moment has happened."""
         if self._queues and not self._is_awake:
@@ -210,6 +214,7 @@ def _candidate(task: Task) -> Candidate:
         prompt_tokens=task.rendered.prompt_tokens,
         output_tokens=task.expected_tokens,
         blocks=task.rendered.blocks,
+        tenant=task.flow.tenant,
         group=task.group,
         slack_s=task.objective.slack_s,
     )

@@ -19,7 +19,7 @@ from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
 from .lengths import USUAL_TOKENS
 from .news import News
-from .objective import BASE_SLACK_S, Objective
+from .objective import Objective
 from .reading import Reader
 from .rendering import Rendered
 from .result import TaskResult
@@ -137,14 +137,14 @@ class Task:
 
     @property
     def due_s(self) -> float:
-        """Whose turn it is: an app's work counts from when the app began, work with much slack from when it was ready,
+        """Whose turn it is: what is wanted at once counts from when its app began, all else from when it was ready,
         and both from as much later as nobody would notice. An app that never ends would keep all others waiting: its
         beginning counts for `HEAD_START_S` at most."""
         assert self.ready_s is not None
-        slack_s, began_s = self.objective.slack_s, self.flow.began_s
-        if began_s is None or slack_s >= BASE_SLACK_S["throughput"]:
+        began_s = self.flow.began_s
+        if began_s is None or self.objective.wanted != "latency":
             began_s = self.ready_s
-        return slack_s + max(began_s, self.ready_s - HEAD_START_S)
+        return self.objective.slack_s + max(began_s, self.ready_s - HEAD_START_S)
 
     # ---- for receipts ------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ It knows the engine's config and nothing of contexts or sequences. Whatever pass
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
 from parrot_compat.core.engine_front import Command, Truncate
 from parrot_compat.core.errors import BadPrompt, PromptTooLong
@@ -13,7 +15,7 @@ from parrot_compat.core.prompt import Content, Tokens
 from .config import ResolvedConfig
 from .drawing.penalties import check_sampling
 
-__all__ = ["checked_ids", "own_context", "place_of"]
+__all__ = ["checked_ids", "hurried", "own_context", "place_of"]
 
 
 def own_context(command: int) -> ContextId:
@@ -26,6 +28,14 @@ def place_of(command: Command) -> ContextId:
     verb = command.verb
     assert isinstance(verb, Fill | Generate | Embed | Truncate)
     return own_context(command.id) if isinstance(verb, Embed) else verb.context
+
+
+def hurried(command: Command, slack_s: float) -> Command:
+    """The same with no more slack than this."""
+    verb = command.verb
+    if not isinstance(verb, Fill | Generate) or verb.scope.slack_s <= slack_s:
+        return command
+    return replace(command, verb=replace(verb, scope=replace(verb.scope, slack_s=slack_s)))
 
 
 def checked_ids(config: ResolvedConfig, verb: Fill | Generate | Embed, held: int) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from .drawing.drawn import Drawn, Replaceable
 from .drawing.history import History
 from .drawing.token_bits import TokenBits
 from .kv.context import Context
+from .scheduler import due_s
 from .step import SequenceView
 from .wanted import Pool, Read, Score, Wanted
 
@@ -74,7 +75,6 @@ class Sequence:
         base: int,
         made_context: bool,
         arrived_s: float,
-        due_s: float,
     ) -> None:
         self.id = id
         self.verb = verb
@@ -82,10 +82,10 @@ class Sequence:
         self.base = base
         self.made_context = made_context
         self.arrived_s = arrived_s
-        self.due_s = due_s
         self.is_started = False
         self.is_ahead = isinstance(verb, Fill)
         """Nobody waits for it yet."""
+        self.due_s = due_s(arrived_s, verb.scope.slack_s, self.is_ahead)
         self.drawn: list[int] = []
         self.prompt_tokens = len(context.tokens)
         self._found_tokens: int | None = None
@@ -180,10 +180,14 @@ class Sequence:
         assert isinstance(self.verb, Generate) and not self.must_see_each_token
         return Draw(sampling=self.verb.sampling, index=index)
 
-    def is_awaited(self, due_s: float) -> None:
+    def is_awaited(self, by_s: float) -> None:
         """Somebody who is due by then waits for it."""
         if self.is_ahead:
-            self.is_ahead, self.due_s = False, min(self.due_s, due_s)
+            self.is_ahead, self.due_s = False, min(self.due_s, by_s)
+
+    def hurry(self, slack_s: float) -> None:
+        """As if it had come with no more slack than this."""
+        self.due_s = min(self.due_s, due_s(self.arrived_s, slack_s, self.is_ahead))
 
     # ---- answers -----------------------------------------------------------------------------------
 

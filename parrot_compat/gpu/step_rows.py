@@ -15,6 +15,7 @@ from parrot_compat.core.errors import EngineError
 
 from .batch import BatchRow
 from .config import ResolvedConfig
+from .kv.context import Context
 from .kv.contexts import Contexts
 from .kv.pages import OutOfPages
 from .scheduler import plan_step, victims
@@ -73,7 +74,7 @@ class StepRows:
             page_size=self._config.page_size,
             now_s=self._clock(),
             shares_prefixes=self._config.enable_prefix_caching and self._config.share_prefixes,
-            has_idle=self._work.has_idle,
+            has_idle=self._has_idle,
         )
         return plan_step([sequence.view for sequence in self._work.sequences.values()], room, self._work.flows.served)
 
@@ -136,6 +137,16 @@ class StepRows:
 
     # ---- pages -------------------------------------------------------------------------------------
 
+    @property
+    def _has_idle(self) -> bool:
+        """There are such contexts as `_idle_contexts` gives."""
+        return len(self._contexts) > len(self._work.sequences) and bool(self._idle_contexts())
+
+    def _idle_contexts(self) -> list[Context]:
+        """Contexts that hold pages and have no verb at work, the least recently used first."""
+        busy = {sequence.context.id for sequence in self._work.sequences.values()}
+        return [context for context in self._contexts if context.pages and context.id not in busy]
+
     def _preempt(self, sequence: Sequence) -> None:
         """Back to waiting, without pages. Its tokens stay, so it goes on where it was once they are computed again."""
         sequence.is_started = False
@@ -143,14 +154,14 @@ class StepRows:
 
     def _drop_idle(self, pages: int) -> None:
         enough = self._contexts.free_pages + pages
-        for context in self._work.idle_contexts():
+        for context in self._idle_contexts():
             self._contexts.drop(context)
             if self._contexts.free_pages >= enough:
                 return
 
     def _take_a_page(self, planned: set[int]) -> bool:
         """From an idle context, or from the last that waits and is not planned. `False`: they have none."""
-        if self._work.has_idle:
+        if self._has_idle:
             self._drop_idle(1)
             return True
         for sequence in reversed(self._work.sequences.values()):

@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Callable
 
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
-from parrot_compat.core.engine_front import Cancel, Command, Free, Truncate, Verb
+from parrot_compat.core.engine_front import Cancel, Command, Free, Hurry, Truncate, Verb
 from parrot_compat.core.errors import ContextLost, ParrotError
 
-from .asked import checked_ids, own_context, place_of
+from .asked import checked_ids, hurried, own_context, place_of
 from .config import ResolvedConfig
 from .drawing.drawn import Drawn
 from .flows import Flows
 from .forms.desk import FormDesk
-from .kv.context import Context
 from .kv.contexts import Contexts
 from .outbox import Outbox
 from .scheduler import due_s
@@ -77,6 +76,8 @@ class Work:
                 self._free(context)
                 self.outbox.freed(context)
                 self.outbox.answer(command.id, None)
+            case Hurry(context, slack_s):
+                self._hurry(context, slack_s)
             case _:
                 self._queue(command)
         self.begin()
@@ -110,16 +111,6 @@ class Work:
         self.outbox.fail(sequence.id, ContextId(sequence.context.id), error)
         self._undo(sequence)
 
-    @property
-    def has_idle(self) -> bool:
-        """There are such contexts as `idle_contexts` gives."""
-        return len(self.contexts) > len(self.sequences) and bool(self.idle_contexts())
-
-    def idle_contexts(self) -> list[Context]:
-        """Contexts that hold pages and have no verb at work, the least recently used first."""
-        busy = {sequence.context.id for sequence in self.sequences.values()}
-        return [context for context in self.contexts if context.pages and context.id not in busy]
-
     # ---- commands ----------------------------------------------------------------------------------
 
     def _queue(self, command: Command) -> None:
@@ -142,10 +133,10 @@ class Work:
         for context in lines:
             self._lines.setdefault(context, deque()).append(command.id)
         for waited in (place, parent or place):
-            self._hurry(waited, verb)
+            self._is_awaited(waited, verb)
         self._moved.append(place)
 
-    def _hurry(self, context: ContextId, verb: Verb) -> None:
+    def _is_awaited(self, context: ContextId, verb: Verb) -> None:
         """A fill at work in this line is work ahead no longer if `verb` draws, which waits for it (or forks it)."""
         line = self._lines.get(context)
         if line and isinstance(verb, Generate) and (first := self.sequences.get(line[0])) is not None:
@@ -184,7 +175,7 @@ class Work:
             self._leave_line(command.id, other)
         self._stands_in[command.id] = (place_of(command),)
         for behind in list(self._lines[place_of(command)])[1:]:
-            self._hurry(place_of(command), self.queued[behind].verb)
+            self._is_awaited(place_of(command), self.queued[behind].verb)
 
     def _open(self, id: int, verb: Fill | Generate) -> Sequence:
         """The context with the content in it, forked or made if need be. Errors leave everything as it was."""
@@ -207,8 +198,7 @@ class Work:
         else:
             context = self.contexts.open(verb.context, verb.scope.namespace)
         self.contexts.extend(context, ids, keep_last=draws, is_read=is_read, salt=self._config.salt(held + len(ids)))
-        due = due_s(now_s := self._clock(), verb.scope.slack_s, isinstance(verb, Fill))
-        sequence = Sequence(id, verb, context, base=held, made_context=made, arrived_s=now_s, due_s=due)
+        sequence = Sequence(id, verb, context, base=held, made_context=made, arrived_s=self._clock())
         if isinstance(verb, Generate):
             most = min(verb.sampling.max_tokens, self._config.context_tokens - sequence.prompt_tokens)
             text = self._text_streams(verb.sampling.stop, verb.marks)
@@ -221,8 +211,7 @@ class Work:
         pooling = embed.pooling or self._config.checkpoint.pooling
         context = self.contexts.open(own_context(id), embed.scope.namespace)
         self.contexts.extend(context, ids, keep_last=True, is_read=pooling == "mean", salt=self._config.salt(len(ids)))
-        due = due_s(now_s := self._clock(), embed.scope.slack_s, is_fill=False)
-        sequence = Sequence(id, embed, context, base=0, made_context=True, arrived_s=now_s, due_s=due)
+        sequence = Sequence(id, embed, context, base=0, made_context=True, arrived_s=self._clock())
         sequence.will_pool(pooling)
         return sequence
 
@@ -237,6 +226,13 @@ class Work:
                 self.forms.forget(first)
                 self._fail_behind(first)
         self.contexts.free(context)
+
+    def _hurry(self, context: ContextId, slack_s: float) -> None:
+        for id in self._lines.get(context, ()):
+            if id in self.sequences:
+                self.sequences[id].hurry(slack_s)
+            elif place_of(self.queued[id]) == context:  # else a fork, which waits for what is before it
+                self.queued[id] = hurried(self.queued[id], slack_s)
 
     def _cancel(self, target: int) -> None:
         if target in self.sequences:

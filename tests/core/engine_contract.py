@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from parrot_compat.core.call import Finish, ResolvedSampling, Usage
-from parrot_compat.core.engine import Chunk, ContextId, Embed, Engine, Fill, Filled, Generate, Scope
+from parrot_compat.core.engine import Chunk, ContextId, Embed, Engine, Fill, Filled, Generate, Hurries, Scope
 from parrot_compat.core.errors import ContextLost, EngineLost, PromptTooLong
 from parrot_compat.core.prompt import Content, Tokens
 
@@ -129,6 +129,19 @@ class EngineContract:
         alone = [await self.ask(engine, prompt) for prompt in prompts]
         together = await asyncio.gather(*(self.ask(engine, prompt) for prompt in prompts))
         assert together == alone
+
+    async def test_hurrying_does_not_change_an_answer(self, engine: Engine) -> None:
+        if not isinstance(engine, Hurries):
+            pytest.skip("this engine does not order its work by slack")
+        generate = Generate(
+            context=new_context(), content=self.content(10), sampling=greedy(6), scope=Scope(slack_s=60.0)
+        )
+        text, chunks = "", engine.generate(generate)
+        async for chunk in chunks:
+            engine.hurry(generate.context, 0.0)
+            engine.hurry(new_context(), 0.0)
+            text += chunk.text
+        assert text == await self.ask(engine, self.content(10))
 
     async def test_a_stop_string_ends_the_text_before_it(self, engine: Engine) -> None:
         whole = await self.ask(engine, self.content(9), self.answer_tokens)

@@ -6,18 +6,20 @@ import asyncio
 import gc
 import json
 import weakref
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from parrot_compat.core.call import Call
-from parrot_compat.core.engine import Generate
+from parrot_compat.core.engine import Chunk, ContextId, EngineInfo, Generate
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import EngineError, UnknownVariable, UpstreamFailed
 from parrot_compat.core.events import CallPlaced
 from parrot_compat.core.lengths import KEPT, NAMES, Lengths
 from parrot_compat.core.objective import BASE_SLACK_S
+from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.session import Session
-from parrot_compat.core.task import Task
+from parrot_compat.core.task import Task, TaskState
 
 from .conftest import World, make_call
 
@@ -82,27 +84,78 @@ async def test_reading_a_task_is_no_await(world: World) -> None:
         reader.cancel()
 
 
+class Noting(ScriptedEngine):
+    """Keeps what it is asked to generate, by the first letter of the prompt, and what it is told to hurry."""
+
+    def __init__(self, world: World) -> None:
+        info = EngineInfo(name="a", model="m", context_tokens=4096)
+        super().__init__({"": "."}, info, clock=world.clock)
+        world.fleet.add(self, self.tokenizer)
+        self.seen: dict[str, Generate] = {}
+        self.hurried: list[tuple[ContextId, float]] = []
+
+    def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
+        assert isinstance(generate.content, Tokens)
+        self.seen[self.tokenizer.decode(generate.content.ids)[0]] = generate
+        return super().generate(generate)
+
+    def hurry(self, context: ContextId, slack_s: float) -> None:
+        self.hurried.append((context, slack_s))
+
+
 async def test_what_was_deduced_reaches_the_engine(world: World) -> None:
-    seen: dict[str, Generate] = {}
-
-    class Noting(ScriptedEngine):
-        def generate(self, generate: Generate):  # type: ignore[no-untyped-def,override]
-            seen[self.tokenizer.decode(generate.content.ids)[0]] = generate  # type: ignore[union-attr]
-            return super().generate(generate)
-
-    world.engine()
-    info = next(iter(world.fleet)).info
-    world.fleet.lost(next(iter(world.fleet)), EngineError("make room"))
-    engine = Noting({"": "."}, info, clock=world.clock)
-    world.fleet.add(engine, engine.tokenizer)
+    engine = Noting(world)
     session = world.manager.open_session()
     calls = [make_call("a", "a", max_tokens=10), make_call("b", "b", max_tokens=110), make_call("x", "x")]
     await session.submit_all([*calls, make_call("r", "r", "out-a", "out-b")], is_delivered=False)
     await session.read("out-r")
-    scopes = {name: generate.scope for name, generate in seen.items()}
+    scopes = {name: generate.scope for name, generate in engine.seen.items()}
     assert scopes["a"].group == scopes["b"].group is not None and scopes["r"].group is None
     assert scopes["a"].slack_s == pytest.approx(100 * world.fleet.step_s("m"), rel=0.5) and scopes["b"].slack_s == 0
     assert scopes["r"].slack_s == 0 and scopes["x"].slack_s == BASE_SLACK_S["background"]
+
+
+async def test_an_app_that_reads_each_answer_before_it_calls_again_never_calls_in_the_background(world: World) -> None:
+    engine = Noting(world)
+    session = world.manager.open_session()
+    await session.submit_all([make_call("a")], is_delivered=False)
+    await session.read("out-a")
+    await session.submit_all([make_call("b", "b", "out-a")], is_delivered=False)
+    for _ in range(3):  # the way to the app and back
+        await asyncio.sleep(0)
+    assert "b" in engine.seen
+    await session.read("out-b")
+    assert engine.seen["b"].scope.slack_s == 0
+    session.check()
+
+
+async def test_an_await_hurries_what_an_engine_has_begun(world: World) -> None:
+    engine = Noting(world)
+    engine.stall()
+    session = world.manager.open_session()
+    with session.awaiting(session.declare("other").name):
+        task, _ = await session.submit_all([make_call("a"), make_call("b")], is_delivered=False)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert engine.seen["a"].scope.slack_s == BASE_SLACK_S["background"] and not engine.hurried
+        for _ in range(2):  # whoever asks again and again is heard once
+            with session.awaiting("out-a"):
+                assert engine.hurried == [(engine.seen["a"].context, 0.0)]
+        assert task.objective.slack_s == 0
+        session.check()
+
+
+async def test_an_await_is_in_time_until_the_engine_has_been_asked(world: World) -> None:
+    engine = Noting(world)
+    engine.stall()
+    session = world.manager.open_session()
+    with session.awaiting(session.declare("other").name):
+        (task,) = await session.submit_all([make_call("a")], is_delivered=False)
+        await asyncio.sleep(0)
+        assert task.state is TaskState.RUNNING and not engine.seen
+        with session.awaiting("out-a"):
+            await asyncio.sleep(0)
+    assert engine.seen["a"].scope.slack_s == 0 and not engine.hurried
 
 
 async def test_what_nobody_awaits_goes_behind_what_is_awaited(world: World) -> None:

@@ -28,3 +28,34 @@ async def test_a_claimed_call_is_as_urgent_as_the_request_that_waits_for_it(worl
     assert again.tasks["x"].state is TaskState.CANCELLED
     engine.resume()
     again.close()
+
+
+async def test_a_call_that_differs_from_its_plan_costs_no_other_branch_its_urgency(world: World) -> None:
+    engine = world.engine(max_rows=1)
+    engine.stall()
+    blocker = await world.manager.open_session().submit(make_call("blocker"))
+    maps = [make_call(f"m{n}") for n in range(8)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    refused = await plan.claim("m0", real("something else"), "run")
+    assert refused.task is None and plan.tasks["r"].is_over
+    others = [plan.tasks[f"m{n}"] for n in range(1, 8)]
+    assert {task.objective.kind for task in others} == {"latency"} and plan.tasks["m0"].is_over
+    later = await world.manager.open_session("t").submit(make_call("later"))
+    engine.resume()
+    await others[-1].finished()
+    assert blocker.is_over and not later.is_over
+    assert plan.close([task.call.id for task in others]).cancelled == 0
+
+
+async def test_what_is_wanted_for_its_push_alone_ends_with_its_claimant_or_its_plan(world: World) -> None:
+    engine = world.engine(max_rows=1)
+    engine.stall()
+    maps = [make_call(f"m{n}") for n in range(3)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    await plan.claim("m0", real("something else"), "run")
+    assert (await plan.claim("m1", real("m1"), "other")).task is plan.tasks["m1"]
+    plan.leave("other")
+    assert [plan.tasks[call].is_over for call in ("m0", "m1", "m2", "r")] == [True, True, False, True]
+    plan.close()
+    assert plan.tasks["m2"].is_over
+    engine.resume()

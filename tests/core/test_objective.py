@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import Call, CallId, ObjectiveKind, StageLabel
 from parrot_compat.core.objective import BASE_SLACK_S, Deduction
+from parrot_compat.core.stages import Node
 
 from .conftest import make_call
 
@@ -102,6 +104,20 @@ def test_awaited_later() -> None:
     assert app.kinds("a b") == "bb"
 
 
+def test_what_came_since_the_last_await_ended_may_be_what_is_awaited_next() -> None:
+    app = App(call("a")).awaits("a")
+    app.deduction.end_await("out-a")
+    app.add(call("b"), call("c"))
+    assert app.kinds("a b c") == "bll" and app.slack_s("c") == 0  # its own await has ended: nobody is behind `a`
+    app.awaits("b")
+    app.add(call("d"))
+    assert app.kinds("a b c d") == "blbb"
+    app.deduction.end_await("out-b")
+    app.add(call("e"))
+    app.deduction.check()
+    assert app.kinds("a b c d e") == "bbbbl"
+
+
 def test_an_app_that_says_nothing_of_what_it_awaits_is_after_what_nothing_reads() -> None:
     app = map_reduce()
     app.add(call("other"))
@@ -158,6 +174,27 @@ def test_in_a_stage_wider_than_any_engine_no_length_gives_slack() -> None:
     assert app.slack_s("m0") == 0
 
 
+@pytest.mark.parametrize("chains", [2, 20, 30, 32, 40])
+def test_of_equal_chains_that_join_none_has_slack_however_many_they_are(chains: int) -> None:
+    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(chains) for k in range(8)]
+    seconds = dict.fromkeys((each.id for each in calls), 4.0)
+    app = App(*calls, call("join", *(f"c{n}.7" for n in range(chains))), **seconds).awaits("join")
+    assert [app.slack_s(f"c{n}.{k}") for n in range(chains) for k in range(8)] == [0] * len(calls)
+
+
+def test_reduces_of_reduces_have_no_slack_that_they_do_not_have() -> None:
+    maps = [call(f"m{n}.{k}") for n in range(12) for k in range(10)]
+    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(10))) for n in range(12)]
+    app = App(*maps, *reduces, call("top", *(f"r{n}" for n in range(12))), **{"m7.3": 5.0}).awaits("top")
+    assert app.slack_s("m7.3") == app.slack_s("r7") == 0 and app.slack_s("m7.0") == app.slack_s("m0.0") == 4
+
+
+def test_the_short_one_of_many_chains_has_the_slack_of_its_length() -> None:
+    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(20) for k in range(8 if n else 3)]
+    app = App(*calls, call("join", "c0.2", *(f"c{n}.7" for n in range(1, 20)))).awaits("join")
+    assert app.slack_s("c0.0") == 5 and app.slack_s("c1.0") == 0
+
+
 def test_two_sinks_one_awaited() -> None:
     app = App(call("a"), call("b"), call("want", "a"), call("extra", "b")).awaits("want")
     assert app.kinds("a b want extra") == "lblb"
@@ -209,6 +246,17 @@ def test_two_apps_that_share_a_prefix_share_no_objective() -> None:
     """Sharing is placement's business (`Graph.groups`, block hashes); what each app awaits is its own."""
     chat, bulk = App(call("a")).awaits("a"), App(call("a"), call("b")).awaits("b")
     assert chat.kinds("a") == "l" and bulk.kinds("a b") == "bl"
+
+
+def test_a_stage_whose_last_finish_counts_is_wanted_as_what_reads_it() -> None:
+    app = map_reduce().awaits("r")
+    assert app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "latency"
+    changed = app.deduction.end_await("out-r")
+    assert changed == {"m0", "m1", "m2", "m3", "r"} and app.deduction.wanted(CallId("m0")) == "background"
+    app.deduction.begin_await("out-r", "throughput")
+    assert app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "throughput"
+    changed = app.deduction.begin_await("out-r")
+    assert "m0" in changed and app.kinds("m0") == "t" and app.deduction.wanted(CallId("m0")) == "latency"
 
 
 def test_a_throughput_objective_holds_for_all_that_feeds_it() -> None:
@@ -282,6 +330,34 @@ def test_slack_looks_at_a_bounded_part_of_the_graph() -> None:
     assert len(looked) <= SIGHT
 
 
+def test_what_a_chain_of_any_length_feeds_can_be_asked_for_from_any_depth() -> None:
+    links = [call(f"c{n}", *([f"c{n - 1}"] if n else [])) for n in range(1000)]
+    app = App(*links, call("beside"), call("join", "c999", "beside")).awaits("join")
+
+    def deep(frames: int) -> float:
+        return deep(frames - 1) if frames else app.slack_s("beside")
+
+    assert deep(600) == 0
+
+
+def test_slack_does_not_look_at_every_call_of_a_stage_beside_its_own() -> None:
+    maps = [call(f"m{n}.{k}") for n in range(2) for k in range(1000)]
+    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(1000))) for n in range(2)]
+    app = App(*maps, *reduces, call("top", "r0", "r1")).awaits("top")
+    looked: list[Node] = []
+
+    class Noting(dict[Node, None]):
+        def __iter__(self) -> Iterator[Node]:
+            for node in super().__iter__():
+                looked.append(node)
+                yield node
+
+    for id in ("r0", "r1"):
+        node = app.deduction._nodes[CallId(id)]
+        node.sources = Noting(node.sources)
+    assert app.slack_s("m0.0") == 0 and not looked
+
+
 # ---- random histories ----------------------------------------------------------------------------------------------
 
 
@@ -302,7 +378,9 @@ def plain_groups(calls: list[Call]) -> dict[str, frozenset[str]]:
     return {id: stage for id, stage in unit.items() if len(stage) > 1}
 
 
-def plain_ranks(calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], says: bool) -> dict[str, int]:
+def plain_ranks(
+    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], passed_over: set[str]
+) -> dict[str, int]:
     kinds = ["latency", "throughput", "background"]
     ranks: dict[str, int] = {}
     while len(ranks) < len(calls):
@@ -315,7 +393,7 @@ def plain_ranks(calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]
                 if variable == c.output:
                     own.append(kinds.index(kind or c.objective or "latency"))
             wanted = own + [ranks[r.id] for r in readers]
-            ranks[c.id] = min(wanted) if wanted else 2 if says else 0
+            ranks[c.id] = min(wanted) if wanted else 2 if c.id in passed_over else 0
     return ranks
 
 
@@ -325,7 +403,7 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
     rng, deduction = random.Random(seed), Deduction()
     live: list[Call] = []
     awaits: list[tuple[str, ObjectiveKind | None]] = []
-    known, unwritten, says = ["x0", "x1"], ["p0", "p1"], False
+    known, unwritten, passed_over = ["x0", "x1"], ["p0", "p1"], set[str]()
     for number in range(rng.randrange(3, 50)):
         chance = rng.random()
         if chance < 0.65:
@@ -342,11 +420,12 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
         elif chance < 0.92:
             awaits.append((rng.choice(known), rng.choice([None, "latency", "throughput", "background"])))
             deduction.begin_await(*awaits[-1])
-            says = True
         elif awaits:
             deduction.end_await(*awaits.pop(rng.randrange(len(awaits))))
+        if awaits:
+            passed_over |= {c.id for c in live}
     deduction.check()
-    groups, ranks = plain_groups(live), plain_ranks(live, awaits, says)
+    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over)
     ours: defaultdict[str | None, set[str]] = defaultdict(set)
     for c in live:
         ours[deduction.group(c.id)].add(c.id)

@@ -123,6 +123,19 @@ def test_the_longest_of_a_group_starts_first() -> None:
     assert [assignment.key for assignment in place(tasks, [engine("a")])] == ["long", "short", "other"]
 
 
+def test_what_can_wait_is_not_pulled_forward_with_what_cannot() -> None:
+    reply, memory = task("reply", 200, group="alike"), task("memory", 2000, group="alike", slack_s=60.0)
+    row = [engine("a", max_rows=1)]
+    assert engines_of([reply, task("other"), memory], row) == engines_of([reply, memory], row) == {"reply": "a"}
+    chosen = place([reply, task("other"), memory, task("second", 300, group="alike")], [engine("a")])
+    assert [assignment.key for assignment in chosen] == ["reply", "other", "second", "memory"]
+
+
+def test_a_group_passes_over_no_other_tenants_turn() -> None:
+    tasks = [task(f"{tenant}{n}", tenant=tenant, group=tenant) for n in range(3) for tenant in "AB"]
+    assert engines_of(tasks, [engine("a", max_rows=4)]).keys() == {"A0", "B0", "A1", "B1"}
+
+
 views = st.builds(
     engine,
     st.sampled_from("abc"),
@@ -138,6 +151,7 @@ candidates = st.builds(
     st.integers(1, 3000),
     st.sampled_from("pq"),
     st.integers(0, 20),
+    tenant=st.sampled_from("tu"),
     group=st.none() | st.sampled_from("gh"),
     slack_s=st.sampled_from([0.0, 0.3, 60.0]),
 )

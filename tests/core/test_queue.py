@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.clock import SimulatedClock
 from parrot_compat.core.objective import Objective
 from parrot_compat.core.prompt import Text
@@ -17,7 +19,13 @@ from .conftest import make_call
 
 
 def ready_task(
-    turn: int, tenant: str = "", order: int = 0, prompt_tokens: int = 10, slack_s: float = 0.0, ready_s: float = 0.0
+    turn: int,
+    tenant: str = "",
+    order: int = 0,
+    prompt_tokens: int = 10,
+    slack_s: float = 0.0,
+    ready_s: float = 0.0,
+    wanted: ObjectiveKind = "latency",
 ) -> Task:
     """Of an app that began at second `order`."""
     call = make_call(f"{tenant}{order}/{turn}", max_tokens=10)
@@ -26,7 +34,7 @@ def ready_task(
     task = Task(
         call, model="m", output=output, flow=flow, group=None, seed=0, clock=SimulatedClock(), on_end=lambda task: None
     )
-    task.objective = Objective(slack_s=slack_s)
+    task.objective = Objective(slack_s=slack_s, wanted=wanted)
     task.make_ready(Rendered(content=Text(""), ids=None, prompt_tokens=prompt_tokens, blocks=()))
     task.turn, task.ready_s = turn, ready_s
     return task
@@ -75,9 +83,19 @@ async def test_work_with_slack_yields_to_apps_that_begin_within_it_and_to_no_oth
     assert drain(queue) == [soon, short, late]
 
 
+async def test_what_is_wanted_at_once_counts_from_its_apps_beginning_whatever_its_slack() -> None:
+    queue = ReadyQueue()
+    less, more = (ready_task(turn, slack_s=slack_s, ready_s=60.0) for turn, slack_s in enumerate((9.9, 10.1)))
+    newer = ready_task(2, order=30, ready_s=60.0)
+    for task in (newer, more, less):
+        queue.put(task)
+    assert more.due_s - less.due_s == pytest.approx(0.2)
+    assert drain(queue) == [less, more, newer]
+
+
 async def test_background_work_of_an_old_app_counts_from_when_it_was_ready() -> None:
     queue = ReadyQueue()
-    background = ready_task(0, order=0, slack_s=60.0, ready_s=1000.0)
+    background = ready_task(0, order=0, slack_s=60.0, ready_s=1000.0, wanted="background")
     chat, later = ready_task(1, order=990), ready_task(2, order=1061)
     for task in (background, later, chat):
         queue.put(task)

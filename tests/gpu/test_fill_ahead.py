@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parrot_compat.core.engine import Chunk, ContextId, Fill, Filled, Generate, Scope
-from parrot_compat.core.engine_front import Answer, Command
+from parrot_compat.core.engine import Chunk, ContextId, Fill, Filled, Scope
+from parrot_compat.core.engine_front import Answer, Command, Verb
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.scheduler import FILL_AHEAD_S
 from tests.gpu.paged_runner import PagedRunner, expected, generate, paged_stepper, prompt, resolved
@@ -22,7 +22,7 @@ class Steps:
         self.stepper = paged_stepper(self.runner, clock=lambda: self.now_s)
         self.answers: dict[int, list[Answer]] = {}
 
-    def step(self, *verbs: Fill | Generate) -> list[tuple[int, ...]]:
+    def step(self, *verbs: Verb) -> list[tuple[int, ...]]:
         """Begin `verbs` and do one step: the tokens of its rows."""
         commands = [Command(len(self.answers) + 1 + number, verb) for number, verb in enumerate(verbs)]
         self.answers |= {command.id: [] for command in commands}
