@@ -2,7 +2,8 @@
 
 A graph holds addresses and grids, so a step is put into buffers of a fixed capacity, with padding rows that write to a
 slot nobody reads. A capacity that is seen for the first time runs as it is (kernels are compiled then); seen again it
-is captured. The head and the draw stay outside: they are few launches, for real rows only, while the graph runs.
+is captured, unless the memory has no room for its graph: then it runs as it is for ever. The head and the draw stay
+outside: they are few launches, for real rows only, while the graph runs.
 
 It knows tables and tensors, nothing of sequences. The invariant: a replayed step computes what the same launches one by
 one would have computed, bit for bit.
@@ -10,6 +11,7 @@ one would have computed, bit for bit.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +28,8 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.models.decoder import FastDecoder
 
 __all__ = ["ROW_COUNTS", "DecodeGraphs"]
+
+logger = logging.getLogger(__name__)
 
 ROW_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows that a graph is made for; a step has the next larger one."""
@@ -104,6 +108,7 @@ class _FixedStep:
         )  # fmt: skip
         self._graph: torch.cuda.CUDAGraph | None = None
         self._states: Tensor | None = None
+        self._may_capture = device.type == "cuda"
 
     def load(self, rows: PackedRows, token_ids: Tensor | None, spare_slot: int) -> None:
         count = len(rows.kv_lengths)
@@ -122,19 +127,28 @@ class _FixedStep:
             self._inputs[0, :count].copy_(token_ids)
 
     def run(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> Tensor:
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._states is None or self._copied is None:
+        if self._graph is None and self._states is not None and self._may_capture:
+            self._capture(decoder, storage, pool)
+        if self._graph is None:
             self._states = self._compute(decoder, storage)
         else:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                states = self._compute(decoder, storage)
-            graph.replay()  # a capture computes nothing
-            # Only now: what a failed capture leaves can be replayed, and computes the first layers only.
-            self._graph, self._states = graph, states
+            self._graph.replay()
         assert self._states is not None
         return self._states
+
+    def _capture(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> None:
+        """A capture computes nothing. It takes memory of its own: where that is not there none is tried again, as it
+        would fail the rows of every step."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                states = self._compute(decoder, storage)
+        except torch.OutOfMemoryError as error:
+            self._may_capture = False
+            logger.warning("no CUDA graph of %s: %s", self.tables.capacity, str(error).partition("\n")[0])
+            return
+        # Only now: what a failed capture leaves can be replayed, and computes the first layers only.
+        self._graph, self._states = graph, states
 
     def _compute(self, decoder: FastDecoder, storage: KvStorage) -> Tensor:
         return decoder.states(self._batch, storage, TritonStep(self._batch.attention, self.tables))

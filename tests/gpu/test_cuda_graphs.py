@@ -43,7 +43,7 @@ def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any,
 
     patch.setattr(_FixedStep, "_compute", compute)
     step: Any = object.__new__(_FixedStep)
-    step._graph, step._states, step._copied = None, None, SimpleNamespace()
+    step._graph, step._states, step._may_capture, step.tables = None, None, True, SimpleNamespace(capacity="two rows")
     return step, lambda: step.run(None, None, None)
 
 
@@ -54,13 +54,23 @@ def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(mo
     assert step._graph.replayed == 2
 
 
+def test_a_graph_that_the_memory_has_no_room_for_fails_no_row_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, third, fourth = torch.zeros(1), torch.ones(1), torch.full((1,), 2.0)
+    step, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the graph"), third, fourth)
+    assert [run() is first, run() is third, run() is fourth] == [True] * 3
+    assert step._graph is None
+
+
 def test_what_a_capture_that_failed_left_is_never_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, third = torch.zeros(1), torch.ones(1)
-    _, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the step"), third)
+    """Of the device's own errors the engine is told: it answers nothing any more."""
+    first = torch.zeros(1)
+    step, run = step_of(monkeypatch, first, torch.AcceleratorError("an illegal memory access"))
     assert run() is first
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.AcceleratorError):
         run()
-    assert run() is third and run() is third
+    assert step._graph is None and step._states is first
 
 
 def test_nothing_is_captured_before_a_step_has_run_through(monkeypatch: pytest.MonkeyPatch) -> None:
