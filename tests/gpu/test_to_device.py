@@ -17,6 +17,7 @@ LAUNCHED = [
     "drawing/sampler",
     "drawing/penalties",
     "drawing/token_bits",
+    "kv/storage",
     "layers/rotary:GrowingRotary.places",
 ]
 """What runs while a step is launched: a module, or one function of it."""
