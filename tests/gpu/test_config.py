@@ -12,6 +12,7 @@ from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu import machine
 from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, Machine, choose_dtype, resolve
+from parrot_compat.gpu.memory import step_bytes
 
 GIB = 1 << 30
 FACTS = CheckpointFacts(
@@ -49,7 +50,7 @@ def test_on_a_cpu_every_field_has_a_value_when_nothing_is_asked() -> None:
 def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_and_a_step_left() -> None:
     resolved = resolve(EngineConfig(gpu_memory_utilization=0.5), FACTS, CUDA)
 
-    step_bytes = 8192 * (4 * 384 + 3 * 1024) * 4 + 256 * 8192 * 24
+    step_bytes = 8192 * (4 * 384 + 3 * 1024) * 4 + 256 * 8192 * 42
     assert resolved.pages == (100 * GIB - step_bytes) // 2 // (16 * TOKEN_BYTES)
     assert (resolved.max_rows, resolved.step_tokens) == (256, 8192)
 
@@ -73,8 +74,24 @@ def test_on_a_gpu_the_largest_step_of_a_large_model_fits_beside_its_kv(free_byte
 
     kv_bytes = found.kv_tokens * 2 * 32 * 8 * 128 * 2
     states_bytes = found.step_tokens * (4 * 4096 + 3 * 14_336) * 2
-    assert kv_bytes + states_bytes + found.max_rows * 128_256 * 24 <= free_bytes
-    assert found.step_tokens >= 4096 and found.context_tokens > 4096
+    rows = found.max_rows
+    drawing_bytes = 128_256 * max(54 * min(rows, 127), 42 * rows)
+    assert kv_bytes + states_bytes + drawing_bytes + min(512 << 20, free_bytes // 16) <= free_bytes
+    assert found.step_tokens >= 4096 and found.context_tokens > 4096 and rows >= 64
+
+
+@pytest.mark.parametrize(("rows", "bytes_of_a_score"), [(1, 54), (64, 54), (127, 54), (256, 42)])
+def test_a_step_has_room_for_the_sort_of_top_p(rows: int, bytes_of_a_score: int) -> None:
+    """Keys, indices, and both again while they are sorted, which fewer than 128 rows are with their row beside."""
+    assert step_bytes(FACTS, "bfloat16", tokens=0, rows=rows) == rows * 8192 * bytes_of_a_score
+
+
+def test_even_a_gpu_that_may_be_filled_keeps_room_for_what_is_no_tensor_of_a_step() -> None:
+    asked = EngineConfig(gpu_memory_utilization=1.0, step_tokens=1, max_rows=1)
+    for free_bytes, spare in ((100 * GIB, 512 << 20), (2 * GIB, 128 << 20)):
+        resolved = resolve(asked, FACTS, replace(CUDA, free_bytes=free_bytes))
+        step = (4 * 384 + 3 * 1024) * 4 + 8192 * 54
+        assert resolved.pages == (free_bytes - step - spare) // (16 * TOKEN_BYTES)
 
 
 def test_on_a_cpu_the_kv_takes_at_most_a_quarter_of_the_free_memory() -> None:
