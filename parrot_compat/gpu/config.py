@@ -117,6 +117,8 @@ class CheckpointFacts:
     """Numbers of a token's state, so also of an embedding."""
     intermediate_size: int = 0
     """Numbers of a token between the two halves of an MLP."""
+    has_fast_decoder: bool = True
+    """Its family has a row (`models/families.py`); else transformers' own modules run it, which take more memory."""
     pooling: Pooling = "mean"
     """How an embedding is made unless its caller says so."""
     rope_growth: RopeGrowth | None = None
@@ -207,7 +209,10 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     page_size = config.page_size or 16
     wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
     max_rows = config.max_rows or (64 if on_cpu else most_rows(checkpoint, machine.free_bytes))
-    step_tokens = config.step_tokens or (512 if on_cpu else most_tokens(checkpoint, dtype, machine.free_bytes))
+    longest = min(wanted, config.kv_tokens or machine.free_bytes // token_bytes(checkpoint, dtype))
+    step_tokens = config.step_tokens or (
+        512 if on_cpu else most_tokens(checkpoint, dtype, machine.free_bytes, context=longest)
+    )
     if config.kv_tokens is not None:
         pages = -(-config.kv_tokens // page_size)
     else:
@@ -216,7 +221,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
             config,
             machine,
             page_bytes=page_bytes,
-            step=step_bytes(checkpoint, dtype, tokens=step_tokens, rows=max_rows),
+            step=step_bytes(checkpoint, dtype, tokens=step_tokens, rows=max_rows, context=longest),
             one_context=-(-wanted // page_size),
             useful=max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size),
         )

@@ -1,6 +1,6 @@
 """How many bytes keys, values and steps take on a device: what `config.resolve` divides its memory by.
 
-It knows a checkpoint's facts, and neither torch nor a device. The invariant: more tokens or rows never count
+It knows a checkpoint's facts, and neither torch nor a device. The invariant: more tokens, rows or context never count
 for less.
 """
 
@@ -31,11 +31,14 @@ def token_bytes(checkpoint: CheckpointFacts, dtype: str) -> int:
     return 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
 
 
-def step_bytes(checkpoint: CheckpointFacts, dtype: str, *, tokens: int, rows: int) -> int:
+def step_bytes(checkpoint: CheckpointFacts, dtype: str, *, tokens: int, rows: int, context: int) -> int:
     """What a step holds at most beside weights and KV: the tokens' states, the two halves of an MLP and their product,
-    and where rows are drawn from, what that takes."""
+    and where rows are drawn from, what that takes. `context`: of its longest text."""
     size = DTYPE_BYTES[dtype]
     each = (4 * checkpoint.hidden_size + 3 * checkpoint.intermediate_size) * size
+    if not checkpoint.has_fast_decoder:
+        # First a mask of every token's keys, as bits and twice as numbers (torch pads them), then the logits of all.
+        each += max(context * (2 * size + 1), checkpoint.vocab_size * size)
     return tokens * each + _drawing_bytes(checkpoint, rows)
 
 
@@ -56,9 +59,9 @@ def most_rows(checkpoint: CheckpointFacts, free: int) -> int:
     return rows
 
 
-def most_tokens(checkpoint: CheckpointFacts, dtype: str, free: int) -> int:
+def most_tokens(checkpoint: CheckpointFacts, dtype: str, free: int, *, context: int) -> int:
     """As many as keep a device busy, less where a step of so many would take a quarter of its `free` bytes."""
     tokens = 8192
-    while tokens > 1024 and 4 * step_bytes(checkpoint, dtype, tokens=tokens, rows=0) > free:
+    while tokens > 512 and 4 * step_bytes(checkpoint, dtype, tokens=tokens, rows=0, context=context) > free:
         tokens //= 2
     return tokens

@@ -83,7 +83,7 @@ def test_on_a_gpu_the_largest_step_of_a_large_model_fits_beside_its_kv(free_byte
 @pytest.mark.parametrize(("rows", "bytes_of_a_score"), [(1, 54), (64, 54), (127, 54), (256, 42)])
 def test_a_step_has_room_for_the_sort_of_top_p(rows: int, bytes_of_a_score: int) -> None:
     """Keys, indices, and both again while they are sorted, which fewer than 128 rows are with their row beside."""
-    assert step_bytes(FACTS, "bfloat16", tokens=0, rows=rows) == rows * 8192 * bytes_of_a_score
+    assert step_bytes(FACTS, "bfloat16", tokens=0, rows=rows, context=9) == rows * 8192 * bytes_of_a_score
 
 
 def test_even_a_gpu_that_may_be_filled_keeps_room_for_what_is_no_tensor_of_a_step() -> None:
@@ -92,6 +92,41 @@ def test_even_a_gpu_that_may_be_filled_keeps_room_for_what_is_no_tensor_of_a_ste
         resolved = resolve(asked, FACTS, replace(CUDA, free_bytes=free_bytes))
         step = (4 * 384 + 3 * 1024) * 4 + 8192 * 54
         assert resolved.pages == (free_bytes - step - spare) // (16 * TOKEN_BYTES)
+
+
+MIXTURE = replace(
+    FACTS, model_type="qwen3_moe", has_fast_decoder=False, layers=48, heads=32, kv_heads=4, head_dim=128,
+    vocab_size=151_936, hidden_size=2048, intermediate_size=6144, max_position_embeddings=40_960, dtype="bfloat16",
+)  # fmt: skip
+CARD = replace(CUDA, free_bytes=24_000_000_000)
+
+
+def test_a_step_of_transformers_modules_has_room_for_the_logits_of_all_its_tokens() -> None:
+    """A prompt whose log probabilities are wanted: 8192 x 151,936 numbers of two bytes beside the states."""
+    resolved = resolve(EngineConfig(), MIXTURE, CARD)
+    step = 8192 * 2 * (4 * 2048 + 3 * 6144 + 151_936) + 256 * 151_936 * 42
+    assert resolved.step_tokens == 8192
+    assert resolved.pages == int((CARD.free_bytes - step) * 0.9) // (16 * 2 * 48 * 4 * 128 * 2)
+    fast = resolve(EngineConfig(), replace(MIXTURE, has_fast_decoder=True), CARD)
+    assert (fast.pages - resolved.pages) * 16 * 2 * 48 * 4 * 128 * 2 > 2_200_000_000
+
+
+def test_a_step_of_transformers_modules_has_room_for_the_mask_of_a_long_text() -> None:
+    """Of each token and key a bit and, twice, a number: 262,144 keys make that most of the step."""
+    long = replace(MIXTURE, max_position_embeddings=262_144)
+    card = replace(CARD, free_bytes=32_000_000_000)
+    resolved = resolve(EngineConfig(), long, card)
+    of_a_token = 2 * (4 * 2048 + 3 * 6144) + 262_144 * 5
+    assert resolved.step_tokens == 4096  # of 8192 tokens it would be 11 GB, more than a quarter of what is free
+    step = 4096 * of_a_token + 256 * 151_936 * 42
+    assert resolved.pages == int((card.free_bytes - step) * 0.9) // (16 * 2 * 48 * 4 * 128 * 2)
+    # no text is longer than what the memory, or the KV that was asked for, can hold of it
+    assert resolve(EngineConfig(kv_tokens=10_000), long, card).step_tokens == 8192
+
+
+def test_a_small_gpu_computes_few_tokens_at_once() -> None:
+    small = replace(CARD, free_bytes=1_000_000_000)
+    assert resolve(EngineConfig(dtype="float32"), MIXTURE, small).step_tokens == 512
 
 
 def test_on_a_cpu_the_kv_takes_at_most_a_quarter_of_the_free_memory() -> None:
