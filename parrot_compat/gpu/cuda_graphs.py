@@ -92,7 +92,8 @@ class _FixedStep:
         self._host = torch.zeros(3, capacity.tokens, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._inputs = torch.zeros_like(self._host, device=device)
         self._copied = torch.Event(device) if device.type == "cuda" else None
-        token_ids, positions, slots = self._inputs.unbind(0)
+        # In this order positions and slots begin at 16 bytes for one token too, as they do in `PackedRows.to`.
+        positions, token_ids, slots = self._inputs.unbind(0)
         every = tuple(range(capacity.tokens))
         self._batch = Batch(
             token_ids=token_ids,
@@ -117,14 +118,14 @@ class _FixedStep:
         host = self._host.numpy()
         host[:2] = 0
         host[2] = spare_slot
-        columns: Sequence[object] = (rows.token_ids, rows.positions, rows.slots)
+        columns: Sequence[object] = (rows.positions, rows.token_ids, rows.slots)
         for line, column in zip(host, columns, strict=True):
             line[:count] = column
         self._inputs.copy_(self._host, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
         if token_ids is not None:
-            self._inputs[0, :count].copy_(token_ids)
+            self._batch.token_ids[:count].copy_(token_ids)
 
     def run(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> Tensor:
         if self._graph is None and self._states is not None and self._may_capture:

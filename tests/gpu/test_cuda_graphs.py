@@ -14,6 +14,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from parrot_compat.gpu.cuda_graphs import _FixedStep
+from parrot_compat.gpu.kernels.triton.step import Capacity, Partials
 
 
 class Graph:
@@ -45,6 +46,14 @@ def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any,
     step: Any = object.__new__(_FixedStep)
     step._graph, step._states, step._may_capture, step.tables = None, None, True, SimpleNamespace(capacity="two rows")
     return step, lambda: step.run(None, None, None)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 12])
+def test_what_a_triton_kernel_reads_begins_at_16_bytes_in_the_buffers_of_a_graph_too(tokens: int) -> None:
+    capacity = Capacity(direct=0, private=1, shared=0, tokens=tokens, members=4, split_tokens=1, slots=4, pages=4)
+    batch = _FixedStep(capacity, 16, 64, torch.device("cpu"), Partials())._batch
+    for tensor in (batch.positions, batch.attention.slots):
+        assert tensor.storage_offset() * tensor.element_size() % 16 == 0
 
 
 def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
