@@ -23,6 +23,8 @@ __all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "Rope
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+PAGE_SIZE = 16
+"""Tokens of a page unless `page_size` says otherwise."""
 CPU_KV_BYTES = 4 << 30
 """Most bytes of KV on a CPU unless `kv_tokens` says otherwise: the memory belongs to other programs too."""
 CPU_KV_SHARE = 0.25
@@ -206,7 +208,7 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     """
     dtype = choose_dtype(config, checkpoint)
     on_cpu = machine.device == "cpu"
-    page_size = config.page_size or 16
+    page_size = config.page_size or PAGE_SIZE
     wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
     max_rows = config.max_rows or (64 if on_cpu else most_rows(checkpoint, machine.free_bytes))
     longest = min(wanted, config.kv_tokens or machine.free_bytes // token_bytes(checkpoint, dtype))

@@ -1,7 +1,7 @@
 """Decode steps as CUDA graphs: all kernels of a step launched by one call.
 
 A graph holds addresses and grids, so a step is put into buffers of a fixed capacity, with padding rows that write to a
-slot nobody reads. A capacity that is seen for the first time runs as it is (kernels are compiled then); seen again it
+slot nobody reads. A capacity that is seen for the first time runs as it is (its scratch is taken then); seen again it
 is captured, unless the memory has no room for its graph: then it runs as it is for ever. The head and the draw stay
 outside: they are few launches, for real rows only, while the graph runs.
 
