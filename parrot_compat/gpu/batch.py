@@ -165,11 +165,12 @@ class PackedRows:
     def to(self, device: torch.device | str) -> Batch:
         tokens, rows = len(self.token_ids), len(self.kv_lengths)
         last = self.query_starts[1:][list(self.drawn)] - 1
-        # One transfer for everything; the pieces are views of it.
-        packed = np.concatenate([self.token_ids, self.positions, self.slots, last, self.pages])
+        # One transfer for everything; the pieces are views of it. Positions and slots, which a Triton kernel reads,
+        # begin at 16 bytes however many tokens there are: it would be compiled anew for pointers that do not.
+        packed = np.concatenate([self.positions, self.token_ids, self.slots, last, self.pages])
         on_device = moved(torch.from_numpy(packed), device)
         counts = [end - start for start, end in pairwise(self.page_starts.tolist())]
-        token_ids, positions, slots, last_tokens, *tables = torch.split(
+        positions, token_ids, slots, last_tokens, *tables = torch.split(
             on_device, [tokens, tokens, tokens, len(last), *counts]
         )
         assert len(tables) == rows

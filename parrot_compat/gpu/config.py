@@ -16,13 +16,15 @@ from typing import Any, Literal, cast, get_args
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu.memory import DTYPE_BYTES, most_rows, most_tokens, spare_bytes, step_bytes, token_bytes
 
 __all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "RopeGrowth", "choose_dtype", "resolve"]
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+PAGE_SIZE = 16
+"""Tokens of a page unless `page_size` says otherwise."""
 CPU_KV_BYTES = 4 << 30
 """Most bytes of KV on a CPU unless `kv_tokens` says otherwise: the memory belongs to other programs too."""
 CPU_KV_SHARE = 0.25
@@ -117,6 +119,8 @@ class CheckpointFacts:
     """Numbers of a token's state, so also of an embedding."""
     intermediate_size: int = 0
     """Numbers of a token between the two halves of an MLP."""
+    has_fast_decoder: bool = True
+    """Its family has a row (`models/families.py`); else transformers' own modules run it, which take more memory."""
     pooling: Pooling = "mean"
     """How an embedding is made unless its caller says so."""
     rope_growth: RopeGrowth | None = None
@@ -204,19 +208,22 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     """
     dtype = choose_dtype(config, checkpoint)
     on_cpu = machine.device == "cpu"
-    page_size = config.page_size or 16
-    max_rows = config.max_rows or (64 if on_cpu else _max_rows(checkpoint, machine))
-    step_tokens = config.step_tokens or (512 if on_cpu else _step_tokens(checkpoint, dtype, machine))
+    page_size = config.page_size or PAGE_SIZE
     wanted = min(config.max_model_len or checkpoint.max_position_embeddings, checkpoint.max_position_embeddings)
+    max_rows = config.max_rows or (64 if on_cpu else most_rows(checkpoint, machine.free_bytes))
+    longest = min(wanted, config.kv_tokens or machine.free_bytes // token_bytes(checkpoint, dtype))
+    step_tokens = config.step_tokens or (
+        512 if on_cpu else most_tokens(checkpoint, dtype, machine.free_bytes, context=longest)
+    )
     if config.kv_tokens is not None:
         pages = -(-config.kv_tokens // page_size)
     else:
-        page_bytes = page_size * _token_bytes(checkpoint, dtype)
+        page_bytes = page_size * token_bytes(checkpoint, dtype)
         pages = _pages(
             config,
             machine,
             page_bytes=page_bytes,
-            step_bytes=_step_bytes(checkpoint, dtype, step_tokens, max_rows),
+            step=step_bytes(checkpoint, dtype, tokens=step_tokens, rows=max_rows, context=longest),
             one_context=-(-wanted // page_size),
             useful=max_rows * -(-min(wanted, MOST_KV_TOKENS_PER_ROW) // page_size),
         )
@@ -246,43 +253,15 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
     )
 
 
-def _pages(
-    config: EngineConfig, machine: Machine, *, page_bytes: int, step_bytes: int, one_context: int, useful: int
-) -> int:
-    """As many as the engine's share of the memory holds, on a CPU no more than are `useful`; 0 where there is no room
-    for one. A full context gets its pages, share or no share, where half of what is free holds them."""
+def _pages(config: EngineConfig, machine: Machine, *, page_bytes: int, step: int, one_context: int, useful: int) -> int:
+    """As many as the engine's share of the memory holds beside the bytes of a `step`, on a CPU no more than are
+    `useful`; 0 where there is no room for one. A full context gets its pages, share or no share, where half of what is
+    free holds them."""
     half = machine.free_bytes // 2
     if machine.device == "cuda":
-        left = max(0, machine.free_bytes - min(step_bytes, half))
-        pages = int(left * config.gpu_memory_utilization) // page_bytes
+        left = machine.free_bytes - min(step, half)
+        share = min(int(left * config.gpu_memory_utilization), left - spare_bytes(machine.free_bytes))
+        pages = share // page_bytes
     else:
         pages = min(min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes, useful)
     return max(pages, one_context) if one_context * page_bytes <= half else pages
-
-
-def _token_bytes(checkpoint: CheckpointFacts, dtype: str) -> int:
-    """Of one token's keys and values in all layers."""
-    return 2 * checkpoint.layers * checkpoint.kv_heads * checkpoint.head_dim * DTYPE_BYTES[dtype]
-
-
-def _step_bytes(checkpoint: CheckpointFacts, dtype: str, tokens: int, rows: int) -> int:
-    """What a step holds at most beside weights and KV: the tokens' states, the two halves of an MLP and their product,
-    and where rows are drawn from, their distribution in float64, its sums and its order."""
-    numbers = 4 * checkpoint.hidden_size + 3 * checkpoint.intermediate_size
-    return tokens * numbers * DTYPE_BYTES[dtype] + rows * checkpoint.vocab_size * 24
-
-
-def _max_rows(checkpoint: CheckpointFacts, machine: Machine) -> int:
-    """As many as a device decodes well, less where drawing from so many would take a quarter of the memory."""
-    rows = 256
-    while rows > 16 and 4 * _step_bytes(checkpoint, "float32", 0, rows) > machine.free_bytes:
-        rows //= 2
-    return rows
-
-
-def _step_tokens(checkpoint: CheckpointFacts, dtype: str, machine: Machine) -> int:
-    """As many as keep a device busy, less where a step of so many would take a quarter of the memory."""
-    tokens = 8192
-    while tokens > 1024 and 4 * _step_bytes(checkpoint, dtype, tokens, 0) > machine.free_bytes:
-        tokens //= 2
-    return tokens

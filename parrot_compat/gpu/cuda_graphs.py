@@ -1,8 +1,9 @@
 """Decode steps as CUDA graphs: all kernels of a step launched by one call.
 
 A graph holds addresses and grids, so a step is put into buffers of a fixed capacity, with padding rows that write to a
-slot nobody reads. A capacity that is seen for the first time runs as it is (kernels are compiled then); seen again it
-is captured. The head and the draw stay outside: they are few launches, for real rows only, while the graph runs.
+slot nobody reads. A capacity that is seen for the first time runs as it is (its scratch is taken then); seen again it
+is captured, unless the memory has no room for its graph: then it runs as it is for ever. The head and the draw stay
+outside: they are few launches, for real rows only, while the graph runs.
 
 It knows tables and tensors, nothing of sequences. The invariant: a replayed step computes what the same launches one by
 one would have computed, bit for bit.
@@ -10,6 +11,7 @@ one would have computed, bit for bit.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +28,8 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.models.decoder import FastDecoder
 
 __all__ = ["ROW_COUNTS", "DecodeGraphs"]
+
+logger = logging.getLogger(__name__)
 
 ROW_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows that a graph is made for; a step has the next larger one."""
@@ -88,7 +92,8 @@ class _FixedStep:
         self._host = torch.zeros(3, capacity.tokens, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._inputs = torch.zeros_like(self._host, device=device)
         self._copied = torch.Event(device) if device.type == "cuda" else None
-        token_ids, positions, slots = self._inputs.unbind(0)
+        # In this order positions and slots begin at 16 bytes for one token too, as they do in `PackedRows.to`.
+        positions, token_ids, slots = self._inputs.unbind(0)
         every = tuple(range(capacity.tokens))
         self._batch = Batch(
             token_ids=token_ids,
@@ -104,6 +109,7 @@ class _FixedStep:
         )  # fmt: skip
         self._graph: torch.cuda.CUDAGraph | None = None
         self._states: Tensor | None = None
+        self._may_capture = device.type == "cuda"
 
     def load(self, rows: PackedRows, token_ids: Tensor | None, spare_slot: int) -> None:
         count = len(rows.kv_lengths)
@@ -112,29 +118,38 @@ class _FixedStep:
         host = self._host.numpy()
         host[:2] = 0
         host[2] = spare_slot
-        columns: Sequence[object] = (rows.token_ids, rows.positions, rows.slots)
+        columns: Sequence[object] = (rows.positions, rows.token_ids, rows.slots)
         for line, column in zip(host, columns, strict=True):
             line[:count] = column
         self._inputs.copy_(self._host, non_blocking=True)
         if self._copied is not None:
             self._copied.record()
         if token_ids is not None:
-            self._inputs[0, :count].copy_(token_ids)
+            self._batch.token_ids[:count].copy_(token_ids)
 
     def run(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> Tensor:
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._states is None or self._copied is None:
+        if self._graph is None and self._states is not None and self._may_capture:
+            self._capture(decoder, storage, pool)
+        if self._graph is None:
             self._states = self._compute(decoder, storage)
         else:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                states = self._compute(decoder, storage)
-            graph.replay()  # a capture computes nothing
-            # Only now: what a failed capture leaves can be replayed, and computes the first layers only.
-            self._graph, self._states = graph, states
+            self._graph.replay()
         assert self._states is not None
         return self._states
+
+    def _capture(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> None:
+        """A capture computes nothing. It takes memory of its own: where that is not there none is tried again, as it
+        would fail the rows of every step."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                states = self._compute(decoder, storage)
+        except torch.OutOfMemoryError as error:
+            self._may_capture = False
+            logger.warning("no CUDA graph of %s: %s", self.tables.capacity, str(error).partition("\n")[0])
+            return
+        # Only now: what a failed capture leaves can be replayed, and computes the first layers only.
+        self._graph, self._states = graph, states
 
     def _compute(self, decoder: FastDecoder, storage: KvStorage) -> Tensor:
         return decoder.states(self._batch, storage, TritonStep(self._batch.attention, self.tables))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
-from parrot_compat.gpu.config import EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.config import PAGE_SIZE, EngineConfig, ResolvedConfig, choose_dtype, resolve
 from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.drawing.logprobs import with_logprobs
 from parrot_compat.gpu.drawing.sampler import UNUSABLE, not_drawable, sample
@@ -32,6 +32,7 @@ from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.states import read_scores, read_states
 from parrot_compat.gpu.to_device import listed
 from parrot_compat.gpu.wanted import Pool, Read, Score
+from parrot_compat.gpu.warmup import warm_up
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.cuda_graphs import DecodeGraphs
@@ -53,6 +54,8 @@ class ModelRunner:
             why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
             raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: {why}")
         self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
+        if self.device.type == "cuda":
+            warm_up(self._decoder, facts, dtype, self.device, config.page_size or PAGE_SIZE)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
@@ -68,6 +71,8 @@ class ModelRunner:
             self.device,
         )
         self._graphs = None if fast is None or self.config.enforce_eager else self._graphs_of(fast)
+        if fast is not None and self.device.type == "cuda":
+            fast.cover(self.config.context_tokens)
 
     def run(self, rows: Sequence[BatchRow]) -> list[Drawn | Read | None]:
         """`launch` and `collect`."""

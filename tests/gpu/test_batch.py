@@ -52,6 +52,18 @@ def test_rows_that_only_draw_are_packed_as_they_are_beside_others(rows: list[tup
     assert alone.is_decode and not beside.is_decode
 
 
+@pytest.mark.parametrize("lengths", [(1,), (2,), (3,), (1, 1, 1), (5, 1, 1)])
+def test_what_a_triton_kernel_reads_begins_at_16_bytes_whatever_the_number_of_tokens(lengths: tuple[int, ...]) -> None:
+    """Triton compiles a kernel anew for a pointer that does not: in the middle of service, at an odd count."""
+    rows = [
+        BatchRow(tokens=[1] * length, start=0, pages=[2 * row, 2 * row + 1], draw=DRAW)
+        for row, length in enumerate(lengths)
+    ]
+    batch = Batch.build(rows, page_size=4)
+    for tensor in (batch.positions, batch.attention.slots):
+        assert tensor.storage_offset() * tensor.element_size() % 16 == 0
+
+
 def test_only_rows_that_draw_are_drawn_from_at_their_last_token() -> None:
     batch = Batch.build(
         [

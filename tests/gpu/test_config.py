@@ -12,6 +12,7 @@ from parrot_compat.core.call import Sampling
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu import machine
 from parrot_compat.gpu.config import CheckpointFacts, EngineConfig, Machine, choose_dtype, resolve
+from parrot_compat.gpu.memory import step_bytes
 
 GIB = 1 << 30
 FACTS = CheckpointFacts(
@@ -49,7 +50,7 @@ def test_on_a_cpu_every_field_has_a_value_when_nothing_is_asked() -> None:
 def test_on_a_gpu_the_kv_takes_its_share_of_what_the_weights_and_a_step_left() -> None:
     resolved = resolve(EngineConfig(gpu_memory_utilization=0.5), FACTS, CUDA)
 
-    step_bytes = 8192 * (4 * 384 + 3 * 1024) * 4 + 256 * 8192 * 24
+    step_bytes = 8192 * (4 * 384 + 3 * 1024) * 4 + 256 * 8192 * 42
     assert resolved.pages == (100 * GIB - step_bytes) // 2 // (16 * TOKEN_BYTES)
     assert (resolved.max_rows, resolved.step_tokens) == (256, 8192)
 
@@ -73,8 +74,59 @@ def test_on_a_gpu_the_largest_step_of_a_large_model_fits_beside_its_kv(free_byte
 
     kv_bytes = found.kv_tokens * 2 * 32 * 8 * 128 * 2
     states_bytes = found.step_tokens * (4 * 4096 + 3 * 14_336) * 2
-    assert kv_bytes + states_bytes + found.max_rows * 128_256 * 24 <= free_bytes
-    assert found.step_tokens >= 4096 and found.context_tokens > 4096
+    rows = found.max_rows
+    drawing_bytes = 128_256 * max(54 * min(rows, 127), 42 * rows)
+    assert kv_bytes + states_bytes + drawing_bytes + min(512 << 20, free_bytes // 16) <= free_bytes
+    assert found.step_tokens >= 4096 and found.context_tokens > 4096 and rows >= 64
+
+
+@pytest.mark.parametrize(("rows", "bytes_of_a_score"), [(1, 54), (64, 54), (127, 54), (256, 42)])
+def test_a_step_has_room_for_the_sort_of_top_p(rows: int, bytes_of_a_score: int) -> None:
+    """Keys, indices, and both again while they are sorted, which fewer than 128 rows are with their row beside."""
+    assert step_bytes(FACTS, "bfloat16", tokens=0, rows=rows, context=9) == rows * 8192 * bytes_of_a_score
+
+
+def test_even_a_gpu_that_may_be_filled_keeps_room_for_what_is_no_tensor_of_a_step() -> None:
+    asked = EngineConfig(gpu_memory_utilization=1.0, step_tokens=1, max_rows=1)
+    for free_bytes, spare in ((100 * GIB, 512 << 20), (2 * GIB, 128 << 20)):
+        resolved = resolve(asked, FACTS, replace(CUDA, free_bytes=free_bytes))
+        step = (4 * 384 + 3 * 1024) * 4 + 8192 * 54
+        assert resolved.pages == (free_bytes - step - spare) // (16 * TOKEN_BYTES)
+
+
+MIXTURE = replace(
+    FACTS, model_type="qwen3_moe", has_fast_decoder=False, layers=48, heads=32, kv_heads=4, head_dim=128,
+    vocab_size=151_936, hidden_size=2048, intermediate_size=6144, max_position_embeddings=40_960, dtype="bfloat16",
+)  # fmt: skip
+CARD = replace(CUDA, free_bytes=24_000_000_000)
+
+
+def test_a_step_of_transformers_modules_has_room_for_the_logits_of_all_its_tokens() -> None:
+    """A prompt whose log probabilities are wanted: 8192 x 151,936 numbers of two bytes beside the states."""
+    resolved = resolve(EngineConfig(), MIXTURE, CARD)
+    step = 8192 * 2 * (4 * 2048 + 3 * 6144 + 151_936) + 256 * 151_936 * 42
+    assert resolved.step_tokens == 8192
+    assert resolved.pages == int((CARD.free_bytes - step) * 0.9) // (16 * 2 * 48 * 4 * 128 * 2)
+    fast = resolve(EngineConfig(), replace(MIXTURE, has_fast_decoder=True), CARD)
+    assert (fast.pages - resolved.pages) * 16 * 2 * 48 * 4 * 128 * 2 > 2_200_000_000
+
+
+def test_a_step_of_transformers_modules_has_room_for_the_mask_of_a_long_text() -> None:
+    """Of each token and key a bit and, twice, a number: 262,144 keys make that most of the step."""
+    long = replace(MIXTURE, max_position_embeddings=262_144)
+    card = replace(CARD, free_bytes=32_000_000_000)
+    resolved = resolve(EngineConfig(), long, card)
+    of_a_token = 2 * (4 * 2048 + 3 * 6144) + 262_144 * 5
+    assert resolved.step_tokens == 4096  # of 8192 tokens it would be 11 GB, more than a quarter of what is free
+    step = 4096 * of_a_token + 256 * 151_936 * 42
+    assert resolved.pages == int((card.free_bytes - step) * 0.9) // (16 * 2 * 48 * 4 * 128 * 2)
+    # no text is longer than what the memory, or the KV that was asked for, can hold of it
+    assert resolve(EngineConfig(kv_tokens=10_000), long, card).step_tokens == 8192
+
+
+def test_a_small_gpu_computes_few_tokens_at_once() -> None:
+    small = replace(CARD, free_bytes=1_000_000_000)
+    assert resolve(EngineConfig(dtype="float32"), MIXTURE, small).step_tokens == 512
 
 
 def test_on_a_cpu_the_kv_takes_at_most_a_quarter_of_the_free_memory() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from parrot_compat.gpu.cuda_graphs import _FixedStep
+from parrot_compat.gpu.kernels.triton.step import Capacity, Partials
 
 
 class Graph:
@@ -43,8 +44,16 @@ def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any,
 
     patch.setattr(_FixedStep, "_compute", compute)
     step: Any = object.__new__(_FixedStep)
-    step._graph, step._states, step._copied = None, None, SimpleNamespace()
+    step._graph, step._states, step._may_capture, step.tables = None, None, True, SimpleNamespace(capacity="two rows")
     return step, lambda: step.run(None, None, None)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 12])
+def test_what_a_triton_kernel_reads_begins_at_16_bytes_in_the_buffers_of_a_graph_too(tokens: int) -> None:
+    capacity = Capacity(direct=0, private=1, shared=0, tokens=tokens, members=4, split_tokens=1, slots=4, pages=4)
+    batch = _FixedStep(capacity, 16, 64, torch.device("cpu"), Partials())._batch
+    for tensor in (batch.positions, batch.attention.slots):
+        assert tensor.storage_offset() * tensor.element_size() % 16 == 0
 
 
 def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,13 +63,23 @@ def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(mo
     assert step._graph.replayed == 2
 
 
+def test_a_graph_that_the_memory_has_no_room_for_fails_no_row_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, third, fourth = torch.zeros(1), torch.ones(1), torch.full((1,), 2.0)
+    step, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the graph"), third, fourth)
+    assert [run() is first, run() is third, run() is fourth] == [True] * 3
+    assert step._graph is None
+
+
 def test_what_a_capture_that_failed_left_is_never_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, third = torch.zeros(1), torch.ones(1)
-    _, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the step"), third)
+    """Of the device's own errors the engine is told: it answers nothing any more."""
+    first = torch.zeros(1)
+    step, run = step_of(monkeypatch, first, torch.AcceleratorError("an illegal memory access"))
     assert run() is first
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.AcceleratorError):
         run()
-    assert run() is third and run() is third
+    assert step._graph is None and step._states is first
 
 
 def test_nothing_is_captured_before_a_step_has_run_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,23 +8,52 @@ from pathlib import Path
 import pytest
 import torch
 
-import parrot_compat.gpu.drawing
+import parrot_compat.gpu
 from parrot_compat.gpu.drawing.sampler import filter_scores
 from parrot_compat.gpu.to_device import listed
 
-DRAWING = Path(parrot_compat.gpu.drawing.__file__).parent
+GPU = Path(parrot_compat.gpu.__file__).parent
+LAUNCHED = [
+    "drawing/sampler",
+    "drawing/penalties",
+    "drawing/token_bits",
+    "kv/storage",
+    "layers/rotary:GrowingRotary.places",
+]
+"""What runs while a step is launched: a module, or one function of it."""
 
 
-@pytest.mark.parametrize("module", ["sampler", "penalties", "token_bits"])
-def test_nothing_is_copied_in_a_way_that_waits(module: str) -> None:
-    """torch.tensor(…, device=…) and .to(device) copy from common memory, behind everything that was asked before."""
-    waiting = []
-    for node in ast.walk(ast.parse((DRAWING / f"{module}.py").read_text("utf-8"))):
+def waiting_calls(tree: ast.AST) -> list[str]:
+    """torch.tensor(…, device=…) and .to(device) copy from common memory, behind everything that was asked before. To
+    what `to` goes is not seen in a text: all is a device that is not called a dtype."""
+    found = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            is_made = node.func.attr == "tensor" and any(keyword.arg == "device" for keyword in node.keywords)
-            if is_made or (node.func.attr == "to" and "device" in ast.unparse(node)):
-                waiting.append(ast.unparse(node))
-    assert waiting == []
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            targets = [ast.unparse(value) for value in (*node.args, *given.values())]
+            is_made = node.func.attr in ("tensor", "as_tensor", "asarray") and "device" in given
+            is_moved = node.func.attr == "to" and not all("dtype" in each or "torch." in each for each in targets)
+            if is_made or is_moved or node.func.attr == "cuda":
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("place", LAUNCHED)
+def test_nothing_is_copied_in_a_way_that_waits(place: str) -> None:
+    module, _, function = place.partition(":")
+    tree: ast.AST = ast.parse((GPU / f"{module}.py").read_text("utf-8"))
+    for name in filter(None, function.split(".")):
+        [tree] = [node for node in ast.walk(tree) if getattr(node, "name", None) == name]
+    assert waiting_calls(tree) == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["x.to(device)", "x.to(self._device, self._dtype)", "x.to(where)", "torch.tensor(a, device=d)", "x.cuda()"],
+)
+def test_a_copy_that_waits_is_seen_whatever_its_device_is_called(call: str) -> None:
+    assert waiting_calls(ast.parse(call)) == [call]
+    assert waiting_calls(ast.parse("x.to(self._dtype), x.to(torch.float32), torch.tensor(a), moved(x, device)")) == []
 
 
 def test_lists_become_tensors_of_the_type_that_is_said() -> None:

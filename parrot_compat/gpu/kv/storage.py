@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parrot_compat.gpu.to_device import listed
+
 __all__ = ["KvStorage"]
 
 
@@ -42,9 +44,8 @@ class KvStorage:
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy page to page, (source, target), in all layers, as if one pair after another."""
         for sources, targets in _independent(pairs):
-            source_index = torch.tensor(sources, dtype=torch.int64, device=self._paged.device)
-            target_index = torch.tensor(targets, dtype=torch.int64, device=self._paged.device)
-            self._paged.index_copy_(1, target_index, self._paged.index_select(1, source_index))
+            copied = self._paged.index_select(1, listed(sources, self._paged.device))
+            self._paged.index_copy_(1, listed(targets, self._paged.device), copied)
 
 
 def _zeros(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -91,6 +91,12 @@ class FastDecoder:
         with torch.inference_mode():
             return _Loader(plan, tensors, dtype, device, deterministic).decoder()
 
+    def cover(self, tokens: int) -> None:
+        """Have the rotary positions of texts of so many tokens; else they are made when the first such text comes."""
+        for scaling in self.rotary.values():
+            if isinstance(scaling, Rotary):
+                scaling.cover(tokens + 1)
+
     def logits(self, batch: Batch, storage: KvStorage) -> Tensor | None:
         """Compute the step: [drawing rows, vocabulary] of each drawing row's last token; `None` if no row draws."""
         step = self.kernels.prepare(batch.attention)

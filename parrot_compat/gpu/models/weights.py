@@ -23,7 +23,7 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.layers.heads import head_dim
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.models.families import DECODERS, check_family, position_limit, rope_growth
+from parrot_compat.gpu.models.families import DECODERS, FAMILIES, check_family, position_limit, rope_growth
 
 __all__ = ["check_files", "locate", "read_facts"]
 
@@ -152,6 +152,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=hidden,
         intermediate_size=_largest(getattr(config, "intermediate_size", None)),
+        has_fast_decoder=values["model_type"] in FAMILIES,
         rope_growth=rope_growth(values),
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),

@@ -59,6 +59,13 @@ def test_of_an_mlp_of_another_width_in_each_layer_the_widest_counts(tmp_path: Pa
     assert read_facts(tmp_path).intermediate_size == 64
 
 
+def test_a_family_without_a_row_of_ours_is_known_to_take_the_memory_of_transformers_modules(
+    copy: Path, tmp_path: Path
+) -> None:
+    AutoConfig.for_model("qwen3_moe").save_pretrained(tmp_path / "mixture")
+    assert read_facts(copy).has_fast_decoder and not read_facts(tmp_path / "mixture").has_fast_decoder
+
+
 def test_values_that_generation_config_states_are_defaults_even_without_do_sample(copy: Path) -> None:
     stated = dict(temperature=0.3, top_p=0.8, min_p=0.1, repetition_penalty=1.05)
     edit(copy / "generation_config.json", do_sample=False, top_k=-1, **stated)
