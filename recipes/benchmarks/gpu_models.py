@@ -1,4 +1,4 @@
-"""Whole models on a device: our steps beside Hugging Face's text, beside the roofline, and beside vLLM.
+"""Whole models on a device: how fast our steps are, beside the roofline, and beside vLLM.
 
 Checkpoints have random weights and the shapes of real models; they are written once into a folder of the caller's.
 The invariant: every system reads the same folder and the same prompts, and generates the same number of tokens.
@@ -13,20 +13,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu.models.plan import plan_decoder
 
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
-from .gpu_steps import Steps, answers, decode_s, prefill_s
+from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers, decode_s, prefill_s
 
-__all__ = ["engine", "mixed_rate", "texts_against_transformers", "vllm"]
+__all__ = ["engine", "mixed_rate", "vllm"]
 
 Asked = Sequence[tuple[list[int], int]]
 """(prompt, output tokens) of each sequence."""
@@ -40,57 +39,14 @@ LANES: dict[str, dict[str, bool]] = {
 """How steps are taken: without a device there are no graphs, and overlap only changes the order of the work."""
 MOST_ABLATED_ROWS = 64
 """The prompts of more rows take longer than the decode that is measured."""
-TIE = 1e-4
-"""Where the two largest logits are nearer than this, either token may be drawn."""
-
-# ---- right -------------------------------------------------------------------------------------------------
-
-
-def texts_against_transformers(
-    names: Sequence[str], tokens: int, under: Path, device: torch.device, where: Where
-) -> Iterator[GpuRow]:
-    """Greedy texts in float32. Differences where the two best logits are no tie are errors, and raised."""
-    for name in names:
-        place = made(name, torch.float32, under, device)
-        drawn = random.Random(name)
-        prompts = [[drawn.randrange(3, 500) for _ in range(length)] for length in (3, 17, 40)]
-        runner = runner_of(place, device, 1024)
-        ours = answers(runner, [(prompt, tokens) for prompt in prompts])
-        eager = answers(runner, [(prompt, tokens) for prompt in prompts], enforce_eager=True, async_scheduling=False)
-        if ours != eager:
-            raise AssertionError(f"{name}: CUDA graphs and overlap change a text")
-        del runner
-        # "eager" is the only one that is right for all: older releases leave Gemma 2's soft cap out of "sdpa".
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, attn_implementation="eager")
-        model = model.to(device).eval()
-        ties = 0
-        for prompt, mine in zip(prompts, ours, strict=True):
-            ties += _differs(model, prompt, mine, name)
-        yield GpuRow.of(where, "exactness", f"{name} float32 greedy", "ours", "texts that part at a tie", "1", [ties])
-
-
-def _differs(model: Any, prompt: list[int], mine: list[int], name: str) -> bool:
-    """Whether `mine` leaves what the model would write, at a tie."""
-    with torch.inference_mode():
-        ids = torch.tensor([prompt + mine], device=model.device)
-        logits = model(ids).logits[0, len(prompt) - 1 : -1].double()
-    best = logits.argmax(-1).tolist()
-    if best == mine:
-        return False
-    at = next(number for number, (theirs, own) in enumerate(zip(best, mine, strict=True)) if theirs != own)
-    gap = (logits[at, best[at]] - logits[at, mine[at]]).item()
-    if gap > TIE:
-        raise AssertionError(f"{name}: token {at} is {mine[at]}, transformers says {best[at]}, {gap} above it")
-    return True
-
-
-# ---- fast --------------------------------------------------------------------------------------------------
+SAMPLED = ("sampled", "sampled, top_p 0.9")
 
 
 def engine(
     names: Sequence[str], load: Load, limits: tuple[float, float], under: Path, device: torch.device, where: Where
 ) -> Iterator[GpuRow]:
-    """The runner's steps: the engine without scheduler and text. `limits`: bytes/s and flop/s of the device."""
+    """Steps as the engine takes them, scheduling, pages and prefixes included; text and transport are not. `limits`:
+    bytes/s and flop/s of the device."""
     row = partial(GpuRow.of, where, "engine")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for name in names:
@@ -101,10 +57,8 @@ def engine(
         facts = runner.config.checkpoint
         weights = _product_bytes(place, dtype)
         token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
-        for rows, (system, changed) in product(load.rows, LANES.items()):
-            if system != "ours" and rows > MOST_ABLATED_ROWS:
-                continue
-            taken = decode_s(Steps(runner, **changed), rows, load)
+        for rows, system, changed, sampling in _lanes(load):
+            taken = decode_s(Steps(runner, **changed), rows, load, sampling)
             case = f"{name} decode {rows} rows {load.context} context"
             yield row(case, system, "rate", "tokens/s", [rows / t for t in taken])
             read = weights + rows * load.context * token_bytes
@@ -122,6 +76,16 @@ def engine(
         _give_back(device)
         if name == names[0]:
             yield from deterministic(name, place, load, device, where)
+
+
+def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSampling]]:
+    """(rows, system, how steps are taken, how tokens are drawn); greedy where the system does not say otherwise."""
+    for rows in load.rows:
+        for system, changed in LANES.items():
+            if system == "ours" or rows <= MOST_ABLATED_ROWS:
+                yield rows, system, changed, GREEDY
+        for name in SAMPLED if rows in load.sampled_rows else ():
+            yield rows, f"ours, {name}", LANES["ours"], SAMPLINGS[name]
 
 
 def mixed_rate(run: Callable[[Asked], object], load: Load, vocabulary: int) -> float:

@@ -57,15 +57,18 @@ class GpuRow(Where):
     least: float
     most: float
     tries: int
+    note: str = ""
+    """What a number does not say."""
 
     @classmethod
     def of(
-        cls, where: Where, part: str, case: str, system: str, metric: str, unit: str, values: Sequence[float]
-    ) -> GpuRow:
+        cls, where: Where, part: str, case: str, system: str, metric: str, unit: str, values: Sequence[float],
+        note: str = "",
+    ) -> GpuRow:  # fmt: skip
         return cls(
             **asdict(where), part=part, case=case, system=system, metric=metric, unit=unit,
             p50=_short(statistics.median(values)), least=_short(min(values)), most=_short(max(values)),
-            tries=len(values),
+            tries=len(values), note=note,
         )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class Load:
     """What `engine` and `vllm` are given to do."""
 
     rows: tuple[int, ...]
+    sampled_rows: tuple[int, ...]
+    """Of `rows`, those of which sampled texts are drawn as well."""
     context: int
     prompts: tuple[int, ...]
     sequences: int

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from . import gpu_kernels, gpu_models
+from . import gpu_exact, gpu_kernels, gpu_models
 from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, table, times_s
 from .gpu_shapes import SHAPES, Load
 
@@ -32,8 +32,13 @@ __all__ = ["main"]
 
 PARTS = ("exactness", "kernels", "engine", "vllm")
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
-FULL = Load(rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=5)
-TINY = Load(rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
+FULL = Load(
+    rows=(1, 16, 64, 256), sampled_rows=(1, 64, 256), context=1024, prompts=(2048, 8192), sequences=256,
+    lengths=(100, 1024), tries=5,
+)  # fmt: skip
+TINY = Load(
+    rows=(1, 3), sampled_rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2,
+)  # fmt: skip
 
 
 def measured(
@@ -45,7 +50,8 @@ def measured(
     if part == "exactness":
         yield from gpu_kernels.exactness(sizes, device, where)
         families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
-        yield from gpu_models.texts_against_transformers(families, tokens, under, device, where)
+        yield from gpu_exact.texts_against_transformers(families, tokens, under, device, where)
+        yield from gpu_exact.launches_that_wait(families[0], tokens, under, device, where)
     elif part == "kernels":
         yield from gpu_kernels.kernels(sizes, device, where)
     elif part == "engine":

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,14 @@ import torch
 from parrot_compat.gpu.kernels.costs import device_costs
 from recipes.benchmarks import gpu_kernels, gpu_models, gpu_suite
 from recipes.benchmarks.gpu_rows import KEY, GpuRow, Where, merge_csv, table
+from recipes.benchmarks.gpu_steps import Launches
 
 WHERE = Where(device="d", versions="v", commit="c", date="2026-01-01")
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "gpu.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +37,7 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_part_leaves_rows_that_say_where_they_come_from(dry_run: Path) -> None:
-    with (dry_run / "gpu.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(dry_run)
     assert {"exactness", "kernels", "engine"} <= {row["part"] for row in rows}
     assert all(row["commit"] == "abc" and "torch" in row["versions"] and row["date"] for row in rows)
     assert {row["case"].split()[0] for row in rows if row["part"] == "exactness"} == {
@@ -40,6 +46,74 @@ def test_every_part_leaves_rows_that_say_where_they_come_from(dry_run: Path) -> 
     read = [row for row in rows if row["metric"] == "KV bytes asked for / unique"]
     # two and three rows over 32 keys in common and 16 of their own
     assert [float(row["p50"]) for row in read] == [2 * 48 / 64, 3 * 48 / 80]
+
+
+def test_sampled_texts_are_decoded_beside_greedy_ones(dry_run: Path) -> None:
+    rates = {(row["case"].split()[2], row["system"]) for row in rows_of(dry_run) if row["metric"] == "rate"}
+    sampled = {"ours, sampled", "ours, sampled, top_p 0.9"}
+    assert {("1", system) for system in sampled | {"ours"}} | {("3", system) for system in sampled | {"ours"}} <= rates
+
+
+def test_launches_of_every_way_to_draw_are_looked_at_and_no_claim_is_made_without_a_device(dry_run: Path) -> None:
+    rows = [row for row in rows_of(dry_run) if row["metric"] == "launches that wait for the device"]
+    assert [row["case"].partition(", ")[2] for row in rows] == sorted(
+        ["greedy", "sampled", "sampled, top_p 0.9", "penalties", "logit bias"]
+    )
+    if not torch.cuda.is_available():
+        assert {row["note"] for row in rows} == {"not watched: no CUDA device"}
+
+
+class WaitingRunner:
+    """Its first launch waits for the device, and torch says so if it is asked to."""
+
+    config = None
+    collect = copy_pages = staticmethod(lambda *given: None)
+
+    def __init__(self, error: RuntimeError, modes: list[str], kind: str = "cuda") -> None:
+        self.device = torch.device(kind)
+        self._errors = [error]
+        self._modes = modes
+        self.seen: list[list[str]] = []
+
+    def launch(self, rows: list[Any], after: Any = None) -> str:
+        self.seen.append(list(self._modes))
+        if self._errors:
+            raise self._errors.pop()
+        return "launched"
+
+
+def test_a_launch_that_waits_is_noted_and_done_again_with_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    runner: Any = WaitingRunner(RuntimeError("called a synchronizing CUDA operation"), modes)
+    launches = Launches(runner, are_watched=True)
+    assert launches.launch([]) == "launched"
+    assert runner.seen == [["error"], ["error", "default"]] and launches.taken == 1
+    assert launches.waited == ["called a synchronizing CUDA operation"]
+    assert launches.launch([]) == "launched"
+    assert modes == ["error", "default"] * 2 and len(launches.waited) == 1
+
+
+@pytest.mark.parametrize(("kind", "are_watched"), [("cuda", False), ("cpu", True)])
+def test_launches_that_are_not_watched_leave_torch_and_their_errors_alone(
+    kind: str, are_watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    runner: Any = WaitingRunner(RuntimeError("out of memory"), modes, kind)
+    launches = Launches(runner, are_watched=are_watched)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        launches.launch([])
+    assert modes == launches.waited == []
+
+
+def test_an_error_of_the_device_is_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    runner: Any = WaitingRunner(torch.AcceleratorError("illegal address"), modes)
+    with pytest.raises(torch.AcceleratorError):
+        Launches(runner, are_watched=True).launch([])
+    assert modes == ["error", "default"]
 
 
 def test_the_devices_costs_are_noted_for_the_engine_beside_other_devices(dry_run: Path) -> None:
