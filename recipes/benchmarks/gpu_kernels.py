@@ -228,6 +228,7 @@ def costs_of(
 ) -> DeviceCosts:
     """The cost model's numbers out of a run of `kernels`: the best rates seen where each of them is what limits, and as
     the cost of one more kernel the largest gain that was promised to a case which then was slower together."""
+    rows = [row for row in rows if row.part == "kernels"]
     found = {(row.case, row.system, row.metric): row for row in rows}
     memory = found["ceiling", "torch", "copy or read"].p50
     apart = [row for row in rows if row.metric == "share of memory rate"]

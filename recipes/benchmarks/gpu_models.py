@@ -23,6 +23,7 @@ from parrot_compat.gpu.models.plan import plan_decoder
 
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
+from .gpu_shared import shared_steps
 from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers, decode_s, prefill_s
 
 __all__ = ["engine", "mixed_rate", "vllm"]
@@ -70,6 +71,7 @@ def engine(
             yield row(
                 f"{name} prefill {prompt}", "ours", "share of products", "1", [work / t / limits[1] for t in taken]
             )
+        yield from shared_steps(name, runner, load, where)
         rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, facts.vocab_size)
         yield row(f"{name} {load.sequences} sequences", "ours", "output rate", "tokens/s", [rate])
         del runner

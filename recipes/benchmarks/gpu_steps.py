@@ -26,7 +26,18 @@ from parrot_compat.gpu.stepper import Stepper
 from .gpu_rows import times_s
 from .gpu_shapes import Load
 
-__all__ = ["GREEDY", "SAMPLINGS", "Launches", "Steps", "answers", "decode_s", "may_not_wait", "prefill_s"]
+__all__ = [
+    "GREEDY",
+    "SAMPLINGS",
+    "Launches",
+    "Steps",
+    "answers",
+    "decode_s",
+    "drawing_s",
+    "may_not_wait",
+    "outputs",
+    "prefill_s",
+]
 
 GREEDY = ResolvedSampling(max_tokens=1 << 20)
 SAMPLINGS = {
@@ -71,14 +82,19 @@ class Launches:
         self.config = runner.config
         self.collect = runner.collect
         self.copy_pages = runner.copy_pages
-        self.taken = 0
+        self.shared: list[int] = []
+        """Of each launch, how many prefixes its rows read together."""
         self.waited: list[str] = []
         """What was said of each launch that waited."""
         self._runner = runner
         self._are_watched = are_watched and runner.device.type == "cuda"
 
     def launch(self, rows: Sequence[BatchRow], after: Flight | None = None) -> Flight:
-        self.taken += 1
+        flight = self._launch(rows, after)
+        self.shared.append(len(flight.packed.shared))
+        return flight
+
+    def _launch(self, rows: Sequence[BatchRow], after: Flight | None) -> Flight:
         try:
             with may_not_wait() if self._are_watched else nullcontext():
                 return self._runner.launch(rows, after)
@@ -122,6 +138,11 @@ class Steps:
             commands.append(Command(number, verb))
         self._take(commands)
 
+    def know(self, front: list[int], group: str) -> None:
+        """Have the beginning of prompts computed, so that those that come find it."""
+        self.ask([(front, 1)], group)
+        self.run()
+
     def step(self) -> bool:
         """One step; whether there is more to do."""
         self._take(())
@@ -155,14 +176,23 @@ def prefill_s(runner: ModelRunner, prompt: int, device: torch.device, tries: int
 def decode_s(steps: Steps, rows: int, load: Load, sampling: ResolvedSampling = GREEDY) -> list[float]:
     """Seconds of a step in which `rows` texts of about `context` tokens draw, of each of the tries."""
     drawn = random.Random(rows)
-    # The first draw while the prompts of the last are still computed.
-    out = WARM_STEPS + load.tries * TIMED_STEPS + 2 + -(-rows * load.context // steps.step_tokens)
+    out = outputs(steps, rows * load.context, load.tries)
     prompts = [[drawn.randrange(3, 500) for _ in range(load.context - out // 2)] for _ in range(rows)]
     steps.ask([(prompt, out) for prompt in prompts], sampling=sampling)
+    return drawing_s(steps, rows, load.tries)
+
+
+def outputs(steps: Steps, prompt_tokens: int, tries: int) -> int:
+    """So many does each text need for `drawing_s`: the first draws while the prompts of the last are computed."""
+    return WARM_STEPS + tries * TIMED_STEPS + 2 + -(-prompt_tokens // steps.step_tokens)
+
+
+def drawing_s(steps: Steps, rows: int, tries: int) -> list[float]:
+    """Seconds of a step in which the `rows` texts that were asked for draw, of each of the tries."""
     while not all(steps.texts.values()):
         steps.step()
     found = []
-    for number in range(load.tries + 1):
+    for number in range(tries + 1):
         count = TIMED_STEPS if number else WARM_STEPS
         before, began = sum(map(len, steps.texts.values())), time.perf_counter()
         for _ in range(count):

@@ -34,10 +34,11 @@ PARTS = ("exactness", "kernels", "engine", "vllm")
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
 FULL = Load(
     rows=(1, 16, 64, 256), sampled_rows=(1, 64, 256), context=1024, prompts=(2048, 8192), sequences=256,
-    lengths=(100, 1024), tries=5,
+    lengths=(100, 1024), front=8192, front_rows=(4, 16, 64), private=512, tries=5,
 )  # fmt: skip
 TINY = Load(
-    rows=(1, 3), sampled_rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2,
+    rows=(1, 3), sampled_rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), front=32,
+    front_rows=(2, 3), private=24, tries=2,
 )  # fmt: skip
 
 
@@ -51,6 +52,8 @@ def measured(
         yield from gpu_kernels.exactness(sizes, device, where)
         families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
         yield from gpu_exact.texts_against_transformers(families, tokens, under, device, where)
+        for name in families:
+            yield from gpu_exact.texts_over_a_prefix(name, tokens, under, device, where)
         yield from gpu_exact.launches_that_wait(families[0], tokens, under, device, where)
     elif part == "kernels":
         yield from gpu_kernels.kernels(sizes, device, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from parrot_compat.gpu.kernels.costs import device_costs
-from recipes.benchmarks import gpu_kernels, gpu_models, gpu_suite
+from recipes.benchmarks import gpu_exact, gpu_kernels, gpu_models, gpu_suite
 from recipes.benchmarks.gpu_rows import KEY, GpuRow, Where, merge_csv, table
 from recipes.benchmarks.gpu_steps import Launches
 
@@ -63,6 +64,40 @@ def test_launches_of_every_way_to_draw_are_looked_at_and_no_claim_is_made_withou
         assert {row["note"] for row in rows} == {"not watched: no CUDA device"}
 
 
+def test_steps_over_a_prefix_are_timed_together_and_apart(dry_run: Path) -> None:
+    rows = rows_of(dry_run)
+    cases = {
+        "tiny-qwen3 decode 2 rows 32 shared 24 private",
+        "tiny-qwen3 decode 3 rows 32 shared 24 private",
+        "tiny-qwen3 decode 2 groups of 3 rows and 1 row, 32 shared 24 private",
+    }
+    for metric in ("time of a step", "prefixes read together"):
+        found = {(row["case"], row["system"]) for row in rows if row["part"] == "engine" and row["metric"] == metric}
+        assert found == {(case, system) for case in cases for system in ("ours, together", "ours, apart")}
+    assert {row["case"] for row in rows if row["part"] == "engine" and row["metric"] == "speedup"} == cases
+    texts = {row["system"] for row in rows if row["case"] == "tiny-llama float32 over a prefix"}
+    assert texts == {"ours, together", "ours, together, no graphs", "ours, apart"}
+
+
+@pytest.mark.parametrize(
+    ("together", "plain", "apart", "sizes", "said"),
+    [
+        ([0, 1, 1, 1], [1, 1], [0, 0], 1, None),
+        ([0, 1, 1, 1], [1, 1], [0, 1], 1, "not read together where they should be"),
+        ([0, 1, 1, 1], [0, 0], [0, 0], 1, "not read together where they should be"),
+        ([0, 1, 1, 0], [1, 1], [0, 0], 1, "nothing says that a graph"),
+        ([0, 1, 1, 1], [1, 1], [0, 0], 0, "nothing says that a graph"),
+    ],
+)
+def test_a_device_that_shared_or_replayed_nothing_is_an_error(
+    together: list[int], plain: list[int], apart: list[int], sizes: int, said: str | None
+) -> None:
+    counts = {"together": together, "together, no graphs": plain, "apart": apart}
+    told = {system: gpu_exact.Told([], shared) for system, shared in counts.items()}
+    with nullcontext() if said is None else pytest.raises(AssertionError, match=said):
+        gpu_exact._check_shared("m", told, sizes)
+
+
 class WaitingRunner:
     """Its first launch waits for the device, and torch says so if it is asked to."""
 
@@ -75,11 +110,11 @@ class WaitingRunner:
         self._modes = modes
         self.seen: list[list[str]] = []
 
-    def launch(self, rows: list[Any], after: Any = None) -> str:
+    def launch(self, rows: list[Any], after: Any = None) -> Any:
         self.seen.append(list(self._modes))
         if self._errors:
             raise self._errors.pop()
-        return "launched"
+        return SimpleNamespace(packed=SimpleNamespace(shared=("prefix",)))
 
 
 def test_a_launch_that_waits_is_noted_and_done_again_with_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +122,10 @@ def test_a_launch_that_waits_is_noted_and_done_again_with_torch_as_it_was(monkey
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     runner: Any = WaitingRunner(RuntimeError("called a synchronizing CUDA operation"), modes)
     launches = Launches(runner, are_watched=True)
-    assert launches.launch([]) == "launched"
-    assert runner.seen == [["error"], ["error", "default"]] and launches.taken == 1
+    launches.launch([])
+    assert runner.seen == [["error"], ["error", "default"]] and launches.shared == [1]
     assert launches.waited == ["called a synchronizing CUDA operation"]
-    assert launches.launch([]) == "launched"
+    launches.launch([])
     assert modes == ["error", "default"] * 2 and len(launches.waited) == 1
 
 
