@@ -1,7 +1,7 @@
-"""Whole models on a device: how fast our steps are, beside the roofline, and beside vLLM.
+"""Whole models on a device: how fast our steps are, beside the device's limits.
 
 Checkpoints have random weights and the shapes of real models; they are written once into a folder of the caller's.
-The invariant: every system reads the same folder and the same prompts, and generates the same number of tokens.
+The invariant: every lane draws the same number of tokens after the same prompts.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import gc
 import math
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -21,15 +19,13 @@ from transformers import AutoConfig
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu.models.plan import plan_decoder
 
+from .gpu_rates import mixed_rate
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
 from .gpu_shared import shared_steps
 from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers, decode_s, prefill_s
 
-__all__ = ["engine", "mixed_rate", "vllm"]
-
-Asked = Sequence[tuple[list[int], int]]
-"""(prompt, output tokens) of each sequence."""
+__all__ = ["LANES", "engine", "give_back", "kv_tokens"]
 
 LANES: dict[str, dict[str, bool]] = {
     "ours": {"enforce_eager": False, "async_scheduling": True},
@@ -53,7 +49,7 @@ def engine(
     for name in names:
         place = made(name, dtype, under, device)
         runner = runner_of(
-            place, device, _kv_tokens(load, device), max_model_len=max(load.context, *load.prompts) + 1024
+            place, device, kv_tokens(load, device), max_model_len=max(load.context, *load.prompts) + 1024
         )
         facts = runner.config.checkpoint
         weights = _product_bytes(place, dtype)
@@ -75,7 +71,7 @@ def engine(
         rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, facts.vocab_size)
         yield row(f"{name} {load.sequences} sequences", "ours", "output rate", "tokens/s", [rate])
         del runner
-        _give_back(device)
+        give_back(device)
         if name == names[0]:
             yield from deterministic(name, place, load, device, where)
 
@@ -90,20 +86,10 @@ def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSamp
             yield rows, f"ours, {name}", LANES["ours"], SAMPLINGS[name]
 
 
-def mixed_rate(run: Callable[[Asked], object], load: Load, vocabulary: int) -> float:
-    """Output tokens per second of the mixed run, the same way for every system: once over other prompts of the same
-    shape, which is not counted (kernels are compiled, graphs captured), then once over prompts that no cache knows."""
-    run(load.mixed(vocabulary, seed=1))
-    asked = load.mixed(vocabulary)
-    began = time.perf_counter()
-    run(asked)
-    return sum(out for _, out in asked) / (time.perf_counter() - began)
-
-
 def deterministic(name: str, place: Path, load: Load, device: torch.device, where: Where) -> Iterator[GpuRow]:
     """What `deterministic` costs: the middle of the decodes and the first prompt, and whether it holds."""
     longest = max(load.context, *load.prompts) + 1024
-    runner = runner_of(place, device, _kv_tokens(load, device), max_model_len=longest, deterministic=True)
+    runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest, deterministic=True)
     rows, prompt = load.rows[len(load.rows) // 2], load.prompts[0]
     taken = decode_s(Steps(runner), rows, load)
     case = f"{name} decode {rows} rows {load.context} context"
@@ -119,10 +105,10 @@ def deterministic(name: str, place: Path, load: Load, device: torch.device, wher
         raise AssertionError(f"{name}: {differ} of 12 deterministic texts hang on their neighbours")
     yield GpuRow.of(where, "engine", f"{name} 12 texts", "ours, deterministic", "texts changed by neighbours", "1", [0])
     del runner
-    _give_back(device)
+    give_back(device)
 
 
-def _kv_tokens(load: Load, device: torch.device) -> int | None:
+def kv_tokens(load: Load, device: torch.device) -> int | None:
     """A CUDA device has its own memory, of which the engine takes its share."""
     return None if device.type == "cuda" else load.kv_tokens
 
@@ -136,33 +122,8 @@ def _product_bytes(place: Path, dtype: torch.dtype) -> int:
     return (sum(sizes.values()) - unused) * dtype.itemsize
 
 
-def vllm(names: Sequence[str], load: Load, under: Path, device: torch.device, where: Where) -> Iterator[GpuRow]:
-    """The mixed run through vLLM's own engine in this process, its defaults, prefix caching on."""
-    if find_spec("vllm") is None:
-        print("vllm is not installed here: its part is left out")
-        return
-    for name in names:
-        place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
-        rate, case = _vllm_rate(place, load), f"{name} {load.sequences} sequences"
-        yield GpuRow.of(where, "vllm", case, "vllm", "output rate", "tokens/s", [rate])
-        _give_back(device)
-
-
-def _vllm_rate(place: Path, load: Load) -> float:
-    from vllm import LLM, SamplingParams
-
-    length = 2 * load.lengths[1] + 64
-    model = LLM(str(place), skip_tokenizer_init=True, enable_prefix_caching=True, max_model_len=length)
-    greedy = partial(SamplingParams, temperature=0, ignore_eos=True, detokenize=False)
-
-    def generate(asked: Asked) -> None:
-        prompts = [{"prompt_token_ids": prompt} for prompt, _ in asked]
-        model.generate(prompts, [greedy(max_tokens=out) for _, out in asked], use_tqdm=False)
-
-    return mixed_rate(generate, load, AutoConfig.from_pretrained(place).vocab_size)
-
-
-def _give_back(device: torch.device) -> None:
+def give_back(device: torch.device) -> None:
+    """The memory of what is no longer held."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["KEY", "RESULTS", "GpuRow", "Where", "commit", "merge_csv", "table", "times_s"]
+__all__ = ["KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "table", "times_s"]
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]

@@ -62,6 +62,10 @@ class Load:
     front_rows: tuple[int, ...]
     private: int
     """Tokens that a row of a group has of its own."""
+    rate_prompt: int
+    rate_outputs: tuple[int, int]
+    """Two lengths of text whose difference is timed. In the shorter one the first row must still draw when the last
+    prompt has been computed: then the longer one has nothing more than steps in which all rows draw."""
     tries: int
 
     def mixed(self, vocabulary: int, seed: int = 0) -> list[tuple[list[int], int]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from . import gpu_exact, gpu_kernels, gpu_models
+from . import gpu_exact, gpu_kernels, gpu_models, gpu_vllm
 from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, table, times_s
 from .gpu_shapes import SHAPES, Load
 
@@ -34,11 +34,12 @@ PARTS = ("exactness", "kernels", "engine", "vllm")
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
 FULL = Load(
     rows=(1, 16, 64, 256), sampled_rows=(1, 64, 256), context=1024, prompts=(2048, 8192), sequences=256,
-    lengths=(100, 1024), front=8192, front_rows=(4, 16, 64), private=512, tries=5,
+    lengths=(100, 1024), front=8192, front_rows=(4, 16, 64), private=512, rate_prompt=512, rate_outputs=(64, 192),
+    tries=5,
 )  # fmt: skip
 TINY = Load(
     rows=(1, 3), sampled_rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), front=32,
-    front_rows=(2, 3), private=24, tries=2,
+    front_rows=(2, 3), private=24, rate_prompt=30, rate_outputs=(3, 6), tries=2,
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def measured(
     elif part == "engine":
         yield from gpu_models.engine(models, load, gpu_kernels.ceilings(device, dtype), under, device, where)
     else:
-        yield from gpu_models.vllm(models, load, under, device, where)
+        yield from gpu_vllm.vllm(models, load, under, device, where)
 
 
 def launch_s(device: torch.device) -> float:

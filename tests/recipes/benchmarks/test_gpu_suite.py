@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from parrot_compat.gpu.kernels.costs import device_costs
-from recipes.benchmarks import gpu_exact, gpu_kernels, gpu_models, gpu_suite
+from recipes.benchmarks import gpu_exact, gpu_kernels, gpu_rates, gpu_suite, gpu_vllm
 from recipes.benchmarks.gpu_rows import KEY, GpuRow, Where, merge_csv, table
 from recipes.benchmarks.gpu_steps import Launches
 
@@ -183,7 +183,9 @@ def all_but_the_last_met_nothing_of_it(runs: list[Prompts]) -> bool:
     return bool(earlier) and len(counted) == gpu_suite.TINY.sequences and not counted & set().union(*earlier)
 
 
-def test_vllm_is_timed_on_prompts_that_its_cache_has_not_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked_of_vllm(monkeypatch: pytest.MonkeyPatch) -> list[Prompts]:
+    """What a vLLM is asked that answers at once, and that is in this process."""
     runs: list[Prompts] = []
 
     class LLM:
@@ -193,23 +195,56 @@ def test_vllm_is_timed_on_prompts_that_its_cache_has_not_met(tmp_path: Path, mon
         def generate(self, prompts: list[dict[str, list[int]]], sampling: list[object], *, use_tqdm: bool) -> None:
             assert len(sampling) == len(prompts)
             runs.append({tuple(prompt["prompt_token_ids"]) for prompt in prompts})
+            assert len(runs[-1]) == len(prompts)
 
     made = ModuleType("vllm")
     made.__spec__ = ModuleSpec("vllm", None)
     made.LLM, made.SamplingParams = LLM, SimpleNamespace  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", made)
-    (row,) = gpu_models.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE)
-    assert row.case == "tiny-qwen3 3 sequences" and row.p50 > 0
-    assert all_but_the_last_met_nothing_of_it(runs)
+    monkeypatch.setattr(gpu_vllm.subprocess, "run", lambda command, **options: gpu_vllm.main(command[3:]))
+    return runs
+
+
+def test_vllm_and_ours_are_measured_by_one_method_ours_before_and_behind(
+    asked_of_vllm: list[Prompts], tmp_path: Path
+) -> None:
+    rows = list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE))
+    systems = {"vllm": 2, "ours": 4, "ours / vllm": 1, "ours, after / before": 1}
+    cases = {f"tiny-qwen3 {number} rows, prompts of 30" for number in (1, 3)}
+    rates = {(row.case, row.metric, row.system, row.tries) for row in rows if row.case in cases}
+    metrics = "decode rate", "prompt rate"
+    assert rates == {(case, metric, *tried) for case in cases for metric in metrics for tried in systems.items()}
+    mixed = {row.system: row.tries for row in rows if row.case == "tiny-qwen3 3 sequences"}
+    assert mixed == {"vllm": 1, "ours": 2, "ours / vllm": 1, "ours, after / before": 1}
+    assert all(row.p50 > 0 for row in rows)
+
+
+def test_vllm_is_timed_on_prompts_that_its_cache_has_not_met(asked_of_vllm: list[Prompts], tmp_path: Path) -> None:
+    list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE))
+    assert sum(map(len, asked_of_vllm)) == len(set().union(*asked_of_vllm))
+    assert all_but_the_last_met_nothing_of_it(asked_of_vllm)
+
+
+def test_a_decode_rate_has_neither_prompts_nor_the_cost_of_a_call_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+
+    def run(asked: gpu_rates.Asked) -> None:
+        nonlocal now_s
+        now_s += 7.0 + sum(len(prompt) for prompt, _ in asked) * 0.5 + asked[0][1] * 0.25
+
+    monkeypatch.setattr(gpu_rates.time, "perf_counter", lambda: now_s)
+    found = {(rate.case, rate.metric): rate.values for rate in gpu_rates.rates(run, gpu_suite.TINY, 512)}
+    assert found["3 rows, prompts of 30", "decode rate"] == [3 / 0.25] * 2
+    assert found["3 rows, prompts of 30", "prompt rate"] == [90 / (7.0 + 90 * 0.5 + 0.25)] * 2
 
 
 def test_every_system_is_timed_in_the_same_way() -> None:
     runs: list[Prompts] = []
 
-    def run(asked: gpu_models.Asked) -> None:
+    def run(asked: gpu_rates.Asked) -> None:
         runs.append({tuple(prompt) for prompt, _ in asked})
 
-    assert gpu_models.mixed_rate(run, gpu_suite.TINY, 512) > 0
+    assert gpu_rates.mixed_rate(run, gpu_suite.TINY, 512) > 0
     assert all_but_the_last_met_nothing_of_it(runs)
 
 
