@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from parrot_compat.gpu.kernels.costs import DeviceCosts
 from parrot_compat.gpu.runner import ModelRunner
 
+from .gpu_budget import Budget
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import made, runner_of
 from .gpu_steps import SAMPLINGS, Steps, answers
@@ -39,10 +40,12 @@ TIE = 1e-4
 
 
 def texts_against_transformers(
-    names: Sequence[str], tokens: int, under: Path, device: torch.device, where: Where
+    names: Sequence[str], tokens: int, under: Path, device: torch.device, where: Where, budget: Budget
 ) -> Iterator[GpuRow]:
     """Greedy texts in float32. Differences where the two best logits are no tie are errors, and raised."""
     for name in names:
+        if not budget.allows(f"{name} beside transformers"):
+            continue
         place = made(name, torch.float32, under, device)
         drawn = random.Random(name)
         prompts = [[drawn.randrange(3, 500) for _ in range(length)] for length in (3, 17, 40)]
@@ -104,9 +107,13 @@ def over_a_prefix(runner: ModelRunner, front: list[int], prompts: Sequence[list[
     return found
 
 
-def texts_over_a_prefix(name: str, tokens: int, under: Path, device: torch.device, where: Where) -> Iterator[GpuRow]:
+def texts_over_a_prefix(
+    name: str, tokens: int, under: Path, device: torch.device, where: Where, budget: Budget
+) -> Iterator[GpuRow]:
     """The same texts whether a prefix is read together by a replayed graph or kernel by kernel, and, but for ties,
     those of transformers; so are those that are read apart."""
+    if not budget.allows(f"{name} over a prefix"):
+        return
     place = made(name, torch.float32, under, device)
     runner = runner_of(place, device, 2048)
     drawn = random.Random(name)
@@ -135,8 +142,12 @@ def _check_shared(name: str, told: Mapping[str, Told], sizes: int) -> None:
         )
 
 
-def launches_that_wait(name: str, tokens: int, under: Path, device: torch.device, where: Where) -> Iterator[GpuRow]:
+def launches_that_wait(
+    name: str, tokens: int, under: Path, device: torch.device, where: Where, budget: Budget
+) -> Iterator[GpuRow]:
     """Of each way to draw, how many launches of a run wait for the device; one that does ends the overlap of steps."""
+    if not budget.allows("launches that wait"):
+        return
     runner = runner_of(made(name, torch.float32, under, device), device, 1024)
     drawn = random.Random(name)
     asked = [([drawn.randrange(3, 500) for _ in range(length)], tokens) for length in (3, 17, 40)]

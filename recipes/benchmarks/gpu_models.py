@@ -18,7 +18,9 @@ from transformers import AutoConfig
 
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.gpu.models.plan import plan_decoder
+from parrot_compat.gpu.runner import ModelRunner
 
+from .gpu_budget import Budget
 from .gpu_rates import mixed_rate
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
@@ -40,40 +42,59 @@ SAMPLED = ("sampled", "sampled, top_p 0.9")
 
 
 def engine(
-    names: Sequence[str], load: Load, limits: tuple[float, float], under: Path, device: torch.device, where: Where
+    names: Sequence[str],
+    load: Load,
+    limits: tuple[float, float],
+    under: Path,
+    device: torch.device,
+    where: Where,
+    budget: Budget,
 ) -> Iterator[GpuRow]:
     """Steps as the engine takes them, scheduling, pages and prefixes included; text and transport are not. `limits`:
     bytes/s and flop/s of the device."""
-    row = partial(GpuRow.of, where, "engine")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for name in names:
-        place = made(name, dtype, under, device)
-        runner = runner_of(
-            place, device, kv_tokens(load, device), max_model_len=max(load.context, *load.prompts) + 1024
-        )
-        facts = runner.config.checkpoint
-        weights = _product_bytes(place, dtype)
-        token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
-        for rows, system, changed, sampling in _lanes(load):
-            taken = decode_s(Steps(runner, **changed), rows, load, sampling)
-            case = f"{name} decode {rows} rows {load.context} context"
-            yield row(case, system, "rate", "tokens/s", [rows / t for t in taken])
-            read = weights + rows * load.context * token_bytes
-            yield row(case, system, "share of memory rate", "1", [read / t / limits[0] for t in taken])
-        for prompt in load.prompts:
-            taken = prefill_s(runner, prompt, device, load.tries)
-            work = 2 * prompt * weights / dtype.itemsize  # the head's, for one token only, is a few percent of it
-            yield row(f"{name} prefill {prompt}", "ours", "rate", "tokens/s", [prompt / t for t in taken])
-            yield row(
-                f"{name} prefill {prompt}", "ours", "share of products", "1", [work / t / limits[1] for t in taken]
-            )
-        yield from shared_steps(name, runner, load, where)
-        rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, facts.vocab_size)
-        yield row(f"{name} {load.sequences} sequences", "ours", "output rate", "tokens/s", [rate])
+        if not budget.allows(name):
+            continue
+        place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
+        longest = max(load.context, *load.prompts) + 1024
+        runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest)
+        yield from _steps(name, runner, load, limits, where, budget)
+        yield from shared_steps(name, runner, load, where, budget)
+        case = f"{name} {load.sequences} sequences"
+        if budget.allows(case):
+            run = partial(answers, runner, **LANES["ours"])
+            rate = mixed_rate(run, load, runner.config.checkpoint.vocab_size)
+            yield GpuRow.of(where, "engine", case, "ours", "output rate", "tokens/s", [rate])
         del runner
         give_back(device)
-        if name == names[0]:
+        if name == names[0] and budget.allows(f"{name} deterministic"):
             yield from deterministic(name, place, load, device, where)
+
+
+def _steps(
+    name: str, runner: ModelRunner, load: Load, limits: tuple[float, float], where: Where, budget: Budget
+) -> Iterator[GpuRow]:
+    """Of decode in all lanes, and of prompts."""
+    row = partial(GpuRow.of, where, "engine")
+    facts, dtype = runner.config.checkpoint, getattr(torch, runner.config.dtype)
+    weights = _product_bytes(Path(facts.path), dtype)
+    token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
+    for rows, system, changed, sampling in _lanes(load):
+        case = f"{name} decode {rows} rows {load.context} context"
+        if not budget.allows(f"{case}, {system}"):
+            continue
+        taken = decode_s(Steps(runner, **changed), rows, load, sampling)
+        yield row(case, system, "rate", "tokens/s", [rows / t for t in taken])
+        read = weights + rows * load.context * token_bytes
+        yield row(case, system, "share of memory rate", "1", [read / t / limits[0] for t in taken])
+    for prompt in load.prompts:
+        case = f"{name} prefill {prompt}"
+        if not budget.allows(case):
+            continue
+        taken = prefill_s(runner, prompt, runner.device, load.tries)
+        work = 2 * prompt * weights / dtype.itemsize  # the head's, for one token only, is a few percent of it
+        yield row(case, "ours", "rate", "tokens/s", [prompt / t for t in taken])
+        yield row(case, "ours", "share of products", "1", [work / t / limits[1] for t in taken])
 
 
 def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSampling]]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .gpu_budget import Budget
 from .gpu_shapes import Load
 
 __all__ = ["Asked", "Rate", "Run", "mixed_rate", "rates"]
@@ -32,8 +33,8 @@ class Rate:
     values: list[float]
 
 
-def rates(run: Run, load: Load, vocabulary: int) -> Iterator[Rate]:
-    """For each number of rows the rates of decode and of prompts; then of the mixed run."""
+def rates(run: Run, load: Load, vocabulary: int, budget: Budget) -> Iterator[Rate]:
+    """For each number of rows the rates of decode and of prompts; then of the mixed run, if that has sequences."""
     drawn = random.Random("rates")
     tokens, (short, long) = load.rate_prompt, load.rate_outputs
 
@@ -44,16 +45,20 @@ def rates(run: Run, load: Load, vocabulary: int) -> Iterator[Rate]:
         return time.perf_counter() - began
 
     for rows in load.rows:
+        case = f"{rows} rows, prompts of {tokens}"
+        if not budget.allows(case):
+            continue
         taken_s(rows, long)  # kernels are compiled, graphs captured
         decode, prompts = [], []
         for _ in range(TRIES):
             alone_s, short_s, long_s = (taken_s(rows, out) for out in (1, short, long))
             prompts.append(rows * tokens / max(alone_s, 1e-9))
             decode.append(rows * (long - short) / max(long_s - short_s, 1e-9))
-        case = f"{rows} rows, prompts of {tokens}"
         yield Rate(case, "decode rate", decode)
         yield Rate(case, "prompt rate", prompts)
-    yield Rate(f"{load.sequences} sequences", "output rate", [mixed_rate(run, load, vocabulary)])
+    case = f"{load.sequences} sequences"
+    if load.sequences and budget.allows(case):
+        yield Rate(case, "output rate", [mixed_rate(run, load, vocabulary)])
 
 
 def mixed_rate(run: Run, load: Load, vocabulary: int) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "table", "times_s"]
+__all__ = ["KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "read", "table", "times_s"]
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]
@@ -130,12 +130,20 @@ def merge_csv(lines: Iterable[Any], key: Sequence[str], path: Path) -> None:
             writer.writerows(kept[each] for each in sorted(kept))
 
 
+def read(path: Path) -> list[GpuRow]:
+    """Rows of a file that `merge_csv` wrote."""
+    numbers = {"p50": float, "least": float, "most": float, "tries": int}
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [{name: numbers.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [GpuRow(**line) for line in lines]
+
+
 def table(rows: Sequence[GpuRow]) -> str:
     """Markdown."""
-    lines = ["| part | case | system | metric | median | least | most |", "|---|---|---|---|---|---|---|"]
+    lines = ["| part | case | system | metric | median | least | most | note |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         numbers = " | ".join(f"{value:,.4g}" for value in (row.p50, row.least, row.most))
-        lines.append(f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} |")
+        lines.append(f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} | {row.note} |")
     return "\n".join(lines)
 
 

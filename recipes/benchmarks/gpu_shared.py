@@ -11,6 +11,7 @@ from functools import partial
 
 from parrot_compat.gpu.runner import ModelRunner
 
+from .gpu_budget import Budget
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load
 from .gpu_steps import Steps, drawing_s, outputs
@@ -21,14 +22,17 @@ Group = tuple[str, int]
 """(its name, rows)"""
 
 
-def shared_steps(name: str, runner: ModelRunner, load: Load, where: Where) -> Iterator[GpuRow]:
+def shared_steps(name: str, runner: ModelRunner, load: Load, where: Where, budget: Budget) -> Iterator[GpuRow]:
     """Whether prefixes are read together is the engine's own choice: rows say of how many it was made."""
     tail = f"{load.front} shared {load.private} private"
-    for rows in load.front_rows:
-        yield from _beside(f"{name} decode {rows} rows {tail}", runner, load, [("g", rows)], 0, where)
-    rows = load.front_rows[len(load.front_rows) // 2]
-    groups = [("g", rows), ("h", rows)]
-    yield from _beside(f"{name} decode 2 groups of {rows} rows and 1 row, {tail}", runner, load, groups, 1, where)
+    middle = load.front_rows[len(load.front_rows) // 2]
+    cases: dict[str, tuple[list[Group], int]] = {
+        **{f"{name} decode {rows} rows {tail}": ([("g", rows)], 0) for rows in load.front_rows},
+        f"{name} decode 2 groups of {middle} rows and 1 row, {tail}": ([("g", middle), ("h", middle)], 1),
+    }
+    for case, (groups, strangers) in cases.items():
+        if budget.allows(case):
+            yield from _beside(case, runner, load, groups, strangers, where)
 
 
 def _beside(

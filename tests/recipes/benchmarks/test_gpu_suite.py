@@ -8,17 +8,22 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from parrot_compat.gpu.kernels.costs import device_costs
-from recipes.benchmarks import gpu_exact, gpu_kernels, gpu_rates, gpu_suite, gpu_vllm
-from recipes.benchmarks.gpu_rows import KEY, GpuRow, Where, merge_csv, table
+from recipes.benchmarks import gpu_exact, gpu_identity, gpu_kernels, gpu_rates, gpu_suite, gpu_vllm
+from recipes.benchmarks.gpu_budget import Budget, budgets
+from recipes.benchmarks.gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table
 from recipes.benchmarks.gpu_steps import Launches
+from recipes.benchmarks.gpu_summary import MOST_CHARACTERS, MOST_LINES, summary
+from tests.identity import report
+from tests.identity.oracle import Answer, Comparison, Difference
 
 WHERE = Where(device="d", versions="v", commit="c", date="2026-01-01")
 
@@ -28,20 +33,35 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+class KnowingLab:
+    """It need not run the engines of a checkpoint, which takes half a minute, to say what came out."""
+
+    found: ClassVar[list[Any]] = []
+
+    def __init__(self, folder: Path, device: str) -> None:
+        assert not torch.is_inference_mode_enabled()
+
+    async def total(self, shape: str) -> Comparison:
+        return Comparison(answers=7, exact=7 - len(self.found), tokens=70, differences=[*self.found])
+
+
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu-suite")
     (folder / "devices.json").write_text(json.dumps([{"device": "other", "dtype": "float32"}]))
     files = ["--csv", str(folder / "gpu.csv"), "--costs", str(folder / "devices.json"), "--folder", str(folder)]
-    assert gpu_suite.main(["--part", "all", "--tiny", *files, "--commit", "abc"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "Lab", KnowingLab)
+        assert gpu_suite.main(["--part", "all", "--tiny", *files, "--commit", "abc"]) == 0
     return folder
 
 
 def test_every_part_leaves_rows_that_say_where_they_come_from(dry_run: Path) -> None:
     rows = rows_of(dry_run)
-    assert {"exactness", "kernels", "engine"} <= {row["part"] for row in rows}
+    assert {row["part"] for row in rows if row["metric"] == "wall time"} == set(gpu_suite.PARTS)
+    assert {"exactness", "kernels", "engine", "identity"} <= {row["part"] for row in rows if row["system"] != "suite"}
     assert all(row["commit"] == "abc" and "torch" in row["versions"] and row["date"] for row in rows)
-    assert {row["case"].split()[0] for row in rows if row["part"] == "exactness"} == {
+    assert {row["case"].split()[0] for row in rows if row["part"] == "exactness" and row["unit"] == "1"} == {
         "decode", "prefill", "forest", "tiny-llama",
     }  # fmt: skip
     read = [row for row in rows if row["metric"] == "KV bytes asked for / unique"]
@@ -172,7 +192,7 @@ def test_a_trial_that_names_no_file_leaves_the_results_alone(tmp_path: Path, mon
     assert gpu_suite.main(["--part", "kernels", "--tiny", "--commit", "abc"]) == 0
     assert list(tmp_path.iterdir()) == []
     assert gpu_suite.main(["--part", "kernels", "--tiny", "--csv", str(tmp_path / "mine.csv")]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.csv", "mine.md"}
 
 
 Prompts = set[tuple[int, ...]]
@@ -208,7 +228,7 @@ def asked_of_vllm(monkeypatch: pytest.MonkeyPatch) -> list[Prompts]:
 def test_vllm_and_ours_are_measured_by_one_method_ours_before_and_behind(
     asked_of_vllm: list[Prompts], tmp_path: Path
 ) -> None:
-    rows = list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE))
+    rows = list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE, Budget()))
     systems = {"vllm": 2, "ours": 4, "ours / vllm": 1, "ours, after / before": 1}
     cases = {f"tiny-qwen3 {number} rows, prompts of 30" for number in (1, 3)}
     rates = {(row.case, row.metric, row.system, row.tries) for row in rows if row.case in cases}
@@ -220,7 +240,7 @@ def test_vllm_and_ours_are_measured_by_one_method_ours_before_and_behind(
 
 
 def test_vllm_is_timed_on_prompts_that_its_cache_has_not_met(asked_of_vllm: list[Prompts], tmp_path: Path) -> None:
-    list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE))
+    list(gpu_vllm.vllm(["tiny-qwen3"], gpu_suite.TINY, tmp_path, torch.device("cpu"), WHERE, Budget()))
     assert sum(map(len, asked_of_vllm)) == len(set().union(*asked_of_vllm))
     assert all_but_the_last_met_nothing_of_it(asked_of_vllm)
 
@@ -233,7 +253,7 @@ def test_a_decode_rate_has_neither_prompts_nor_the_cost_of_a_call_in_it(monkeypa
         now_s += 7.0 + sum(len(prompt) for prompt, _ in asked) * 0.5 + asked[0][1] * 0.25
 
     monkeypatch.setattr(gpu_rates.time, "perf_counter", lambda: now_s)
-    found = {(rate.case, rate.metric): rate.values for rate in gpu_rates.rates(run, gpu_suite.TINY, 512)}
+    found = {(rate.case, rate.metric): rate.values for rate in gpu_rates.rates(run, gpu_suite.TINY, 512, Budget())}
     assert found["3 rows, prompts of 30", "decode rate"] == [3 / 0.25] * 2
     assert found["3 rows, prompts of 30", "prompt rate"] == [90 / (7.0 + 90 * 0.5 + 0.25)] * 2
 
@@ -252,7 +272,7 @@ def test_a_kernel_that_is_wrong_stops_the_suite(monkeypatch: pytest.MonkeyPatch)
     right = gpu_kernels.attention
     monkeypatch.setattr(gpu_kernels, "attention", lambda *a, **k: lambda: right(*a, **k)() + 0.1)
     with pytest.raises(AssertionError, match="differs from float64"):
-        list(gpu_kernels.exactness(gpu_kernels.TINY, torch.device("cpu"), WHERE))
+        list(gpu_kernels.exactness(gpu_kernels.TINY, torch.device("cpu"), WHERE, Budget()))
 
 
 def test_a_later_run_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
@@ -264,4 +284,109 @@ def test_a_later_run_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None
     with place.open(newline="") as file:
         found = {line["device"]: (line["p50"], line["commit"]) for line in csv.DictReader(file)}
     assert found == {"d": ("9.0", "later"), "another": ("2.0", "c")}
-    assert table([row]).splitlines()[2] == "| kernels | decode | ours | time [s] | 2 | 1 | 3 |"
+    assert table([replace(row, note="n")]).splitlines()[2] == "| kernels | decode | ours | time [s] | 2 | 1 | 3 | n |"
+
+
+def test_the_summary_of_what_was_measured_fits_on_a_screen() -> None:
+    told = summary(read(RESULTS / "gpu.csv"))
+    assert len(told) < MOST_CHARACTERS and len(told.splitlines()) <= MOST_LINES
+    line = "engine: qwen3-0.6b decode # rows 1024 context | ours | rate [tokens/s] 1: 718, 16: 7,373, 64: 15,438, "
+    assert line in told
+    assert "kernels: decode # rows 8192 shared 512 private | together | speedup [ratio] 4: 0.992, 8: 1.48, " in told
+    assert "exactness: largest difference to float64: 27 cases, at most 0.01 (prefill bfloat16 window)" in told
+
+
+def test_a_summary_that_does_not_fit_says_how_much_is_missing_and_keeps_what_failed() -> None:
+    row = GpuRow.of(WHERE, "engine", "decode", "ours", "rate", "tokens/s", [1.0])
+    many = [replace(row, case=f"{'long ' * 60}case-{number}") for number in range(500)]
+    failed = replace(row, part="kernels", metric="wall time", note="failed: all of it " + "x" * 900)
+    told = summary([*many, failed])
+    assert len(told) < MOST_CHARACTERS and len(told.splitlines()) <= MOST_LINES
+    assert told.splitlines()[1].startswith("kernels: 1 s; failed: all of it xxx")
+    shown = len(told.splitlines()) - 1
+    assert told.splitlines()[-1] == f"{502 - shown} lines more; the file has all rows"
+
+
+def test_a_part_without_time_leaves_a_file_that_names_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "gpu.csv"
+    costs = ["--costs", str(tmp_path / "devices.json")]
+    assert gpu_suite.main(["--part", "all", "--tiny", "--budget-s", "0", "--csv", str(place), *costs]) == 0
+    rows = {row.part: row for row in read(place)}
+    assert set(rows) == set(gpu_suite.PARTS) and {row.metric for row in rows.values()} == {"wall time"}
+    left_out = rows["exactness"].note.partition(": ")[2].split("; ")
+    assert rows["exactness"].note.startswith("left out 30: ") and len(left_out) == 30
+    assert {"decode float32", "launches that wait", "tiny-llama over a prefix"} <= set(left_out)
+    assert all(rows[part].note for part in ("engine", "identity", "kernels"))
+    assert rows["kernels"].note in (tmp_path / "gpu.md").read_text()
+    assert "engine: 0 s; left out 1: " in capsys.readouterr().out
+    assert not (tmp_path / "devices.json").exists()
+
+
+def test_parts_for_which_something_is_missing_say_so(
+    dry_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("vllm") is None:
+        notes = {row["note"] for row in rows_of(dry_run) if row["part"] == "vllm"}
+        assert notes == {"left out 1: all of it, because vllm is not installed here"}
+    monkeypatch.setattr(gpu_identity, "ROOT", tmp_path)
+    assert gpu_suite.main(["--part", "identity", "--tiny", "--csv", str(tmp_path / "gpu.csv")]) == 0
+    assert [row.note for row in read(tmp_path / "gpu.csv")] == ["left out 1: all of it, because the tests are not here"]
+
+
+def test_a_part_that_fails_says_so_and_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> list[GpuRow]:
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(gpu_kernels, "exactness", fails)
+    monkeypatch.setattr(gpu_kernels, "kernels", lambda *given: [GpuRow.of(WHERE, "kernels", "c", "s", "m", "1", [1])])
+    place = tmp_path / "gpu.csv"
+    assert gpu_suite.main(["--part", "exactness,kernels", "--tiny", "--csv", str(place)]) == 1
+    notes = {(row.part, row.metric): row.note for row in read(place)}
+    assert notes == {
+        ("exactness", "wall time"): "failed: RuntimeError: no kernel image",
+        ("kernels", "wall time"): "",
+        ("kernels", "m"): "",
+    }
+
+
+def test_an_answer_that_differs_fails_the_identity_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Answer(prompt=(1, 2), output=(3,), label="chat")
+    monkeypatch.setattr(report, "Lab", KnowingLab)
+    monkeypatch.setattr(KnowingLab, "found", [Difference(answer=answer, index=0, expected=4, drawn=3, gap=1.0)])
+    assert gpu_suite.main(["--part", "identity", "--tiny", "--csv", str(tmp_path / "gpu.csv")]) == 1
+    rows = read(tmp_path / "gpu.csv")
+    assert {row.metric: row.p50 for row in rows if row.case == "llama"} == {
+        "answers": 7, "exact": 6, "that part at a tie": 0, "differences": 1,
+    }  # fmt: skip
+    assert "chat: prompt of 2 tokens, output token 0 is 3" in next(row.note for row in rows if row.system == "suite")
+
+
+def test_a_budget_lets_what_begins_in_time_end() -> None:
+    now_s = 0.0
+    budget = Budget(10.0, lambda: now_s)
+    assert budget.allows("first")
+    now_s = 4.0
+    half = budget.share(0.5)
+    now_s = 9.0
+    assert budget.allows("second") and not half.allows("of half")
+    now_s = 30.0
+    assert not budget.allows("third") and not budget.allows("fourth")
+    assert budget.left_out == ["third", "fourth"] and half.left_out == ["of half"]
+
+
+def test_budgets_are_for_each_part_or_for_those_named() -> None:
+    assert budgets("7", ["a", "b"]) == {"a": 7, "b": 7}
+    assert budgets("7,b=9.5", ["a", "b"]) == {"a": 7, "b": 9.5}
+    assert budgets("b=9", ["a", "b"]) == {"b": 9}
+    for wrong in ("c=9", "b=", "x"):
+        with pytest.raises(ValueError):
+            budgets(wrong, ["a", "b"])
+
+
+@pytest.mark.parametrize("wrong", [["--part", "engin"], ["--part", "all", "--budget-s", "c=1"],
+                                   ["--part", "engine", "--costs", "f.json"]])  # fmt: skip
+def test_a_part_that_is_none_is_refused(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu_suite.main(["--tiny", *wrong])
