@@ -390,3 +390,24 @@ def test_budgets_are_for_each_part_or_for_those_named() -> None:
 def test_a_part_that_is_none_is_refused(wrong: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         gpu_suite.main(["--tiny", *wrong])
+
+
+def test_the_document_says_what_the_file_has() -> None:
+    told = " ".join((RESULTS.parents[2] / "docs/gpu.md").read_text().split())
+    found = {(row.case, row.system, row.metric): row for row in read(RESULTS / "gpu.csv")}
+
+    def rate(case: str) -> float:
+        return found[case, "ours", "rate"].p50
+
+    for rows in (1, 16, 64, 256):
+        small, large = (f"{name} decode {rows} rows 1024 context" for name in ("qwen3-0.6b", "llama-8b"))
+        shares = [found[case, "ours", "share of memory rate"].p50 for case in (small, large)]
+        assert f"| {rows} | {rate(small):,.0f} | {shares[0]:.2f} | {rate(large):,.0f} | {shares[1]:.2f} |" in told
+    for name in ("qwen3-0.6b", "llama-8b"):
+        shares = [found[f"{name} prefill {tokens}", "ours", "share of products"].p50 for tokens in (2048, 8192)]
+        assert f"{shares[0]:.2f} / {shares[1]:.2f}" in told
+        mixed = found[f"{name} 256 sequences", "ours", "output rate"]
+        assert f"{mixed.p50:,.0f}" in told and mixed.tries == 1
+    assert "The exceptions are the two rates of 256 sequences: one try each" in told
+    others = [row for row in found.values() if row.metric in ("rate", "time")]
+    assert {(row.part, row.tries) for row in others} == {("engine", 5), ("kernels", 10)}
