@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -58,8 +59,8 @@ def engine(
         place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
         longest = max(load.context, *load.prompts) + 1024
         runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest)
-        yield from _steps(name, runner, load, limits, where, budget)
         yield from shared_steps(name, runner, load, where, budget)
+        yield from _steps(name, runner, load, limits, where, budget)
         case = f"{name} {load.sequences} sequences"
         if budget.allows(case):
             run = partial(answers, runner, **LANES["ours"])
@@ -98,13 +99,15 @@ def _steps(
 
 
 def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSampling]]:
-    """(rows, system, how steps are taken, how tokens are drawn); greedy where the system does not say otherwise."""
+    """(rows, system, how steps are taken, how tokens are drawn); greedy where the system does not say otherwise. Lanes
+    without a mechanism come last: a budget may leave them out."""
     for rows in load.rows:
-        for system, changed in LANES.items():
-            if system == "ours" or rows <= MOST_ABLATED_ROWS:
-                yield rows, system, changed, GREEDY
+        yield rows, "ours", LANES["ours"], GREEDY
         for name in SAMPLED if rows in load.sampled_rows else ():
             yield rows, f"ours, {name}", LANES["ours"], SAMPLINGS[name]
+    for rows, (system, changed) in product(load.rows, LANES.items()):
+        if system != "ours" and rows <= MOST_ABLATED_ROWS:
+            yield rows, system, changed, GREEDY
 
 
 def deterministic(name: str, place: Path, load: Load, device: torch.device, where: Where) -> Iterator[GpuRow]:
