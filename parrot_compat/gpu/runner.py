@@ -59,8 +59,8 @@ class ModelRunner:
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
-        shares = fast is not None and fast.kernels.shares_prefixes and self.config.share_prefixes
-        self._sharing = self._choose_sharing(dtype) if shares else None
+        self.sharing = self._choose_sharing(dtype) if fast is not None and fast.kernels.shares_prefixes else None
+        """What its kernels read together, while `config.share_prefixes` says that they may; `None`: nothing."""
         self._storage = KvStorage(
             facts.layers,
             self.config.pages + 1,  # the last is nobody's: padding of CUDA graphs writes there
@@ -92,7 +92,7 @@ class ModelRunner:
                 reads |= zip(chosen, compute([rows[number] for number in chosen]), strict=True)
         others = [row for number, row in enumerate(rows) if number not in reads] if reads else rows
         with torch.inference_mode():
-            packed = PackedRows.of(others, self.config.page_size, self._sharing)
+            packed = self._packed(others)
             given = None if after is None else self._drawn_before(others, after)
             logits = self._logits(packed, given) if others else None
             tokens = None if logits is None else sample(logits, packed.draws, self.config.checkpoint.eos_token_ids)
@@ -115,12 +115,12 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _pool(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
-        batch = PackedRows.of(rows, self.config.page_size, self._sharing).to(self.device)
+        batch = self._packed(rows).to(self.device)
         return read_states(self._decoder.states(batch, self._storage), rows)
 
     @torch.inference_mode()
     def _score(self, rows: Sequence[BatchRow]) -> Sequence[Read]:
-        batch = PackedRows.of(rows, self.config.page_size, self._sharing).to(self.device)
+        batch = self._packed(rows).to(self.device)
         scores, behind = read_scores(self._decoder.all_logits(batch, self._storage), rows)
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
@@ -135,6 +135,15 @@ class ModelRunner:
         if pairs:
             with torch.inference_mode():
                 self._storage.copy_pages(pairs)
+
+    @property
+    def graphs(self) -> DecodeGraphs | None:
+        """Of the sizes of steps that it has met; `None`: it makes none."""
+        return self._graphs
+
+    def _packed(self, rows: Sequence[BatchRow]) -> PackedRows:
+        sharing = self.sharing if self.config.share_prefixes else None
+        return PackedRows.of(rows, self.config.page_size, sharing)
 
     def _logits(self, packed: PackedRows, given: Tensor | None) -> Tensor | None:
         """`given`: [tokens] on the device, in place of the ids of `packed`."""

@@ -29,6 +29,7 @@ from parrot_compat.gpu.kernels.strips import HeadShape, plan_strips, row_shapes
 from parrot_compat.gpu.kernels.table import choose
 from parrot_compat.gpu.kernels.triton.tiles import tiling
 
+from .gpu_budget import Budget
 from .gpu_rows import GpuRow, Where, times_s
 
 __all__ = ["FULL", "TINY", "Sizes", "Step", "ceilings", "costs_of", "exactness", "kernels", "make_step"]
@@ -160,7 +161,7 @@ ALLOWED = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference to float64 of results whose numbers are about 1."""
 
 
-def exactness(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuRow]:
+def exactness(sizes: Sizes, device: torch.device, where: Where, budget: Budget) -> Iterator[GpuRow]:
     private = max(sizes.private)
     mixes = {
         "decode": ([(private + 3 * number, 1) for number in range(sizes.rows[0])], 0),
@@ -169,6 +170,9 @@ def exactness(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuR
     }
     options: list[dict[str, float]] = [{}, {"window": 20}, {"soft_cap": 5.0}]
     for dtype, (name, (rows, shared)), option in product(ALLOWED, mixes.items(), options):
+        case = " ".join([name, str(dtype).removeprefix("torch."), *option])
+        if not budget.allows(case):
+            continue
         step = make_step(rows, shared, sizes.heads, dtype, device)
         out = attention(step, is_shared=shared > 0, **option)()
         # One row after another in float64, by the specification.
@@ -179,7 +183,6 @@ def exactness(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuR
         )  # fmt: skip
         expected = paged_attention(*wide, inputs, scale=sizes.heads[2] ** -0.5, **option)  # type: ignore[arg-type]
         error = (out.cpu().double() - expected).abs().max().item()
-        case = " ".join([name, str(dtype).removeprefix("torch."), *option])
         if not error <= ALLOWED[dtype]:
             raise AssertionError(f"{case}: differs from float64 by {error}; allowed is {ALLOWED[dtype]}")
         yield GpuRow.of(where, "exactness", case, "ours", "largest difference to float64", "1", [error])
@@ -196,7 +199,9 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     return found["bytes_per_s"], found["flops"]
 
 
-def kernels(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuRow]:
+def kernels(sizes: Sizes, device: torch.device, where: Where, budget: Budget) -> Iterator[GpuRow]:
+    if not budget.allows("all kernels"):
+        return
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     bytes_per_s, products_per_s = ceilings(device, dtype)
     row = partial(GpuRow.of, where, "kernels")
@@ -204,13 +209,17 @@ def kernels(sizes: Sizes, device: torch.device, where: Where) -> Iterator[GpuRow
     yield row("ceiling", "torch", "matrix product", "flop/s", [products_per_s])
     heads, _, dim = sizes.heads
     for prompt in sizes.prompts:
+        if not budget.allows(f"prefill {prompt}"):
+            continue
         step = make_step([(prompt, prompt)], 0, sizes.heads, dtype, device)
         taken = timed(step, device, sizes.tries, is_shared=False)
         work = 2 * heads * prompt * (prompt + 1) * dim
         yield row(f"prefill {prompt}", "ours", "share of products", "1", [work / t / products_per_s for t in taken])
     for shared, private, rows in product(sizes.shared, sizes.private, sizes.rows):
-        step = make_step([(private, 1)] * rows, shared, sizes.heads, dtype, device)
         case = f"decode {rows} rows {shared} shared {private} private"
+        if not budget.allows(case):
+            continue
+        step = make_step([(private, 1)] * rows, shared, sizes.heads, dtype, device)
         apart = timed(step, device, sizes.tries, is_shared=False)
         together = timed(step, device, sizes.tries, is_shared=True)
         yield row(case, "apart", "time", "s", apart)
@@ -228,6 +237,7 @@ def costs_of(
 ) -> DeviceCosts:
     """The cost model's numbers out of a run of `kernels`: the best rates seen where each of them is what limits, and as
     the cost of one more kernel the largest gain that was promised to a case which then was slower together."""
+    rows = [row for row in rows if row.part == "kernels"]
     found = {(row.case, row.system, row.metric): row for row in rows}
     memory = found["ceiling", "torch", "copy or read"].p50
     apart = [row for row in rows if row.metric == "share of memory rate"]

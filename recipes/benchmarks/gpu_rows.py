@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["KEY", "RESULTS", "GpuRow", "Where", "commit", "merge_csv", "table", "times_s"]
+__all__ = ["KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "read", "table", "times_s"]
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]
@@ -57,15 +57,18 @@ class GpuRow(Where):
     least: float
     most: float
     tries: int
+    note: str = ""
+    """What a number does not say."""
 
     @classmethod
     def of(
-        cls, where: Where, part: str, case: str, system: str, metric: str, unit: str, values: Sequence[float]
-    ) -> GpuRow:
+        cls, where: Where, part: str, case: str, system: str, metric: str, unit: str, values: Sequence[float],
+        note: str = "",
+    ) -> GpuRow:  # fmt: skip
         return cls(
             **asdict(where), part=part, case=case, system=system, metric=metric, unit=unit,
             p50=_short(statistics.median(values)), least=_short(min(values)), most=_short(max(values)),
-            tries=len(values),
+            tries=len(values), note=note,
         )  # fmt: skip
 
 
@@ -127,12 +130,20 @@ def merge_csv(lines: Iterable[Any], key: Sequence[str], path: Path) -> None:
             writer.writerows(kept[each] for each in sorted(kept))
 
 
+def read(path: Path) -> list[GpuRow]:
+    """Rows of a file that `merge_csv` wrote."""
+    numbers = {"p50": float, "least": float, "most": float, "tries": int}
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [{name: numbers.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [GpuRow(**line) for line in lines]
+
+
 def table(rows: Sequence[GpuRow]) -> str:
     """Markdown."""
-    lines = ["| part | case | system | metric | median | least | most |", "|---|---|---|---|---|---|---|"]
+    lines = ["| part | case | system | metric | median | least | most | note |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         numbers = " | ".join(f"{value:,.4g}" for value in (row.p50, row.least, row.most))
-        lines.append(f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} |")
+        lines.append(f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} | {row.note} |")
     return "\n".join(lines)
 
 

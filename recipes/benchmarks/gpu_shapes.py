@@ -50,11 +50,22 @@ class Load:
     """What `engine` and `vllm` are given to do."""
 
     rows: tuple[int, ...]
+    sampled_rows: tuple[int, ...]
+    """Of `rows`, those of which sampled texts are drawn as well."""
     context: int
     prompts: tuple[int, ...]
     sequences: int
     """Of the mixed run, each with lengths of prompt and output drawn evenly from `lengths`."""
     lengths: tuple[int, int]
+    front: int
+    """Tokens that all prompts of a group have in common, whole pages of them."""
+    front_rows: tuple[int, ...]
+    private: int
+    """Tokens that a row of a group has of its own."""
+    rate_prompt: int
+    rate_outputs: tuple[int, int]
+    """Two lengths of text whose difference is timed. In the shorter one the first row must still draw when the last
+    prompt has been computed: then the longer one has nothing more than steps in which all rows draw."""
     tries: int
 
     def mixed(self, vocabulary: int, seed: int = 0) -> list[tuple[list[int], int]]:
@@ -68,7 +79,9 @@ class Load:
 
     @property
     def kv_tokens(self) -> int:
-        return max(self.sequences * 2 * self.lengths[1], max(self.rows) * (self.context + 64), *self.prompts) + 256
+        mixed, decode = self.sequences * 2 * self.lengths[1], max(self.rows) * (self.context + 64)
+        shared = 2 * self.front + (2 * max(self.front_rows) + 1) * (self.private + 64)
+        return max(mixed, decode, shared, *self.prompts) + 256
 
 
 def made(name: str, dtype: torch.dtype, under: Path, device: torch.device) -> Path:

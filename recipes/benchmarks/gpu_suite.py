@@ -4,19 +4,25 @@
     python -m recipes.benchmarks.gpu_suite --part kernels          attention alone; shared prefixes read together, apart
     python -m recipes.benchmarks.gpu_suite --part engine           steps of whole models, beside the device's limits
     python -m recipes.benchmarks.gpu_suite --part vllm             the same sequences through vLLM, if it is installed
+    python -m recipes.benchmarks.gpu_suite --part identity         engines of every kind beside transformers (tests)
     python -m recipes.benchmarks.gpu_suite --part all --tiny       every line of it on a CPU, with nothing worth noting
 
-Each part takes minutes. Results are merged into a CSV file (those of --tiny where --csv names one) and the table is
-printed last. `--part kernels --costs FILE` also notes the device's numbers for the engine's own choice of what to share
-(`kernels/devices.json`).
+Each part takes minutes. Where a device is lent for some, one call of several parts with a limit for each (`--part
+exactness,engine,kernels --budget-s exactness=90,engine=300,kernels=90`) makes most of them: a part ends between two
+cases, and one that fails does not end the others. Rows are merged into a CSV file as they are measured (those of --tiny
+where --csv names one), with a table beside it in Markdown; a summary of at most 60 lines is printed last. `--costs
+FILE` also notes the device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -24,34 +30,69 @@ from pathlib import Path
 
 import torch
 
-from . import gpu_kernels, gpu_models
-from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, table, times_s
+from . import gpu_exact, gpu_kernels, gpu_models, gpu_vllm
+from .gpu_budget import Budget, budgets
+from .gpu_identity import identity
+from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table, times_s
 from .gpu_shapes import SHAPES, Load
+from .gpu_summary import WALL_TIME, summary
 
 __all__ = ["main"]
 
-PARTS = ("exactness", "kernels", "engine", "vllm")
+PARTS = ("exactness", "engine", "identity", "kernels", "vllm")
+FAILED = "failed"
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
-FULL = Load(rows=(1, 16, 64, 256), context=1024, prompts=(2048, 8192), sequences=256, lengths=(100, 1024), tries=5)
-TINY = Load(rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), tries=2)
+FULL = Load(
+    rows=(1, 16, 64, 256), sampled_rows=(1, 64, 256), context=1024, prompts=(2048, 8192), sequences=256,
+    lengths=(100, 1024), front=8192, front_rows=(4, 16, 64), private=512, rate_prompt=512, rate_outputs=(64, 192),
+    tries=5,
+)  # fmt: skip
+TINY = Load(
+    rows=(1, 3), sampled_rows=(1, 3), context=60, prompts=(48,), sequences=3, lengths=(4, 9), front=32,
+    front_rows=(2, 3), private=24, rate_prompt=30, rate_outputs=(3, 6), tries=2,
+)  # fmt: skip
 
 
 def measured(
-    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, *, is_tiny: bool
+    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, budget: Budget, *, is_tiny: bool
 ) -> Iterator[GpuRow]:
     sizes = gpu_kernels.TINY if is_tiny else gpu_kernels.FULL
     load = TINY if is_tiny else FULL
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     if part == "exactness":
-        yield from gpu_kernels.exactness(sizes, device, where)
+        yield from gpu_kernels.exactness(sizes, device, where, budget)
         families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
-        yield from gpu_models.texts_against_transformers(families, tokens, under, device, where)
-    elif part == "kernels":
-        yield from gpu_kernels.kernels(sizes, device, where)
+        yield from gpu_exact.launches_that_wait(families[0], tokens, under, device, where, budget)
+        for name in families:
+            yield from gpu_exact.texts_over_a_prefix(name, tokens, under, device, where, budget)
+        yield from gpu_exact.texts_against_transformers(families, tokens, under, device, where, budget)
+    elif part == "identity":
+        yield from identity(under, device, where, budget, is_tiny=is_tiny)
     elif part == "engine":
-        yield from gpu_models.engine(models, load, gpu_kernels.ceilings(device, dtype), under, device, where)
+        if budget.allows("the device's limits, and what is measured against them"):
+            limits = gpu_kernels.ceilings(device, dtype)
+            yield from gpu_models.engine(models, load, limits, under, device, where, budget)
+    elif part == "vllm":
+        yield from gpu_vllm.vllm(models, load, under, device, where, budget)
     else:
-        yield from gpu_models.vllm(models, load, under, device, where)
+        yield from gpu_kernels.kernels(sizes, device, where, budget)
+
+
+def taken(
+    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, budget: Budget, *, is_tiny: bool
+) -> Iterator[GpuRow]:
+    """The rows of a part and one of itself, which says whether it failed, and what it left out."""
+    began, note = time.perf_counter(), ""
+    try:
+        with torch.inference_mode(part != "identity"):
+            yield from measured(part, device, where, models, under, budget, is_tiny=is_tiny)
+    except Exception as error:
+        traceback.print_exc()
+        note = f"{FAILED}: {type(error).__name__}: {error}"
+    if budget.left_out:
+        note += f"{'; ' if note else ''}left out {len(budget.left_out)}: {'; '.join(budget.left_out)}"
+    spent = time.perf_counter() - began
+    yield GpuRow.of(where, part, "the whole part", "suite", WALL_TIME, "s", [spent], note)
 
 
 def launch_s(device: torch.device) -> float:
@@ -79,15 +120,7 @@ def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=(*PARTS, "all"), required=True)
-    parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(SHAPES))
-    parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
-    parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")
-    parser.add_argument("--csv", type=Path, help="where rows are kept (results/gpu.csv; of --tiny nowhere)")
-    parser.add_argument("--costs", type=Path, help="after --part kernels: the file to note the device's numbers in")
-    parser.add_argument("--commit", help="of the code, where its history is not at hand")
-    options = parser.parse_args(argv)
+    options = asked(argv)
     if not torch.cuda.is_available() and not options.tiny:
         print("no CUDA device here; --tiny tries the suite on a CPU", file=sys.stderr)
         return 2
@@ -97,17 +130,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = options.csv or (None if options.tiny else RESULTS / "gpu.csv")  # a trial is no result
     rows: list[GpuRow] = []
     with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as under:
-        for part in PARTS if options.part == "all" else (options.part,):
-            with torch.inference_mode():
-                for row in measured(part, device, where, models, Path(under), is_tiny=options.tiny):
-                    rows.append(row)
-                    if place is not None:
-                        merge_csv([row], KEY, place)  # what is measured stays, whatever comes next
-                    print(f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}", flush=True)
-    if options.costs is not None:
+        for part in options.part:
+            budget = Budget(options.budget_s.get(part, math.inf))
+            for row in taken(part, device, where, models, Path(under), budget, is_tiny=options.tiny):
+                rows.append(row)
+                if place is not None:
+                    merge_csv([row], KEY, place)  # what is measured stays, whatever comes next
+                told = f"; {row.note}" if row.note else ""
+                print(
+                    f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}{told}", flush=True
+                )
+    parts = {row.part: row.note for row in rows if row.metric == WALL_TIME}
+    if options.costs is not None and parts["kernels"]:
+        print("the device's costs are not noted: the part kernels is not complete", file=sys.stderr)
+    elif options.costs is not None:
         note_costs(rows, device, options.costs, is_tiny=options.tiny)
-    print(table(rows))
-    return 0
+    if place is not None:
+        place.with_suffix(".md").write_text(table(read(place)) + "\n", encoding="utf-8")
+    print(summary(rows))
+    return 1 if any(note.startswith(FAILED) for note in parts.values()) else 0
+
+
+def asked(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", type=_parts, required=True, help=f"all, or some of {','.join(PARTS)}")
+    parser.add_argument("--budget-s", type=_budgets, default={}, help="seconds: 120 for each part, or engine=240,…")
+    parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(SHAPES))
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
+    parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")
+    parser.add_argument("--csv", type=Path, help="where rows are kept (results/gpu.csv; of --tiny nowhere)")
+    parser.add_argument("--costs", type=Path, help="with the part kernels: the file to note the device's numbers in")
+    parser.add_argument("--commit", help="of the code, where its history is not at hand")
+    options = parser.parse_args(argv)
+    if options.costs is not None and "kernels" not in options.part:
+        parser.error("--costs is about what the part kernels measures")
+    return options
+
+
+def _parts(said: str) -> Sequence[str]:
+    named = PARTS if said == "all" else tuple(said.split(","))
+    if unknown := [part for part in named if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: the parts are {', '.join(PARTS)}, or all")
+    return named
+
+
+def _budgets(said: str) -> dict[str, float]:
+    try:
+        return budgets(said, PARTS)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -87,11 +87,11 @@ def test_rows_of_a_group_write_the_same_texts_when_they_read_their_prefix_togeth
     ]
     apart = runner.run(rows)
     shape = HeadShape(heads=4, kv_heads=2, dim=32, element_bytes=4)
-    runner._sharing = Sharing(page_size=PAGE, shape=shape, costs=WORTH_IT, strips=2)
-    shared = Batch.build(rows, PAGE, device, runner._sharing).attention.shared
+    runner.sharing = Sharing(page_size=PAGE, shape=shape, costs=WORTH_IT, strips=2)
+    shared = Batch.build(rows, PAGE, device, runner.sharing).attention.shared
     assert [(node.rows, node.pages) for node in shared] == [((0, 1, 2), 2)]
     assert runner.run(rows) == apart
-    assert not Batch.build([replace(row, group=None) for row in rows], PAGE, device, runner._sharing).attention.shared
+    assert not Batch.build([replace(row, group=None) for row in rows], PAGE, device, runner.sharing).attention.shared
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])
