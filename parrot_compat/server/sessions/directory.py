@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrot_compat.core.call import CallId
+from parrot_compat.core.call import CallId, VariableName
 from parrot_compat.core.errors import CallerError, LimitError
 from parrot_compat.core.events import Event, SessionClosed
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.session import Session
+from parrot_compat.core.task import Task
+from parrot_compat.core.variable import Variable
 from parrot_compat.server.limits import RequestLimits
 
 __all__ = ["Directory", "Known"]
@@ -38,6 +40,53 @@ class Known:
     reserved_calls: set[str] = field(default_factory=set)
     """Names that requests on their way to the session will give to calls."""
     reserved_variables: set[str] = field(default_factory=set)
+    call_heirs: dict[str, CallId] = field(default_factory=dict)
+    """By the name that a client gave to a call: the call that it made again under this name, before the first one had
+    an answer. SDKs do, and the first one is cancelled, or failed."""
+    variable_heirs: dict[str, VariableName] = field(default_factory=dict)
+
+    def task(self, name: str) -> Task:
+        """The call that a client means by this name. Errors: `CallerError` where there is none."""
+        try:
+            first = self.session.task(name)
+            return first if first.failure is None else self.session.task(self.call_heirs.get(name, first.call.id))
+        except CallerError:
+            return self.session.task(self.call_heirs.get(name, CallId(name)))
+
+    def variable(self, name: str) -> Variable:
+        """The variable that a client means by this name. Errors: `UnknownVariable`."""
+        try:
+            first = self.session.variable(name)
+            return first if first.failure is None else self.session.variable(self.variable_heirs.get(name, first.name))
+        except CallerError:
+            return self.session.variable(self.variable_heirs.get(name, VariableName(name)))
+
+    def may_name_call(self, name: str) -> bool:
+        """No call has this name, or the one that has it has failed."""
+        try:
+            return name not in self.reserved_calls and self.task(name).failure is not None
+        except CallerError:
+            return True
+
+    def may_name_variable(self, name: str) -> bool:
+        try:
+            return name not in self.reserved_variables and self.variable(name).failure is not None
+        except CallerError:
+            return True
+
+    def name_call(self, name: str, task: Task) -> None:
+        """The client has made `task` under this name. It is what the name means once nothing else has it."""
+        with suppress(CallerError):
+            if task.call.id == name or self.task(name).result is not None:
+                return
+        self.call_heirs[name] = task.call.id
+
+    def name_variable(self, name: str, variable: Variable) -> None:
+        with suppress(CallerError):
+            held = self.variable(name)
+            if variable.name == name or (held.is_settled and held.failure is None):
+                return
+        self.variable_heirs[name] = variable.name
 
     def has_call(self, call: str) -> bool:
         try:
