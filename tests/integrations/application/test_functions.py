@@ -21,6 +21,7 @@ from parrot_compat.integrations.application.variable import Variable
 
 pytest.importorskip("fastapi")
 
+from tests.integrations.forks import in_a_child
 from tests.integrations.worlds import World, world
 
 
@@ -220,6 +221,21 @@ def test_the_environment_names_the_default_application(monkeypatch: pytest.Monke
         monkeypatch.setattr(applications, "_default", None)
         monkeypatch.setenv("PARROT_BASE_URL", there.url)
         contextvars.Context().run(outside_of_blocks)
+
+
+def test_the_default_application_that_nobody_chose_is_made_anew_in_a_forked_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked() -> str:
+        return write_code("x").code.get()
+
+    with world("remote") as there:
+        monkeypatch.setattr(applications, "_default", None)
+        monkeypatch.setenv("PARROT_BASE_URL", there.url)
+        answer = contextvars.Context().run(asked)
+        assert contextvars.Context().run(in_a_child, asked) == answer == "<Write Python\n\nfor x:>"
+        there.application.as_default()
+        assert "made in another process" in contextvars.Context().run(in_a_child, asked)
 
 
 def test_an_application_in_a_block_is_the_current_one(here: World) -> None:
