@@ -82,7 +82,7 @@ class Application:
         with _lock:
             session = None if self._session is None else self._session()
             if session is None or session.is_closed or session.is_lost:
-                session = self.open_session()
+                session = Session(self, None, None, is_default=True)
                 self._session = weakref.ref(session)
             return session
 

@@ -340,6 +340,77 @@ def test_the_default_session_is_opened_anew_where_it_could_not_be_or_is_gone(the
     assert echo(application.session, "d").get() == "<d>"
 
 
+def expire(there: World) -> None:
+    """Every session that is open, as if nothing had used it for long."""
+
+    async def close() -> None:
+        for session in there.manager.sessions():
+            await session.close()
+
+    there.loop.run(close())
+
+
+def test_the_default_session_is_opened_anew_under_an_app_that_holds_what_it_has_read(there: World) -> None:
+    application = there.application
+    read = echo(application.session, "a")
+    assert read.get() == "<a>"
+    expire(there)
+    assert echo(application.session, "b").get() == "<b>"
+    expire(there)
+    view = read.transform({"truncate": 2})
+    later = [echo(application.session, word) for word in ("c", view, "d")]  # all of them find it gone
+    assert [variable.get() for variable in later] == ["<c>", "<<a>", "<d>"]
+    assert len(there.manager.sessions()) == 1
+    expire(there)
+    assert application.session.variable("e").transform("strip").get() == "e"
+    assert read.get() == "<a>"
+
+
+def test_what_was_not_read_before_the_default_session_expired_is_gone_and_no_other_text_comes_for_it(
+    there: World,
+) -> None:
+    application = there.application
+    unread, streamed = echo(application.session, "a"), echo(application.session, "b")
+    unread.accepted.result(60), streamed.accepted.result(60)
+    expire(there)
+    reads = echo(application.session, unread)
+    assert echo(application.session, "c").get() == "<c>"
+    for variable in (unread, reads, streamed):
+        with pytest.raises(UnknownSession):
+            variable.get()
+    with pytest.raises(UnknownSession):
+        "".join(streamed.stream())
+    assert echo(application.session, "d").get() == "<d>"
+
+
+@pytest.mark.parametrize("verb", ["get", "stream", "set", "describe", "cancel"])
+def test_a_default_session_that_is_found_gone_is_not_used_again(there: World, verb: str) -> None:
+    held = there.application.session
+    unread = held.variable()
+    unread.accepted.result(60)
+    expire(there)
+    asks = {
+        "get": unread.get,
+        "stream": lambda: list(unread.stream()),
+        "set": lambda: unread.set("x"),
+        "describe": held.describe,
+        "cancel": held.cancel,
+    }
+    with pytest.raises(UnknownSession):
+        asks[verb]()
+    assert there.application.session is not held
+    assert echo(there.application.session, "b").get() == "<b>"
+
+
+def test_a_session_that_an_app_has_opened_is_not_opened_again(there: World) -> None:
+    session = there.application.open_session()
+    assert echo(session, "a").get() == "<a>"
+    expire(there)
+    for _ in range(2):
+        with pytest.raises(UnknownSession):
+            echo(session, "b").get()
+
+
 class _Refusal:
     def __init__(self, error: Exception) -> None:
         self.error = error
