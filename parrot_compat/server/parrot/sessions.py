@@ -38,7 +38,7 @@ def router(serving: Serving) -> APIRouter:
     @routes.post("", summary="Open a session")
     async def open_session(request: Request) -> Response:
         body = await read_body(request, SessionRequest, serving.limits)
-        known = serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
+        known = await serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
         return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
 
     @routes.get("/{session}", summary="The graph of a session, its states, times and tokens")

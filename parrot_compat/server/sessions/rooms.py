@@ -182,7 +182,7 @@ async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIter
     if plan is not None:
         known = directory.of(plan.session)
     elif ask.session is not None:
-        known = directory.join(ask.tenant, ask.session)
+        known = await directory.join(ask.tenant, ask.session)
     else:
         session = manager.open_session(tenant=ask.tenant)
         try:

@@ -205,12 +205,30 @@ async def test_a_tenant_has_only_so_many_named_sessions() -> None:
     from parrot_compat.server.limits import RequestLimits
 
     async with live(echo, limits=RequestLimits(sessions=2)) as server:
-        for label in ("a", "b", "a"):
-            await asked(server, {"session": label})
-        reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "c"}})
-        assert reply.status == 429 and "2 sessions" in reply.error["message"]
-        await send(server, "DELETE", f"{SESSIONS}/a")
+        opened = [(await send(server, "POST", SESSIONS, {})).json()["id"] for _ in range(2)]
+        for path, body in [(SESSIONS, {}), (CHAT, {"messages": user("x"), "parrot": {"session": "c"}})]:
+            reply = await send(server, "POST", path, body)
+            assert reply.status == 429 and "2 sessions" in reply.error["message"]
+        await send(server, "DELETE", f"{SESSIONS}/{opened[0]}")
         await asked(server, {"session": "c"})
+
+
+async def test_a_label_costs_no_request_its_answer_the_one_that_was_not_used_for_longest_makes_room() -> None:
+    from parrot_compat.server.limits import RequestLimits
+
+    async with live(echo, limits=RequestLimits(sessions=2)) as server, asyncio.timeout(30):
+        for label in ("a", "b", "a", "c", "a", "d", "a"):
+            assert (await asked(server, {"session": label})).json()["parrot"]["session"] == label
+        assert {session.name for session in server.manager.sessions()} == {"a", "d"}
+        server.engine.stall()
+        busy = asyncio.create_task(asked(server, {"session": "d"}))
+        await until(lambda: server.manager.open_calls == 1)
+        assert (await send(server, "POST", SESSIONS, {"name": "own"})).status == 200
+        assert {session.name for session in server.manager.sessions()} == {"d", "own"}, "what runs is not ended"
+        reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "e"}})
+        assert reply.status == 429
+        server.engine.resume()
+        await busy
 
 
 # ---- hints -----------------------------------------------------------------------------------------------
