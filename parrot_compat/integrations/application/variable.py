@@ -86,6 +86,10 @@ class Variable:
         text = self._known.text
         return f"<variable {self.name!r}>" if text is None else f"<variable {self.name!r}: {text!r}>"
 
+    def __format__(self, spec: str) -> str:
+        """Not in a text: a model would be told of a variable, and nobody would notice. (`str` and `repr` show it.)"""
+        raise TypeError(f"variable {self.name!r} is no text: pass it to a function as it is, or read it with get()")
+
     # ---- inside, in the session's loop -------------------------------------------------------------------
 
     def accept(self, session: str, id: str) -> None:

@@ -119,6 +119,18 @@ def test_outputs_in_place_of_one_of_them_are_refused_with_a_hint(here: World) ->
         write_test(write_code("x"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_variable_in_a_format_string_is_refused_and_can_be_shown(here: World, is_read: bool) -> None:
+    made = write_code("x")
+    if is_read:
+        made.get()
+    for name, no_text in (("variable 'code'", made.code), ("Code", made)):
+        for into in ("about {}", "about {:>9}"):
+            with pytest.raises(TypeError, match=f"^{name}.* is no text"):
+                into.format(no_text)
+        assert f"{no_text!r}" == f"{no_text!s}" == "%s" % no_text == repr(no_text)  # noqa: UP031 (as logging does)
+
+
 def test_arguments_that_do_not_fit_are_a_type_error_as_with_any_function(here: World) -> None:
     with pytest.raises(TypeError, match="task"):
         write_code()  # type: ignore[call-arg]
