@@ -1,4 +1,4 @@
-"""What this process has learned of servers: which of them are ours, and which have no plans.
+"""What this process has learned of servers: which of them are ours, which have no plans, which tell nothing of a model.
 
 A server that is not ours may refuse a request for a field that it does not know, so the `parrot` object goes only
 to servers that have shown that they know it. It knows endpoints and nothing of plans or frameworks.
@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import openai
 
@@ -22,7 +23,7 @@ from . import remote
 from .process_lock import ProcessLock
 from .remote import Endpoint
 
-__all__ = ["is_ours", "learn_whether_ours", "plans_refused", "remember_ours", "remember_refusal"]
+__all__ = ["is_ours", "learn_whether_ours", "model_card", "plans_refused", "remember_ours", "remember_refusal"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _refusing: dict[str, float] = {}
 """Until when, in seconds of the monotonic clock, they are sent no plans."""
 _asked: dict[str, float] = {}
 """Until when they are not asked again what they can."""
+_untold: dict[tuple[str, str | None], float] = {}
+"""Until when they are not asked again about this model."""
 
 
 def is_ours(endpoint: Endpoint) -> bool:
@@ -67,6 +70,20 @@ def learn_whether_ours(endpoint: Endpoint) -> None:
             return
         _asked[url] = now_s + ASK_AGAIN_S
     threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
+
+
+def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | None:
+    """As `remote.model_card`. Where nothing could be learned nobody waits for the server again, for a while."""
+    key = endpoint.base_url, model
+    if time.monotonic() < _untold.get(key, 0.0):
+        return None
+    card = remote.model_card(endpoint, model)
+    with _lock:
+        if card is None:
+            _untold[key] = time.monotonic() + ASK_AGAIN_S
+        else:
+            _untold.pop(key, None)
+    return card
 
 
 def _ask(endpoint: Endpoint) -> None:

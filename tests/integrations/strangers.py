@@ -13,3 +13,5 @@ def is_a_stranger(url: str) -> None:
     for until in (servers._refusing, servers._asked):
         for other in [other for other in until if other.startswith(url)]:
             del until[other]
+    for model in [model for model in servers._untold if model[0].startswith(url)]:
+        del servers._untold[model]
