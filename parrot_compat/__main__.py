@@ -21,9 +21,10 @@ def main() -> None:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         print(
-            f"parrot: serving needs the 'server' extra ({error.name} is not installed). Install it with:\n\n"
-            "    pip install 'parrot-compat[server,gpu]'\n\n"
-            "(without 'gpu' it can still serve in front of another server: parrot serve --upstream URL)",
+            f"parrot: serving needs the 'server' extra ({error.name} is not installed). In a checkout, install it with:"
+            "\n\n    pip install '.[server,gpu]'\n\n"
+            "(README says how to get torch's small CPU build; without 'gpu' it can still serve in front of another "
+            "server: parrot serve --upstream URL)",
             file=sys.stderr,
         )
         raise SystemExit(1) from None

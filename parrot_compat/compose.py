@@ -145,7 +145,8 @@ def _checkpoint(model: str, reasoning: ReasoningStyle | None) -> tuple[str, Toke
     except ImportError as error:
         raise ModelRefused(
             f"our own engine needs the 'gpu' extra ({error.name} is not installed): "
-            "pip install 'parrot-compat[server,gpu]'. With --upstream URL it is not needed."
+            "pip install '.[server,gpu]' in a checkout (README says how to get torch's small CPU build). "
+            "With --upstream URL it is not needed."
         ) from error
     path = locate(model)
     return str(path), HuggingFaceTokenizer(path, reasoning=reasoning)

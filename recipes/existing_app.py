@@ -29,14 +29,14 @@ def review(llm: Any) -> Runnable[Any, str]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Two readers and an editor.")
-    parser.add_argument("--base-url", default=os.environ.get("PARROT_BASE_URL", "http://127.0.0.1:8000/v1"))
+    parser.add_argument("--base-url", default=os.environ.get("PARROT_BASE_URL") or "http://127.0.0.1:8000/v1")
     parser.add_argument("--model", default="builtin:tiny")
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--text", default=TEXT)
     options = parser.parse_args(argv)
     llm = ChatOpenAI(
         base_url=options.base_url,
-        api_key=os.environ.get("PARROT_API_KEY", "none"),
+        api_key=os.environ.get("PARROT_API_KEY") or "none",
         model=options.model,
         max_tokens=options.max_tokens,
         temperature=0,

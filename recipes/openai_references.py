@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
 
     with server(options.base_url, options.model) as url:
-        client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY", "none"))
+        client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY") or "none")
         model = served_model(url, options.model)
         texts = [chapters([name])[: options.characters] for name in options.topics]
         graph = digest(model, texts, options.max_tokens, f"digest {os.getpid()}")

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     limit = options.max_tokens
 
     with server(options.base_url, options.model) as url:
-        client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY", "none"))
+        client = OpenAI(base_url=url, api_key=os.environ.get("PARROT_API_KEY") or "none")
         models = [model.id for model in client.models.list()]
         model = options.model or models[0]
         show(console, "models", ", ".join(models))

@@ -42,7 +42,7 @@ class ServerFailed(Exception):
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    where = os.environ.get("PARROT_BASE_URL")
+    where = os.environ.get("PARROT_BASE_URL") or None
     parser.add_argument("--base-url", default=where, help="a server that runs already, like http://127.0.0.1:8000/v1")
     parser.add_argument("--model", default=None, help="model to ask for; without --base-url: to serve (builtin:tiny)")
 
@@ -100,7 +100,7 @@ def served_model(base_url: str, wanted: str | None = None) -> str:
     """The model to ask for: the one that is wanted, else the first that the server has. Errors: `ServerFailed`."""
     if wanted is not None:
         return wanted
-    client = openai.OpenAI(base_url=base_url, api_key=os.environ.get("PARROT_API_KEY", "none"))
+    client = openai.OpenAI(base_url=base_url, api_key=os.environ.get("PARROT_API_KEY") or "none")
     try:
         first = next(iter(client.models.list()), None)
     except openai.APIConnectionError:

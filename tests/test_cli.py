@@ -43,7 +43,9 @@ parrot_compat.__main__.main()
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PARROT_")}
 
 
-async def parrot(*arguments: str, python: tuple[str, ...] = ("-m", "parrot_compat")) -> tuple[int, str, str]:
+async def parrot(
+    *arguments: str, python: tuple[str, ...] = ("-m", "parrot_compat"), **environment: str
+) -> tuple[int, str, str]:
     """Run to the end: exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -52,7 +54,7 @@ async def parrot(*arguments: str, python: tuple[str, ...] = ("-m", "parrot_compa
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -104,7 +106,7 @@ async def test_without_the_server_extra_it_says_what_to_install(name: str) -> No
     program = f"import sys; sys.modules[{name!r}] = None; import parrot_compat.__main__ as m; m.main()"
     code, _, err = await parrot("serve", python=("-c", program))
     assert code == 1
-    assert "pip install 'parrot-compat[server,gpu]'" in err
+    assert "pip install '.[server,gpu]'" in err
     assert "Traceback" not in err
 
 
@@ -112,7 +114,7 @@ async def test_without_the_gpu_extra_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['transformers'] = None; import parrot_compat.__main__ as m; m.main()"
     code, _, err = await parrot("serve", "--port", "0", python=("-c", program))
     assert code == 1
-    assert "pip install 'parrot-compat[server,gpu]'" in err and "--upstream" in err
+    assert "pip install '.[server,gpu]'" in err and "--upstream" in err
     assert "Traceback" not in err
 
 
@@ -120,6 +122,14 @@ async def test_a_server_open_to_others_needs_a_key() -> None:
     code, _, err = await parrot("serve", "--host", "0.0.0.0")
     assert code == 2
     assert "--api-key" in err and "Traceback" not in err
+
+
+async def test_a_key_that_only_clients_read_is_said_to_be_none_of_the_servers() -> None:
+    _, _, err = await parrot("serve", *NOWHERE, PARROT_API_KEY="secret-a")
+    assert "PARROT_API_KEYS" in err and "secret-a" not in err
+    for environment in ({"PARROT_API_KEY": "none"}, {"PARROT_API_KEY": "secret-a", "PARROT_API_KEYS": "secret-a"}):
+        _, _, err = await parrot("serve", *NOWHERE, **environment)
+        assert "PARROT_API_KEY" not in err
 
 
 async def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:

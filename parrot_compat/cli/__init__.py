@@ -118,6 +118,7 @@ def _serve(**asked: Any) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     try:
         settings = Settings.read(os.environ, **asked)
+        _warn_of_a_clients_key(settings)
         _allow_many_files()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve_until_stopped(settings))
@@ -129,6 +130,12 @@ def _serve(**asked: Any) -> None:
         _say.print("stopped before it was ready")
         sys.stdout.flush()
         os._exit(0)  # at an ordinary end Python would wait for the threads of a download
+
+
+def _warn_of_a_clients_key(settings: Settings) -> None:
+    """Who has set it may think that the server asks for it. `none` is what clients say where no key is needed."""
+    if not settings.api_keys and os.environ.get("PARROT_API_KEY", "none") not in ("", "none"):
+        _log.warning("PARROT_API_KEY is read by clients; this server has no keys: those are PARROT_API_KEYS")
 
 
 def _allow_many_files() -> None:

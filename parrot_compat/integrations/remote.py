@@ -24,12 +24,31 @@ import openai
 
 from .process_lock import ProcessLock
 
-__all__ = ["DEFAULT_BASE_URL", "Endpoint", "async_client", "client", "model_card", "token_ids"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "Endpoint",
+    "async_client",
+    "client",
+    "environment_api_key",
+    "environment_base_url",
+    "model_card",
+    "token_ids",
+]
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 CONNECT_TIMEOUT_S = 10.0
 CARD_TIMEOUT_S = 5.0
 CLIENTS_KEPT = 64
+
+
+def environment_base_url() -> str:
+    """Where an app's server is that says nothing of it. A variable that is empty is not set."""
+    return os.environ.get("PARROT_BASE_URL") or DEFAULT_BASE_URL
+
+
+def environment_api_key() -> str:
+    """The SDK sends no request without a key: `none` is one that a server without keys takes."""
+    return os.environ.get("PARROT_API_KEY") or "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Who asks: an API key is a tenant.
 
 It knows nothing of what a tenant may do. Without keys the server is for this machine alone: it binds
-loopback only, and refuses requests that a browser was tricked into sending (Host and Origin are checked).
+loopback only, and refuses requests that a browser was tricked into sending (Host and Origin are checked) and those
+that a proxy says come from elsewhere.
 
 The invariant: no request reaches an endpoint of `/v1` without a tenant.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -32,7 +33,9 @@ def is_loopback(host: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
     except ValueError:
         return False
 
@@ -97,12 +100,28 @@ def _key(headers: Headers) -> str:
 
 
 def _must_be_local(headers: Headers) -> None:
-    """A page of another site may point a browser here (DNS rebinding, a form post): the names give it away."""
+    """A page of another site may point a browser here (DNS rebinding, a form post): the names give it away. A proxy may
+    bring anybody's request under our own name; many say whose it is."""
     host, origin = headers.get("host", ""), headers.get("origin")
     if not is_loopback(_name("//" + host)):
         raise _forbidden(f"host {host[:100]!r} is not this machine")
     if origin is not None and not is_loopback(_name(origin)):
         raise _forbidden(f"origin {origin[:100]!r} is not this machine")
+    for client in _forwarded_for(headers):
+        if not is_loopback(client) and not is_loopback(_name("//" + client)):
+            raise _forbidden(f"a proxy asks for {client[:100]!r}, which is not this machine")
+
+
+def _forwarded_for(headers: Headers) -> Iterator[str]:
+    """Every client that proxies on the way have named, with or without its port."""
+    for name in ("x-forwarded-for", "x-real-ip"):
+        for line in headers.getlist(name):
+            yield from filter(None, map(str.strip, line.split(",")))
+    for line in headers.getlist("forwarded"):
+        for pair in line.replace(",", ";").split(";"):
+            name, _, client = pair.partition("=")
+            if name.strip().lower() == "for":
+                yield client.strip().strip('"')
 
 
 def _name(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from .running import run
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+NAMES = [block.strip().splitlines()[0][:40] for block in BLOCKS]
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -19,12 +21,39 @@ def test_readme_has_examples() -> None:
     assert len(BLOCKS) >= 2
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[block.strip().splitlines()[0][:40] for block in BLOCKS])
+@pytest.mark.parametrize("block", BLOCKS, ids=NAMES)
 def test_an_example_of_readme_runs_and_prints(block: str, url: str, tmp_path: Path) -> None:
     program = block.replace("http://127.0.0.1:8000/v1", url)
     result = run(program, {**os.environ, "PARROT_BASE_URL": url}, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """A server of other models, whose engines are scripted."""
+    pytest.importorskip("fastapi")
+    from ..integrations.served import MODELS, served
+
+    with served() as server:
+        assert "builtin:tiny" not in MODELS
+        yield server.url
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=NAMES)
+def test_an_example_of_readme_asks_whatever_model_is_served(block: str, elsewhere: str, tmp_path: Path) -> None:
+    program = block.replace("http://127.0.0.1:8000/v1", elsewhere)
+    result = run(program, {**os.environ, "PARROT_BASE_URL": elsewhere}, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_what_no_index_has_is_installed_from_a_checkout() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    if "unreleased" not in re.findall(r"^## .*", changes, re.MULTILINE)[0]:
+        pytest.skip("it is released")
+    told = [*PAGES, *sorted((ROOT / "recipes").rglob("*.md")), *sorted((ROOT / "parrot_compat").rglob("*.py"))]
+    assert not [path for path in told if re.search(r"pip install.*parrot[-_]compat", path.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
@@ -14,9 +15,10 @@ from types import ModuleType
 
 import batch_folder
 import debate
+import openai_sdk
 import pytest
 import two_line_diff
-from serving import ending_on_sigterm, served_model, server
+from serving import add_server_options, ending_on_sigterm, served_model, server
 
 from ..server.live import live
 from .terminating import is_running, terminated
@@ -50,6 +52,20 @@ def test_a_server_that_is_not_there_is_one_message(recipe: ModuleType, capsys: p
         recipe.main(["--base-url", "http://127.0.0.1:9/v1"])
     assert ended.value.code == 1
     assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
+
+
+async def test_recipes_take_a_variable_that_is_empty_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "")
+    monkeypatch.setenv("PARROT_API_KEY", "")
+    parser = argparse.ArgumentParser()
+    add_server_options(parser)
+    assert parser.parse_args([]).base_url is None
+    async with live({"": "said without a key"}) as server:
+        for recipe in (two_line_diff, openai_sdk):
+            assert await asyncio.to_thread(recipe.main, ["--base-url", f"{server.url}/v1"]) == 0
+            assert "said without a key" in capsys.readouterr().out
 
 
 async def test_an_existing_app_sends_the_key_that_the_environment_has(

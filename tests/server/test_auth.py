@@ -55,6 +55,12 @@ async def test_probes_need_no_key() -> None:
         {"origin": "null"},
         {"origin": "http://localhost.evil.example"},
         {"origin": "http://[bad"},
+        {"x-forwarded-for": "203.0.113.7"},
+        {"x-forwarded-for": "127.0.0.1, 203.0.113.7:4711"},
+        {"x-forwarded-for": "unknown"},
+        {"x-real-ip": "2001:db8::1"},
+        {"forwarded": 'proto=https;for="[2001:db8::1]:4711"'},
+        {"forwarded": "for=127.0.0.1, FOR=203.0.113.7;by=127.0.0.1"},
     ],
 )
 async def test_a_page_of_another_site_cannot_use_a_keyless_server(server: Live, headers: dict[str, str]) -> None:
@@ -63,9 +69,25 @@ async def test_a_page_of_another_site_cannot_use_a_keyless_server(server: Live, 
     assert reply.error["code"] == "not_local"
 
 
-@pytest.mark.parametrize("headers", [{"host": "localhost:1"}, {"host": "[::1]:1"}, {"origin": "http://localhost:3000"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "localhost:1"},
+        {"host": "[::1]:1"},
+        {"origin": "http://localhost:3000"},
+        {"x-forwarded-for": "::ffff:127.0.0.1, ::1, 127.0.0.1:4711"},
+        {"x-forwarded-for": ""},
+        {"forwarded": 'for="[::1]:4711";host=localhost, proto=http;for=127.0.0.1'},
+    ],
+)
 async def test_this_machine_can_use_a_keyless_server(server: Live, headers: dict[str, str]) -> None:
     assert (await send(server, "POST", PATH, HELLO, headers)).status == 200
+
+
+async def test_with_keys_it_answers_whoever_has_one_through_any_proxy() -> None:
+    headers = {"host": "public.example", "x-forwarded-for": "203.0.113.7", "authorization": "Bearer secret-a"}
+    async with live(keys=["secret-a"]) as server:
+        assert (await send(server, "POST", PATH, HELLO, headers)).status == 200
 
 
 def test_keys_are_not_printed_and_never_empty() -> None:
@@ -78,7 +100,15 @@ def test_keys_are_not_printed_and_never_empty() -> None:
 
 @pytest.mark.parametrize(
     ("host", "local"),
-    [("localhost", True), ("127.8.9.1", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False), ("a.b", False)],
+    [
+        ("localhost", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("a.b", False),
+    ],
 )
 def test_only_this_machine_is_loopback(host: str, local: bool) -> None:
     assert is_loopback(host) is local

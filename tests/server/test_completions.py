@@ -16,12 +16,25 @@ IDS = list(map(ord, FRANCE))
 
 
 async def test_a_text_is_continued(client: openai.AsyncOpenAI) -> None:
-    answer = await client.completions.create(model=MODEL, prompt=FRANCE)
+    answer = await client.completions.create(model=MODEL, prompt=FRANCE, max_tokens=50)
     assert answer.choices[0].text == "Paris is the capital of France."
     assert answer.choices[0].finish_reason == "stop"
     assert answer.id.startswith("cmpl-")
     assert answer.object == "text_completion"
     assert answer.usage is not None and answer.usage.prompt_tokens == len(FRANCE)
+
+
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": None}])
+async def test_a_text_without_a_limit_ends_after_sixteen_tokens(server: Live, asked: dict[str, Any]) -> None:
+    answer = (await send(server, "POST", PATH, {"prompt": FRANCE, **asked})).json()
+    assert answer["choices"][0]["text"] == "Paris is the cap"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 16
+
+
+async def test_a_limit_beyond_the_context_is_what_fits(server: Live) -> None:
+    answer = (await send(server, "POST", PATH, {"prompt": FRANCE, "max_tokens": 2**31 - 1})).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +50,7 @@ async def test_a_text_is_continued(client: openai.AsyncOpenAI) -> None:
 async def test_every_form_of_prompt_has_one_answer_for_each(
     client: openai.AsyncOpenAI, prompt: Any, answers: int
 ) -> None:
-    answer = await client.completions.create(model=MODEL, prompt=prompt)
+    answer = await client.completions.create(model=MODEL, prompt=prompt, max_tokens=50)
     assert [choice.index for choice in answer.choices] == list(range(answers))
     assert answer.choices[0].text == "Paris is the capital of France."
 
@@ -54,7 +67,11 @@ async def test_a_stream_adds_up_to_the_answer(server: Live) -> None:
     # not strict: OpenAI's own chunks have a null finish_reason until the last, which its type does not allow
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         stream = await client.completions.create(
-            model=MODEL, prompt=[FRANCE, "count"], stream=True, stream_options={"include_usage": True}
+            model=MODEL,
+            prompt=[FRANCE, "count"],
+            max_tokens=50,
+            stream=True,
+            stream_options={"include_usage": True},
         )
         *chunks, last = [chunk async for chunk in stream]
     texts, finishes = ["", ""], ["", ""]

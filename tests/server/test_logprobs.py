@@ -122,8 +122,8 @@ def test_what_is_asked_is_what_the_engine_learns() -> None:
     )
     chat = ChatRequest.model_validate({"messages": CHAT, "logprobs": True, "top_logprobs": 20, **every})
     assert chat.sampling() == Sampling(**expected, logprobs=20)
-    text = CompletionRequest.model_validate({"prompt": "x", "logprobs": 5, **every})
-    assert text.sampling() == Sampling(**expected, logprobs=5)
+    text = CompletionRequest.model_validate({"prompt": "x", "logprobs": 5, "max_tokens": 7, **every})
+    assert text.sampling() == Sampling(**expected, logprobs=5, max_tokens=7)
 
 
 @pytest.mark.parametrize("stream", [False, True])

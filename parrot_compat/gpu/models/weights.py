@@ -8,6 +8,7 @@ themselves. The invariant: whatever passes here has every file it names, whole; 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ BUILTIN = "builtin:"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _open: Any = safe_open
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+REASON_CHARACTERS = 400
 NOT_APPLIED = (
     "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
     "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "penalty_alpha", "epsilon_cutoff",
@@ -55,11 +57,15 @@ def locate(model: str) -> Path:
 
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(model, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub's own, and those of whatever carries its files: HTTP, proxies, xet
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # the hub's own say what is wrong below a blank line
+        reason = textwrap.shorten(str(error), REASON_CHARACTERS, placeholder=" …") or type(error).__name__
+        if isinstance(error, RepositoryNotFoundError):  # gated ones too
+            reason += " — is the name right? A private or gated model needs a token in HF_TOKEN"
         raise ModelRefused(
             f"{model!r} is neither a folder here nor a model that the Hugging Face hub gave: {reason}"
         ) from error

@@ -10,7 +10,7 @@
 
 The parameters are the template's inputs: a text, a number, or a variable of another call. Sampling is given for all
 outputs (`max_tokens=…`), or by output (`outputs={"code": Output(temperature=0)}`). Where langchain-core is installed
-every semantic function is also a LangChain Runnable.
+(1.7 or newer), every semantic function is also a LangChain Runnable.
 
 The invariant: a function that exists agrees with its template; what does not is refused where it is written.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, get_type_hints, overload
@@ -36,6 +37,8 @@ from .session import Session
 from .variable import Variable
 
 __all__ = ["SemanticFunction", "semantic_function"]
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -206,11 +209,15 @@ def _outputs_of(function: Callable[..., Any]) -> type[Outputs]:
     return returned
 
 
+@functools.cache
 def _kind() -> type[SemanticFunction[Any, Any]]:
     """A Runnable where there is LangChain, because what is piped into a function must find one; the package itself
     needs none."""
     if importlib.util.find_spec("langchain_core") is None:
         return SemanticFunction
-    from parrot_compat.integrations.langchain.function_runnable import RunnableFunction
-
+    try:
+        from parrot_compat.integrations.langchain.function_runnable import RunnableFunction
+    except ImportError as error:
+        log.warning("semantic functions are no Runnables here: that needs langchain-core 1.7 or newer (%s)", error)
+        return SemanticFunction
     return RunnableFunction

@@ -9,7 +9,6 @@ reads, or carries an id that the server knows it by.
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ import openai
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import ParrotError, UnknownSession
 from parrot_compat.integrations.chunks import chunks
-from parrot_compat.integrations.remote import DEFAULT_BASE_URL, Endpoint, async_client
+from parrot_compat.integrations.remote import Endpoint, async_client, environment_api_key, environment_base_url
 
 from .application import Application
 from .host import NotAParrotServer, ServerUnreachable
@@ -49,8 +48,8 @@ def connect(
     `timeout_s` is how long the server may be silent; `None` waits as long as it works.
     """
     endpoint = Endpoint(
-        base_url=base_url or os.environ.get("PARROT_BASE_URL") or DEFAULT_BASE_URL,
-        api_key=api_key or os.environ.get("PARROT_API_KEY") or "none",
+        base_url=base_url or environment_base_url(),
+        api_key=api_key or environment_api_key(),
         timeout_s=timeout_s,
         max_retries=0,
         headers=tuple((headers or {}).items()),

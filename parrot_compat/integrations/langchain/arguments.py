@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parrot_compat.integrations.given import without_nones
+from parrot_compat.integrations.requests import REQUEST_PARAMETERS
 
 __all__ = ["field_arguments"]
 
@@ -21,22 +22,6 @@ SYNONYMS = {
     "request_timeout": "timeout",
     "max_completion_tokens": "max_tokens",
     "stop_sequences": "stop",
-}
-
-# Fields of ChatOpenAI that are parameters of the request; here they need no field of their own.
-REQUEST_PARAMETERS = {
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "n",
-    "parallel_tool_calls",
-    "presence_penalty",
-    "reasoning_effort",
-    "response_format",
-    "service_tier",
-    "store",
-    "top_logprobs",
-    "verbosity",
 }
 
 NO_EFFECT = {

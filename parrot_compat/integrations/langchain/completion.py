@@ -36,6 +36,10 @@ from .wire import MODEL_PROVIDER
 
 __all__ = ["ParrotCompletion"]
 
+AS_MANY_AS_FIT = -1
+ENDLESS = 2**31 - 1
+"""More than any context holds: our server draws what fits. Others may refuse it by name."""
+
 
 class ParrotCompletion(ParrotSampling, BaseLLM):
     """Takes the place of LangChain's `OpenAI`: same arguments, same methods, another server.
@@ -46,6 +50,8 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
     ```
     """
 
+    max_tokens: int = 256
+    """-1: as many as fit into the model's context."""
     streaming: bool = False
     """`invoke` streams inside, so that callbacks hear every piece."""
 
@@ -67,6 +73,14 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = MODEL_PROVIDER
         return params
+
+    def _create_arguments(
+        self, content: Mapping[str, Any], stop: list[str] | None, kwargs: Mapping[str, Any], *, stream: bool
+    ) -> dict[str, Any]:
+        request = super()._create_arguments(content, stop, kwargs, stream=stream)
+        if request["extra_body"].get("max_tokens") == AS_MANY_AS_FIT:
+            request["extra_body"]["max_tokens"] = ENDLESS
+        return request
 
     # ---- whole answers -----------------------------------------------------------------------------------
 

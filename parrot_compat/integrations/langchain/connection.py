@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import openai
-from langchain_core.utils import from_env, secret_from_env
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
-from parrot_compat.integrations.remote import DEFAULT_BASE_URL
+from parrot_compat.integrations.remote import environment_api_key, environment_base_url
 from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
 
 from .arguments import field_arguments
@@ -34,8 +33,8 @@ class ParrotConnection(BaseModel):
 
     model_name: str | None = Field(default=None, alias="model")
     """Served model; not given: the server's first."""
-    base_url: str = Field(default_factory=from_env("PARROT_BASE_URL", default=DEFAULT_BASE_URL))
-    api_key: SecretStr = Field(default_factory=secret_from_env("PARROT_API_KEY", default="none"))
+    base_url: str = Field(default_factory=environment_base_url)
+    api_key: SecretStr = Field(default_factory=lambda: SecretStr(environment_api_key()))
     organization: str | None = None
     timeout: Timeout = None
     """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""

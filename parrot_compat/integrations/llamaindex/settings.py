@@ -7,10 +7,9 @@ and used from any thread, process or event loop.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
@@ -19,10 +18,11 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from parrot_compat.integrations import remote
-from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout, without_nones
-from parrot_compat.integrations.remote import DEFAULT_BASE_URL
-from parrot_compat.integrations.requests import SAMPLING, TRANSPORT
+from parrot_compat.integrations.given import Timeout, connect_and_read_s, plain_timeout
+from parrot_compat.integrations.remote import environment_api_key, environment_base_url
+from parrot_compat.integrations.requests import REQUEST_PARAMETERS, SAMPLING, TRANSPORT
 
+from .arguments import field_arguments
 from .tokens import count_by
 from .wire import request_messages
 
@@ -35,29 +35,25 @@ ASK_AGAIN_S = 30.0
 class Connection(BaseModel):
     """Where the server is, as both of LlamaIndex's classes are told."""
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("PARROT_BASE_URL", DEFAULT_BASE_URL))
+    base_url: str = Field(default_factory=environment_base_url)
     """With the version. `api_base` is understood as well."""
-    api_key: SecretStr = Field(
-        default_factory=lambda: SecretStr(os.environ.get("PARROT_API_KEY", "none")), exclude=True, repr=False
-    )
+    api_key: SecretStr = Field(default_factory=lambda: SecretStr(environment_api_key()), exclude=True, repr=False)
     timeout: Timeout = None
     """Seconds without a byte from the server (`None` waits as long as it works), or those for connecting and these."""
     max_retries: int = 2
     """Of what can be tried again: no connection, 408, 409, 429 and 5xx; `Retry-After` is obeyed."""
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
+    sent_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that are no fields, and go into every request."""
 
     @model_validator(mode="before")
     @classmethod
     def _take_openai_arguments(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        arguments = without_nones(given, {name: field.annotation for name, field in cls.model_fields.items()})
-        base_url = arguments.pop("api_base", None)
-        if base_url is None:
-            return arguments
-        if arguments.setdefault("base_url", base_url) != base_url:
-            raise ValueError("base_url and api_base name different servers")
-        return arguments
+        fields = {name: field.annotation for name, field in cls.model_fields.items()}
+        fields |= {field.alias: field.annotation for field in cls.model_fields.values() if field.alias}
+        return field_arguments(given, fields, cls.sent_parameters, cls.__name__)
 
     @field_validator("timeout", mode="before")
     @classmethod
@@ -80,6 +76,7 @@ class Connection(BaseModel):
 class ParrotSettings(Connection, FunctionCallingLLM):
     """Everything of `ParrotLLM` that is decided before a call is made."""
 
+    sent_parameters: ClassVar[frozenset[str]] = REQUEST_PARAMETERS
     model: str | None = None
     """Served model; not given: the server's first."""
     temperature: float | None = None

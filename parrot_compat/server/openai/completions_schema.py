@@ -23,6 +23,9 @@ from .sampling_schema import NOT_YET, SamplingRequest, TokenId, ignored_fields, 
 
 __all__ = ["CompletionRequest"]
 
+MAX_TOKENS = 16
+"""Of a text whose request names no limit, as OpenAI's server and vLLM have it; chats go on to their end."""
+
 _COMPLETION_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
     "response_format": ({"type": "text"},),
@@ -43,7 +46,7 @@ class CompletionRequest(SamplingRequest):
     prompt_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     """vLLM's: of the prompt's tokens, in a field of their own."""
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """0 with `echo`: what is asked is about the prompt."""
+    """0 with `echo`: what is asked is about the prompt. Not given: 16."""
 
     @property
     def drawn(self) -> int:
@@ -53,6 +56,9 @@ class CompletionRequest(SamplingRequest):
     @property
     def chooses(self) -> bool:
         return self.drawn > (self.n or 1)
+
+    def most_tokens(self) -> int:
+        return MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     def told_logprobs(self) -> int | None:
         return 0 if self.logprobs is None and self.chooses else self.logprobs

@@ -87,45 +87,83 @@ def wandering(rng: Random, text: str, characters: int) -> str:
     return "".join(said).strip()
 
 
-_PLACES = {0: ("first",), 1: ("second",), 2: ("third",), -1: ("last",), 3: ("fourth",)}
+_UNITS = ("line", "paragraph", "sentence", "item")
+_PLACES = {0: "first", 1: "second", 2: "third", -1: "last", 3: "fourth"}
+_OFTEN = {0: 2, 1: 4, 2: 9, 3: 9, 4: 3, 5: 2, -1: 3}
+"""How often a place is drawn where a model shall learn to count: the further ones are the ones it gets wrong."""
+_FURTHER = {4: "fifth", 5: "sixth"}
+_ASKS = ("Quote {}.", "Repeat {} and nothing else.", "Copy {} of the text.", "What is {}?")
 
 
 def quote_part(source: Source, characters: int) -> Example:
     """One line, paragraph, sentence or item, named by its place or its beginning."""
-    unit, parts, whole = _divided(source, characters)
-    ask, wanted = _part_asked(source.rng, unit, parts)
-    question = f"{ask}\n\n{whole}" if source.rng.random() < 0.5 else f"{whole}\n\n{ask}"
+    rng = source.rng
+    unit = rng.choice(_UNITS)
+    parts, whole = _divided(source, unit, characters)
+    ask, wanted = _part_asked(rng, unit, parts)
+    question = f"{ask}\n\n{whole}" if rng.random() < 0.5 else f"{whole}\n\n{ask}"
     return asked("quote", question, wanted)
 
 
 def quote_parts(source: Source, characters: int) -> Example:
-    """…and then others of the same text: each place of a text that was read once gives an answer."""
+    """…and then others of the same text: each place of a text that was read once gives an answer. Of half of the texts
+    only how a part begins: finding it is what is hard, and this takes few tokens."""
     rng = source.rng
-    unit, parts, whole = _divided(source, characters)
-    some = [_part_asked(rng, unit, parts) for _ in range(rng.randrange(3, 9))]
+    unit = rng.choice((*_UNITS, *_UNITS[:3]))
+    parts, whole = _many_parts(source, unit, characters)
+    if rng.random() < 0.5:
+        some = [_beginning_asked(rng, unit, parts) for _ in range(rng.randrange(6, 15))]
+    else:
+        some = [_counted(rng, unit, parts) for _ in range(rng.randrange(3, 9))]
     (ask, wanted), *more = {answer: (then, answer) for then, answer in some}.values()
     question = f"{ask}\n\n{whole}" if rng.random() < 0.5 else f"{whole}\n\n{ask}"
     turns = [([{"role": "user", "content": then}], answer) for then, answer in more]
     return asked("quotes", question, wanted, more=turns)
 
 
-def _divided(source: Source, characters: int) -> tuple[str, list[str], str]:
-    """A unit, a text's parts of that kind, and the text."""
+def _divided(source: Source, unit: str, characters: int) -> tuple[list[str], str]:
+    """A text's parts of a kind, and the text."""
     rng = source.rng
-    unit = rng.choice(("line", "paragraph", "sentence", "item"))
     if unit == "line":
         parts = [line for line in source.passage(max(characters, 200)).splitlines() if line.strip()]
-        whole = "\n".join(parts)
     elif unit == "paragraph":
         parts = [part.strip("\n") for part in source.passage(max(characters, 400)).split("\n\n") if part.strip()]
-        whole = "\n\n".join(parts)
     elif unit == "sentence":
         parts = source.sentences(3, max(characters, 400))
-        whole = " ".join(parts)
     else:
         parts = [source.soup(rng.randrange(1, 5)).replace("\n", " ") for _ in range(rng.randrange(3, 9))]
-        whole = "\n".join(f"- {part}" for part in parts)
-    return unit, parts, whole
+    return parts, _joined(unit, parts)
+
+
+def _many_parts(source: Source, unit: str, characters: int) -> tuple[list[str], str]:
+    """The same, where there is something to count."""
+    if source.rng.random() < 0.25:
+        return _short_parts(source, unit)
+    for _ in range(6):
+        parts, whole = _divided(source, unit, characters)
+        if len(parts) >= 4:
+            return parts, whole
+        characters = min(2000, characters + 300)
+    return _short_parts(source, unit)
+
+
+def _short_parts(source: Source, unit: str) -> tuple[list[str], str]:
+    """The same of a made-up text of few words."""
+    rng = source.rng
+    parts = [source.soup(rng.randrange(1, 6)).replace("\n", " ") for _ in range(rng.randrange(4, 12))]
+    if unit == "sentence":
+        parts = [f"{part[0].upper()}{part[1:]}{rng.choice('...!?')}" for part in parts]
+    elif unit == "paragraph":
+        parts = [part + "".join(f"\n{source.soup(2)}" for _ in range(rng.randrange(3))) for part in parts]
+    elif unit == "line":
+        parts = [" " * rng.choice((0, 0, 4, 8)) + part for part in parts]
+    return parts, _joined(unit, parts)
+
+
+def _joined(unit: str, parts: Sequence[str]) -> str:
+    if unit == "item":
+        return "\n".join(f"- {part}" for part in parts)
+    return {"line": "\n", "paragraph": "\n\n", "sentence": " "}[unit].join(parts)
 
 
 def _part_asked(rng: Random, unit: str, parts: Sequence[str]) -> tuple[str, str]:
@@ -135,9 +173,32 @@ def _part_asked(rng: Random, unit: str, parts: Sequence[str]) -> tuple[str, str]
     if rng.random() < 0.4 and sum(part.split()[:3] == wanted.split()[:3] for part in parts) == 1:
         named = f"the {unit} that begins with {' '.join(wanted.split()[:3])!r}"
     else:
-        named = f"the {_PLACES[place][0]} {unit}"
-    ask = rng.choice(("Quote {}.", "Repeat {} and nothing else.", "Copy {} of the text.", "What is {}?")).format(named)
-    return ask, wanted
+        named = f"the {_PLACES[place]} {unit}"
+    return rng.choice(_ASKS).format(named), wanted
+
+
+def _counted(rng: Random, unit: str, parts: Sequence[str]) -> tuple[str, str]:
+    """…of any of the parts, and most often one that must be counted to."""
+    if rng.random() < 0.3:
+        wanted = rng.choice(parts)
+        if sum(part.split()[:3] == wanted.split()[:3] for part in parts) == 1:
+            return rng.choice(_ASKS).format(f"the {unit} that begins with {' '.join(wanted.split()[:3])!r}"), wanted
+    place = _place(rng, len(parts))
+    return rng.choice(_ASKS).format(f"the {(_PLACES | _FURTHER)[place]} {unit}"), parts[place]
+
+
+def _beginning_asked(rng: Random, unit: str, parts: Sequence[str]) -> tuple[str, str]:
+    place = _place(rng, len(parts))
+    ask = rng.choice(("How does {} begin?", "Quote the first words of {}.")).format(
+        f"the {(_PLACES | _FURTHER)[place]} {unit}"
+    )
+    begins = re.match(r"\s*\S+(?: +\S+){0,2}", parts[place])
+    return ask, begins[0] if begins else parts[place]
+
+
+def _place(rng: Random, count: int) -> int:
+    places = [place for place in _OFTEN if place < count]
+    return rng.choices(places, [_OFTEN[place] for place in places])[0]
 
 
 def said_before(source: Source, characters: int) -> Example:

@@ -37,7 +37,7 @@ class Made:
         return {"type": "function", "function": dict(members)}
 
 
-def tool(rng: Random) -> Made:
+def tool(rng: Random, most_fields: int = 4) -> Made:
     verb, thing = rng.choice(words.VERBS), words.noun(rng)
     if rng.random() < 0.1:
         verb = words.made_up(rng)
@@ -49,7 +49,7 @@ def tool(rng: Random) -> Made:
         name = f"{thing}_{rng.choice(('function', 'customer', 'tool', 'service', 'agent'))}"
     if order > 0.92:
         name = verb + "".join(part.capitalize() for part in thing.split("_"))
-    fields = some(rng, rng.choice((0, 1, 1, 2, 2, 2, 3, 4)))
+    fields = some(rng, min(most_fields, rng.choice((0, 1, 1, 2, 2, 2, 3, 4))))
     required = [one.name for one in fields if rng.random() < 0.8]
     verb, thing = verb.replace("_", " "), thing.replace("_", " ")
     described = "" if rng.random() < 0.1 else _described(rng, verb, thing, fields)
@@ -74,14 +74,14 @@ def tools(rng: Random, most: int = 5) -> list[Made]:
     return list({made.name: made for made in (tool(rng) for _ in range(count))}.values())
 
 
-def request(rng: Random, made: Made) -> tuple[str, dict[str, Any]]:
-    """The user's words, and the arguments in the order of the schema."""
+def request(rng: Random, made: Made, *, says_verb: bool = True) -> tuple[str, dict[str, Any]]:
+    """The user's words, and the arguments in the order of the schema. Without its verb a tool is known by its thing."""
     given = [one for one in made.fields if one.name in made.required or rng.random() < 0.5]
     arguments = {one.name: one.value(rng) for one in given}
     if given and given[0].kind == "string" and not given[0].choices and rng.random() < 0.12:
         return _named(rng, made, given, arguments)
     form = rng.random()
-    if form < 0.14:
+    if form < 0.14 and says_verb:
         listed = ", ".join(
             json.dumps(value, ensure_ascii=False) if len(arguments) > 1 or rng.random() < 0.4 else plain(value)
             for value in arguments.values()
@@ -97,6 +97,7 @@ def request(rng: Random, made: Made) -> tuple[str, dict[str, Any]]:
             f"Using the tool, {verb} a {thing}", f"What is the {thing}",
         )
     )  # fmt: skip
+    head = head if says_verb else f"What is the {thing}"
     if not arguments:
         return head + rng.choice((".", "", " now.", " please.")), {}
     if len(arguments) == 1 and rng.random() < 0.6:
@@ -158,15 +159,20 @@ def call(source: Source, characters: int) -> Example:
 
 
 def calls(source: Source, characters: int) -> Example:
-    """A conversation of several calls, each of one of the same tools: the request, the call, its result, the report."""
+    """A conversation of several calls, most of different tools: the request, the call, and sometimes its result and the
+    report. What is hard is to choose, so there are many tools, of few fields, that requests often do not name."""
     rng = source.rng
-    made = tools(rng)
-    requests = [(chosen.name, *request(rng, chosen)) for chosen in rng.choices(made, k=rng.randrange(2, 6))]
+    most_fields = rng.choice((1, 2, 4))
+    made = list({one.name: one for one in (tool(rng, most_fields) for _ in range(rng.randrange(2, 9)))}.values())
+    wanted = [*rng.sample(made, len(made)), *rng.choices(made, k=rng.randrange(2))]
+    has_results = rng.random() < 0.3
+    requests = [(chosen.name, *request(rng, chosen, says_verb=rng.random() < 0.7)) for chosen in wanted]
     answers = [call_text(name, arguments) for name, _, arguments in requests]
     more: list[tuple[list[Message], str]] = []
     for (_, text, _), answer in zip(requests[1:], answers[1:], strict=True):
-        result = _result(rng)
-        more.append(([{"role": "tool", "content": result}], _report(result)))
+        if has_results:
+            result = _result(rng)
+            more.append(([{"role": "tool", "content": result}], _report(result)))
         more.append(([{"role": "user", "content": text}], answer))
     before = _system() if rng.random() < 0.25 else []
     messages = [*before, {"role": "user", "content": requests[0][1]}]

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -244,8 +245,24 @@ def test_a_hub_id_that_cannot_be_had_is_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_a_hub_that_fails_on_the_way_is_refused_by_the_models_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*asked: Any, **more: Any) -> str:
-        raise httpx.ProxyError("the proxy does not answer\nand more")
+        raise httpx.ProxyError("the proxy does not answer\n\nbut for  mistakes " + "and more " * 100)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ModelRefused, match=r"'nobody/nothing' is neither.*: the proxy does not answer$"):
+    with pytest.raises(
+        ModelRefused, match=r"'nobody/nothing' is neither.*: the proxy does not answer but for mist"
+    ) as refused:
+        locate("nobody/nothing")
+    assert refused.value.message.endswith(" …") and len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize("kind", [RepositoryNotFoundError, GatedRepoError])
+def test_a_model_that_the_hub_does_not_show_may_be_misspelt_or_need_a_token(
+    kind: type[RepositoryNotFoundError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*asked: Any, **more: Any) -> str:
+        response = httpx.Response(401, request=httpx.Request("GET", "https://hub.example/api/models/nobody/nothing"))
+        raise kind("401 Client Error.\n\nCannot access it.\nMake sure you are authenticated.", response=response)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ModelRefused, match=r"Error\. Cannot access it\. Make sure .*is the name right\?.* HF_TOKEN"):
         locate("nobody/nothing")

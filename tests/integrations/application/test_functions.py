@@ -370,6 +370,20 @@ except parrot_compat.integrations.application.host.ServerUnreachable as error:
     assert "no answer from http://127.0.0.1:9/v1/parrot/sessions" in ran.stdout
 
 
+def test_where_langchain_is_too_old_it_is_a_semantic_function_and_says_why_once() -> None:
+    program = """
+import sys
+sys.modules["parrot_compat.integrations.langchain.function_runnable"] = None  # as if it lacked a name
+import parrot_compat
+def say(word):
+    '''{{input:word}} {{output:said}}'''
+print(*{type(parrot_compat.semantic_function(say)).__name__ for _ in range(2)})
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "SemanticFunction\n"), ran.stderr
+    assert ran.stderr.count("langchain-core 1.7 or newer") == 1
+
+
 def test_an_application_is_closed_with_the_program_that_did_not_close_it() -> None:
     program = """
 import parrot_compat

@@ -59,6 +59,14 @@ def test_none_is_as_if_the_argument_was_not_given(
     assert getattr(kind(**{name: None}), field) == value
 
 
+@pytest.mark.parametrize("kind", [ChatParrot, ParrotCompletion, ParrotEmbeddings])
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "")
+    monkeypatch.setenv("PARROT_API_KEY", "")
+    model = kind()
+    assert (model.base_url, model.api_key.get_secret_value()) == (remote.DEFAULT_BASE_URL, "none")
+
+
 @pytest.mark.parametrize(
     ("given", "connect_s", "silence_s"),
     [

@@ -133,7 +133,22 @@ def test_what_is_set_is_sent_and_nothing_else(other: OtherServer) -> None:
     sent = {"temperature": 0, "max_tokens": 5, "top_k": 3, "stop": ["y"], "logprobs": 2}
     assert other.last.body == {"model": "m", "prompt": ["hi"], "stream": False, **sent}
     ParrotCompletion(base_url=other.url).invoke("hi")
-    assert other.last.body == {"prompt": ["hi"], "stream": False}
+    assert other.last.body == {"prompt": ["hi"], "stream": False, "max_tokens": 256}
+
+
+@pytest.mark.parametrize("given", [{}, {"max_tokens": None}])
+def test_a_text_may_have_as_many_tokens_as_in_the_class_it_replaces(other: OtherServer, given: Any) -> None:
+    other.answer = completion
+    ParrotCompletion(base_url=other.url, **given).invoke("hi")
+    assert other.last.body["max_tokens"] == 256
+
+
+def test_minus_one_is_as_many_tokens_as_fit(ours: Served) -> None:
+    whole = ParrotCompletion(base_url=ours.url, model=MODELS[0], temperature=0, max_tokens=4000).invoke("word " * 100)
+    assert len(whole.split()) > 100  # it says its prompt back, and ends
+    assert ParrotCompletion(base_url=ours.url, max_tokens=-1, temperature=0).invoke("word " * 100) == whole
+    some = ParrotCompletion(base_url=ours.url, temperature=0)
+    assert some.invoke("word " * 100, max_tokens=-1) == "".join(some.stream("word " * 100, max_tokens=-1)) == whole
 
 
 def test_streaming_inside_invoke_gives_callbacks_their_tokens(ours: Served) -> None:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, SecretStr
 
 from parrot_compat.integrations import errors as ours_errors
 from parrot_compat.integrations.llamaindex import ParrotAPIError, ParrotEmbedding, ParrotLLM
+from parrot_compat.integrations.remote import DEFAULT_BASE_URL
 from tests.integrations.other_server import OtherServer, Reply, Request, chunk, completion
 from tests.integrations.served import Served
 
@@ -113,8 +114,34 @@ def test_a_block_that_the_wire_cannot_hold_is_refused_by_name(llm: ParrotLLM, ot
 
 def test_api_base_is_understood_and_two_servers_are_refused(other: OtherServer) -> None:
     assert ParrotLLM(api_base=other.url).base_url == other.url
-    with pytest.raises(ValueError, match="different servers"):
+    assert ParrotLLM(api_base=other.url, base_url=other.url).base_url == other.url
+    with pytest.raises(ValueError, match="'api_base' and 'base_url' are one argument"):
         ParrotLLM(api_base=other.url, base_url="http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"model_name": "x"}, {"model": "x"}),
+        ({"model_name": None, "model": "x"}, {"model": "x"}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"reasoning_effort": "low", "logprobs": True}, {"reasoning_effort": "low", "logprobs": True}),
+        ({"frequency_penalty": 0.5, "additional_kwargs": {"min_p": 0.1}}, {"frequency_penalty": 0.5, "min_p": 0.1}),
+    ],
+)
+def test_the_arguments_of_llamaindexs_openai_classes_are_sent(given: Any, sent: Any, other: OtherServer) -> None:
+    llm = ParrotLLM(base_url=other.url, **given)
+    for copied in (llm, ParrotLLM.from_dict(llm.to_dict()), ParrotLLM(**llm.model_dump())):
+        copied.complete("hi")
+        assert other.last.body == {"messages": [{"role": "user", "content": "hi"}], "stream": False, **sent}
+
+
+@pytest.mark.parametrize("kind", [ParrotLLM, ParrotEmbedding])
+def test_an_argument_without_effect_is_warned_of_by_name(kind: Any) -> None:
+    with pytest.warns(UserWarning, match=f"'reuse_client' has no effect on {kind.__name__}; .* additional_kwargs"):
+        kind(reuse_client=True, api_version=None)
+    with pytest.raises(ValueError, match="'logprobs' is given twice"):
+        ParrotLLM(logprobs=True, additional_kwargs={"logprobs": False})
 
 
 @pytest.mark.parametrize("kind", [ParrotLLM, ParrotEmbedding])
@@ -136,6 +163,14 @@ def test_none_is_as_if_the_argument_was_not_given(
     monkeypatch.setenv("PARROT_BASE_URL", "http://from.environment/v1")
     monkeypatch.setenv("PARROT_API_KEY", "from environment")
     assert getattr(kind(**{name: None}), field) == value
+
+
+@pytest.mark.parametrize("kind", [ParrotLLM, ParrotEmbedding])
+def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setenv("PARROT_BASE_URL", "")
+    monkeypatch.setenv("PARROT_API_KEY", "")
+    model = kind()
+    assert (model.base_url, model.api_key.get_secret_value()) == (DEFAULT_BASE_URL, "none")
 
 
 def test_the_environment_names_the_server(other: OtherServer, monkeypatch: pytest.MonkeyPatch) -> None:
