@@ -14,7 +14,8 @@ __all__ = ["ProcessLock"]
 
 
 class ProcessLock:
-    """Kept as long as the process lives: one for each module that needs one, not one for each object."""
+    """Kept as long as the process lives: for what a process has a few of. The thread that holds it may take it again:
+    the garbage collector ends a stream anywhere, in the middle of whatever holds one."""
 
     def __init__(self) -> None:
         self._renew()

@@ -65,7 +65,8 @@ class Endpoint:
     max_retries: int = 2
     organization: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    query: tuple[tuple[str, object], ...] = field(default=(), repr=False)
+    query: tuple[tuple[str, object], ...] = field(default=(), repr=False, hash=False)
+    """Not hashed: its values may be lists."""
 
     @property
     def root_url(self) -> str:
@@ -89,13 +90,12 @@ class Endpoint:
 
     def arguments(self) -> dict[str, Any]:
         """What the SDK's client is made with."""
-        timeout: openai.Timeout | float | None = self.timeout_s
-        if timeout is None or self.connect_timeout_s is not None:
-            timeout = openai.Timeout(timeout, connect=self.connect_timeout_s or CONNECT_TIMEOUT_S)
+        connect_s = self.connect_timeout_s or self.timeout_s or CONNECT_TIMEOUT_S
         return {
             "base_url": self.base_url,
             "api_key": self.api_key,
-            "timeout": timeout,
+            # How long a request waits for a connection of ours to be free says nothing about the server.
+            "timeout": openai.Timeout(self.timeout_s, connect=connect_s, pool=None),
             "max_retries": self.max_retries,
             "organization": self.organization,
             "default_headers": dict(self.headers) or None,

@@ -1,31 +1,43 @@
-"""What this process has learned of servers: which of them are ours, and which have no plans.
+"""What this process has learned of servers: which of them are ours, which have no plans, which tell nothing of a model.
 
 A server that is not ours may refuse a request for a field that it does not know, so the `parrot` object goes only
 to servers that have shown that they know it. It knows endpoints and nothing of plans or frameworks.
 
-The invariant: nothing is forgotten while the process lives, and nothing is asked twice.
+The invariant: what a server has said of itself is not forgotten while the process lives. What only stood in its place
+for a moment (nobody, a server that is still loading, a proxy whose server is being replaced) is asked again, after a
+pause.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Mapping
+from typing import Any
+
+import openai
 
 from . import remote
 from .process_lock import ProcessLock
 from .remote import Endpoint
 
-__all__ = ["is_ours", "learn_whether_ours", "plans_refused", "remember_ours", "remember_refusal"]
+__all__ = ["is_ours", "learn_whether_ours", "model_card", "plans_refused", "remember_ours", "remember_refusal"]
 
 log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 5.0
+ASK_AGAIN_S = 30.0
 
 _lock = ProcessLock()
 _ours: set[str] = set()
-_refusing: set[str] = set()
-_asked: set[str] = set()
+_refusing: dict[str, float] = {}
+"""Until when, in seconds of the monotonic clock, they are sent no plans."""
+_asked: dict[str, float] = {}
+"""Until when they are not asked again what they can."""
+_untold: dict[tuple[str, str | None], float] = {}
+"""Until when they are not asked again about this model."""
 
 
 def is_ours(endpoint: Endpoint) -> bool:
@@ -34,8 +46,8 @@ def is_ours(endpoint: Endpoint) -> bool:
 
 
 def plans_refused(endpoint: Endpoint) -> bool:
-    """It has no plans: it was sent one once."""
-    return endpoint.base_url in _refusing
+    """It has no plans: it was sent one once. A server that is ours is sent one again after a while."""
+    return time.monotonic() < _refusing.get(endpoint.base_url, 0.0)
 
 
 def remember_ours(endpoint: Endpoint) -> None:
@@ -44,18 +56,34 @@ def remember_ours(endpoint: Endpoint) -> None:
 
 
 def remember_refusal(endpoint: Endpoint) -> None:
+    url = endpoint.base_url
     with _lock:
-        _refusing.add(endpoint.base_url)
+        # Ours has plans: while it is restarted a proxy may say that there is no such path.
+        _refusing[url] = time.monotonic() + ASK_AGAIN_S if url in _ours else math.inf
 
 
 def learn_whether_ours(endpoint: Endpoint) -> None:
-    """Ask a server once, in the background, what it can. Whoever wants to know now does without."""
+    """Ask a server, in the background, what it can, until it says so. Whoever wants to know now does without."""
+    url, now_s = endpoint.base_url, time.monotonic()
     with _lock:
-        known = _ours | _refusing | _asked
-        if endpoint.base_url in known:
+        if url in _ours or url in _refusing or now_s < _asked.get(url, 0.0):
             return
-        _asked.add(endpoint.base_url)
+        _asked[url] = now_s + ASK_AGAIN_S
     threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
+
+
+def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | None:
+    """As `remote.model_card`. Where nothing could be learned nobody waits for the server again, for a while."""
+    key = endpoint.base_url, model
+    if time.monotonic() < _untold.get(key, 0.0):
+        return None
+    card = remote.model_card(endpoint, model)
+    with _lock:
+        if card is None:
+            _untold[key] = time.monotonic() + ASK_AGAIN_S
+        else:
+            _untold.pop(key, None)
+    return card
 
 
 def _ask(endpoint: Endpoint) -> None:
@@ -65,6 +93,16 @@ def _ask(endpoint: Endpoint) -> None:
         )
     except Exception as error:
         log.debug("%s does not tell what it can: %r", endpoint.base_url, error)
+        if not _is_away(error):
+            _asked[endpoint.base_url] = math.inf
         return
+    _asked[endpoint.base_url] = math.inf
     if isinstance(answer, Mapping) and answer.get("object") == "parrot.capabilities":
         remember_ours(endpoint)
+
+
+def _is_away(error: Exception) -> bool:
+    """Nobody answered, or somebody who says that it can be otherwise later."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in (408, 429) or error.status_code >= 500
+    return isinstance(error, openai.APIConnectionError)

@@ -84,6 +84,8 @@ class OtherServer:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.answer: Callable[[Request], Reply] = echo
+        self.capabilities = Reply({"detail": "Not Found"}, 404)
+        """It has never heard of plans, whatever a test makes it answer to requests."""
         self.client_left = threading.Event()
         self.connections = 0
 
@@ -106,8 +108,8 @@ class OtherServer:
                 self._answer(Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
 
             def _answer(self, request: Request) -> None:
-                if "/parrot" in request.path:  # it has never heard of plans, whatever a test makes it say
-                    reply = Reply({"detail": "Not Found"}, 404)
+                if "/parrot" in request.path:
+                    reply = self.other.capabilities
                 else:
                     self.other.requests.append(request)
                     reply = self.other.answer(request)

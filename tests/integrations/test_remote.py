@@ -36,6 +36,13 @@ def test_without_a_timeout_only_connecting_is_limited() -> None:
     assert timeout.read is None and timeout.connect == remote.CONNECT_TIMEOUT_S
 
 
+def test_a_timeout_is_the_servers_and_not_of_waiting_for_a_connection_of_our_own() -> None:
+    for limits, of_connecting in (({}, 3.0), ({"connect_timeout_s": 1.0}, 1.0)):
+        timeout = remote.client(endpoint(timeout_s=3.0, **limits)).timeout
+        assert isinstance(timeout, openai.Timeout)
+        assert (timeout.connect, timeout.read, timeout.write, timeout.pool) == (of_connecting, 3.0, 3.0, None)
+
+
 def test_no_more_clients_are_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "CLIENTS_KEPT", 3)
     first = remote.client(endpoint("http://127.0.0.1:9/first/v1"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, ScriptedEngine, Speed
@@ -20,6 +20,9 @@ from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
 from parrot_compat.integrations.application.loop_thread import LoopThread
 from parrot_compat.integrations.application.remote_host import connect
+
+if TYPE_CHECKING:
+    from parrot_compat.server.limits import RequestLimits
 
 Kind = Literal["remote", "embedded"]
 T = TypeVar("T")
@@ -63,8 +66,9 @@ class World:
 
 
 @contextmanager
-def world(kind: Kind, speed: Speed = INSTANT) -> Iterator[World]:
-    with (_remote if kind == "remote" else _embedded)(speed) as made:
+def world(kind: Kind, speed: Speed = INSTANT, *, limits: RequestLimits | None = None) -> Iterator[World]:
+    """`limits`: of the server, where there is one."""
+    with _remote(speed, limits) if kind == "remote" else _embedded(speed) as made:
         try:
             yield made
         finally:
@@ -73,13 +77,15 @@ def world(kind: Kind, speed: Speed = INSTANT) -> Iterator[World]:
 
 
 @contextmanager
-def _remote(speed: Speed) -> Iterator[World]:
+def _remote(speed: Speed, limits: RequestLimits | None) -> Iterator[World]:
     from tests.server.live import live
 
     loop, stack = LoopThread("test server"), AsyncExitStack()
     try:
         served = loop.run(
-            stack.enter_async_context(live(script, speed=speed, context_tokens=CONTEXT_TOKENS, keep_alive_s=1.0))
+            stack.enter_async_context(
+                live(script, speed=speed, context_tokens=CONTEXT_TOKENS, keep_alive_s=1.0, limits=limits)
+            )
         )
         with connect(f"{served.url}/v1") as application:
             yield World("remote", application, served.engine, served.manager, loop, f"{served.url}/v1")

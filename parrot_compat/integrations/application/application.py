@@ -30,6 +30,8 @@ __all__ = ["Application", "current_application", "current_session"]
 _entered: contextvars.ContextVar[Application | None] = contextvars.ContextVar("parrot_application", default=None)
 _lock = ProcessLock()
 _default: Application | None = None
+_is_chosen = False
+"""By the app: the default application is not one that was made here, of what the environment names."""
 _open: dict[int, tuple[LoopThread, Host]] = {}
 """Of applications that have not ended, held by somebody or not."""
 
@@ -43,15 +45,16 @@ def current_session() -> Session:
 def current_application() -> Application:
     """The innermost application's block, or the default one: `Application.as_default`, else the server that the
     environment names (`PARROT_BASE_URL`)."""
-    global _default
+    global _default, _is_chosen
     entered = _entered.get()
     if entered is not None:
         return entered
     with _lock:
-        if _default is None or _default.is_closed:
+        # One that was made here is made again in a forked child: the app does not know of it.
+        if _default is None or _default.is_closed or not (_is_chosen or _default.loop.is_here):
             from .remote_host import connect  # here: it makes applications, and loads the SDK
 
-            _default = connect()
+            _default, _is_chosen = connect(), False
         return _default
 
 
@@ -79,15 +82,15 @@ class Application:
         with _lock:
             session = None if self._session is None else self._session()
             if session is None or session.is_closed or session.is_lost:
-                session = self.open_session()
+                session = Session(self, None, None, is_default=True)
                 self._session = weakref.ref(session)
             return session
 
     def as_default(self) -> Application:
         """Be the application of all code that is in no application's block: for notebooks."""
-        global _default
+        global _default, _is_chosen
         with _lock:
-            _default = self
+            _default, _is_chosen = self, True
         return self
 
     def start(self) -> Application:

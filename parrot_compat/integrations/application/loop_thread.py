@@ -87,7 +87,7 @@ class LoopThread:
 
     def close(self) -> None:
         """Stop the work that still runs, wait until it has cleaned up, and end the thread."""
-        if self._pid != os.getpid():  # the thread is not here, and one that is not here either may hold the lock
+        if not self.is_here:  # nor is the thread, and one that is not here either may hold the lock
             return
         self.close_soon()
         if self._thread is not None and self._thread.is_alive():
@@ -103,6 +103,11 @@ class LoopThread:
                 loop.call_soon_threadsafe(stop.set)
 
     @property
+    def is_here(self) -> bool:
+        """False in a process that was forked from the one it was made in."""
+        return self._pid == os.getpid()
+
+    @property
     def has_started(self) -> bool:
         return self._loop is not None
 
@@ -112,7 +117,7 @@ class LoopThread:
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():  # looked at first: a thread that is not here may hold the lock
+        if not self.is_here:  # looked at first: a thread that is not here may hold the lock
             raise RuntimeError(f"{self._name} was made in another process: after a fork, make one of your own")
         with self._lock:
             if self._is_closed:

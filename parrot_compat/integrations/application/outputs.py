@@ -57,6 +57,9 @@ class Outputs:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self))})"
 
+    def __format__(self, spec: str) -> str:
+        raise TypeError(f"{self!r} is no text: pass one of its variables to a function, or read it with get()")
+
     @classmethod
     def check(cls, names: tuple[str, ...]) -> None:
         """These are outputs that it can have. Errors: `BadTemplate`."""

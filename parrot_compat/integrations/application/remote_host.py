@@ -18,7 +18,8 @@ from urllib.parse import quote
 import openai
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import UnknownSession
+from parrot_compat.core.errors import ParrotError, UnknownSession
+from parrot_compat.integrations.chunks import chunks
 from parrot_compat.integrations.remote import Endpoint, async_client, environment_api_key, environment_base_url
 
 from .application import Application
@@ -107,12 +108,23 @@ class RemoteHost:
             "model": request.model,
             "objective": request.objective,
             "outputs": {name: request.output(name).wire() for name in request.parsed.outputs},
-            "bindings": [{name: _binding(value) for name, value in bound.items()} for bound in bindings],
-            "id": uuid.uuid4().hex,
         }
         given = {field: value for field, value in body.items() if value is not None}
-        answer = await self._ask("POST", _path(session, "calls"), given, is_repeatable=True)
-        return [dict(variables) for variables in answer["variables"]]
+        many = [{name: _binding(value) for name, value in bound.items()} for bound in bindings]
+        variables: list[dict[str, str]] = []
+        calls: list[str] = []
+        try:
+            for some in chunks(many, len(request.parsed.outputs)):
+                body = {**given, "bindings": some, "id": uuid.uuid4().hex}
+                answer = await self._ask("POST", _path(session, "calls"), body, is_repeatable=True)
+                variables += [dict(made) for made in answer["variables"]]
+                calls += [call["id"] for call in answer.get("calls", ())]
+        except Exception:
+            if calls:  # accepted before one was refused: it is all of them or none
+                with suppress(ParrotError):
+                    await self._ask("POST", _path(session, "cancel"), {"calls": calls})
+            raise
+        return variables
 
     # ---- variables -------------------------------------------------------------------------------------
 

@@ -16,18 +16,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import BadTemplate, Cancelled, ParrotError, UnknownSession
+from parrot_compat.core.errors import BadTemplate, Cancelled, UnknownSession
 from parrot_compat.core.template import TemplateForm
 
-from .host import Host, ServerUnreachable
+from .host import Host
+from .lifetime import close_on, has_failed, let_go, open_on, unless_it_failed
 from .loop_thread import LoopThread, shared
 from .output import Output
 from .request import Bound, Request
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from .application import Application
 
 __all__ = ["Session", "entered_session"]
+
+Result = TypeVar("Result")
 
 _entered: contextvars.ContextVar[Session | None] = contextvars.ContextVar("parrot_session", default=None)
 
@@ -49,25 +52,35 @@ def entered_session() -> Session | None:
 class Session:
     """Made by `Application.open_session`. Semantic functions called in its block belong to it."""
 
-    def __init__(self, application: Application, name: str | None, ttl_s: float | None) -> None:
+    def __init__(
+        self, application: Application, name: str | None, ttl_s: float | None, *, is_default: bool = False
+    ) -> None:
+        """`is_default`: of calls that name none. The app does not know of it, so it is opened again once it has
+        expired."""
         self.application = application
         self.name = name
         self.is_closed = False
         self.loop: LoopThread = application.loop
         self.host: Host = application.host
-        self.opened: Future[str] = self.loop.spawn(_open(self.host, name, ttl_s))
-        """The host's id of it, as soon as it is known."""
+        self._ttl_s = ttl_s
+        self._is_default = is_default
         self._outer: list[Session | None] = []
-        self._has_expired = False
-        self._let_go = weakref.finalize(self, _let_go, self.loop, self.host, self.opened)
+        self._lost: str | None = None
+        """The id that the host did not know any more."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self.opened: Future[str] = self.loop.spawn(open_on(self.host, self.name, self._ttl_s))
+        """The host's id of it, as soon as it is known."""
+        self._let_go = weakref.finalize(self, let_go, self.loop, self.host, self.opened)
         self._let_go.atexit = False
         # A failure holds the frames that it went through, and this session with them.
-        self.opened.add_done_callback(partial(_unless_it_failed, self._let_go))
+        self.opened.add_done_callback(partial(unless_it_failed, self._let_go))
 
     @property
     def is_lost(self) -> bool:
         """The host does not have it, and never will again: it could not be opened, or has expired."""
-        return self._has_expired or _has_failed(self.opened)
+        return has_failed(self.opened) or (self.opened.done() and self.opened.result() == self._lost)
 
     @property
     def id(self) -> str:
@@ -113,16 +126,17 @@ class Session:
             request.check(bound)
             for name, value in bound.items():
                 self._must_take(name, value)
-        made = [{name: Variable(self, name, Future()) for name in request.parsed.outputs} for _ in bindings]
+        made = [{name: Variable(self, name) for name in request.parsed.outputs} for _ in bindings]
         if made:
-            ids = [{name: variable.accepted for name, variable in one.items()} for one in made]
-            self.loop.spawn(self._submit(request, bindings, ids))
+            self.loop.spawn(self._submit(request, bindings, made))
         return made
 
     def variable(self, text: str | None = None, *, name: str | None = None) -> Variable:
         """A variable that no call writes. Without a text it is written later, by its `set`."""
         self._must_be_open()
-        return Variable(self, name or "variable", self.loop.spawn(self._add_variable(name, text)))
+        variable = Variable(self, name or "variable")
+        self.loop.spawn(self._add_variable(variable, name, text))
+        return variable
 
     # ---- the whole of it ---------------------------------------------------------------------------------
 
@@ -144,13 +158,13 @@ class Session:
         """Cancel what still runs, and have the host forget everything. Variables keep what was read of them."""
         if not self.is_closed:
             self.is_closed = True
-            self.loop.run(_close(self.host, self.opened))
+            self.loop.run(close_on(self.host, self.opened))
             self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            await self.loop.arun(_close(self.host, self.opened))
+            await self.loop.arun(close_on(self.host, self.opened))
             self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
 
     def close_soon(self) -> None:
@@ -201,60 +215,74 @@ class Session:
         self,
         request: Request,
         bindings: Sequence[Mapping[str, str | Variable]],
-        made: Sequence[Mapping[str, Future[str]]],
+        made: Sequence[Mapping[str, Variable]],
     ) -> None:
-        try:
-            session = await shared(self.opened)
-            bound = [{name: await _bound(value) for name, value in one.items()} for one in bindings]
-            accepted = await self.host.submit(session, request, bound)
-        except BaseException as error:  # whatever it is, those who wait for the variables learn of it
-            cause = Cancelled("the application was closed") if isinstance(error, asyncio.CancelledError) else error
-            self._has_expired = self._has_expired or isinstance(error, UnknownSession)
-            for id in (id for one in made for id in one.values()):
-                id.set_exception(cause)
-        else:
-            for one, known in zip(made, accepted, strict=True):
-                for name, id in one.items():
-                    id.set_result(known[name])
+        async def submit(session: str) -> list[dict[str, str]]:
+            bound = [{name: await _bound(value, session) for name, value in one.items()} for one in bindings]
+            with self.noting_loss(session):
+                return await self.host.submit(session, request, bound)
 
-    async def _add_variable(self, name: str | None, text: str | None) -> str:
-        return await self.host.add_variable(await shared(self.opened), name, text)
+        with _refusing([variable for one in made for variable in one.values()]):
+            session, accepted = await self._done(submit)
+            for one, known in zip(made, accepted, strict=True):
+                for name, variable in one.items():
+                    variable.accept(session, known[name])
+
+    async def _add_variable(self, made: Variable, name: str | None, text: str | None) -> None:
+        async def add(session: str) -> str:
+            with self.noting_loss(session):
+                return await self.host.add_variable(session, name, text)
+
+        with _refusing([made]):
+            made.accept(*await self._done(add))
+
+    async def _done(self, act: Callable[[str], Awaitable[Result]]) -> tuple[str, Result]:
+        """The host's id of the session, and what `act` made of it. It is done again where the host says that it knows
+        no such session: then it has done nothing."""
+        opened = self.opened
+        session = await shared(opened)
+        try:
+            return session, await act(session)
+        except UnknownSession:
+            if self._lost != session or not self._is_default or self.is_closed:
+                raise
+        if self.opened is opened:  # else another call has been here
+            self._let_go()
+            self._begin()
+        session = await shared(self.opened)
+        return session, await act(session)
 
     async def _describe(self) -> dict[str, Any]:
-        return await self.host.describe(await shared(self.opened))
+        session = await shared(self.opened)
+        with self.noting_loss(session):
+            return await self.host.describe(session)
 
     async def _cancel(self) -> None:
-        await self.host.cancel(await shared(self.opened))
+        session = await shared(self.opened)
+        with self.noting_loss(session):
+            await self.host.cancel(session)
+
+    @contextmanager
+    def noting_loss(self, session: str) -> Iterator[None]:
+        """Where the host says that it knows no such session."""
+        try:
+            yield
+        except UnknownSession:
+            self._lost = session
+            raise
 
 
-def _has_failed(opened: Future[str]) -> bool:
-    return opened.done() and (opened.cancelled() or opened.exception() is not None)
-
-
-def _unless_it_failed(let_go: weakref.finalize[..., Any], opened: Future[str]) -> None:
-    if _has_failed(opened):
-        let_go.detach()
-
-
-async def _bound(value: str | Variable) -> str | Bound:
-    return value if isinstance(value, str) else await value.bound()
-
-
-async def _open(host: Host, name: str | None, ttl_s: float | None) -> str:
-    await host.start()
-    return await host.open_session(name, ttl_s)
-
-
-async def _close(host: Host, opened: Future[str]) -> None:
+@contextmanager
+def _refusing(made: Sequence[Variable]) -> Iterator[None]:
+    """Whatever goes wrong inside, those who wait for the variables learn of it."""
     try:
-        session = await shared(opened)
-    except ParrotError:
-        return  # it never was
-    with suppress(UnknownSession, ServerUnreachable):  # it is closed already, or its server is gone
-        await host.close_session(session)
+        yield
+    except BaseException as error:
+        cause = Cancelled("the application was closed") if isinstance(error, asyncio.CancelledError) else error
+        for variable in made:
+            if not variable.accepted.done():
+                variable.accepted.set_exception(cause)
 
 
-def _let_go(loop: LoopThread, host: Host, opened: Future[str]) -> None:
-    """Nobody holds the session any more. The collector may run anywhere, so this must not wait."""
-    with suppress(Cancelled, RuntimeError):
-        loop.spawn(_close(host, opened))
+async def _bound(value: str | Variable, session: str) -> str | Bound:
+    return value if isinstance(value, str) else await value.bound(session)

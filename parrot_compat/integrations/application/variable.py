@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import ParrotError, UpstreamFailed
+from parrot_compat.core.errors import ParrotError, UnknownSession, UpstreamFailed
 from parrot_compat.core.transform import parse_transforms
 
 from .loop_thread import shared
@@ -32,12 +32,12 @@ WAIT_S = 30.0
 class Variable:
     """Read it by `get`, `stream` or `await`; bind it to an input of another call as it is."""
 
-    def __init__(self, session: Session, name: str, accepted: Future[str]) -> None:
+    def __init__(self, session: Session, name: str) -> None:
         self.session = session
         self.name = name
-        self.accepted = accepted
+        self.accepted: Future[str] = Future()
         """The host's id of it, as soon as its call is accepted."""
-        self._read = _Read()
+        self._known = _Known()
         self._transforms: tuple[Any, ...] = ()
 
     # ---- reading ---------------------------------------------------------------------------------------
@@ -68,8 +68,8 @@ class Variable:
         """This variable as seen through transforms: `"strip"`, `{"regex": "x=(.*)"}`, … A call may read it so before it
         has a text: they are applied where the call runs. Errors: `BadTemplate` where there is no such transform."""
         parse_transforms(transforms)
-        view = Variable(self.session, self.name, self.accepted)
-        view._read = self._read
+        view = Variable(self.session, self.name)
+        view.accepted, view._known = self.accepted, self._known
         view._transforms = (*self._transforms, *transforms)
         return view
 
@@ -83,32 +83,48 @@ class Variable:
         await self.session.loop.arun(self._set(text))
 
     def __repr__(self) -> str:
-        return (
-            f"<variable {self.name!r}>" if self._read.text is None else f"<variable {self.name!r}: {self._read.text!r}>"
-        )
+        text = self._known.text
+        return f"<variable {self.name!r}>" if text is None else f"<variable {self.name!r}: {text!r}>"
+
+    def __format__(self, spec: str) -> str:
+        """Not in a text: a model would be told of a variable, and nobody would notice. (`str` and `repr` show it.)"""
+        raise TypeError(f"variable {self.name!r} is no text: pass it to a function as it is, or read it with get()")
 
     # ---- inside, in the session's loop -------------------------------------------------------------------
 
-    async def bound(self) -> Bound:
-        """As an input of another call. Errors: `UpstreamFailed` where its own call was refused."""
+    def accept(self, session: str, id: str) -> None:
+        """By the host's ids."""
+        self._known.session = session
+        self.accepted.set_result(id)
+
+    async def bound(self, session: str) -> Bound | str:
+        """As an input of another call in this session of the host: where it was in one that has ended, the text that
+        was read. Errors: `UpstreamFailed` where its own call was refused, `UnknownSession` where nobody has it."""
         try:
-            return Bound(variable=await shared(self.accepted), transforms=self._transforms)
+            id = await shared(self.accepted)
         except UpstreamFailed as error:
             raise UpstreamFailed(self.name, error.cause) from error
         except ParrotError as error:
             raise UpstreamFailed(self.name, error) from error
+        if self._known.session == session:
+            return Bound(variable=id, transforms=self._transforms)
+        text = self._here()
+        if text is None:
+            raise UnknownSession(f"the session of variable {self.name!r} has ended, and its text was not read before")
+        return text
 
     async def _get(self, objective: ObjectiveKind | None, timeout_s: float | None) -> str:
-        host, read = self.session.host, self._read
+        host, known = self.session.host, self._known
         async with asyncio.timeout(timeout_s):
-            while read.text is None:
-                session, id = await shared(self.session.opened), await shared(self.accepted)
-                read.text = await host.read(session, id, wait_s=WAIT_S, objective=objective)
-        return self._seen(read.text)
+            while known.text is None:
+                id = await shared(self.accepted)
+                with self.session.noting_loss(known.session):
+                    known.text = await host.read(known.session, id, wait_s=WAIT_S, objective=objective)
+        return self._seen(known.text)
 
     def _here(self) -> str | None:
         """Its text, if it was read before: nobody need be asked, and the session may be over."""
-        return None if self._read.text is None else self._seen(self._read.text)
+        return None if self._known.text is None else self._seen(self._known.text)
 
     def _seen(self, text: str) -> str:
         for transform in parse_transforms(self._transforms):
@@ -116,28 +132,34 @@ class Variable:
         return text
 
     async def _pieces(self, objective: ObjectiveKind | None) -> AsyncGenerator[str]:
-        if self._transforms or self._read.text is not None:
+        if self._transforms or self._known.text is not None:
             yield await self._get(objective, None)
             return
-        session, id = await shared(self.session.opened), await shared(self.accepted)
+        id, known = await shared(self.accepted), self._known
         pieces: list[str] = []
-        async for piece in self.session.host.stream(session, id, objective=objective):
-            pieces.append(piece)
-            yield piece
-        self._read.text = "".join(pieces)
+        with self.session.noting_loss(known.session):
+            async for piece in self.session.host.stream(known.session, id, objective=objective):
+                pieces.append(piece)
+                yield piece
+        known.text = "".join(pieces)
 
     async def _set(self, text: str) -> None:
-        await self.session.host.write(await shared(self.session.opened), await shared(self.accepted), text)
+        id = await shared(self.accepted)
+        with self.session.noting_loss(self._known.session):
+            await self.session.host.write(self._known.session, id, text)
 
 
 async def _whole(text: str) -> AsyncGenerator[str]:
     yield text
 
 
-class _Read:
-    """What was read of a variable, shared by all views of it."""
+class _Known:
+    """What is known of a variable, shared by all views of it."""
 
-    __slots__ = ("text",)
+    __slots__ = ("session", "text")
 
     def __init__(self) -> None:
+        self.session = ""
+        """The host's id of its session, as soon as its call is accepted."""
         self.text: str | None = None
+        """Once it was read."""

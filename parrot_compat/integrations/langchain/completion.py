@@ -1,14 +1,16 @@
 """`ParrotCompletion`: plain text completions as LangChain's `BaseLLM`, for prompts without roles.
 
 It knows LangChain's interface and the SDK's `completions`. Completions are not planned: the wire of plans is that of
-chats. All prompts of one call go in one request, so the server sees them as one group; the session that the app has
-named is told with it.
+chats. All prompts of one call go in one request, so the server sees them as one group (in several at once where there
+are more than a request may have); the session that the app has named is told with it.
 
 The invariant: what the app gets is what the server answered. Nothing is added, repaired or left out.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self, cast
@@ -23,11 +25,13 @@ from pydantic import model_validator
 
 from parrot_compat import __version__
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.chunks import chunks
 from parrot_compat.integrations.labels import current_session_label
 from parrot_compat.integrations.plans.asked import ALONE, Asked
 
 from .connection import ParrotSampling
 from .errors import sdk_errors
+from .groups import run_together
 from .wire import MODEL_PROVIDER
 
 __all__ = ["ParrotCompletion"]
@@ -89,10 +93,14 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
     ) -> LLMResult:
         if self.streaming and len(prompts) == 1:
             return _summed(list(self._stream(prompts[0], stop, run_manager, **kwargs)))
-        request = self._create_arguments({"prompt": prompts}, stop, kwargs, stream=False)
-        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
-            answer = remote.client(self._endpoint).completions.create(**sent)
-        return _result(cast("Completion", answer), len(prompts))
+        requests = self._requests(prompts, stop, kwargs)
+
+        def ask(index: int) -> LLMResult:
+            with sdk_errors(), _asked().sending(self._endpoint, requests[index]) as sent:
+                answer = remote.client(self._endpoint).completions.create(**sent)
+            return _result(cast("Completion", answer), len(requests[index]["prompt"]))
+
+        return _joined(run_together(len(requests), ask) if len(requests) > 1 else [ask(0)])
 
     async def _agenerate(
         self,
@@ -103,11 +111,26 @@ class ParrotCompletion(ParrotSampling, BaseLLM):
     ) -> LLMResult:
         if self.streaming and len(prompts) == 1:
             return _summed([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])
+
+        async def ask(request: Mapping[str, Any]) -> LLMResult:
+            with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
+                client = await remote.async_client(self._endpoint)
+                answer = await client.completions.create(**sent)
+            return _result(cast("Completion", answer), len(request["prompt"]))
+
+        asking = [asyncio.create_task(ask(request)) for request in self._requests(prompts, stop, kwargs)]
+        try:
+            return _joined(await asyncio.gather(*asking))
+        finally:  # the first failure is the app's; what it makes needless is not asked any more
+            for one in asking:
+                one.cancel()
+
+    def _requests(self, prompts: list[str], stop: list[str] | None, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+        """One, unless it would be too long for a server."""
         request = self._create_arguments({"prompt": prompts}, stop, kwargs, stream=False)
-        with sdk_errors(), _asked().sending(self._endpoint, request) as sent:
-            client = await remote.async_client(self._endpoint)
-            answer = await client.completions.create(**sent)
-        return _result(cast("Completion", answer), len(prompts))
+        asked = [request["extra_body"].get(name) for name in ("n", "best_of")]
+        drawn = max([1, *(many for many in asked if isinstance(many, int))])
+        return [{**request, "prompt": some} for some in chunks(prompts, drawn)]
 
     # ---- pieces ------------------------------------------------------------------------------------------
 
@@ -173,6 +196,23 @@ def _result(answer: Completion, prompts: int) -> LLMResult:
     usage = answer.usage.model_dump(exclude_none=True) if answer.usage else None
     output = {"token_usage": usage, "model_name": answer.model, "id": answer.id}
     return LLMResult(generations=cast("Any", generations), llm_output=output)
+
+
+def _joined(results: Sequence[LLMResult]) -> LLMResult:
+    """Of several requests, as if they had been one."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    usages = [(result.llm_output or {})["token_usage"] for result in results]
+    output = {**(first.llm_output or {}), "token_usage": functools.reduce(_sum, usages)}
+    return LLMResult(generations=[some for result in results for some in result.generations], llm_output=output)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Of usages, name by name."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {name: _sum(one.get(name), other.get(name)) for name in {**one, **other}}
+    return one + other if isinstance(one, int) and isinstance(other, int) else one if other is None else other
 
 
 def _chunk(event: Completion) -> GenerationChunk:

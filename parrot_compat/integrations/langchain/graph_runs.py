@@ -18,6 +18,7 @@ from typing import Any
 from langchain_core.outputs import LLMResult
 
 from parrot_compat.integrations.plans.sessions import RunSession
+from parrot_compat.integrations.process_lock import ProcessLock
 
 __all__ = ["GraphCalls", "GraphRun", "fans_out"]
 
@@ -72,7 +73,7 @@ class GraphCalls:
     """The calls of models that go on in nodes of graphs, and the run of each."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
+        self._lock = ProcessLock()
         self._runs: OrderedDict[uuid.UUID, GraphRun] = OrderedDict()
 
     def __len__(self) -> int:

@@ -10,7 +10,6 @@ It knows runnables and frames and nothing of plans. The invariant: a run that ha
 from __future__ import annotations
 
 import sys
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,7 +145,7 @@ class Runs:
     """The runs that have begun and not ended. Threads share it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
+        self._lock = ProcessLock()
         self._runs: OrderedDict[UUID, Run] = OrderedDict()
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 from pydantic import model_validator
 
 from parrot_compat import __version__
-from parrot_compat.integrations import remote
+from parrot_compat.integrations import servers
 
 from .connection import ParrotSampling
 from .structured import wire_format
@@ -44,8 +44,11 @@ class ParrotSettings(ParrotSampling, BaseChatModel):
         def __getattr__(self, name: str) -> Any:
             if name != "profile":
                 return super().__getattr__(name)
-            card = remote.model_card(self._endpoint, self.model_name) or {}
+            card = servers.model_card(self._endpoint, self.model_name)
+            if card is None:
+                return None  # it may be told later
             if not card.get("max_model_len"):
+                self.profile = None
                 return None
             self.profile = ModelProfile(max_input_tokens=card["max_model_len"], text_inputs=True, text_outputs=True)
             if can := card.get("capabilities"):  # agents choose by it how to ask for structured output

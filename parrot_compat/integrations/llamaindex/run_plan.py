@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from parrot_compat.integrations.plans.book import PlanBook, SentPlan
+from parrot_compat.integrations.process_lock import ProcessLock
 
 __all__ = ["Lingering", "RunPlan", "is_stream"]
 
@@ -40,7 +41,7 @@ class Lingering:
     """The plans whose spans have ended, and whose streams have not been read to their end."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._plans: dict[int, RunPlan] = {}
         self._dropped: SimpleQueue[int] = SimpleQueue()
         self._reader: threading.Thread | None = None

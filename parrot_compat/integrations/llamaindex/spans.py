@@ -5,7 +5,6 @@ It knows spans and nothing of plans. The invariant: a span that has ended is not
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.span import active_span_id
 
 from parrot_compat.integrations.plans.sessions import RunSession
+from parrot_compat.integrations.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from .run_plan import RunPlan
@@ -52,7 +52,7 @@ class Spans:
     """Threads share it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._open: OrderedDict[str, Span] = OrderedDict()
 
     def __len__(self) -> int:

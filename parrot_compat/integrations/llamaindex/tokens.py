@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer,
 from llama_index.core.utils import get_tokenizer, set_global_tokenizer
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.process_lock import ProcessLock
 from parrot_compat.integrations.remote import Endpoint
 
 __all__ = ["ServerTokenizer", "count_by"]
@@ -49,7 +49,7 @@ class ServerTokenizer:
     def __init__(self, endpoint: Endpoint, model: str | None) -> None:
         self.endpoint = endpoint
         self.model = model
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._known: OrderedDict[str, list[int]] = OrderedDict()
         self._texts: OrderedDict[str, list[int]] = OrderedDict()
         self._recent: deque[str] = deque(maxlen=8)

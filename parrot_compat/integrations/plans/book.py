@@ -9,13 +9,13 @@ The invariant: a plan is closed exactly once, when the last run that uses it has
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from parrot_compat.integrations.process_lock import ProcessLock
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import plans_refused
 
@@ -145,7 +145,7 @@ class PlanBook:
     """The planner's memory: counts, records, listeners, and templates that are not planned any more."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # the garbage collector ends a stream anywhere, in here too
+        self.lock = ProcessLock()
         self._stats = Stats()
         self._records: deque[PlanRecord] = deque(maxlen=RECORDS_KEPT)
         self._listeners: list[Callable[[PlanRecord], None]] = []

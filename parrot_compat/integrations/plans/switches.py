@@ -22,11 +22,14 @@ _allowed: ContextVar[bool] = ContextVar("parrot_planning", default=True)
 @contextmanager
 def planning(on: bool = True) -> Iterator[None]:
     """Plan, or do not plan, the runs that begin in this block."""
-    token = _allowed.set(on)
+    outer = _allowed.get()
+    _allowed.set(on)
     try:
         yield
     finally:
-        _allowed.reset(token)
+        # Not by its token: web frameworks take each step of a generator in a context of its own.
+        if _allowed.get() == on:
+            _allowed.set(outer)
 
 
 def is_on(*, compiled: bool = False) -> bool:

@@ -67,7 +67,7 @@ def router(serving: Serving) -> APIRouter:
 async def _called(serving: Serving, known: Known, body: CallsRequest, hints: Hints) -> Called:
     return await known.session.call_each(
         body.parsed(),
-        body.segments(known.session.variable),
+        body.segments(known.variable),
         outputs=body.sampling_of(),
         sampling=body.sampling(),
         form=body.form,

@@ -18,6 +18,7 @@ from parrot_compat.core.errors import BadTemplate, ParrotError
 from parrot_compat.core.prompt import Constant, Input, Segment
 from parrot_compat.core.template import Template
 from parrot_compat.core.transform import parse_transforms
+from parrot_compat.core.variable import Variable
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import ApiError, invalid, within
 from parrot_compat.server.limits import RequestLimits
@@ -73,14 +74,12 @@ class CallsRequest(SamplingRequest):
     def many(self) -> list[Bindings]:
         return self.bindings if isinstance(self.bindings, list) else [self.bindings]
 
-    def segments(self, must_be_known: Callable[[str], object]) -> list[dict[str, Segment]]:
+    def segments(self, known: Callable[[str], Variable]) -> list[dict[str, Segment]]:
         """What the inputs are, for each call of the function. Errors: `ApiError` 400, 404."""
         each = []
         for index, bindings in enumerate(self.many()):
             path = f"bindings[{index}]" if isinstance(self.bindings, list) else "bindings"
-            each.append(
-                {name: _segment(bound, f"{path}.{name[:64]}", must_be_known) for name, bound in bindings.items()}
-            )
+            each.append({name: _segment(bound, f"{path}.{name[:64]}", known) for name, bound in bindings.items()})
         return each
 
     def sampling_of(self) -> dict[str, Sampling]:
@@ -111,7 +110,7 @@ class CallsRequest(SamplingRequest):
 _SAMPLING = set(SamplingRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL)
 
 
-def _segment(bound: str | Binding, path: str, must_be_known: Callable[[str], object]) -> Segment:
+def _segment(bound: str | Binding, path: str, known: Callable[[str], Variable]) -> Segment:
     if isinstance(bound, str):
         return Constant(bound)
     try:
@@ -119,7 +118,7 @@ def _segment(bound: str | Binding, path: str, must_be_known: Callable[[str], obj
     except BadTemplate as error:
         raise invalid(f"{path}.transform", error.message, "invalid_template") from None
     try:
-        must_be_known(bound.variable)
+        variable = known(bound.variable)
     except ParrotError as error:
         raise within(error, f"{path}.variable") from None
-    return Input(bound.variable, transforms)
+    return Input(variable.name, transforms)

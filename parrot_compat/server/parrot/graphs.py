@@ -107,7 +107,7 @@ def _scope(tenant: str, session: str | None, nonce: str | None, key: str | None)
 async def _submitted(serving: Serving, tenant: str, label: str | None, body: GraphRequest) -> tuple[Known, Plan]:
     """Errors, and then nothing is left of it: those of `planned_calls` and of `Manager.plan`."""
     directory = serving.directory
-    known = directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label)
+    known = await (directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label))
     session = known.session
     with ExitStack() as life:
         life.enter_context(session.life.held())

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from parrot_compat.core.errors import Cancelled
-from parrot_compat.server.bodies import Schema, read_body
+from parrot_compat.core.errors import CallerError, Cancelled
+from parrot_compat.core.task import Task
+from parrot_compat.server.bodies import Items, Schema, read_body
+from parrot_compat.server.errors import within
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.directory import Known
 from parrot_compat.server.sessions.object_schema import Name
@@ -29,7 +31,8 @@ class SessionRequest(Schema):
 
 
 class CancelRequest(Schema):
-    pass
+    calls: Items[str] | None = None
+    """Those to end; not given: every call that is not over."""
 
 
 def router(serving: Serving) -> APIRouter:
@@ -38,18 +41,21 @@ def router(serving: Serving) -> APIRouter:
     @routes.post("", summary="Open a session")
     async def open_session(request: Request) -> Response:
         body = await read_body(request, SessionRequest, serving.limits)
-        known = serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
+        known = await serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
         return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
 
     @routes.get("/{session}", summary="The graph of a session, its states, times and tokens")
     async def describe_session(request: Request, session: str) -> Response:
         return send_json(_described(serving.directory.get(tenant_of(request), session)))
 
-    @routes.post("/{session}/cancel", summary="End every call that is not over")
+    @routes.post("/{session}/cancel", summary="End the calls that are named, or every call that is not over")
     async def cancel_session(request: Request, session: str) -> Response:
         known = serving.directory.get(tenant_of(request), session)
-        await read_body(request, CancelRequest, serving.limits)
-        known.session.cancel(Cancelled(f"session {known.name!r} was cancelled"))
+        body = await read_body(request, CancelRequest, serving.limits)
+        if body.calls is None:
+            known.session.cancel(Cancelled(f"session {known.name!r} was cancelled"))
+        for task in [_task(known, call, f"calls[{index}]") for index, call in enumerate(body.calls or ())]:
+            task.cancel()
         return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
 
     @routes.delete("/{session}", summary="End a session and everything under it")
@@ -60,6 +66,13 @@ def router(serving: Serving) -> APIRouter:
         return send_json({"object": "parrot.session.deleted", "id": known.name, "deleted": True})
 
     return routes
+
+
+def _task(known: Known, call: str, path: str) -> Task:
+    try:
+        return known.task(call)
+    except CallerError as error:
+        raise within(error, path) from None
 
 
 def _described(known: Known) -> dict[str, Any]:

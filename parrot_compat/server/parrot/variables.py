@@ -21,6 +21,7 @@ from parrot_compat.core.variable import Variable
 from parrot_compat.server.bodies import Schema, read_body
 from parrot_compat.server.errors import invalid, problem_of
 from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sessions.directory import Known
 from parrot_compat.server.sessions.object_schema import PathName
 from parrot_compat.server.sse import SseResponse, while_connected
 
@@ -45,12 +46,12 @@ class TextRequest(Schema):
 def router(serving: Serving) -> APIRouter:
     routes = APIRouter(prefix="/v1/parrot/sessions/{session}/variables", tags=["parrot"])
 
-    def session_of(request: Request, session: str) -> Session:
-        return serving.directory.get(tenant_of(request), session).session
+    def known(request: Request, session: str) -> Known:
+        return serving.directory.get(tenant_of(request), session)
 
     @routes.post("", summary="Make a variable, with its text or without")
     async def make_variable(request: Request, session: str) -> Response:
-        within = session_of(request, session)
+        within = known(request, session).session
         body = await read_body(request, VariableRequest, serving.limits)
         name = body.name or drawn_variable()
         variable = within.declare(name) if body.text is None else within.set(name, body.text)
@@ -58,27 +59,27 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.get("/{variable}", summary="A variable's text; wait for it up to `wait` seconds")
     async def get_variable(request: Request, session: str, variable: str) -> Response:
-        within = session_of(request, session)
+        within = known(request, session)
         wait_s, objective = _wait_s(request), _objective(request)
         value = within.variable(variable)
         if wait_s and not value.is_settled:
-            await while_connected(request.receive, _settled(within, value, wait_s, objective))
+            await while_connected(request.receive, _settled(within.session, value, wait_s, objective))
         return send_json({"object": "parrot.variable", **_state(value)})
 
     @routes.get("/{variable}/stream", summary="A variable's text as it is written")
     async def stream_variable(request: Request, session: str, variable: str) -> Response:
-        within = session_of(request, session)
+        within = known(request, session)
         objective = _objective(request)
-        within.variable(variable)  # unknown: said before the first byte
-        events = _stream(within, variable, objective)
+        value = within.variable(variable)  # unknown: said before the first byte
+        events = _stream(within.session, value.name, objective)
         return SseResponse(events, owner=AsyncExitStack(), keep_alive_s=serving.keep_alive_s)
 
     @routes.put("/{variable}", summary="Write a variable, once")
     async def set_variable(request: Request, session: str, variable: str) -> Response:
-        within = session_of(request, session)
+        within = known(request, session)
         body = await read_body(request, TextRequest, serving.limits)
-        within.variable(variable)
-        return send_json({"object": "parrot.variable", **_state(within.set(variable, body.text))})
+        value = within.variable(variable)
+        return send_json({"object": "parrot.variable", **_state(within.session.set(value.name, body.text))})
 
     return routes
 

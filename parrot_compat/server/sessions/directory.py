@@ -1,7 +1,8 @@
 """The sessions that clients know by name: their own labels, and the ids that were drawn for them.
 
 A label is the tenant's alone: the same word of another tenant is another session. A session is opened when its label
-is first used and ends when it has not been used for a while. It knows nothing of requests.
+is first used and ends when it has not been used for a while. Where a tenant has as many as it may have, the label that
+was not used for longest makes room: a label is a hint, and costs no request its answer. It knows nothing of requests.
 
 The invariant: a name leads to an open session of its tenant, or to none; what is kept here of a session goes with it.
 """
@@ -10,15 +11,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from parrot_compat.core.call import CallId
+from parrot_compat.core.call import CallId, VariableName
 from parrot_compat.core.errors import CallerError, LimitError
 from parrot_compat.core.events import Event, SessionClosed
 from parrot_compat.core.manager import Manager
 from parrot_compat.core.session import Session
+from parrot_compat.core.task import Task
+from parrot_compat.core.variable import Variable
 from parrot_compat.server.limits import RequestLimits
 
 __all__ = ["Directory", "Known"]
@@ -38,6 +41,53 @@ class Known:
     reserved_calls: set[str] = field(default_factory=set)
     """Names that requests on their way to the session will give to calls."""
     reserved_variables: set[str] = field(default_factory=set)
+    call_heirs: dict[str, CallId] = field(default_factory=dict)
+    """By the name that a client gave to a call: the call that it made again under this name, before the first one had
+    an answer. SDKs do, and the first one is cancelled, or failed."""
+    variable_heirs: dict[str, VariableName] = field(default_factory=dict)
+
+    def task(self, name: str) -> Task:
+        """The call that a client means by this name. Errors: `CallerError` where there is none."""
+        try:
+            first = self.session.task(name)
+            return first if first.failure is None else self.session.task(self.call_heirs.get(name, first.call.id))
+        except CallerError:
+            return self.session.task(self.call_heirs.get(name, CallId(name)))
+
+    def variable(self, name: str) -> Variable:
+        """The variable that a client means by this name. Errors: `UnknownVariable`."""
+        try:
+            first = self.session.variable(name)
+            return first if first.failure is None else self.session.variable(self.variable_heirs.get(name, first.name))
+        except CallerError:
+            return self.session.variable(self.variable_heirs.get(name, VariableName(name)))
+
+    def may_name_call(self, name: str) -> bool:
+        """No call has this name, or the one that has it has failed."""
+        try:
+            return name not in self.reserved_calls and self.task(name).failure is not None
+        except CallerError:
+            return True
+
+    def may_name_variable(self, name: str) -> bool:
+        try:
+            return name not in self.reserved_variables and self.variable(name).failure is not None
+        except CallerError:
+            return True
+
+    def name_call(self, name: str, task: Task) -> None:
+        """The client has made `task` under this name. It is what the name means once nothing else has it."""
+        with suppress(CallerError):
+            if task.call.id == name or self.task(name).result is not None:
+                return
+        self.call_heirs[name] = task.call.id
+
+    def name_variable(self, name: str, variable: Variable) -> None:
+        with suppress(CallerError):
+            held = self.variable(name)
+            if variable.name == name or (held.is_settled and held.failure is None):
+                return
+        self.variable_heirs[name] = variable.name
 
     def has_call(self, call: str) -> bool:
         try:
@@ -95,17 +145,20 @@ class Directory:
         self._manager = manager
         self._limits = limits
         self._known: dict[str, Known] = {}  # by drawn id
-        self._labels: dict[tuple[str, str], str] = {}  # (tenant, label): drawn id
+        self._labels: dict[str, dict[str, str]] = {}  # by tenant: label to drawn id, the one used last at the end
         self._of_tenant: Counter[str] = Counter()
         manager.events.subscribe(self._hear)
 
-    def open(self, tenant: str, *, title: str | None = None, ttl_s: float | None = None) -> Known:
+    async def open(self, tenant: str, *, title: str | None = None, ttl_s: float | None = None) -> Known:
         """A new session, known by its drawn id. Errors: `LimitError`, `QueueFull`."""
+        await self._make_room(tenant)
         return self._open(tenant, None, title, ttl_s)
 
-    def join(self, tenant: str, name: str) -> Known:
+    async def join(self, tenant: str, name: str) -> Known:
         """The session of this name, opened if there is none. Errors: as `open`."""
-        known = self._find(tenant, name)
+        if self._find(tenant, name) is None:
+            await self._make_room(tenant)
+        known = self._find(tenant, name)  # another request may have been here
         return known if known is not None else self._open(tenant, name, name, None)
 
     def get(self, tenant: str, name: str) -> Known:
@@ -126,12 +179,25 @@ class Directory:
 
     def check(self) -> None:
         assert all(not known.session.is_closed for known in self._known.values())
-        assert set(self._labels.values()) <= self._known.keys()
+        assert {id for labels in self._labels.values() for id in labels.values()} <= self._known.keys()
+        assert all(self._labels.values())
         assert self._of_tenant == Counter(known.session.tenant for known in self._known.values())
 
     def _find(self, tenant: str, name: str) -> Known | None:
-        known = self._known.get(self._labels.get((tenant, name), name))
+        labels = self._labels.get(tenant, {})
+        if name in labels:
+            labels[name] = labels.pop(name)
+        known = self._known.get(labels.get(name, name))
         return known if known is not None and known.session.tenant == tenant else None
+
+    async def _make_room(self, tenant: str) -> None:
+        """End the labelled session that was not used for longest and that nothing uses now, if it takes that."""
+        if self._of_tenant[tenant] < self._limits.sessions:
+            return
+        labelled = (self._known[id].session for id in self._labels.get(tenant, {}).values())
+        idle = next((session for session in labelled if not session.life.is_held), None)
+        if idle is not None:
+            await idle.close()
 
     def _open(self, tenant: str, label: str | None, title: str | None, ttl_s: float | None) -> Known:
         most = self._limits.sessions
@@ -142,7 +208,7 @@ class Directory:
         known = self._known[session.id] = Known(session, label or session.id)
         self._of_tenant[tenant] += 1
         if label is not None:
-            self._labels[tenant, label] = session.id
+            self._labels.setdefault(tenant, {})[label] = session.id
         return known
 
     def _hear(self, event: Event) -> None:
@@ -150,7 +216,10 @@ class Directory:
             return
         known = self._known.pop(event.session, None)
         if known is not None:
-            self._labels.pop((event.tenant, known.name), None)
+            labels = self._labels.get(event.tenant, {})
+            labels.pop(known.name, None)
+            if not labels:
+                self._labels.pop(event.tenant, None)
             self._of_tenant[event.tenant] -= 1
             if not self._of_tenant[event.tenant]:
                 del self._of_tenant[event.tenant]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from parrot_compat.core.call import CallId
 from parrot_compat.core.errors import CallerError
-from parrot_compat.core.session import Session
 from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
+
+from .directory import Known
 
 __all__ = ["Reference", "References"]
 
@@ -32,8 +32,8 @@ class Reference(Protocol):
 class References:
     """`planned` are the outputs of calls that are about to be submitted together; they hide those of the session."""
 
-    def __init__(self, session: Session, planned: Mapping[str, str] | None = None) -> None:
-        self._session = session
+    def __init__(self, known: Known, planned: Mapping[str, str] | None = None) -> None:
+        self._known = known
         self._planned = planned or {}
 
     def __call__(self, part: Reference, path: str) -> str:
@@ -51,13 +51,13 @@ class References:
         if call in self._planned:
             return self._planned[call]
         try:
-            return self._session.task(CallId(call)).call.output
+            return self._known.task(call).call.output
         except CallerError:
             raise _unknown(path, f"there is no call {call[:64]!r} in this session") from None
 
     def _variable(self, variable: str, path: str) -> str:
         try:
-            return self._session.variable(variable).name
+            return self._known.variable(variable).name
         except CallerError:
             raise _unknown(path, f"there is no variable {variable[:64]!r} in this session") from None
 

@@ -76,7 +76,7 @@ class Begun:
 class Room:
     def __init__(self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None) -> None:
         self.session: Session = known.session
-        self.resolve = References(known.session)
+        self.resolve = References(known)
         self._known = known
         self._ask = ask
         self._plan = plan
@@ -108,6 +108,7 @@ class Room:
                 claimed, reason = answer.task, answer.reason
             if claimed is None:
                 tasks = await self.session.submit_all(calls)
+                self._name(tasks)
         if claimed is not None and (plan := self._plan) is not None:
             with self._known.attached(nonce, lambda: plan.leave(nonce)):
                 yield self._begun((claimed,), choices=1, is_claimed=True)
@@ -152,21 +153,26 @@ class Room:
         ]
 
     def _free_call(self, name: str | None, choices: int) -> str | None:
-        """The name that the client gave, unless a call has it already: an SDK may have sent the request twice."""
+        """The name that the client gave, as an id, unless a call has it already: an SDK may have sent the request
+        twice. It is the client's word for this call where the one that has it has failed."""
         if name is None:
             return None
-        if any(self._known.has_call(_call_id(name, index)) for index in range(choices)):
-            self._ask.hints.ignored("call")
-            return None
-        self._ask.hints.applied("call")
-        return name
+        names = [_call_id(name, index) for index in range(choices)]
+        is_applied = all(self._known.may_name_call(each) for each in names)
+        (self._ask.hints.applied if is_applied else self._ask.hints.ignored)("call")
+        return None if any(self._known.has_call(each) for each in names) else name
 
     def _free_variable(self, name: str) -> str | None:
-        if not self._known.has_variable(name):
-            self._ask.hints.applied("output")
-            return name
-        self._ask.hints.ignored("output")
-        return None
+        is_applied = self._known.may_name_variable(name)
+        (self._ask.hints.applied if is_applied else self._ask.hints.ignored)("output")
+        return None if self._known.has_variable(name) else name
+
+    def _name(self, tasks: Sequence[Task]) -> None:
+        said = self._ask.said
+        for index, task in enumerate(tasks if said.call is not None else ()):
+            self._known.name_call(_call_id(str(said.call), index), task)
+        if said.output is not None:
+            self._known.name_variable(said.output.name, tasks[0].output)
 
 
 @asynccontextmanager
@@ -176,7 +182,7 @@ async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIter
     if plan is not None:
         known = directory.of(plan.session)
     elif ask.session is not None:
-        known = directory.join(ask.tenant, ask.session)
+        known = await directory.join(ask.tenant, ask.session)
     else:
         session = manager.open_session(tenant=ask.tenant)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -309,60 +308,6 @@ def test_a_session_that_nobody_holds_any_more_ends_by_itself(there: World) -> No
         return not there.manager.sessions() and not there.manager.open_calls
 
     there.until(are_gone)
-
-
-def test_calls_that_name_no_session_share_one_as_long_as_it_is_held(there: World) -> None:
-    first = echo(there.application.session, "a")
-    assert there.application.session is first.session
-    assert echo(there.application.session, first).get() == "<<a>>"
-
-
-def test_the_default_session_is_opened_anew_where_it_could_not_be_or_is_gone(there: World) -> None:
-    application, gone = there.application, UnknownSession("it has expired")
-    opens, host = application.host.open_session, application.host
-    host.open_session = refuse = _Refusal(EngineError("not there yet"))  # type: ignore[assignment,method-assign]
-    try:
-        with pytest.raises(EngineError, match="not there yet"):
-            echo(application.session, "a").get()
-    finally:
-        host.open_session = opens  # type: ignore[method-assign]
-    assert refuse.times == 1
-    assert echo(application.session, "b").get() == "<b>", "and not what kept the first from opening"
-    held = application.session
-    submits = host.submit
-    host.submit = _Refusal(gone)  # type: ignore[assignment,method-assign]
-    try:
-        with pytest.raises(UnknownSession):
-            echo(held, "c").get()
-    finally:
-        host.submit = submits  # type: ignore[method-assign]
-    assert application.session is not held
-    assert echo(application.session, "d").get() == "<d>"
-
-
-class _Refusal:
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        self.times = 0
-
-    async def __call__(self, *_: Any, **__: Any) -> Any:
-        self.times += 1
-        raise self.error
-
-
-def test_a_session_that_could_not_be_opened_is_not_kept(there: World) -> None:
-    host, application = there.application.host, there.application
-    opens = host.open_session
-    host.open_session = _Refusal(EngineError("not there yet"))  # type: ignore[assignment,method-assign]
-    try:
-        session = application.open_session()
-        kept = weakref.ref(session)
-        with pytest.raises(EngineError):
-            echo(session, "a").get()
-    finally:
-        host.open_session = opens  # type: ignore[method-assign]
-    del session
-    there.until(lambda: gc.collect() is not None and kept() is None)
 
 
 def test_a_session_expires_where_nothing_uses_it(there: World) -> None:

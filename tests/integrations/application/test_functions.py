@@ -21,6 +21,7 @@ from parrot_compat.integrations.application.variable import Variable
 
 pytest.importorskip("fastapi")
 
+from tests.integrations.forks import in_a_child
 from tests.integrations.worlds import World, world
 
 
@@ -116,6 +117,18 @@ def test_what_is_neither_text_nor_number_is_refused(here: World, value: object) 
 def test_outputs_in_place_of_one_of_them_are_refused_with_a_hint(here: World) -> None:
     with pytest.raises(BadTemplate, match="pass one of its variables"):
         write_test(write_code("x"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_variable_in_a_format_string_is_refused_and_can_be_shown(here: World, is_read: bool) -> None:
+    made = write_code("x")
+    if is_read:
+        made.get()
+    for name, no_text in (("variable 'code'", made.code), ("Code", made)):
+        for into in ("about {}", "about {:>9}"):
+            with pytest.raises(TypeError, match=f"^{name}.* is no text"):
+                into.format(no_text)
+        assert f"{no_text!r}" == f"{no_text!s}" == "%s" % no_text == repr(no_text)  # noqa: UP031 (as logging does)
 
 
 def test_arguments_that_do_not_fit_are_a_type_error_as_with_any_function(here: World) -> None:
@@ -220,6 +233,21 @@ def test_the_environment_names_the_default_application(monkeypatch: pytest.Monke
         monkeypatch.setattr(applications, "_default", None)
         monkeypatch.setenv("PARROT_BASE_URL", there.url)
         contextvars.Context().run(outside_of_blocks)
+
+
+def test_the_default_application_that_nobody_chose_is_made_anew_in_a_forked_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked() -> str:
+        return write_code("x").code.get()
+
+    with world("remote") as there:
+        monkeypatch.setattr(applications, "_default", None)
+        monkeypatch.setenv("PARROT_BASE_URL", there.url)
+        answer = contextvars.Context().run(asked)
+        assert contextvars.Context().run(in_a_child, asked) == answer == "<Write Python\n\nfor x:>"
+        there.application.as_default()
+        assert "made in another process" in contextvars.Context().run(in_a_child, asked)
 
 
 def test_an_application_in_a_block_is_the_current_one(here: World) -> None:

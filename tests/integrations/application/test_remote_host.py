@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from parrot_compat.core import errors
+from parrot_compat.integrations import chunks as chunking
 from parrot_compat.integrations.application import remote_host
 from parrot_compat.integrations.application.host import NotAParrotServer, ServerUnreachable
 from parrot_compat.integrations.application.output import Output
 from parrot_compat.integrations.application.remote_errors import error_of
 from parrot_compat.integrations.application.remote_host import connect
+from parrot_compat.integrations.application.request import Bound, Request
 
 TEMPLATE = "{{input:word}} {{output:echo}}"
 
@@ -167,6 +169,42 @@ def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
         "variables",
     ]
     assert sent[0] == sent[1]
+
+
+def test_a_map_of_any_length_is_as_many_requests_as_the_server_takes_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    from parrot_compat.server.limits import RequestLimits
+    from tests.integrations.worlds import world
+
+    monkeypatch.setattr(chunking, "MOST_CALLS", 8)
+    words = [f"word {number}" for number in range(20)]
+    with world("remote", limits=RequestLimits(calls=8)) as there, there.application.open_session() as session:
+        made = session.call_each(Request(template=TEMPLATE), [{"word": word} for word in words])
+        assert [one["echo"].get() for one in made] == [f"<{word}>" for word in words]
+        two = Request(template="{{input:word}} {{output:a}} again {{output:b}}")
+        made = session.call_each(two, [{"word": one["echo"]} for one in made])
+        assert [one["a"].get() for one in made] == [f"<<{word}>>" for word in words]
+
+
+def test_of_a_map_in_several_requests_nothing_is_accepted_where_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("fastapi")
+    from tests.integrations.worlds import world
+
+    monkeypatch.setattr(chunking, "MOST_CALLS", 2)
+    with world("remote") as there, there.application.open_session() as session:
+        there.stall()
+        other = session.call(TEMPLATE, {"word": "other"})["echo"]
+        other.accepted.result(60)
+        words = [*"abcd", Bound(variable="nothing")]
+        submit = there.application.host.submit(session.id, Request(template=TEMPLATE), [{"word": x} for x in words])
+        with pytest.raises(errors.UnknownVariable, match="nothing"):
+            there.application.loop.run(submit)
+        states = [call["state"] for call in session.describe()["calls"]]
+        assert states[1:] == ["cancelled"] * 4 and states[0] not in ("cancelled", "failed")
+        there.resume()
+        assert other.get() == "<other>"
 
 
 def test_a_server_that_is_not_there_is_told_of_where_it_is_read() -> None:

@@ -19,6 +19,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 
+from parrot_compat.integrations import servers
 from parrot_compat.integrations.langchain import ChatParrot
 
 from ..other_server import OtherServer, Reply, Request, chunk, completion, echo
@@ -262,15 +263,28 @@ def test_an_apps_own_tokenizer_is_used_if_it_brings_one(other: OtherServer) -> N
     assert other.requests == []
 
 
-def test_the_profile_is_asked_of_the_server_when_it_is_read_and_once(other: OtherServer) -> None:
+def test_the_profile_is_asked_of_the_server_when_it_is_read_and_once(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = {"id": "m", "object": "model", "created": 0, "owned_by": "x", "max_model_len": 4096}
     llm = ChatParrot(base_url=other.url, model="m")
     assert other.requests == []
+    monkeypatch.setattr(servers, "ASK_AGAIN_S", 0.0)
     assert llm.profile is None  # this server has no models yet
     other.answer = lambda request: Reply({"object": "list", "data": [card]})
     assert llm.profile is not None and llm.profile["max_input_tokens"] == 4096
     asked = len(other.requests)
     assert llm.profile["max_input_tokens"] == 4096 and len(other.requests) == asked
+
+
+@pytest.mark.parametrize("cards", [[], [{"id": "m", "object": "model", "created": 0, "owned_by": "x"}]])
+def test_a_server_that_tells_no_profile_is_not_asked_for_it_at_every_step(
+    other: OtherServer, cards: list[dict[str, Any]]
+) -> None:
+    other.answer = lambda request: Reply({"object": "list", "data": cards})
+    llm = ChatParrot(base_url=other.url, model="m")
+    assert [llm.profile for _ in range(3)] == [None] * 3
+    assert len(other.requests) == 1
 
 
 def test_the_profile_says_what_agents_choose_by_where_the_server_tells(other: OtherServer) -> None:

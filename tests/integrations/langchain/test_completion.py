@@ -7,6 +7,7 @@ import copy
 import pickle
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
@@ -17,6 +18,7 @@ from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tracers.context import collect_runs
 
+from parrot_compat.integrations import chunks as chunking
 from parrot_compat.integrations.langchain import ParrotCompletion, session
 from parrot_compat.integrations.langchain.errors import ParrotConnectionError
 from parrot_compat.integrations.servers import remember_ours
@@ -82,6 +84,36 @@ def test_prompts_of_one_batch_are_one_request_and_answered_in_order(other: Other
     other.answer = completion
     assert ParrotCompletion(base_url=other.url).batch(PROMPTS) == [f"{prompt} #0" for prompt in PROMPTS]
     assert [request.body["prompt"] for request in other.requests] == [PROMPTS]
+
+
+@pytest.mark.parametrize(("drawn", "sizes"), [({}, [8, 8, 4]), ({"n": 2}, [4] * 5), ({"best_of": 5}, [1] * 20)])
+async def test_a_batch_that_is_too_long_for_a_request_is_several_and_answered_in_order(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch, drawn: dict[str, int], sizes: list[int]
+) -> None:
+    monkeypatch.setattr(chunking, "MOST_CALLS", 8)
+    other.answer = completion
+    llm = ParrotCompletion(base_url=other.url, model_kwargs=drawn)
+    prompts = [f"prompt {number}" for number in range(20)]
+    for result in (llm.generate(prompts), await llm.agenerate(prompts)):
+        texts = [[made.text for made in some] for some in result.generations]
+        assert texts == [[f"{prompt} #{number}" for number in range(drawn.get("n", 1))] for prompt in prompts]
+        assert result.llm_output is not None and result.llm_output["token_usage"]["total_tokens"] == 10 * len(sizes)
+    assert sorted(len(request.body["prompt"]) for request in other.requests) == sorted(2 * sizes)
+    assert llm.batch(prompts) == await llm.abatch(prompts) == [f"{prompt} #0" for prompt in prompts]
+
+
+async def test_a_batch_of_several_requests_fails_with_the_first_that_does(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunking, "MOST_CALLS", 1)
+    other.answer = lambda request: (
+        Reply({"error": {"message": "no"}}, 400) if "b" in str(request.body) else completion(request)
+    )
+    llm = ParrotCompletion(base_url=other.url, max_retries=0)
+    with pytest.raises(openai.BadRequestError):
+        llm.batch(["a", "b", "c"])
+    with pytest.raises(openai.BadRequestError):
+        await llm.abatch(["a", "b", "c"])
 
 
 def test_several_choices_stand_with_their_prompt(other: OtherServer) -> None:

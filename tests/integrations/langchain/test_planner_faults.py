@@ -10,6 +10,7 @@ import openai
 import pytest
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 
+from parrot_compat.integrations import servers
 from parrot_compat.integrations.langchain import ChatParrot, compile, planning, stats
 from parrot_compat.integrations.langchain import walk as walking
 from parrot_compat.integrations.langchain.planner import planner
@@ -45,6 +46,25 @@ def test_a_server_without_plans_is_asked_once_and_never_sent_a_parrot_object(how
         assert "".join(app.stream(ONE)) == expected
         assert len(server.asked(GRAPHS)) == 1
         assert not any("parrot" in body for body in server.asked())
+
+
+@pytest.mark.parametrize("how", ["404", "405", "page"])
+def test_a_server_that_had_plans_is_sent_them_again_once_what_stood_in_its_place_is_gone(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "ASK_AGAIN_S", 0.0)
+    with PlanServer().running() as server:
+        app = chain(server)
+        expected = unplanned(app)
+        assert app.invoke(ONE) == expected and stats().pushed == 4
+        if how == "page":
+            server.line.html = True
+        else:
+            server.line.refuse = int(how)
+        assert app.invoke(ONE) == expected and stats().pushed == 4
+        server.line.refuse, server.line.html = None, False
+        assert app.invoke(ONE) == expected and stats().pushed == 8
+        assert server.all_closed()
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])

@@ -74,6 +74,8 @@ def test_headers_and_query_are_sent(other: OtherServer) -> None:
     llm.invoke("hi", extra_headers={"x-call": "3"})
     assert other.last.path.endswith("?q=2")
     assert (other.last.headers["x-mine"], other.last.headers["x-call"]) == ("1", "3")
+    ChatParrot(base_url=other.url, default_query={"q": ["2", "3"]}).invoke("hi")
+    assert other.last.path.endswith("?q%5B%5D=2&q%5B%5D=3")
 
 
 def test_a_stream_asks_for_usage_unless_told_not_to(other: OtherServer) -> None:

@@ -319,6 +319,21 @@ async def test_the_description_of_a_session_is_json_whatever_is_in_it() -> None:
         assert [call["state"] for call in reply.json()["calls"]] == ["failed", "failed"]
 
 
+async def test_calls_can_be_cancelled_by_name_all_of_those_named_or_none() -> None:
+    async with live(echo) as server, asyncio.timeout(30):
+        session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+        server.engine.stall()
+        call = {"template": "{{input:x}}{{output:y}}", "bindings": [{"x": "a"}, {"x": "b"}]}
+        one, other = (await send(server, "POST", f"{SESSIONS}/{session}/calls", call)).json()["calls"]
+        reply = await send(server, "POST", f"{SESSIONS}/{session}/cancel", {"calls": [one["id"], "nobody"]})
+        assert reply.status == 400 and reply.error["param"] == "calls[1]"
+        assert (await read(server, session, one["variable"], "wait=0")).json()["state"] == "pending"
+        assert (await send(server, "POST", f"{SESSIONS}/{session}/cancel", {"calls": [one["id"]]})).status == 200
+        server.engine.resume()
+        assert (await read(server, session, one["variable"])).json()["error"]["code"] == "cancelled"
+        assert (await read(server, session, other["variable"])).json()["text"] == "[b]"
+
+
 async def test_a_cancelled_session_goes_on() -> None:
     async with live(echo) as server:
         session = await opened(server)

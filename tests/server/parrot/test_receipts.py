@@ -9,16 +9,17 @@ from typing import Any
 import openai
 import pytest
 
-from tests.server.live import Live, Reply, events_of, live, send, until
+from parrot_compat.core.errors import EngineError
+from tests.server.live import Live, Reply, connect, events_of, live, send, until
 
-from .graphs import CHAT, SESSIONS, echo, user
+from .graphs import CHAT, SESSIONS, echo, ref, text_of, user
 
 TEXT = "/v1/completions"
 BOTH = [(CHAT, {"messages": user("count")}), (TEXT, {"prompt": "count"})]
 
 
 async def asked(server: Live, said: dict[str, Any], headers: dict[str, str] | None = None, **fields: Any) -> Reply:
-    body = {"messages": user("count"), "parrot": said, **fields}
+    body = {"messages": user("count"), "parrot": said} | fields
     reply = await send(server, "POST", CHAT, body, headers)
     assert reply.status == 200, reply.body
     return reply
@@ -154,6 +155,45 @@ async def test_a_call_sent_twice_under_one_id_is_answered_twice(server: Live) ->
     assert again["call"] != "c" and again["hints"] == {"call": "ignored", "output": "ignored"}
 
 
+async def test_the_second_try_of_a_call_whose_client_has_left_gets_its_name() -> None:
+    said = {"session": "s", "call": "c", "output": {"name": "o"}}
+    body = {"messages": user("count"), "parrot": said}
+    async with live(echo) as server, asyncio.timeout(30):
+        server.engine.stall()
+        _, writer = await connect(server.url, "POST", CHAT, json.dumps(body).encode())
+        await until(lambda: server.manager.open_calls == 1)
+        again = asyncio.create_task(asked(server, said))  # while the server does not know yet that the first has left
+        await until(lambda: server.manager.open_calls == 2)
+        writer.close()
+        await until(lambda: server.manager.open_calls == 1)
+        server.engine.resume()
+        assert (await again).json()["parrot"]["hints"] == {"call": "ignored", "output": "ignored"}
+        for reference in (ref("c"), {"type": "parrot:ref", "variable": "o"}):
+            reply = await asked(server, {"session": "s"}, messages=user("about ", reference))
+            assert text_of(reply) == "[about [count]]"
+        kept = f"{SESSIONS}/s/variables/o"
+        assert (await send(server, "GET", kept)).json()["state"] == "ready"
+        assert "parrot:done" in (await send(server, "GET", f"{kept}/stream")).body.decode()
+
+
+async def test_the_second_try_of_a_call_that_failed_gets_its_name() -> None:
+    said = {"session": "s", "call": "c", "output": {"name": "o"}}
+    async with live(echo) as server:
+        server.engine.fail_next(EngineError("out of paper"))
+        assert (await send(server, "POST", CHAT, {"messages": user("count"), "parrot": said})).status == 502
+        again = (await asked(server, said, n=2)).json()["parrot"]
+        assert again["hints"] == {"call": "applied", "output": "applied"}
+        for reference in (ref("c"), ref("c-1"), {"type": "parrot:ref", "variable": "o"}):
+            reply = await asked(server, {"session": "s"}, messages=user("about ", reference))
+            assert text_of(reply) == "[about [count]]"
+        call = {"template": "about {{input:x}} {{output:y}}", "bindings": {"x": {"variable": "o"}}}
+        made = (await send(server, "POST", f"{SESSIONS}/s/calls", call)).json()["variables"]["y"]
+        state = (await send(server, "GET", f"{SESSIONS}/s/variables/{made}?wait=30")).json()
+        assert "[count]" in state["text"]
+        third = (await asked(server, said)).json()["parrot"]
+        assert third["hints"] == {"call": "ignored", "output": "ignored"}
+
+
 async def test_n_choices_of_a_named_call_have_names_of_their_own() -> None:
     async with live(echo) as server:
         await asked(server, {"session": "s", "call": "c"}, n=3)
@@ -165,12 +205,30 @@ async def test_a_tenant_has_only_so_many_named_sessions() -> None:
     from parrot_compat.server.limits import RequestLimits
 
     async with live(echo, limits=RequestLimits(sessions=2)) as server:
-        for label in ("a", "b", "a"):
-            await asked(server, {"session": label})
-        reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "c"}})
-        assert reply.status == 429 and "2 sessions" in reply.error["message"]
-        await send(server, "DELETE", f"{SESSIONS}/a")
+        opened = [(await send(server, "POST", SESSIONS, {})).json()["id"] for _ in range(2)]
+        for path, body in [(SESSIONS, {}), (CHAT, {"messages": user("x"), "parrot": {"session": "c"}})]:
+            reply = await send(server, "POST", path, body)
+            assert reply.status == 429 and "2 sessions" in reply.error["message"]
+        await send(server, "DELETE", f"{SESSIONS}/{opened[0]}")
         await asked(server, {"session": "c"})
+
+
+async def test_a_label_costs_no_request_its_answer_the_one_that_was_not_used_for_longest_makes_room() -> None:
+    from parrot_compat.server.limits import RequestLimits
+
+    async with live(echo, limits=RequestLimits(sessions=2)) as server, asyncio.timeout(30):
+        for label in ("a", "b", "a", "c", "a", "d", "a"):
+            assert (await asked(server, {"session": label})).json()["parrot"]["session"] == label
+        assert {session.name for session in server.manager.sessions()} == {"a", "d"}
+        server.engine.stall()
+        busy = asyncio.create_task(asked(server, {"session": "d"}))
+        await until(lambda: server.manager.open_calls == 1)
+        assert (await send(server, "POST", SESSIONS, {"name": "own"})).status == 200
+        assert {session.name for session in server.manager.sessions()} == {"d", "own"}, "what runs is not ended"
+        reply = await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "e"}})
+        assert reply.status == 429
+        server.engine.resume()
+        await busy
 
 
 # ---- hints -----------------------------------------------------------------------------------------------
