@@ -15,7 +15,7 @@ from parrot_compat.gpu.to_device import listed
 DRAWING = Path(parrot_compat.gpu.drawing.__file__).parent
 
 
-@pytest.mark.parametrize("module", ["sampler", "penalties", "token_bits"])
+@pytest.mark.parametrize("module", ["sampler", "penalties", "token_bits", "logprobs", "outcome"])
 def test_nothing_is_copied_in_a_way_that_waits(module: str) -> None:
     """torch.tensor(…, device=…) and .to(device) copy from common memory, behind everything that was asked before."""
     waiting = []
