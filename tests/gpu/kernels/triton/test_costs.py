@@ -79,6 +79,17 @@ def test_costs_are_those_stored_for_the_device_and_dtype(tmp_path: Path) -> None
     assert found is not None and found.cache_bytes == 1
 
 
+def test_float16_has_the_costs_of_bfloat16_until_it_has_some_of_its_own(tmp_path: Path) -> None:
+    stored = tmp_path / "devices.json"
+    stored.write_text(json.dumps([asdict(INVENTED)]))
+    assert device_costs("a device", "float16", stored) == INVENTED
+    assert device_costs("another", "float16", stored) is None
+    assert device_costs("a device", "float32", stored) is None, "its numbers are of another size"
+    own = replace(INVENTED, dtype="float16", cache_bytes=1)
+    stored.write_text(json.dumps([asdict(INVENTED), asdict(own)]))
+    assert device_costs("a device", "float16", stored) == own
+
+
 def test_what_is_shipped_says_where_and_when_it_was_measured() -> None:
     for line in json.loads(STORED.read_text()):
         assert DeviceCosts(**line).commit and line["date"] and line["versions"]
