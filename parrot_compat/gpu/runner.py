@@ -158,7 +158,9 @@ class ModelRunner:
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
         facts = self.config.checkpoint
         shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=dtype.itemsize)
-        return Sharing.on(self.device, dtype, shape, self.config.page_size)
+        assert isinstance(self._decoder, FastDecoder)
+        windows = [layer.window for layer in self._decoder.plan.layers]
+        return Sharing.on(self.device, dtype, shape, self.config.page_size, windows)
 
     def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
         """A bad id would be a silent wrong row on some devices and the end of the context on others."""
