@@ -1,0 +1,65 @@
+"""The costs that are shipped for a device, beside the rows that they come from: what they decide."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parrot_compat.gpu.kernels.costs import DeviceCosts, device_costs, worth_sharing
+from parrot_compat.gpu.kernels.forest import SharedPrefix
+from parrot_compat.gpu.kernels.strips import HeadShape
+from parrot_compat.gpu.kernels.triton.tiles import tiling
+from recipes.benchmarks.gpu_rows import RESULTS
+
+DEVICE, PROCESSORS = "NVIDIA H100 80GB HBM3", 132
+PAGE = 16
+LLAMA = HeadShape(heads=32, kv_heads=8, dim=128, element_bytes=2)
+STRIPS = tiling(LLAMA, PROCESSORS).shared_strips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One case of `gpu_suite --part kernels`: rows that share a prefix."""
+
+    rows: int
+    shared: int
+    private: int
+    speedup: float
+    """Together, over apart."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether an engine with the shipped costs would."""
+        prefix = SharedPrefix(rows=tuple(range(self.rows)), first_page=0, end_page=self.shared // PAGE)
+        return worth_sharing([prefix], PAGE, LLAMA, shipped(), STRIPS) != ()
+
+
+def shipped() -> DeviceCosts:
+    found = device_costs(DEVICE, "bfloat16")
+    assert found is not None
+    return found
+
+
+def rows(metric: str) -> Iterator[dict[str, str]]:
+    with (RESULTS / "gpu.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["device"], row["part"], row["metric"]) == (DEVICE, "kernels", metric):
+                yield row
+
+
+def measured() -> list[Measured]:
+    found = []
+    for row in rows("speedup"):
+        _, count, _, shared, _, private, _ = row["case"].split()
+        found.append(Measured(rows=int(count), shared=int(shared), private=int(private), speedup=float(row["p50"])))
+    return found
+
+
+def test_no_case_that_was_slower_together_is_shared_and_two_that_were_faster_are_not() -> None:
+    cases = measured()
+    assert len(cases) == 48
+    assert [case for case in cases if case.is_shared and case.speedup < 1.0] == []
+    refused = [(case.rows, case.shared, case.private) for case in cases if not case.is_shared and case.speedup >= 1.0]
+    assert sorted(refused) == [(64, 512, 128), (128, 512, 128)]
+    assert sum(case.is_shared for case in cases) == 30
