@@ -60,7 +60,10 @@ class DeviceCosts:
     few strips do not fill."""
     versions: str
     commit: str
+    """Of the code that was measured."""
     date: str
+    note: str = ""
+    """Which numbers are not of that run alone, and where they come from."""
 
 
 def device_costs(device: str, dtype: str, stored: Path = STORED) -> DeviceCosts | None:

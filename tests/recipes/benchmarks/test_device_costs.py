@@ -1,4 +1,4 @@
-"""The costs that are shipped for a device, beside the rows that they come from: what they decide."""
+"""The costs that are shipped for a device, beside the rows that they come from: where from, and what they decide."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parrot_compat.gpu.kernels.costs import DeviceCosts, device_costs, worth_sharing
+import pytest
+
+from parrot_compat.gpu.kernels.costs import DeviceCosts, device_costs, gain_s, worth_sharing
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kernels.triton.tiles import tiling
@@ -63,3 +65,26 @@ def test_no_case_that_was_slower_together_is_shared_and_two_that_were_faster_are
     refused = [(case.rows, case.shared, case.private) for case in cases if not case.is_shared and case.speedup >= 1.0]
     assert sorted(refused) == [(64, 512, 128), (128, 512, 128)]
     assert sum(case.is_shared for case in cases) == 30
+
+
+def test_every_number_of_the_shipped_line_is_reckoned_from_rows_of_its_commit() -> None:
+    costs = shipped()
+    assert {(row["commit"], row["date"]) for row in rows("speedup")} == {(costs.commit, costs.date)}
+    [copy] = rows("copy or read")
+    assert costs.memory_bytes_per_s == float(copy["p50"])
+    best = max(float(row["most"]) for row in rows("share of memory rate"))
+    assert costs.cache_bytes_per_s == pytest.approx(best * costs.memory_bytes_per_s)
+    [longest] = [
+        row
+        for row in rows("time")
+        if (row["case"], row["system"]) == ("decode 128 rows 32768 shared 128 private", "together")
+    ]
+    work = 4 * 128 * LLAMA.heads * 32_768 * LLAMA.dim
+    assert costs.products_per_s == pytest.approx(work / float(longest["least"]))
+
+
+def test_what_sharing_must_promise_is_the_most_that_was_promised_to_a_case_that_lost() -> None:
+    costs = shipped()
+    promised = [gain_s(case.rows, case.shared, LLAMA, costs, STRIPS) for case in measured() if case.speedup < 1.0]
+    assert costs.launch_s == pytest.approx(max(promised), rel=1e-9)
+    assert "launch_s" in costs.note and "0bc4fc1" in costs.note
