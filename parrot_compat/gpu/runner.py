@@ -9,7 +9,7 @@ The invariant: what a row draws depends on its tokens, its draw and nothing else
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
 from parrot_compat.gpu.config import PAGE_SIZE, EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.drawn import Drawn
-from parrot_compat.gpu.drawing.logprobs import with_logprobs
-from parrot_compat.gpu.drawing.sampler import UNUSABLE, not_drawable, sample
+from parrot_compat.gpu.drawing.outcome import Outcome
+from parrot_compat.gpu.drawing.sampler import sample
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
@@ -95,22 +96,16 @@ class ModelRunner:
             packed = self._packed(others)
             given = None if after is None else self._drawn_before(others, after)
             logits = self._logits(packed, given) if others else None
-            tokens = None if logits is None else sample(logits, packed.draws, self.config.checkpoint.eos_token_ids)
-            asks = any(draw.sampling.logprobs is not None for draw in packed.draws)
-            return Flight(len(rows), reads, packed, tokens, logits if asks else None)
+            return Flight(len(rows), reads, packed, None if logits is None else self._drawn(logits, packed.draws))
 
     def collect(self, flight: Flight) -> list[Drawn | Read | None]:
         """The token drawn for each row, `None` where none was asked; a row with something `wanted` gets a `Read`, with
         both. A row whose token cannot be drawn has the error in its place; the others are none the worse for it."""
-        tokens = flight.read()
-        drawn: Sequence[Drawn] = tokens
-        if flight.logits is not None:
-            with torch.inference_mode():
-                drawn = with_logprobs(tokens, flight.logits, flight.packed.draws)
+        drawn = [] if flight.outcome is None else flight.outcome.read()
         others = [number for number in range(flight.rows) if number not in flight.reads]
         answers: list[Drawn | Read | None] = [flight.reads.get(number) for number in range(flight.rows)]
         for row, token in zip(flight.packed.drawn, drawn, strict=True):
-            answers[others[row]] = not_drawable() if token == UNUSABLE else token
+            answers[others[row]] = token
         return answers
 
     @torch.inference_mode()
@@ -124,10 +119,7 @@ class ModelRunner:
         scores, behind = read_scores(self._decoder.all_logits(batch, self._storage), rows)
         drawn: list[Drawn | None] = [None] * len(rows)
         for row, draw in zip(batch.drawn, batch.draws, strict=True):
-            logits = behind[row][None]
-            tokens = sample(logits, [draw], self.config.checkpoint.eos_token_ids).tolist()
-            [token] = with_logprobs(tokens, logits, [draw])
-            drawn[row] = not_drawable() if token == UNUSABLE else token
+            [drawn[row]] = self._drawn(behind[row][None], [draw]).read()
         return [Read(drawn=token, logprobs=told) for token, told in zip(drawn, scores, strict=True)]
 
     def copy_pages(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -154,12 +146,15 @@ class ModelRunner:
         batch = packed.to(self.device)
         return self._decoder.logits(batch if given is None else replace(batch, token_ids=given), self._storage)
 
+    def _drawn(self, logits: Tensor, draws: Sequence[Draw]) -> Outcome:
+        return Outcome(sample(logits, draws, self.config.checkpoint.eos_token_ids), logits, draws)
+
     def _drawn_before(self, rows: Sequence[BatchRow], after: Flight) -> Tensor:
         """[rows] int64 on the device: the tokens of rows that all follow rows of `after`."""
-        assert after.tokens is not None and all(row.drawn_by is not None and len(row.tokens) == 1 for row in rows)
+        assert after.outcome is not None and all(row.drawn_by is not None and len(row.tokens) == 1 for row in rows)
         place = {row: number for number, row in enumerate(after.packed.drawn)}
         places = [place[row.drawn_by] for row in rows if row.drawn_by is not None]
-        tokens = after.tokens.clamp(min=0)  # one that could not be drawn fails its row when it is collected
+        tokens = after.outcome.tokens.clamp(min=0)  # one that could not be drawn fails its row when it is collected
         if places == list(range(len(tokens))):
             return tokens
         return tokens[listed(places, self.device)]
@@ -177,7 +172,9 @@ class ModelRunner:
     def _choose_sharing(self, dtype: torch.dtype) -> Sharing:
         facts = self.config.checkpoint
         shape = HeadShape(heads=facts.heads, kv_heads=facts.kv_heads, dim=facts.head_dim, element_bytes=dtype.itemsize)
-        return Sharing.on(self.device, dtype, shape, self.config.page_size)
+        assert isinstance(self._decoder, FastDecoder)
+        windows = [layer.window for layer in self._decoder.plan.layers]
+        return Sharing.on(self.device, dtype, shape, self.config.page_size, windows)
 
     def _check_tokens(self, rows: Sequence[BatchRow]) -> None:
         """A bad id would be a silent wrong row on some devices and the end of the context on others."""
@@ -188,37 +185,14 @@ class ModelRunner:
                     raise EngineError(f"row {number} of the batch has token {token}; the vocabulary has {vocabulary}")
 
 
+@dataclass(frozen=True, slots=True)
 class Flight:
     """A step on its way: launched, not yet collected."""
 
-    def __init__(
-        self,
-        rows: int,
-        reads: Mapping[int, Read],
-        packed: PackedRows,
-        tokens: Tensor | None,
-        logits: Tensor | None,
-    ) -> None:
-        """`reads`: by row; `packed` has the other rows. `tokens` [drawing rows] int64 on the device; `None`: no row
-        draws. `logits`, if log probabilities are wanted."""
-        self.rows = rows
-        self.reads = reads
-        self.packed = packed
-        self.tokens = tokens
-        self.logits = logits
-        self._on_host = tokens
-        self._copied: torch.Event | None = None
-        if tokens is not None and tokens.device.type == "cuda":
-            self._on_host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            self._on_host.copy_(tokens, non_blocking=True)
-            self._copied = torch.Event(tokens.device)
-            self._copied.record()
-
-    def read(self) -> list[int]:
-        """The drawn tokens, or `UNUSABLE`, once they are there."""
-        if self._on_host is None:
-            return []
-        if self._copied is not None:
-            self._copied.synchronize()
-        found: list[int] = self._on_host.tolist()
-        return found
+    rows: int
+    reads: Mapping[int, Read]
+    """By row."""
+    packed: PackedRows
+    """The other rows."""
+    outcome: Outcome | None
+    """What they drew; `None`: none of them draws."""

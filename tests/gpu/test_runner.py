@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu import runner as runner_module
 from parrot_compat.gpu.batch import Batch, BatchRow
@@ -23,6 +23,7 @@ from parrot_compat.gpu.kernels.table import REFERENCE
 from parrot_compat.gpu.layers.linear import can_pack
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
+from tests.gpu.drawing.computed import Computed
 from tests.gpu.models.tiny import save_tiny
 
 Checkpoint = Callable[[str], Path]
@@ -233,6 +234,31 @@ def test_a_token_outside_the_vocabulary_is_an_error_that_names_it(tiny_checkpoin
 
     with pytest.raises(EngineError, match=r"token 256; the vocabulary has 256"):
         runner.run([row])
+
+
+def test_log_probabilities_are_computed_when_a_step_is_launched_so_that_the_step_behind_it_is_not_in_their_way(
+    tiny_checkpoint: Checkpoint,
+) -> None:
+    runner = make_runner(tiny_checkpoint("llama"))
+    texts, tables = prompts([5, 9, 2]), [[0, 1], [2, 3, 4], [5]]
+    rows = [
+        BatchRow(tokens=text, start=0, pages=pages, draw=Draw(sampling=replace(GREEDY, logprobs=top), index=0))
+        for text, pages, top in zip(texts, tables, (3, None, 0), strict=True)
+    ]
+    flight = runner.launch(rows)
+    ahead = [
+        BatchRow(tokens=[0], start=len(text), pages=[*pages, 6 + number], draw=row.draw, drawn_by=number)
+        for number, (text, pages, row) in enumerate(zip(texts, tables, rows, strict=True))
+    ]
+    behind = runner.launch(ahead, flight)
+    with Computed() as computed:
+        first = runner.collect(flight)
+        second = runner.collect(behind)
+    assert computed.operations == []
+    plain = [replace(row, draw=Draw(sampling=GREEDY, index=0)) for row in rows]
+    tokens = runner.run(plain)
+    assert [item.token if isinstance(item, TokenLogprobs) else item for item in first] == tokens
+    assert [len(item.top) for item in (*first, *second) if isinstance(item, TokenLogprobs)] == [3, 0, 3, 0]
 
 
 def test_an_empty_step_is_no_step(tiny_checkpoint: Checkpoint) -> None:

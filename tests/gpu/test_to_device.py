@@ -14,6 +14,8 @@ from parrot_compat.gpu.to_device import listed
 
 GPU = Path(parrot_compat.gpu.__file__).parent
 LAUNCHED = [
+    "drawing/logprobs",
+    "drawing/outcome",
     "drawing/sampler",
     "drawing/penalties",
     "drawing/token_bits",

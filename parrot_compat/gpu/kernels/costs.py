@@ -1,16 +1,19 @@
 """Does it pay to read a shared prefix once for all its rows? A cost model with a device's own measured numbers.
 
-For a prefix of t keys that m rows read, in one layer, with b bytes of keys and values per token:
+For a prefix that m rows read, in one layer, with b bytes of keys and values per token:
 
-  apart_s    = t b / memory + (m - 1) t b / again        again: the cache's rate if t b fits into it, else the memory's
+  t          keys of it that any of the rows sees: all, or those that the layer's window reaches from the nearest row
+  r          keys that each row sees of it, added up: m t without a window
+  apart_s    = t b / memory + (r - t) b / again          again: the cache's rate if t b fits into it, else the memory's
   together_s = max(t b / memory, 4 m heads t dim / products) + 2 m s heads (dim + 1) 4 / cache
                s = strips of the prefix: of the step's, its share by rows x keys; each leaves a float32 partial for
                every row, written once and read once
   gain_s     = apart_s / MARGIN - together_s
 
-Rates are bytes/s and multiply-adds x 2 /s. A prefix is shared if its gain is positive, and any is only if the gains of
-the step outweigh `launch_s`, what one more kernel in each layer costs. On a device without measurements a prefix is
-shared where the rule of thumb says so: (m - 1) t >= UNMEASURED_KEYS.
+Rates are bytes/s and multiply-adds x 2 /s. All layers share the same prefixes, so a gain is that of the mean layer. A
+prefix is shared if its gain is positive, and any is only if the gains of the step outweigh `launch_s`, what one more
+kernel in each layer costs. On a device without measurements a prefix is shared where the rule of thumb says so:
+r - t >= UNMEASURED_KEYS in the mean layer.
 
 It knows numbers, nothing of tensors or pages. The invariant: each prefix is judged by itself; a small one never
 switches a large one off.
@@ -19,7 +22,7 @@ switches a large one off.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,11 @@ from typing import Any
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.strips import HeadShape
 
-__all__ = ["DeviceCosts", "device_costs", "gain_s", "worth_sharing"]
+__all__ = ["ALL_SEEN", "DeviceCosts", "Windows", "device_costs", "gain_s", "worth_sharing"]
+
+Windows = Mapping[int | None, int]
+"""How many keys back a query sees, in how many layers; `None`: all."""
+ALL_SEEN: Windows = {None: 1}
 
 MARGIN = 1.1
 """A gain below what timings scatter by is none."""
@@ -53,38 +60,67 @@ class DeviceCosts:
     few strips do not fill."""
     versions: str
     commit: str
+    """Of the code that was measured."""
     date: str
+    note: str = ""
+    """Which numbers are not of that run alone, and where they come from."""
 
 
 def device_costs(device: str, dtype: str, stored: Path = STORED) -> DeviceCosts | None:
-    """What was measured on a device of this name."""
+    """What was measured on a device of this name. float16 without a line of its own has that of bfloat16: its numbers
+    are as many bytes, and tensor cores are assumed to multiply both at one rate, which has not been measured."""
     lines: list[dict[str, Any]] = json.loads(stored.read_text(encoding="utf-8"))
-    found = [DeviceCosts(**line) for line in lines if (line["device"], line["dtype"]) == (device, dtype)]
-    return found[0] if found else None
+    found = {line["dtype"]: DeviceCosts(**line) for line in lines if line["device"] == device}
+    return found.get("bfloat16" if dtype == "float16" and dtype not in found else dtype)
 
 
 def worth_sharing(
-    prefixes: Sequence[SharedPrefix], page_size: int, shape: HeadShape, costs: DeviceCosts | None, strips: int
+    prefixes: Sequence[SharedPrefix],
+    page_size: int,
+    shape: HeadShape,
+    costs: DeviceCosts | None,
+    strips: int,
+    *,
+    windows: Windows = ALL_SEEN,
+    starts: Sequence[int] = (),
 ) -> tuple[SharedPrefix, ...]:
-    """Those of `prefixes` that are read faster together. `strips`: of all shared prefixes of a step, `Tiling`'s."""
+    """Those of `prefixes` that are read faster together. `strips`: of all shared prefixes of a step, `Tiling`'s.
+    `starts`: by row, the position of its first query, which only layers with a window ask for."""
+    reads = [list(_reads(prefix, page_size, windows, starts)) for prefix in prefixes]
     if costs is None:
-        return tuple(
-            prefix for prefix in prefixes if (len(prefix.rows) - 1) * prefix.pages * page_size >= UNMEASURED_KEYS
-        )
+        saved = [sum(share * (apart - keys) for share, keys, apart in layers) for layers in reads]
+        return tuple(prefix for prefix, keys in zip(prefixes, saved, strict=True) if keys >= UNMEASURED_KEYS)
     work = [len(prefix.rows) * prefix.pages for prefix in prefixes]
-    gains = [
-        gain_s(len(prefix.rows), prefix.pages * page_size, shape, costs, max(1, round(strips * mine / sum(work))))
-        for prefix, mine in zip(prefixes, work, strict=True)
-    ]
+    gains: list[float] = []
+    for prefix, layers, mine in zip(prefixes, reads, work, strict=True):
+        gain = 0.0
+        for share, keys, apart in layers:
+            its_strips = max(1, round(strips * mine * keys / (sum(work) * prefix.pages * page_size)))
+            gain += share * gain_s(len(prefix.rows), keys, shape, costs, its_strips, apart=apart)
+        gains.append(gain)
     if sum(gain for gain in gains if gain > 0) <= costs.launch_s:
         return ()
     return tuple(prefix for prefix, gain in zip(prefixes, gains, strict=True) if gain > 0)
 
 
-def gain_s(rows: int, keys: int, shape: HeadShape, costs: DeviceCosts, strips: int) -> float:
-    read = keys * shape.token_bytes
+def _reads(
+    prefix: SharedPrefix, page_size: int, windows: Windows, starts: Sequence[int]
+) -> Iterator[tuple[float, int, int]]:
+    """(share of the layers, keys that any row sees, keys that the rows see added up), by window."""
+    first, end = prefix.first_page * page_size, prefix.end_page * page_size
+    for window, layers in windows.items():
+        oldest = [first if window is None else max(first, starts[row] + 1 - window) for row in prefix.rows]
+        seen = [max(0, end - each) for each in oldest]
+        yield layers / sum(windows.values()), max(seen), sum(seen)
+
+
+def gain_s(
+    rows: int, keys: int, shape: HeadShape, costs: DeviceCosts, strips: int, *, apart: int | None = None
+) -> float:
+    """In one layer. `apart`: keys that `rows` see, added up; all see all of `keys` unless said. Negative: a loss."""
+    read, asked = keys * shape.token_bytes, (rows * keys if apart is None else apart) * shape.token_bytes
     again = costs.cache_bytes_per_s if read <= costs.cache_bytes else costs.memory_bytes_per_s
-    apart = read / costs.memory_bytes_per_s + (rows - 1) * read / again
-    products = 4 * rows * shape.heads * keys * shape.dim / costs.products_per_s
-    partials = 2 * rows * min(strips, keys) * shape.heads * (shape.dim + 1) * 4 / costs.cache_bytes_per_s
-    return apart / MARGIN - max(read / costs.memory_bytes_per_s, products) - partials
+    apart_s = read / costs.memory_bytes_per_s + (asked - read) / again
+    products_s = 4 * rows * shape.heads * keys * shape.dim / costs.products_per_s
+    partials_s = 2 * rows * min(strips, keys) * shape.heads * (shape.dim + 1) * 4 / costs.cache_bytes_per_s
+    return apart_s / MARGIN - max(read / costs.memory_bytes_per_s, products_s) - partials_s

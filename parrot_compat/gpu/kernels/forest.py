@@ -29,7 +29,7 @@ class ForestRow:
     pages: Pages
     """Page ids in order."""
     shareable: int
-    """Keys, from the front, that all queries of the row see and no step will write again: its full pages."""
+    """Keys before its first query, which no step will write again. Its full pages may be shared."""
     group: str | None
     """Rows of different groups are never compared."""
 

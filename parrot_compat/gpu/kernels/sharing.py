@@ -6,12 +6,13 @@ sequences. The invariant: what it answers changes how keys are read, never which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from parrot_compat.gpu.kernels.costs import DeviceCosts, device_costs, worth_sharing
+from parrot_compat.gpu.kernels.costs import ALL_SEEN, DeviceCosts, Windows, device_costs, worth_sharing
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kernels.triton.tiles import tiling
@@ -27,18 +28,31 @@ class Sharing:
     """`None`: nobody has measured this device."""
     strips: int
     """Shared strips of a step, as `Tiling` has them."""
+    windows: Windows = field(default_factory=lambda: ALL_SEEN)
+    """Of the model's layers."""
 
     @classmethod
-    def on(cls, device: torch.device, dtype: torch.dtype, shape: HeadShape, page_size: int) -> Sharing:
-        """For a CUDA device."""
+    def on(
+        cls,
+        device: torch.device,
+        dtype: torch.dtype,
+        shape: HeadShape,
+        page_size: int,
+        windows: Iterable[int | None] = (None,),
+    ) -> Sharing:
+        """For a CUDA device. `windows`: of each layer, how many keys back a query sees; `None`: all."""
         properties = torch.cuda.get_device_properties(device)
         return cls(
             page_size=page_size,
             shape=shape,
             costs=device_costs(properties.name, str(dtype).removeprefix("torch.")),
             strips=tiling(shape, properties.multi_processor_count).shared_strips,
+            windows=Counter(windows),
         )
 
     def prefixes(self, rows: Sequence[ForestRow]) -> tuple[SharedPrefix, ...]:
         found = find_shared(rows, self.page_size)
-        return worth_sharing(found, self.page_size, self.shape, self.costs, self.strips)
+        starts = [row.shareable for row in rows]
+        return worth_sharing(
+            found, self.page_size, self.shape, self.costs, self.strips, windows=self.windows, starts=starts
+        )

@@ -44,6 +44,7 @@ Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 COLUMNS = ("first_member", "members", "first_page", "first_key", "keys", "ordinal")
 """Of a strip: its run in `StripPlan.members`; where its page list begins in the packed pages of the step; its keys, as
 positions of that list; the place of its partial among those of each of its queries."""
+KEYS = COLUMNS.index("keys")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,23 @@ class StripPlan:
     @property
     def slots(self) -> int:
         return int(self.slot_starts[-1])
+
+    @property
+    def loaded_keys(self) -> int:
+        """Keys that programs load for one kv head, without a window: the sum of `keys` over all strips.
+
+        A prefix of t keys that m queries share is loaded ceil(m / shared_queries) times, whether a load then comes from
+        memory or from the device's cache: sum of t ceil(m / shared_queries) over prefixes, and each query's other keys.
+        """
+        return sum(int(table[:, KEYS].sum()) for table in (self.direct, self.private, self.shared))
+
+    @property
+    def unique_keys(self) -> int:
+        """The same, each key of a row, or of a prefix that rows share, once: what `loaded_keys` can at best be."""
+        runs: dict[tuple[int, int], int] = {}  # tiles over the same keys begin at the same; the longest has them all
+        for _, _, first_page, first, count, _ in (*self.direct.tolist(), *self.shared.tolist()):
+            runs[first_page, first] = max(count, runs.get((first_page, first), 0))
+        return sum(runs.values()) + int(self.private[:, KEYS].sum())
 
 
 def row_shapes(inputs: AttentionInputs) -> list[RowShape]:

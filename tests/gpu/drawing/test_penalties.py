@@ -16,9 +16,10 @@ from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.errors import BadPrompt
 from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.history import History
-from parrot_compat.gpu.drawing.logprobs import with_logprobs
+from parrot_compat.gpu.drawing.outcome import Outcome
 from parrot_compat.gpu.drawing.penalties import adjusted, check_sampling
-from tests.gpu.drawing.drawn import drawn_tokens
+from tests.gpu.drawing.computed import Computed
+from tests.gpu.drawing.drawn import drawn_tokens, told_of
 
 VOCABULARY = 30
 tokens = st.integers(0, VOCABULARY - 1)
@@ -76,8 +77,10 @@ def test_where_no_row_asks_nothing_is_computed() -> None:
     draws = [draw_of([1, 2], [3]), draw_of([4], [5, 5])]
 
     assert adjusted(logits, draws) is logits
-    drawn = [1, 2]
-    assert with_logprobs(drawn, logits, draws) is drawn
+    tokens = torch.tensor([1, 2])
+    with Computed() as computed:
+        assert Outcome(tokens, logits, draws).read() == [1, 2]
+    assert not computed.operations
 
 
 @settings(max_examples=50, deadline=None)
@@ -129,10 +132,10 @@ def test_log_probabilities_are_those_of_the_raw_logits(tops: list[int | None], s
     ]
     drawn = drawn_tokens(logits, draws, ())
 
-    told = with_logprobs(drawn, logits, draws)
+    told = told_of(drawn, logits, draws)
 
     for number, (top, token) in enumerate(zip(tops, drawn, strict=True)):
-        alone = with_logprobs([token], logits[number : number + 1], draws[number : number + 1])
+        alone = told_of([token], logits[number : number + 1], draws[number : number + 1])
         assert told[number] == alone[0]
         expected = logits[number].log_softmax(-1)
         if top is None:

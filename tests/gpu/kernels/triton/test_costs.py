@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from parrot_compat.gpu.kernels.costs import STORED, DeviceCosts, device_costs, worth_sharing
+from parrot_compat.gpu.kernels.costs import (
+    ALL_SEEN,
+    STORED,
+    UNMEASURED_KEYS,
+    DeviceCosts,
+    Windows,
+    device_costs,
+    worth_sharing,
+)
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.strips import HeadShape
 
@@ -22,8 +31,13 @@ def prefix(rows: int, keys: int, first: int = 0) -> SharedPrefix:
     return SharedPrefix(rows=tuple(range(first, first + rows)), first_page=0, end_page=keys // PAGE)
 
 
-def shared(*prefixes: SharedPrefix, costs: DeviceCosts | None = INVENTED) -> tuple[SharedPrefix, ...]:
-    return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=16)
+def shared(
+    *prefixes: SharedPrefix,
+    costs: DeviceCosts | None = INVENTED,
+    windows: Windows = ALL_SEEN,
+    starts: Sequence[int] = (),
+) -> tuple[SharedPrefix, ...]:
+    return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=16, windows=windows, starts=starts)
 
 
 def test_many_rows_over_a_long_prefix_share_it() -> None:
@@ -63,6 +77,36 @@ def test_a_gain_smaller_than_another_launch_is_none() -> None:
     assert shared(prefix(64, 8192), costs=replace(INVENTED, launch_s=1.0)) == ()
 
 
+def test_where_no_layers_window_reaches_a_prefix_there_is_nothing_to_share() -> None:
+    many = prefix(64, 8192)
+    for costs in (INVENTED, None):
+        assert shared(many, costs=costs, windows={4096: 32}, starts=[8192] * 64) == (many,)
+        assert shared(many, costs=costs, windows={4096: 32}, starts=[8192 + 4096] * 64) == ()
+        assert shared(many, costs=costs, windows={4096: 32}, starts=[8192 + 4096] * 62 + [8192] * 2) == ()
+
+
+def test_a_window_reaches_as_many_keys_as_the_kernel_sees_less_the_rows_own() -> None:
+    far = prefix(9, 16_384)
+    assert UNMEASURED_KEYS == (9 - 1) * 8192
+    assert shared(far, costs=None, windows={8193: 4}, starts=[16_384] * 9) == (far,)
+    assert shared(far, costs=None, windows={8192: 4}, starts=[16_384] * 9) == ()
+
+
+def test_a_prefix_that_half_of_the_layers_see_is_worth_half() -> None:
+    def least_rows(windows: Windows) -> int:
+        return next(rows for rows in range(2, 99) if shared(prefix(rows, 1024), windows=windows, starts=[9000] * rows))
+
+    all_layers, half, none_but_one = (
+        least_rows({None: 26}),
+        least_rows({None: 13, 4096: 13}),
+        least_rows({None: 1, 9: 9}),
+    )
+    assert 2 < all_layers < half < none_but_one
+    whole = prefix(8, 16_384)
+    assert shared(whole, costs=None, windows={None: 1}) == (whole,)
+    assert shared(whole, costs=None, windows={None: 13, 4096: 13}, starts=[20_480] * 8) == ()
+
+
 def test_without_measurements_only_much_reading_saved_counts() -> None:
     assert shared(prefix(9, 8192), prefix(65, 1024, 9), prefix(8, 8192, 80), prefix(2, 32768, 90), costs=None) == (
         prefix(9, 8192),
@@ -77,6 +121,17 @@ def test_costs_are_those_stored_for_the_device_and_dtype(tmp_path: Path) -> None
     assert device_costs("another", "bfloat16", stored) is None
     found = device_costs("a device", "float32", stored)
     assert found is not None and found.cache_bytes == 1
+
+
+def test_float16_has_the_costs_of_bfloat16_until_it_has_some_of_its_own(tmp_path: Path) -> None:
+    stored = tmp_path / "devices.json"
+    stored.write_text(json.dumps([asdict(INVENTED)]))
+    assert device_costs("a device", "float16", stored) == INVENTED
+    assert device_costs("another", "float16", stored) is None
+    assert device_costs("a device", "float32", stored) is None, "its numbers are of another size"
+    own = replace(INVENTED, dtype="float16", cache_bytes=1)
+    stored.write_text(json.dumps([asdict(INVENTED), asdict(own)]))
+    assert device_costs("a device", "float16", stored) == own
 
 
 def test_what_is_shipped_says_where_and_when_it_was_measured() -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
+import torch
 
 from parrot_compat.core.engine import ContextId, Scope
 from parrot_compat.gpu.batch import Batch, BatchRow
-from parrot_compat.gpu.kernels.costs import UNMEASURED_KEYS
+from parrot_compat.gpu.config import EngineConfig
+from parrot_compat.gpu.kernels.costs import UNMEASURED_KEYS, Windows
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
+from parrot_compat.gpu.runner import ModelRunner
+from tests.gpu.models.tiny import WINDOW, save_tiny
 from tests.gpu.paged_runner import PagedEngine, PagedRunner, answer, prompt
 
 PAGE = 16
@@ -60,6 +69,28 @@ def test_a_batch_shares_what_is_worth_it_and_leaves_the_rest() -> None:
     assert not Batch.build(decoding(8, long, "a"), PAGE, "cpu", UNMEASURED).attention.shared
     assert not Batch.build(decoding(9, long, None), PAGE, "cpu", UNMEASURED).attention.shared
     assert not Batch.build(decoding(9, long, "a"), PAGE).attention.shared
+
+
+def test_a_batch_leaves_apart_what_the_windows_of_most_layers_do_not_reach() -> None:
+    long = UNMEASURED_KEYS // 8
+    rows = decoding(9, long, "a")
+    near = replace(UNMEASURED, windows={None: 1, long + 1: 3})
+    far = replace(UNMEASURED, windows={None: 1, long: 3})
+    assert Batch.build(rows, PAGE, "cpu", near).attention.shared
+    assert not Batch.build(rows, PAGE, "cpu", far).attention.shared
+
+
+@pytest.mark.parametrize(
+    ("family", "windows"), [("llama", {None: 2}), ("mistral", {WINDOW: 2}), ("gemma2", {WINDOW: 1, None: 1})]
+)
+def test_a_model_says_how_far_its_layers_see(
+    family: str, windows: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_tiny(family, tmp_path / family)
+    runner = ModelRunner(EngineConfig(model=str(path), device="cpu", page_size=PAGE, kv_tokens=256))
+    device = SimpleNamespace(name="a device", multi_processor_count=4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    assert runner._choose_sharing(torch.bfloat16).windows == windows
 
 
 def test_a_page_that_a_row_is_writing_is_never_shared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.reference.forest import merge_pair, strip_attention
-from parrot_compat.gpu.kernels.strips import StripPlan, Tiling, plan_strips, row_shapes
+from parrot_compat.gpu.kernels.strips import HeadShape, StripPlan, Tiling, plan_decode, plan_strips, row_shapes
+from parrot_compat.gpu.kernels.triton.tiles import tiling
 
 from .cases import Case, RowSpec, forest_rows, make_case
 
@@ -109,6 +112,36 @@ def test_a_row_with_many_queries_keeps_out_and_the_others_share_on() -> None:
     plan = plan_of(case)
     assert {int(token) for token in plan.members[len(plan.lengths) :]} == {0, 10}
     assert met(case, plan) == due(case)
+
+
+LLAMA = tiling(HeadShape(heads=32, kv_heads=8, dim=128, element_bytes=2), processors=132)
+
+
+@pytest.mark.parametrize(
+    ("rows", "front", "own", "times"), [(64, 8192, 512, Fraction(8, 5)), (128, 32_768, 512, Fraction(10, 3))]
+)
+def test_a_prefix_is_loaded_once_for_every_tile_of_the_rows_that_share_it(
+    rows: int, front: int, own: int, times: Fraction
+) -> None:
+    page = 16
+    prefix = SharedPrefix(rows=tuple(range(rows)), first_page=0, end_page=front // page)
+    lengths = np.full(rows, front + own)
+    together = plan_decode(lengths, np.arange(rows) * ((front + own) // page), page, LLAMA, [prefix])
+
+    assert LLAMA.shared_queries == 16, "queries of a tile of 64 rows, where 4 heads read one kv head"
+    assert together.unique_keys == front + rows * own
+    assert together.loaded_keys == front * rows // 16 + rows * own
+    assert Fraction(together.loaded_keys, together.unique_keys) == times
+
+    apart = plan_decode(lengths, np.arange(rows) * ((front + own) // page), page, LLAMA)
+    assert apart.loaded_keys == apart.unique_keys == rows * (front + own)
+
+
+def test_every_tile_of_a_prompt_loads_what_it_sees_and_the_last_sees_all() -> None:
+    plan = plan_of(make_case([RowSpec(keys=20, queries=7), RowSpec(keys=30), RowSpec(keys=2, queries=2)]))
+    assert len(plan.direct) == 3
+    assert plan.loaded_keys == (16 + 19 + 20) + 30 + 2
+    assert plan.unique_keys == 20 + 30 + 2
 
 
 def test_shared_keys_are_read_once_for_the_whole_group() -> None:
