@@ -22,6 +22,7 @@ from .call import Call, CallId, Reading
 from .dataflow import Dataflow
 from .errors import BadPrompt, ParrotError
 from .fleet import Fleet
+from .flow import Flow
 from .lengths import Lengths
 from .life import Life
 from .objective import Deduction, Objective
@@ -30,7 +31,7 @@ from .policy import Policy
 from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer, about_tokens
 from .scheduler import Scheduler
-from .task import Flow, Task, TaskState
+from .task import Task, TaskState
 from .task_events import ending_of, submission_of
 from .tokenizer import Reasoned, Templated
 from .width import Width

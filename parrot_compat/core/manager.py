@@ -29,6 +29,7 @@ from .engine import Embedded, Pooling
 from .errors import QueueFull, UnknownSession
 from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
+from .flow import Flow
 from .intake import Machinery
 from .lengths import Lengths
 from .plan import Plan
@@ -39,7 +40,6 @@ from .prompt import Content
 from .rendering import Renderer
 from .scheduler import Scheduler
 from .session import Session
-from .task import Flow
 from .tokenizer import Tokenizer
 
 __all__ = ["Limits", "Manager", "ModelCard"]

@@ -18,10 +18,11 @@ from typing import Any
 from .call import Call, CallId, ObjectiveKind, Sampling, StageLabel, VariableName
 from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
+from .flow import Flow
 from .intake import Intake, Machinery
 from .life import Life
 from .prompt import Content, Segment
-from .task import Flow, Task
+from .task import Task
 from .template import Template, TemplateForm
 from .variable import Variable
 

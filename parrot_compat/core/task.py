@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
+from .answer import Answer
 from .call import Call, Finish, Reading, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
+from .flow import Flow
 from .lengths import USUAL_TOKENS
 from .news import News
 from .objective import BASE_SLACK_S, Objective
-from .reading import Reader
 from .rendering import Rendered
 from .result import TaskResult
 from .variable import Variable
 
-__all__ = ["Flow", "Task", "TaskState"]
+__all__ = ["Task", "TaskState"]
 
 
 _SILENCE = Chunk()
@@ -43,24 +43,6 @@ class TaskState(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
-    """What fairness counts: the tenant, then the app. `order` numbers the sessions as they were opened."""
-
-    tenant: str
-    session: str
-    order: int
-    began_s: float | None = 0.0
-    """`None`: how long its app has been here gives a call no place before others."""
-    takes_turns: bool = True
-    """Inside an engine, with the other apps of its tenant."""
-
-    @property
-    def name(self) -> str:
-        """By which engines know it."""
-        return f"{self.tenant}/{self.session}" if self.takes_turns else self.tenant
 
 
 class Task:
@@ -111,10 +93,7 @@ class Task:
         self.work: asyncio.Task[bool] | None = None
         """What runs it, while it runs; cancelling a running task cancels this."""
         self._clock = clock
-        self._chunks: list[Chunk] = []
-        self._reader = Reader(reading or call.reading)
-        self.marks = self._reader.marks
-        """What the reading goes by, see `Generate.marks`."""
+        self._answer = Answer(reading or call.reading)
         self._news = News()
         self._near = group  # calls that are alike, where it feeds no stage
         self.on_return: Callable[[Task], None] | None = on_return
@@ -125,6 +104,11 @@ class Task:
     def group(self) -> str | None:
         """Tasks better run together with this one."""
         return self.objective.group or self._near
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What the reading of its answer goes by, see `Generate.marks`."""
+        return self._answer.marks
 
     @property
     def scope(self) -> Scope:
@@ -161,7 +145,7 @@ class Task:
     @property
     def drawn_tokens(self) -> int:
         """So far. Of a text engine, known when it has finished."""
-        return self.result.usage.output_tokens if self.result else sum(len(chunk.tokens) for chunk in self._chunks)
+        return self.result.usage.output_tokens if self.result else self._answer.drawn_tokens
 
     # ---- for readers -------------------------------------------------------------------------------
 
@@ -172,7 +156,7 @@ class Task:
     @property
     def has_spoken(self) -> bool:
         """True once a reader may have seen something: from then on the call cannot be run anew."""
-        return bool(self._chunks)
+        return bool(self._answer.chunks)
 
     async def finished(self) -> TaskResult:
         """The result, or the error the task failed with. A reader that leaves disturbs nobody."""
@@ -180,18 +164,9 @@ class Task:
         assert self.result is not None
         return self.result
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    def chunks(self) -> AsyncIterator[Chunk]:
         """Every chunk from the first on, then the end or the error; a reader may come late."""
-        position = 0
-        while True:
-            while position < len(self._chunks):
-                position += 1
-                yield self._chunks[position - 1]
-            if self.is_over:
-                break
-            await self._news.heard()
-        if self.failure is not None:
-            raise self.failure
+        return self._answer.follow()
 
     async def prepared(self) -> None:
         """Returns when its prompt is rendered, or it cannot be yet (inputs are missing), or it is over."""
@@ -238,14 +213,11 @@ class Task:
             return  # cancelled while the chunk was on its way
         if not (chunk.tokens or chunk.text) and chunk == _SILENCE:
             return  # says nothing: the call may still be run anew
-        chunk = self._reader.read(chunk)
+        chunk = self._answer.add(chunk)
         if self.first_token_s is None:
             self.first_token_s = self._clock.now()
-        self._chunks.append(chunk)
         self.output.append(chunk.text)
-        if chunk.finish is None:
-            self._news.tell()
-        else:
+        if chunk.finish is not None:
             self._finish(chunk.finish, chunk.usage or Usage())
 
     def fail(self, error: ParrotError) -> None:
@@ -277,7 +249,7 @@ class Task:
         self.state = TaskState.FINISHED
         self.work = None
         self.result = TaskResult.of(
-            self._chunks,
+            self._answer.chunks,
             finish=finish,
             usage=usage,
             engine=self.engine,
@@ -291,6 +263,7 @@ class Task:
 
     def _leave(self) -> None:
         """Wake the readers and tell the owner, which lets go of the task: nothing points back at the session."""
+        self._answer.end(self.failure)
         self._news.tell()
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
