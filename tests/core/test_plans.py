@@ -310,7 +310,7 @@ async def test_the_push_ends_with_the_plan(world: World) -> None:
     assert await push == []
 
 
-async def test_a_plan_expires_when_nothing_of_its_session_lives(world: World) -> None:
+async def test_a_plan_expires_when_nothing_of_it_lives(world: World) -> None:
     world.engine()
     plan = await world.plan(chain(3), ttl_s=30)
     begun_s = world.clock.now()
@@ -334,15 +334,31 @@ async def test_an_open_request_and_a_running_call_are_life(world: World) -> None
     await world.clock.sleep(100)  # its call is on the engine
     engine.resume()
     await plan.tasks["c0"].finished()
-    with session.life.held():
+    with session.life.held(), plan.life.held():  # its pushes are read
         await world.clock.sleep(100)
     await world.clock.sleep(9)
     assert not plan.is_over
+    assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
     world.manager.session(session.id, "t")  # somebody looks in
     await world.clock.sleep(9)
-    assert not plan.is_over
+    assert not plan.is_over and not session.is_closed
     await world.clock.sleep(2)
     assert plan.is_over and session.is_closed
+
+
+async def test_a_plan_that_was_left_open_ends_however_busy_its_session_is(world: World) -> None:
+    world.limit(Limits(planned_calls_per_tenant=3))
+    world.engine()
+    session = world.manager.open_session("t", ttl_s=600)
+    plan = await world.manager.plan(session, chain(3), awaited=["c2"], ttl_s=30)
+    await settled_calls(plan)
+    for number in range(5):
+        world.manager.session(session.id, "t")
+        await (await session.submit(make_call(f"another {number}"))).finished()
+        await world.clock.sleep(10)
+    assert plan.is_over and not session.is_closed
+    await world.manager.plan(session, planned(*(make_call(f"n{n}") for n in range(3))))
+    world.manager.check()
 
 
 async def test_a_session_that_ends_ends_its_plans(world: World) -> None:

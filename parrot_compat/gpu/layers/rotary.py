@@ -1,8 +1,7 @@
 """Rotary positions: cosines and sines of every position, with Hugging Face's numbers.
 
 It knows frequencies and positions, nothing of layers or heads. The invariant: the row of a position is the same bits
-whenever it is made and whatever else is in
-the step.
+whenever it is made and whatever else is in the step.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parrot_compat.gpu.kernels import Positions
 from parrot_compat.gpu.layers.heads import head_dim
+from parrot_compat.gpu.to_device import moved
 
 if TYPE_CHECKING:
     from parrot_compat.gpu.batch import Batch
@@ -115,8 +115,8 @@ class GrowingRotary:
         scale = torch.tensor(factors)[:, None]
         return Positions(
             positions=torch.arange(len(angles), device=self._device),
-            cos=(angles.cos() * scale).to(self._device, self._dtype),
-            sin=(angles.sin() * scale).to(self._device, self._dtype),
+            cos=moved((angles.cos() * scale).to(self._dtype), self._device),
+            sin=moved((angles.sin() * scale).to(self._dtype), self._device),
         )
 
 

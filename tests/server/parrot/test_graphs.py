@@ -174,6 +174,18 @@ async def test_a_plan_that_nobody_claims_ends_by_time_with_its_session() -> None
         assert server.engine.load().free_tokens == CAPACITY
 
 
+async def test_a_plan_lives_while_its_pushes_are_read_though_no_call_of_it_can_run() -> None:
+    async with live(echo) as server, asyncio.timeout(30):
+        session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+        await send(server, "POST", f"{SESSIONS}/{session}/variables", {"name": "topic"})
+        waits = planned("late", "about ", {"type": "parrot:ref", "variable": "topic"})
+        async with pushed(server, {"session": session, "calls": [waits]}) as pushes:
+            graph = (await pushes.until("parrot:accepted"))["graph"]
+            plan = server.manager.find_plan("", plan_id=graph)
+            assert plan.life.is_held
+        await until(lambda: not plan.life.is_held)
+
+
 async def test_the_end_of_a_session_is_the_end_of_its_pushes() -> None:
     async with live(echo) as server:
         server.engine.stall()
