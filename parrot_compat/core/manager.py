@@ -33,7 +33,7 @@ from .flow import Flow
 from .intake import Machinery
 from .lengths import Lengths
 from .plan import Plan
-from .plan_facts import PlannedCall
+from .plan_facts import PlannedCall, PlanReceipt
 from .plans import Plans
 from .policy import Policy
 from .prompt import Content
@@ -202,6 +202,10 @@ class Manager:
     def find_plan(self, tenant: str, *, plan_id: str | None = None, call_id: str | None = None) -> Plan:
         """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""
         return self._plans.find(tenant, plan_id=plan_id, call_id=call_id)
+
+    def close_plan(self, tenant: str, plan_id: str, taken: Collection[str] = ()) -> PlanReceipt:
+        """As `Plan.close`, by its id. Errors: `UnknownPlan`, also where it ended some time ago."""
+        return self._plans.close(tenant, plan_id, taken)
 
     # ---- the end ---------------------------------------------------------------------------------------
 

@@ -3,14 +3,15 @@
 It knows nothing of engines, placement or the graph; its owner (the session) is told once when it ends.
 
 The invariant: a task ends exactly once, with a result or an error, and its output variable ends with it.
-Whoever follows its chunks, early or late, gets every one of them and then the end.
+Whoever follows its chunks, early or late, gets all of its answer and then the end. What it ran with, and each chunk as
+it came, is kept until it is over and nobody is known to follow it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from .answer import Answer
 from .call import Call, Finish, Reading, Usage
@@ -19,10 +20,12 @@ from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
 from .flow import Flow
 from .lengths import USUAL_TOKENS
+from .life import Life, Lives
 from .news import News
 from .objective import BASE_SLACK_S, Objective
 from .rendering import Rendered
 from .result import TaskResult
+from .task_state import TaskState
 from .variable import Variable
 
 __all__ = ["Task", "TaskState"]
@@ -32,17 +35,6 @@ _SILENCE = Chunk()
 
 HEAD_START_S = 60.0
 """By which work of an app that began long ago goes before work of one that has just come."""
-
-
-class TaskState(StrEnum):
-    WAITING = "waiting"
-    """Inputs are missing."""
-    READY = "ready"
-    """In the scheduler's queue."""
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class Task:
@@ -76,6 +68,9 @@ class Task:
         self.objective = Objective()
         self.state = TaskState.WAITING
         self.rendered: Rendered | None = None
+        """What it runs with. Let go of when it is over and not `followed`."""
+        self.prompt_tokens: int | None = None
+        """As it was rendered; of a text engine a guess."""
         self.is_rendering = False
         """True while a thread encodes its prompt."""
         self.engine: str | None = None
@@ -99,6 +94,8 @@ class Task:
         self.on_return: Callable[[Task], None] | None = on_return
         self._on_end: Callable[[Task], None] | None = on_end
         self._when_over: list[Callable[[Task], None]] = []
+        self._lives = Lives()
+        self._followers = 0
 
     @property
     def group(self) -> str | None:
@@ -165,8 +162,19 @@ class Task:
         return self.result
 
     def chunks(self) -> AsyncIterator[Chunk]:
-        """Every chunk from the first on, then the end or the error; a reader may come late."""
+        """Every chunk from the first on, then the end or the error; a reader may come late, and gets one chunk where
+        nobody has followed the task until then."""
         return self._answer.follow()
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Within the block it keeps what it ran with and each chunk as it came, when it is over too."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            self._shrink()
 
     async def prepared(self) -> None:
         """Returns when its prompt is rendered, or it cannot be yet (inputs are missing), or it is over."""
@@ -180,6 +188,11 @@ class Task:
         else:
             self._when_over.append(listener)
 
+    def keep_alive(self, life: Life) -> None:
+        """`life` is held for as long as the task can run or runs."""
+        if not self.is_over:
+            self._lives.add(life)
+
     def cancel(self, cause: ParrotError | None = None) -> None:
         """Stop, wherever it is. The output fails with `cause` at once, the engine's work is closed behind it."""
         self.end(TaskState.CANCELLED, cause or Cancelled(f"call {self.call.id!r} was cancelled"))
@@ -189,9 +202,11 @@ class Task:
     def make_ready(self, rendered: Rendered) -> None:
         assert self.state is TaskState.WAITING, self.state
         self.rendered = rendered
+        self.prompt_tokens = rendered.prompt_tokens
         self.is_rendering = False
         self.state = TaskState.READY
         self.ready_s = self._clock.now()
+        self._lives.hold()
         self._news.tell()
 
     def start(self, engine: str, work: asyncio.Task[bool]) -> None:
@@ -232,6 +247,7 @@ class Task:
         work, self.work = self.work, None
         if work is not None and state is TaskState.CANCELLED:
             work.cancel()
+        self._answer.end(error)
         self.output.fail(error)
         self._leave()
 
@@ -239,7 +255,8 @@ class Task:
         assert self.output.is_settled == self.is_over
         assert self.is_over == (self.state in (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED))
         assert not (self.result is not None and self.failure is not None)
-        assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING, TaskState.FINISHED))
+        assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING))
+        assert (self.rendered is not None) <= (not self.is_over or self._followers > 0)
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -249,7 +266,7 @@ class Task:
         self.state = TaskState.FINISHED
         self.work = None
         self.result = TaskResult.of(
-            self._answer.chunks,
+            self._answer.end(),
             finish=finish,
             usage=usage,
             engine=self.engine,
@@ -263,11 +280,18 @@ class Task:
 
     def _leave(self) -> None:
         """Wake the readers and tell the owner, which lets go of the task: nothing points back at the session."""
-        self._answer.end(self.failure)
         self._news.tell()
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
             listener(self)
+        self._lives.release()
         on_end, self._on_end, self.on_return = self._on_end, None, None
         if on_end is not None:
             on_end(self)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """A session may keep it for days."""
+        if self.is_over and not self._followers:
+            self.rendered = None
+            self._answer.fold()

@@ -3,7 +3,8 @@
 It knows nothing of calls or engines. While its text is being written readers may follow it chunk by
 chunk; nobody waits for a text that will never come.
 
-The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader.
+The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader. Then it is kept
+as one chunk, which late readers get.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Variable:
     def close(self) -> None:
         """What was appended is the text."""
         self._must_be_open()
-        self._outcome.set_result("".join(self._chunks))
+        self._fold()
+        self._outcome.set_result(self.text_so_far)
         self._news.tell()
 
     def set(self, text: str) -> None:
@@ -51,6 +53,7 @@ class Variable:
     def fail(self, cause: ParrotError) -> None:
         """Say why the text will never come. Does nothing if the variable is settled."""
         if not self._outcome.done():
+            self._fold()
             self._outcome.set_exception(cause)
             self._outcome.exception()  # marks it as retrieved: a failed variable may have no reader
             self._news.tell()
@@ -82,18 +85,23 @@ class Variable:
         return await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
 
     async def stream(self) -> AsyncIterator[str]:
-        """Every chunk from the first on, then the end or the failure; a reader may come late."""
-        position = 0
+        """The text as it comes, then the end or the failure; a reader may come late."""
+        position, chunks = 0, self._chunks
         while True:
-            while position < len(self._chunks):
+            while position < len(chunks):
                 position += 1
-                yield self._chunks[position - 1]
+                yield chunks[position - 1]
             if self._outcome.done():
                 break
             await self._news.heard()
         await self.get()
 
     # ---- inside ------------------------------------------------------------------------------------
+
+    def _fold(self) -> None:
+        """Another list: who reads the one of before goes on with it."""
+        if len(self._chunks) > 1:
+            self._chunks = [self.text_so_far]
 
     def _must_be_open(self) -> None:
         if self._outcome.done():

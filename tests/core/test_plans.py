@@ -256,6 +256,9 @@ async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world
     receipt = plan.close(["c0", "unheard of"])
     assert receipt == PlanReceipt(taken=1, claimed=1, cancelled=1, wasted_tokens=len("<wasted>") + drawn)
     assert plan.close(["wasted"]) is receipt is plan.receipt
+    assert world.manager.close_plan("t", plan.id) is receipt
+    with pytest.raises(UnknownPlan):
+        world.manager.close_plan("other", plan.id)
     (event,) = world.of(PlanEnded)
     assert isinstance(event, PlanEnded) and event.wasted_tokens == receipt.wasted_tokens and event.calls == 4
 
@@ -451,6 +454,27 @@ async def test_nothing_is_kept_of_plans_that_have_ended(world: World) -> None:
     await world.clock.sleep(31)  # the time of their sessions
     gc.collect()
     assert [ref() for ref in kept if ref() is not None] == []
+
+
+async def test_a_session_in_use_keeps_nothing_of_plans_that_have_ended(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session("t", ttl_s=600)
+    with session.life.held():
+        kept = []
+        for number in range(20):
+            plan = await world.manager.plan(session, planned(make_call(f"c{number}")), awaited=[f"c{number}"])
+            await settled_calls(plan)
+            assert world.manager.close_plan("t", plan.id) is world.manager.close_plan("t", plan.id)
+            kept.append(weakref.ref(plan))
+        assert not session._at_close
+        plan_id = plan.id
+        del plan
+        await world.clock.sleep(1)
+        gc.collect()
+        assert [ref() for ref in kept if ref() is not None] == []
+        await world.clock.sleep(31)
+        with pytest.raises(UnknownPlan):
+            world.manager.close_plan("t", plan_id)
 
 
 async def test_a_text_engine_compares_contents_and_asked_parameters(world: World) -> None:

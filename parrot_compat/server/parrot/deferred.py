@@ -2,7 +2,8 @@
 
 SDKs send a POST again after a lost answer, a 409, a 429 or a 5xx. It knows nothing of what is accepted.
 
-The invariant: within one scope a call id stands for one body; what is kept goes with its session.
+The invariant: within one scope a call id stands for one body, as long as what was accepted has not ended; what is kept
+goes with that.
 """
 
 from __future__ import annotations
@@ -86,4 +87,4 @@ def call_exists(param: str, call: str) -> ApiError:
 
 
 OnEnd = Callable[[Callable[[], None]], object]
-"""Takes a listener that is called when the thing has ended: `Session.at_close`."""
+"""Takes a listener that is called when the thing has ended: `Session.at_close`, `Plan.when_over`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +109,20 @@ class Room:
             if claimed is None:
                 tasks = await self.session.submit_all(calls)
         if claimed is not None and (plan := self._plan) is not None:
-            with self._known.attached(nonce, lambda: plan.leave(nonce)):
+            with (
+                plan.life.held(),
+                claimed.followed(),
+                self._known.attached(nonce, lambda: plan.leave(nonce)),
+            ):
                 yield self._begun((claimed,), choices=1, is_claimed=True)
             return
         self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
             is_claimed = None if claim is None else False
-            yield self._begun(tasks, choices=choices or len(tasks), is_claimed=is_claimed, reason=reason)
+            with ExitStack() as following:
+                for task in tasks:
+                    following.enter_context(task.followed())
+                yield self._begun(tasks, choices=choices or len(tasks), is_claimed=is_claimed, reason=reason)
         finally:
             for task in tasks:
                 self.session.leave(task.call.id)
