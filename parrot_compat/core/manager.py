@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -97,6 +98,11 @@ class Manager:
     def allowance(self, tenant: str) -> tuple[int, int]:
         """How many calls a tenant may have open, and how many more."""
         return self._machinery.admission.allowance(tenant)
+
+    def has_room(self, tenant: str) -> bool:
+        """What its open sessions keep is within the limit: they may go on."""
+        admission = self._machinery.admission
+        return admission.kept_bytes(tenant) < admission.limits.kept_bytes_per_tenant
 
     @property
     def queued_calls(self) -> int:
@@ -231,6 +237,10 @@ class Manager:
         tasks = [task for session in self.sessions() for task in session.tasks() if not task.is_over]
         open_calls = len(tasks) + self._embedder.open
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
+        kept = Counter[str]()
+        for session in self.sessions():
+            kept[session.tenant] += session.kept.size
+        assert all(size == self._machinery.admission.kept_bytes(tenant) for tenant, size in kept.items())
         charged_tokens = sum(task.charged_tokens for task in tasks)
         assert charged_tokens <= self._machinery.admission.prompt_tokens
         assert charged_tokens == self._machinery.admission.prompt_tokens or self._embedder.open

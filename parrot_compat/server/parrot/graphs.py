@@ -55,9 +55,11 @@ def router(serving: Serving) -> APIRouter:
         body = parse(raw, GraphRequest)
         body.check(serving.limits)
         tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
+        is_apart = label is not None and not serving.manager.has_room(tenant)  # see `rooms.entered`
+        label = None if is_apart else label
 
         async def accept() -> tuple[_Accepted, OnEnd]:
-            known, plan = await _submitted(serving, tenant, label, body)
+            known, plan = await _submitted(serving, tenant, label, body, is_apart)
             return _Accepted(plan, known.name), lambda forget: plan.when_over(lambda _: forget())
 
         scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))
@@ -101,7 +103,9 @@ def _scope(tenant: str, session: str | None, nonce: str | None, key: str | None)
     return None
 
 
-async def _submitted(serving: Serving, tenant: str, label: str | None, body: GraphRequest) -> tuple[Known, Plan]:
+async def _submitted(
+    serving: Serving, tenant: str, label: str | None, body: GraphRequest, is_apart: bool
+) -> tuple[Known, Plan]:
     """Errors, and then nothing is left of it: those of `planned_calls` and of `Manager.plan`."""
     directory = serving.directory
     known = directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label)
@@ -109,7 +113,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
     with ExitStack() as life:
         life.enter_context(session.life.held())
         try:
-            planned = await planned_calls(serving, known, body)
+            planned = await planned_calls(serving, known, body, is_apart)
             calls = [item.call for item in planned]
             plan = await serving.manager.plan(
                 session, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency

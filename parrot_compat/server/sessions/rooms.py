@@ -74,9 +74,12 @@ class Begun:
 
 
 class Room:
-    def __init__(self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None) -> None:
+    def __init__(
+        self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None, is_apart: bool = False
+    ) -> None:
+        """`is_apart`: it is not the session that was asked for."""
         self.session: Session = known.session
-        self.resolve = References(known.session)
+        self.resolve = References(known.session, is_apart=is_apart)
         self._known = known
         self._ask = ask
         self._plan = plan
@@ -178,16 +181,22 @@ class Room:
 
 @asynccontextmanager
 async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIterator[Room]:
-    """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`."""
+    """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`.
+
+    Where the tenant's sessions keep as much as they may, a session that is asked for is not joined: a hint fails no
+    call, and what nobody uses any more ends by time."""
     plan, reason = _plan_of(manager, ask)
+    is_apart = plan is None and ask.session is not None and not manager.has_room(ask.tenant)
     if plan is not None:
         known = directory.of(plan.session)
-    elif ask.session is not None:
+    elif ask.session is not None and not is_apart:
         known = directory.join(ask.tenant, ask.session)
     else:
         session = manager.open_session(tenant=ask.tenant)
+        if is_apart:
+            ask.hints.ignored("session")
         try:
-            yield Room(Known(session, session.id), ask, plan=None, reason=reason)
+            yield Room(Known(session, session.id), ask, plan=None, reason=reason, is_apart=is_apart)
         finally:
             await session.close()
         return

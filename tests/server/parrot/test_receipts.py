@@ -9,9 +9,10 @@ from typing import Any
 import openai
 import pytest
 
+from parrot_compat.core.manager import Limits
 from tests.server.live import Live, Reply, events_of, live, send, until
 
-from .graphs import CHAT, SESSIONS, echo, user
+from .graphs import CHAT, GRAPHS, SESSIONS, claim, echo, opened, planned, ref, user
 
 TEXT = "/v1/completions"
 BOTH = [(CHAT, {"messages": user("count")}), (TEXT, {"prompt": "count"})]
@@ -171,6 +172,31 @@ async def test_a_tenant_has_only_so_many_named_sessions() -> None:
         assert reply.status == 429 and "2 sessions" in reply.error["message"]
         await send(server, "DELETE", f"{SESSIONS}/a")
         await asked(server, {"session": "c"})
+
+
+async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outside_of_the_one_they_name() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server:
+        while server.manager.has_room(""):
+            assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
+        kept = server.manager.sessions()[0].tasks()
+        for _ in range(3):
+            receipt = (await asked(server, {"session": "s"})).json()["parrot"]
+            assert receipt["session"] != "s" and receipt["hints"] == {"session": "ignored"}
+        graph = await opened(server, {"session": "s", "calls": [planned("a", "one"), planned("b", "", ref("a"))]})
+        assert graph["session"] != "s" and (await claim(server, graph["id"], "a", "one")).json()["parrot"]["claimed"]
+        assert server.manager.sessions()[0].tasks() == kept
+
+        reads = {"session": "s", "calls": [planned("x", "", {"type": "parrot:ref", "variable": kept[0].output.name})]}
+        for refused in (
+            await send(server, "POST", GRAPHS, reads),
+            await send(server, "POST", f"{SESSIONS}/s/variables", {"name": "v", "text": "x"}),
+        ):
+            assert refused.status == 429 and refused.error["code"] == "sessions_full"
+            assert refused.headers["x-should-retry"] == "false"
+        await send(server, "DELETE", f"{SESSIONS}/s")
+        await send(server, "DELETE", f"{SESSIONS}/{graph['session']}")
+        assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
+        server.manager.check()
 
 
 # ---- hints -----------------------------------------------------------------------------------------------
