@@ -60,6 +60,7 @@ class Plans:
                 if call in awaited:
                     holds.enter_context(session.expecting(output))
         except BaseException:
+            holds.close()
             self._admission.release_plan(tenant, len(planned))
             raise
         entries = tuple(zip(planned, tasks, strict=True))

@@ -35,11 +35,12 @@ class Deferred(Generic[T]):
         self._entries: dict[tuple[Scope, str], _Entry[T]] = {}
 
     async def once(
-        self, scope: Scope, calls: Sequence[str], body: bytes, accept: Callable[[], Awaitable[tuple[T, OnEnd]]]
+        self, scope: Scope, calls: Sequence[str], body: bytes, accept: Callable[[], Awaitable[tuple[T, OnEnd | None]]]
     ) -> T:
         """What `accept` gives, or gave when the same `body` (its digest) with these calls came before.
 
-        `accept` also says how to be told of the end of what it gives. Errors: `ApiError` 409, those of `accept`.
+        `accept` also says how to be told of the end of what it gives; `None`: it is kept as long as this. Errors:
+        `ApiError` 409, those of `accept`.
         """
         while (entry := self._earlier(scope, calls, body)) is not None:
             await entry.is_settled.wait()  # the first of two at the same time may still be refused
@@ -54,7 +55,8 @@ class Deferred(Generic[T]):
             raise
         finally:
             entry.is_settled.set()
-        on_end(lambda: self._forget(entry))
+        if on_end is not None:
+            on_end(lambda: self._forget(entry))
         return entry.value
 
     def __len__(self) -> int:

@@ -72,13 +72,6 @@ class Known:
             self.notes.setdefault(CallId(call), {}).update(said)
             self.session.kept.add(_NOTE_BYTES * (1 + len(said.get("spans", ()))))
 
-    def when_closed(self, listener: Callable[[], object]) -> None:
-        """`listener` is called when the session closes, at once if it has."""
-        if self.session.is_closed:
-            listener()
-        else:
-            self.session.at_close(listener)
-
     @contextmanager
     def attached(self, claim: str, leave: Callable[[], None]) -> Iterator[None]:
         """An SDK that tries again may be there before its first connection is known to be gone: the last one leaves."""
