@@ -4,7 +4,7 @@ It knows nothing of calls or engines. While its text is being written readers ma
 chunk; nobody waits for a text that will never come.
 
 The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader. Then it is kept
-as one chunk, which late readers get.
+in a few pieces, which late readers get.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .news import News
 
 __all__ = ["Variable"]
 
+_PIECES = 16  # of a text that is there: a stream that begins late still is one, and so many strings take little
+
 
 class Variable:
     """One text, written once. Readers wait for the text or for the reason it will never come."""
@@ -25,7 +27,7 @@ class Variable:
     def __init__(self, name: VariableName) -> None:
         self.name = name
         self._chunks: list[str] = []
-        self._outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news = News()
 
     # ---- writing -----------------------------------------------------------------------------------
@@ -41,7 +43,7 @@ class Variable:
         """What was appended is the text."""
         self._must_be_open()
         self._fold()
-        self._outcome.set_result(self.text_so_far)
+        self._outcome.set_result(None)
         self._news.tell()
 
     def set(self, text: str) -> None:
@@ -82,7 +84,8 @@ class Variable:
         return "".join(self._chunks)
 
     async def get(self) -> str:
-        return await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+        await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+        return self.text_so_far
 
     async def stream(self) -> AsyncIterator[str]:
         """The text as it comes, then the end or the failure; a reader may come late."""
@@ -100,8 +103,10 @@ class Variable:
 
     def _fold(self) -> None:
         """Another list: who reads the one of before goes on with it."""
-        if len(self._chunks) > 1:
-            self._chunks = [self.text_so_far]
+        step = -(-len(self._chunks) // _PIECES)
+        if step > 1:
+            starts = range(0, len(self._chunks), step)
+            self._chunks = ["".join(self._chunks[start : start + step]) for start in starts]
 
     def _must_be_open(self) -> None:
         if self._outcome.done():

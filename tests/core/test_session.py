@@ -55,18 +55,19 @@ async def test_chunks_reach_late_readers_from_the_first_on(world: World) -> None
     task.check()
 
 
-async def test_what_is_over_and_not_followed_is_one_chunk_that_says_the_same(world: World) -> None:
+async def test_what_is_over_and_not_followed_is_one_chunk_and_a_few_pieces_that_say_the_same(world: World) -> None:
     world.engine()
     session = world.manager.open_session()
-    task = await session.submit(make_call("c", "a longer prompt", logprobs=1))
+    task = await session.submit(make_call("c", "a longer prompt " * 20, logprobs=1))
     variable = task.output.stream()
     early, read = [await anext(chunks := task.chunks())], [await anext(variable)]
     await task.finished()
     early += [chunk async for chunk in chunks]  # who has begun goes on as the chunks came
     read += [text async for text in variable]
     (late,) = [chunk async for chunk in task.chunks()]
-    assert len(early) == len(read) > 2
-    assert [late.text] == [text async for text in task.output.stream()] == ["".join(read)]
+    pieces = [text async for text in task.output.stream()]
+    assert len(early) == len(read) > 32 and 8 < len(pieces) <= 16
+    assert late.text == "".join(pieces) == "".join(read) == await task.output.get()
     assert late.tokens == tuple(token for chunk in early for token in chunk.tokens)
     assert late.logprobs == tuple(one for chunk in early for one in chunk.logprobs)
     assert (late.prompt, late.finish, late.usage) == (early[0].prompt, early[-1].finish, early[-1].usage)
