@@ -1,7 +1,8 @@
 """What an open session keeps: how much memory its calls that are over and its variables take, counted for its tenant.
 
 Sizes are about right (of CPython, 64 bits), so that a limit in bytes means something. It knows nothing of why they are
-kept.
+kept, and refuses only what nobody waits for on an open connection: who opens sessions for clients looks at
+`Manager.has_room` before it lets such a call into one that stays.
 
 The invariant: what admission counts for a tenant is what its open sessions keep.
 """

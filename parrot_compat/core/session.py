@@ -59,7 +59,7 @@ class Session:
         """Accept a call. It runs as soon as its inputs are there; its output is `task.output`.
 
         Errors, and then nothing was accepted: `BadPrompt`, `PromptTooLong`, `NoEngineForModel`, `ModelAway`,
-        `QueueFull`, `TooManyCalls`, `SessionFull`, `TransformFailed`, and those of `Graph.add`.
+        `QueueFull`, `TooManyCalls`, `TransformFailed`, and those of `Graph.add`.
         """
         return (await self.submit_all((call,)))[0]
 
@@ -68,9 +68,11 @@ class Session:
     ) -> tuple[Task, ...]:
         """Accept all of the calls or none. They may read each other's outputs, in any order, and what belongs
         together among them (one consumer, or one prefix) is placed together. `is_delivered`: somebody takes each
-        answer that nothing reads as it comes (see `objective`). `width`: so many run at once. Errors: as `submit`."""
+        answer that nothing reads as it comes (see `objective`). `width`: so many run at once. Errors: as `submit`, and
+        `SessionFull` where nobody takes them: what a client waits for is answered, here or elsewhere (`kept`)."""
         self._must_be_open()
-        self.kept.let_calls_in()
+        if not is_delivered:
+            self.kept.let_calls_in()
         with self.life.held():
             tasks = await self._intake.submit_all(calls, is_delivered, width)
         for task in tasks:

@@ -164,17 +164,20 @@ async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are
     session.set("book", "x" * 10_000)
     with pytest.raises(SessionFull, match=r"the limit is 30000\. Close sessions that are done"):
         for number in range(100):
-            await (await session.submit(make_call(f"c{number}", "x" * 100))).finished()
+            (task,) = await session.submit_all([make_call(f"c{number}", "x" * 100)], is_delivered=False)
+            await task.finished()
     assert 2 <= len(session.tasks()) <= 4 and not world.manager.has_room("t")
     with pytest.raises(SessionFull):
         session.declare("later")
-    await (await other.submit(make_call("first"))).finished()  # what keeps nothing may begin
+    (task,) = await other.submit_all([make_call("first")], is_delivered=False)  # what keeps nothing may begin
+    await task.finished()
     with pytest.raises(SessionFull):
-        await other.submit(make_call("second"))
+        await other.submit_all([make_call("second")], is_delivered=False)
+    await (await other.submit(make_call("waited for"))).finished()
     await (await world.manager.open_session("u").submit(make_call("c"))).finished()
     world.manager.check()
     await session.close()
-    await (await other.submit(make_call("second"))).finished()
+    await other.submit_all([make_call("second")], is_delivered=False)
     world.manager.check()
     await other.close()
     world.manager.check()

@@ -176,8 +176,11 @@ async def test_a_tenant_has_only_so_many_named_sessions() -> None:
 
 async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outside_of_the_one_they_name() -> None:
     async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server:
+        before = await opened(server, {"session": "s", "calls": [planned("early", "one")]})
         while server.manager.has_room(""):
             assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
+        refused = (await claim(server, before["id"], "early", "another")).json()["parrot"]
+        assert refused["claimed"] is False and refused["reason"] == "the prompt differs from the planned one"
         kept = server.manager.sessions()[0].tasks()
         for _ in range(3):
             receipt = (await asked(server, {"session": "s"})).json()["parrot"]
@@ -187,12 +190,12 @@ async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outsid
         assert server.manager.sessions()[0].tasks() == kept
 
         reads = {"session": "s", "calls": [planned("x", "", {"type": "parrot:ref", "variable": kept[0].output.name})]}
-        for refused in (
+        for reply in (
             await send(server, "POST", GRAPHS, reads),
             await send(server, "POST", f"{SESSIONS}/s/variables", {"name": "v", "text": "x"}),
         ):
-            assert refused.status == 429 and refused.error["code"] == "sessions_full"
-            assert refused.headers["x-should-retry"] == "false"
+            assert reply.status == 429 and reply.error["code"] == "sessions_full"
+            assert reply.headers["x-should-retry"] == "false"
         await send(server, "DELETE", f"{SESSIONS}/s")
         await send(server, "DELETE", f"{SESSIONS}/{graph['session']}")
         assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
