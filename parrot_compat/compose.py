@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parrot_compat.core.engine import Engine
@@ -78,8 +78,12 @@ async def managing(settings: Settings, progress: Progress = lambda line: None) -
 
 
 def _limits(settings: Settings) -> Limits:
-    limits = Limits(open_calls_per_tenant=settings.max_open_calls_per_tenant)
-    return limits if settings.max_open_calls is None else replace(limits, open_calls=settings.max_open_calls)
+    asked = {
+        "open_calls": settings.max_open_calls,
+        "open_calls_per_tenant": settings.max_open_calls_per_tenant,
+        "kept_bytes_per_tenant": settings.max_kept_bytes_per_tenant,
+    }
+    return Limits(**{name: most for name, most in asked.items() if most is not None})
 
 
 def embedded(model: str | None = None, **options: Any) -> Application:

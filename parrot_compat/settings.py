@@ -63,6 +63,8 @@ class Settings:
     max_open_calls: int | None = None
     """Accepted and not over, in the whole server; not asked: `Limits` says."""
     max_open_calls_per_tenant: int | None = None
+    max_kept_bytes_per_tenant: int | None = None
+    """Of what is over, in sessions that are open; not asked: `Limits` says."""
     policy: str = "all"
     """Which ways of finishing apps sooner are in use, as `Policy.read` takes it."""
 
@@ -126,7 +128,7 @@ class Settings:
             raise BadSettings(f"--engines {self.engines}: at least one engine is needed")
         if not 0 <= self.drain_s < math.inf:
             raise BadSettings(f"--drain {self.drain_s}: a number of seconds, not negative and not endless")
-        for name in ("max_open_calls", "max_open_calls_per_tenant"):
+        for name in ("max_open_calls", "max_open_calls_per_tenant", "max_kept_bytes_per_tenant"):
             if (most := getattr(self, name)) is not None and most < 1:
                 raise BadSettings(f"--{name.replace('_', '-')} {most}: at least one call must be let in")
         if any(not key.strip() or not key.isascii() for key in self.api_keys):

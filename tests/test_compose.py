@@ -12,7 +12,7 @@ import pytest
 
 from parrot_compat.compose import Served, _engine_config, embedded, managing, running
 from parrot_compat.core.engines.process import ProcessEngine
-from parrot_compat.core.errors import EngineError, ModelRefused, NoEngineForModel, QueueFull, TooManyCalls
+from parrot_compat.core.errors import EngineError, ModelRefused, NoEngineForModel, QueueFull, SessionFull, TooManyCalls
 from parrot_compat.core.events import EngineJoined, Event, FirstToken
 from parrot_compat.core.prompt import Text
 from parrot_compat.settings import Settings
@@ -111,6 +111,13 @@ async def test_the_limits_that_were_asked_for_are_the_managers(asked: dict[str, 
         await manager.embed([Text("one")])
         with pytest.raises(refusal, match="the limit is 1"):
             await manager.embed([Text("one"), Text("two")])
+
+
+async def test_how_much_sessions_may_keep_is_what_was_asked_for() -> None:
+    server = ScriptedServer(lambda prompt: "yes")
+    async with serving(server), managing(Settings(upstream=server.base_url, max_kept_bytes_per_tenant=9)) as manager:
+        with pytest.raises(SessionFull, match="the limit is 9"):
+            manager.open_session().declare("variable")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"drain_s": float("nan")}, "--drain"),
         ({"max_open_calls": 0}, "--max-open-calls "),
         ({"max_open_calls_per_tenant": 0}, "--max-open-calls-per-tenant"),
+        ({"max_kept_bytes_per_tenant": 0}, "--max-kept-bytes-per-tenant"),
         ({"api_keys": (" ",)}, "--api-key"),
         ({"upstream": "localhost:8001"}, "--upstream"),
         ({"upstream": "http:///v1"}, "--upstream"),

@@ -72,6 +72,7 @@ def serve(
     drain: options.Drain = None,
     max_open_calls: options.MaxOpenCalls = None,
     max_open_calls_per_tenant: options.MaxOpenCallsPerTenant = None,
+    max_kept_bytes_per_tenant: options.MaxKeptBytesPerTenant = None,
     device: options.Device = None,
     engines: options.Engines = None,
     gpu_memory_utilization: options.GpuMemoryUtilization = None,

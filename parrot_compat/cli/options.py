@@ -130,6 +130,15 @@ MaxOpenCallsPerTenant = Annotated[
         rich_help_panel=_NETWORK,
     ),
 ]
+MaxKeptBytesPerTenant = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Memory for what an API key's open sessions keep of calls that are over and of variables, in bytes.",
+        show_default=f"{Limits().kept_bytes_per_tenant:,}",
+        rich_help_panel=_NETWORK,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="auto, cpu or cuda.", show_default="auto", rich_help_panel=_ENGINE),

@@ -1,4 +1,5 @@
-"""Admission: how many calls may be open or planned, for a tenant and in the whole server, and how large together.
+"""Admission: how many calls may be open or planned, for a tenant and in the whole server, and how large together; and
+how much a tenant's open sessions may keep.
 
 It knows nothing of what the calls do.
 
@@ -11,7 +12,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
-from .errors import CallerError, PromptTooLong, QueueFull, TooManyCalls
+from .errors import CallerError, PromptTooLong, QueueFull, SessionFull, TooManyCalls
 
 __all__ = ["Admission", "Limits"]
 
@@ -27,6 +28,8 @@ class Limits:
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
     planned_calls_per_tenant: int = 10_000
     """In plans that have not ended, whether they have run or not: beyond, `TooManyCalls`."""
+    kept_bytes_per_tenant: int = 2**30
+    """About, of calls that are over and of variables, in sessions that are open: beyond, `SessionFull`."""
     name_chars: int = 512
     """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
@@ -36,6 +39,7 @@ class Admission:
         self.limits = limits
         self._open: Counter[str] = Counter()
         self._planned: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
         self._total = 0
         self._prompt_tokens = 0
         self._idle = asyncio.Event()
@@ -94,6 +98,24 @@ class Admission:
         if not self._planned[tenant]:
             del self._planned[tenant]
 
+    def kept_bytes(self, tenant: str) -> int:
+        return self._kept[tenant]
+
+    def let_keep(self, tenant: str, size: int) -> None:
+        """Errors: `SessionFull`, where the limit is reached or `size` more would be beyond it."""
+        kept, most = self._kept[tenant], self.limits.kept_bytes_per_tenant
+        if kept >= most or kept + size > most:
+            raise SessionFull(
+                f"the open sessions of this tenant keep {kept} bytes of calls and variables, and {size} more are asked"
+                f" for; the limit is {most}. Close sessions that are done, or begin another one for each run"
+            )
+
+    def keep(self, tenant: str, size: int) -> None:
+        """So much more is kept, or less."""
+        self._kept[tenant] += size
+        if not self._kept[tenant]:
+            del self._kept[tenant]
+
     def check_name(self, kind: str, name: str, *, least: int = 1) -> None:
         """Names are kept and logged. Any characters will do. Errors: `CallerError`."""
         most = self.limits.name_chars
@@ -116,5 +138,5 @@ class Admission:
     def check(self) -> None:
         assert self._total == self._open.total() >= 0
         assert self._prompt_tokens >= 0 and (self._total or not self._prompt_tokens)
-        assert all(calls > 0 for counts in (self._open, self._planned) for calls in counts.values())
+        assert all(count > 0 for counts in (self._open, self._planned, self._kept) for count in counts.values())
         assert self._idle.is_set() == (self._total == 0)

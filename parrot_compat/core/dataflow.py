@@ -15,7 +15,8 @@ from .call import Call, CallId, VariableName
 from .errors import AlreadySettled, Cancelled, ParrotError, UnknownVariable, UpstreamFailed
 from .graph import Graph
 from .prompt import Content
-from .task import Task, TaskState
+from .task import Task
+from .task_state import TaskState
 from .variable import Variable
 
 __all__ = ["Dataflow"]

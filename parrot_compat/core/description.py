@@ -40,7 +40,7 @@ def _prompt_tokens(task: Task) -> int | None:
     """As its engine has counted them, else as it was rendered, which for a text engine is a guess."""
     if task.result is not None and task.result.usage.prompt_tokens:
         return task.result.usage.prompt_tokens
-    return None if task.rendered is None else task.rendered.prompt_tokens
+    return task.prompt_tokens
 
 
 def _call(task: Task, graph: Graph) -> dict[str, Any]:

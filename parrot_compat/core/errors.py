@@ -7,7 +7,7 @@ ParrotError
     BadTemplate · BadPrompt · BadSchema · PromptTooLong · CycleInGraph
     UnknownVariable · UnknownSession · UnknownPlan · AlreadySettled · TransformFailed
   LimitError               the caller can come back later
-    TooManyCalls · QueueFull
+    TooManyCalls · SessionFull · QueueFull
   EngineError              the operator, or a retry, can mend it
     EngineLost · ContextLost · NoEngineForModel · ModelAway · ModelRefused
   UpstreamFailed           a variable that this one was made from has failed
@@ -37,6 +37,7 @@ __all__ = [
     "ParrotError",
     "PromptTooLong",
     "QueueFull",
+    "SessionFull",
     "TooManyCalls",
     "TransformFailed",
     "UnknownPlan",
@@ -121,6 +122,10 @@ class LimitError(ParrotError):
 
 class TooManyCalls(LimitError):
     """This tenant or app has more calls open than it may."""
+
+
+class SessionFull(LimitError):
+    """The open sessions of this tenant keep as much as they may. Waiting helps where some of them end by time."""
 
 
 class QueueFull(LimitError):

@@ -22,6 +22,7 @@ from .call import Call, CallId, Reading
 from .dataflow import Dataflow
 from .errors import BadPrompt, ParrotError
 from .fleet import Fleet
+from .flow import Flow
 from .lengths import Lengths
 from .life import Life
 from .objective import Deduction, Objective
@@ -30,8 +31,9 @@ from .policy import Policy
 from .prompt import ChatPrompt, Content
 from .rendering import Rendered, Renderer, about_tokens
 from .scheduler import Scheduler
-from .task import Flow, Task, TaskState
+from .task import Task
 from .task_events import ending_of, submission_of
+from .task_state import TaskState
 from .tokenizer import Reasoned, Templated
 from .width import Width
 
@@ -167,6 +169,7 @@ class Intake:
             on_return=self._returned,
             reading=reading,
         )
+        task.keep_alive(self._life)
         return task
 
     def _reading(self, call: Call, model: str) -> Reading:
@@ -241,7 +244,6 @@ class Intake:
             self._machinery.admission.grow(rendered.prompt_tokens - task.charged_tokens)
             task.charged_tokens = rendered.prompt_tokens
             task.make_ready(rendered)
-            self._life.hold()
             self._queue(task)
 
     def _returned(self, task: Task) -> None:
@@ -275,8 +277,6 @@ class Intake:
             width.ended(task)
         self._machinery.admission.release(self._flow.tenant, 1, task.charged_tokens)
         self._machinery.fleet.events.emit(ending_of(task))
-        if task.rendered is not None:
-            self._life.release()
         if self._policy.lengths and task.result is not None and task.call.function is not None:
             name = self._length_name(task.call, task.model)
             self._machinery.lengths.learn(name, task.result.usage.output_tokens)

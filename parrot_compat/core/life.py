@@ -1,4 +1,4 @@
-"""Signs of life: how long it is since anything used a session, and who is woken when that is too long.
+"""Signs of life: how long it is since anything used a session or a plan, and who is woken when that is too long.
 
 It knows nothing of what lives. An open request or a call that is at work is life; whoever keeps something only for
 as long as its owner lives (a session, a plan) watches.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from .clock import Clock
 
-__all__ = ["Life"]
+__all__ = ["Life", "Lives"]
 
 
 class Life:
@@ -61,3 +61,29 @@ class Life:
             if left_s <= 0:
                 return
             await self._clock.sleep(left_s)
+
+
+class Lives:
+    """Those that one thing keeps while it is at work. It comes to work once."""
+
+    def __init__(self) -> None:
+        self._lives: list[Life] = []
+        self._is_at_work = False
+
+    def add(self, life: Life) -> None:
+        self._lives.append(life)
+        if self._is_at_work:
+            life.hold()
+
+    def hold(self) -> None:
+        self._is_at_work = True
+        for life in self._lives:
+            life.hold()
+
+    def release(self) -> None:
+        """Its work is over, or will never begin: none is kept any more."""
+        lives, self._lives = self._lives, []
+        if self._is_at_work:
+            self._is_at_work = False
+            for life in lives:
+                life.release()

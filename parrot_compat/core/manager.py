@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -29,17 +30,17 @@ from .engine import Embedded, Pooling
 from .errors import QueueFull, UnknownSession
 from .events import EventStream, SessionClosed, SessionOpened
 from .fleet import Fleet
+from .flow import Flow
 from .intake import Machinery
 from .lengths import Lengths
 from .plan import Plan
-from .plan_facts import PlannedCall
+from .plan_facts import PlannedCall, PlanReceipt
 from .plans import Plans
 from .policy import Policy
 from .prompt import Content
 from .rendering import Renderer
 from .scheduler import Scheduler
 from .session import Session
-from .task import Flow
 from .tokenizer import Tokenizer
 
 __all__ = ["Limits", "Manager", "ModelCard"]
@@ -97,6 +98,11 @@ class Manager:
     def allowance(self, tenant: str) -> tuple[int, int]:
         """How many calls a tenant may have open, and how many more."""
         return self._machinery.admission.allowance(tenant)
+
+    def has_room(self, tenant: str) -> bool:
+        """What its open sessions keep is within the limit: they may go on."""
+        admission = self._machinery.admission
+        return admission.kept_bytes(tenant) < admission.limits.kept_bytes_per_tenant
 
     @property
     def queued_calls(self) -> int:
@@ -203,6 +209,10 @@ class Manager:
         """By its id, or the newest that has such a call. Errors: `UnknownPlan`."""
         return self._plans.find(tenant, plan_id=plan_id, call_id=call_id)
 
+    def close_plan(self, tenant: str, plan_id: str, taken: Collection[str] = ()) -> PlanReceipt:
+        """As `Plan.close`, by its id. Errors: `UnknownPlan`, also where it ended some time ago."""
+        return self._plans.close(tenant, plan_id, taken)
+
     # ---- the end ---------------------------------------------------------------------------------------
 
     async def close(self, drain_s: float = 0.0) -> None:
@@ -227,6 +237,10 @@ class Manager:
         tasks = [task for session in self.sessions() for task in session.tasks() if not task.is_over]
         open_calls = len(tasks) + self._embedder.open
         assert open_calls == self.open_calls, f"{open_calls} calls are open, {self.open_calls} are counted"
+        kept = Counter[str]()
+        for session in self.sessions():
+            kept[session.tenant] += session.kept.size
+        assert all(size == self._machinery.admission.kept_bytes(tenant) for tenant, size in kept.items())
         charged_tokens = sum(task.charged_tokens for task in tasks)
         assert charged_tokens <= self._machinery.admission.prompt_tokens
         assert charged_tokens == self._machinery.admission.prompt_tokens or self._embedder.open

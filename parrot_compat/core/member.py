@@ -7,10 +7,10 @@ The invariant: the numbers kept of a member are those of the work it has.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, runtime_checkable
 
+from .block_cache import BlockCache
 from .engine import Engine
 from .errors import EngineLost
 from .placement import EngineView
@@ -18,7 +18,7 @@ from .tokenizer import Tokenizer
 
 __all__ = ["Member", "Mortal", "Restart", "Retiring"]
 
-_HOME_BLOCKS: Final = 65_536  # prefixes remembered per engine: two million tokens, more than most engines hold
+_HOME_TOKENS = 2**21  # remembered of an engine: more than most hold
 _NEW_SHARE = 0.2  # of a moving average that the newest value makes
 
 Restart = Callable[[], Awaitable[Engine]]
@@ -54,7 +54,8 @@ class Member:
         self.is_lost = False
         self.rows = 0
         self.waiting_tokens = 0
-        self.homes: OrderedDict[int, None] = OrderedDict()
+        self.homes = BlockCache(min(_HOME_TOKENS, engine.info.capacity_tokens or _HOME_TOKENS))
+        """What its cache holds, as far as can be known from what it was given: no more than fits."""
         # Guesses until the first call has shown better; they only need to be of the right order.
         self.prefill_tokens_s = 1000.0
         self.step_s = 0.03
@@ -82,17 +83,13 @@ class Member:
             call_s=self.call_s,
             max_rows=self.info.max_rows,
             given=self.rows,
-            homes=self.homes.keys(),
+            homes=self.homes.blocks,
         )
 
-    def begin(self, new_tokens: int, blocks: Iterable[int]) -> None:
+    def begin(self, new_tokens: int, blocks: Sequence[int]) -> None:
         self.rows += 1
         self.waiting_tokens += new_tokens
-        for block in blocks:
-            self.homes[block] = None
-            self.homes.move_to_end(block)
-        while len(self.homes) > _HOME_BLOCKS:
-            self.homes.popitem(last=False)
+        self.homes.remember(blocks)
 
     def prefilled(self, new_tokens: int, tokens_ahead: int, seconds: float) -> None:
         """The first token came, `seconds` after the start, with `tokens_ahead` to compute in front."""
@@ -112,7 +109,7 @@ class Member:
     def check(self) -> None:
         assert self.rows >= 0 and self.waiting_tokens >= 0, (self.rows, self.waiting_tokens)
         assert self.rows or not self.waiting_tokens, "tokens wait in an engine that runs nothing"
-        assert len(self.homes) <= _HOME_BLOCKS
+        self.homes.check()
 
 
 def _average(old: float, new: float) -> float:

@@ -6,6 +6,7 @@
     plan.leave(nonce)                              # the claimant's connection is gone
     plan.close(taken)                              # PlanReceipt(taken, claimed, cancelled, wasted_tokens)
     manager.find_plan(tenant, plan_id=…)           # or call_id=…; UnknownPlan, also for another tenant's
+    manager.close_plan(tenant, plan_id, taken)     # by its id; once more gives the same receipt
 
 It knows nothing of HTTP or of what a request looks like: the body that a push shows is kept as it was given.
 
@@ -20,6 +21,7 @@ from contextlib import ExitStack
 
 from .call import Call, CallId
 from .errors import Cancelled, ParrotError
+from .life import Life
 from .news import News
 from .plan_facts import ClaimAnswer, Entry, PlannedCall, PlanReceipt, Settled
 from .session import Session
@@ -38,9 +40,11 @@ class Plan:
         session: Session,
         planned: Sequence[tuple[PlannedCall, Task]],
         *,
-        awaits: ExitStack,
+        holds: ExitStack,
         twins: Twins,
+        life: Life,
     ) -> None:
+        """`holds` is what it holds until it ends: the awaits of its outputs, and what its calls ran with."""
         self.id = id
         self.session = session
         self.tenant = session.tenant
@@ -48,15 +52,18 @@ class Plan:
         """Of the planned calls, in plan order."""
         self.receipt: PlanReceipt | None = None
         """There once the plan has ended."""
+        self.life = life
+        """Held while its pushes are read, a claim's answer is taken, or a call of it can run or runs."""
         self._entries = {item.call.id: Entry(item, task) for item, task in planned}
         self._claims: dict[str, Entry] = {}
         self._settled: list[Settled] = []
         self._news = News()
-        self._awaits = awaits
+        self._holds = holds
         self._twins = twins
         self._is_ending = False
         self._when_over: list[Callable[[Plan], object]] = []
         for task in self.tasks.values():
+            task.keep_alive(life)
             task.when_over(self._heard)
 
     # ---- questions -----------------------------------------------------------------------------------------
@@ -103,12 +110,14 @@ class Plan:
             content = self.session.content(claimant)
             if content is None:
                 return self._refuse(entry, "the claimant itself waits for its inputs")
-            with self.session.life.held():
+            with self.life.held(), self.session.life.held():
                 real = await self._twins.real_call(claimant, content, self.tenant)
                 await entry.task.prepared()
         except ParrotError:  # the app's own call cannot run: what was planned is not what it wanted
             self._drop(entry)
             raise
+        if self.is_over:  # meanwhile
+            return ClaimAnswer(reason="the plan has ended")
         if (earlier := self._claims.get(nonce)) is not None:  # an SDK that tries again
             reason = self._why_not(earlier, real, nonce)
             if reason is not None:
@@ -144,7 +153,7 @@ class Plan:
             if (entry := self._entries.get(CallId(call_id))) is not None and not entry.is_claimed:
                 entry.is_taken = True
         self._is_ending = True  # what ends from here on is not news of the plan
-        self._awaits.close()
+        self._holds.close()
         cancelled = self._cancel_unused()
         self.receipt = PlanReceipt(
             taken=sum(entry.is_taken for entry in self._entries.values()),
@@ -159,9 +168,11 @@ class Plan:
         return self.receipt
 
     def when_over(self, listener: Callable[[Plan], object]) -> None:
-        """`listener` is called when the plan ends."""
-        assert self.receipt is None
-        self._when_over.append(listener)
+        """`listener` is called when the plan ends, at once if it has."""
+        if self.is_over:
+            listener(self)
+        else:
+            self._when_over.append(listener)
 
     def check(self) -> None:
         assert all(self._claims[entry.nonce] is entry for entry in self._entries.values() if entry.nonce is not None)
@@ -252,6 +263,7 @@ class Plan:
     def _heard(self, task: Task) -> None:
         if self.is_over or self._is_ending:
             return
+        self.life.sign()
         entry = self._entries[task.call.id]
         content = None if task.rendered is None else task.rendered.content
         self._settled.append(Settled(call=task.call.id, body=entry.planned.body, content=content, task=task))

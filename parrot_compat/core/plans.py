@@ -2,8 +2,8 @@
 
 It knows nothing of HTTP, engines or claims.
 
-The invariant: a plan is here until it ends (closed, with its session, or `ttl_s` after the last sign of life of that),
-and whoever asks finds only the plans of its own tenant.
+The invariant: a plan is here until it ends (closed, with its session, or `ttl_s` after its own last sign of life: a
+session that is always in use keeps none of its plans), and whoever asks finds only the plans of its own tenant.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from contextlib import ExitStack
 from .errors import UnknownPlan, UnknownVariable
 from .events import PlanEnded
 from .intake import Machinery
+from .life import Life
 from .plan import Plan
-from .plan_facts import PlannedCall
+from .plan_facts import PlannedCall, PlanReceipt
 from .session import Session
 from .twin import Twins
 
 __all__ = ["Plans"]
+
+_RECEIPT_S = 30.0  # an SDK that tries again does it within seconds
 
 
 class Plans:
@@ -32,6 +35,7 @@ class Plans:
         self._twins = Twins(machinery.fleet, machinery.renderer)
         self._plans: dict[str, Plan] = {}
         self._by_call: dict[tuple[str, str], list[Plan]] = {}  # tenant and call id: the plans that have it
+        self._ended_lately: dict[str, tuple[Session, PlanReceipt]] = {}
 
     async def open(
         self,
@@ -47,17 +51,27 @@ class Plans:
         if unknown := set(awaited) - outputs.keys():
             raise UnknownVariable(f"awaited, but not in the plan: {', '.join(sorted(unknown))}", "await")
         self._admission.admit_plan(tenant, len(planned))
-        awaits = ExitStack()
+        holds = ExitStack()
         try:
             tasks = await session.submit_all([item.call for item in planned], is_delivered=False, width=width)
+            for task in tasks:
+                holds.enter_context(task.followed())
             for call, output in outputs.items():
                 if call in awaited:
-                    awaits.enter_context(session.expecting(output))
+                    holds.enter_context(session.expecting(output))
         except BaseException:
+            holds.close()
             self._admission.release_plan(tenant, len(planned))
             raise
         entries = tuple(zip(planned, tasks, strict=True))
-        plan = Plan(f"graph-{secrets.token_hex(16)}", session, entries, awaits=awaits, twins=self._twins)
+        plan = Plan(
+            f"graph-{secrets.token_hex(16)}",
+            session,
+            entries,
+            holds=holds,
+            twins=self._twins,
+            life=Life(self._clock),
+        )
         self._enter(plan)
         expiry = self._background.spawn(self._expire(plan, ttl_s), f"expiry of {plan.id}")
         plan.when_over(lambda plan: expiry.cancel())
@@ -77,7 +91,16 @@ class Plans:
             raise UnknownPlan(f"no plan {(asked or '')[:64]!r}: it has ended, or never was")
         return plan
 
+    def close(self, tenant: str, plan_id: str, taken: Collection[str] = ()) -> PlanReceipt:
+        """The plan's run is over. Closing again gives the same receipt, for half a minute and while its session is
+        open; nothing else is kept of it. Errors: `UnknownPlan`, as `find`."""
+        session, receipt = self._ended_lately.get(plan_id, (None, None))
+        if session is not None and receipt is not None and session.tenant == tenant and not session.is_closed:
+            return receipt
+        return self.find(tenant, plan_id=plan_id).close(taken)
+
     def check(self) -> None:
+        assert not self._ended_lately.keys() & self._plans.keys()
         for plan in self._plans.values():
             assert not plan.is_over and not plan.session.is_closed
             assert all(plan in self._by_call[plan.tenant, call] for call in plan.tasks)
@@ -101,6 +124,8 @@ class Plans:
                 del self._by_call[plan.tenant, call]
         self._admission.release_plan(plan.tenant, len(plan.tasks))
         assert plan.receipt is not None
+        self._ended_lately[plan.id] = plan.session, plan.receipt
+        self._background.spawn(self._forget(plan.id), f"receipt of {plan.id}")
         self._events.emit(
             PlanEnded(
                 at_s=self._clock.now(),
@@ -115,6 +140,10 @@ class Plans:
             )
         )
 
+    async def _forget(self, plan_id: str) -> None:
+        await self._clock.sleep(_RECEIPT_S)
+        del self._ended_lately[plan_id]
+
     async def _expire(self, plan: Plan, ttl_s: float) -> None:
-        await plan.session.life.outlive(ttl_s)
+        await plan.life.outlive(ttl_s)
         plan.close()

@@ -1,11 +1,10 @@
 """A result: what a call came to, once it is over and went well.
 
-It is a plain fact, put together from the chunks of the answer; it knows nothing of who reads it.
+It is a plain fact, read off the whole answer; it knows nothing of who reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +38,15 @@ class TaskResult:
     """The stop string that ended it, where one did and the engine says so."""
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], **facts: Any) -> TaskResult:
-        """What the chunks say together; `facts` are the other fields."""
+    def of(cls, whole: Chunk, **facts: Any) -> TaskResult:
+        """What an answer that is joined to one chunk says; `facts` are the other fields."""
         return cls(
-            text="".join(chunk.text for chunk in chunks),
-            tokens=tuple(token for chunk in chunks for token in chunk.tokens),
-            logprobs=tuple(item for chunk in chunks for item in chunk.logprobs),
-            prompt_logprobs=tuple(item for chunk in chunks for item in chunk.prompt_logprobs),
-            reasoning="".join(chunk.reasoning for chunk in chunks),
-            calls=whole_calls(piece for chunk in chunks for piece in chunk.calls),
-            stop=chunks[-1].stop if chunks else None,
+            text=whole.text,
+            tokens=whole.tokens,
+            logprobs=whole.logprobs,
+            prompt_logprobs=whole.prompt_logprobs,
+            reasoning=whole.reasoning,
+            calls=whole_calls(whole.calls),
+            stop=whole.stop,
             **facts,
         )

@@ -15,13 +15,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .call import Call, CallId, ObjectiveKind, Sampling, StageLabel, VariableName
+from .call import Call, CallId, ObjectiveKind, Sampling
 from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
+from .flow import Flow
+from .function_calls import FunctionCall
 from .intake import Intake, Machinery
+from .kept import VARIABLE_BYTES, Kept, size_of_text
 from .life import Life
 from .prompt import Content, Segment
-from .task import Flow, Task
+from .task import Task
 from .template import Template, TemplateForm
 from .variable import Variable
 
@@ -42,6 +45,7 @@ class Session:
         self.life = Life(machinery.fleet.clock)
         """Held for as long as a request of the app is open."""
         self.is_closed = False
+        self.kept = Kept(flow.tenant, machinery.admission)
         self._intake = Intake(flow, machinery, self.life, self._must_be_open)
         self._dataflow = self._intake.dataflow
         self._numbers = itertools.count(1)
@@ -64,10 +68,16 @@ class Session:
     ) -> tuple[Task, ...]:
         """Accept all of the calls or none. They may read each other's outputs, in any order, and what belongs
         together among them (one consumer, or one prefix) is placed together. `is_delivered`: somebody takes each
-        answer that nothing reads as it comes (see `objective`). `width`: so many run at once. Errors: as `submit`."""
+        answer that nothing reads as it comes (see `objective`). `width`: so many run at once. Errors: as `submit`, and
+        `SessionFull` where nobody takes them: what a client waits for is answered, here or elsewhere (`kept`)."""
         self._must_be_open()
+        if not is_delivered:
+            self.kept.let_calls_in()
         with self.life.held():
-            return await self._intake.submit_all(calls, is_delivered, width)
+            tasks = await self._intake.submit_all(calls, is_delivered, width)
+        for task in tasks:
+            task.when_over(self.kept.add_call)
+        return tasks
 
     async def call(
         self,
@@ -112,28 +122,16 @@ class Session:
     ) -> list[dict[str, Task]]:
         """Call a function over each of many bindings, side by side: all are accepted, as one stage, or none.
         Otherwise as `call`."""
-        own = dict(outputs or {})
-        if unknown := own.keys() - set(template.outputs):
-            raise CallerError(f"the template has no output {', '.join(sorted(unknown))}", "outputs")
-        stems = [f"{function or 'call'}-{next(self._numbers)}" for _ in many]
-        calls = []
-        for stem, bindings in zip(stems, many, strict=True):
-            variables = {output: VariableName(f"{stem}.{output}") for output in template.outputs}
-            calls += [
-                Call(
-                    id=CallId(variable),
-                    prompt=prompt,
-                    output=variable,
-                    sampling=own.get(output, sampling or Sampling()),
-                    model=model,
-                    function=function,
-                    objective=objective,
-                    stage=StageLabel(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
-                )
-                for output, (variable, prompt) in zip(
-                    template.outputs, template.cut(bindings, variables, form), strict=True
-                )
-            ]
+        called = FunctionCall(
+            template=template,
+            outputs=outputs or {},
+            sampling=sampling,
+            form=form,
+            function=function,
+            model=model,
+            objective=objective,
+        )
+        calls = called.over(many, [f"{function or 'call'}-{next(self._numbers)}" for _ in many])
         tasks = iter(await self.submit_all(calls, is_delivered=False))
         return [{output: next(tasks) for output in template.outputs} for _ in many]
 
@@ -189,18 +187,25 @@ class Session:
         return self._dataflow.graph.prefix_hashes(call, lambda name: self.variable(name).identity)
 
     def declare(self, name: str) -> Variable:
-        """A variable that calls may read before anything writes it: `set` does later, or a call's output."""
+        """A variable that calls may read before anything writes it: `set` does later, or a call's output.
+        Errors: `SessionFull`."""
         self._must_be_open()
         self._machinery.admission.check_name("variable", name)
+        if name not in self._dataflow.variables:
+            self.kept.let_in(VARIABLE_BYTES)
+            self.kept.add(VARIABLE_BYTES)
         return self._dataflow.declare(name)
 
     def set(self, name: str, text: str) -> Variable:
-        """Write a variable from outside. Errors: `AlreadySettled`, also where a call will write it."""
+        """Write a variable from outside. Errors: `AlreadySettled`, also where a call will write it, `SessionFull`."""
         self.declare(name)
-        return self._dataflow.set(name, text)
+        self.kept.let_in(size_of_text(text))
+        variable = self._dataflow.set(name, text)
+        self.kept.add(size_of_text(text))
+        return variable
 
     def fail(self, name: str, cause: ParrotError) -> Variable:
-        """The variable will never come: calls that read it fail. Errors: as `set`."""
+        """The variable will never come: calls that read it fail. Errors: `AlreadySettled`, as `set`."""
         self.declare(name)
         return self._dataflow.fail(name, cause)
 
@@ -265,6 +270,7 @@ class Session:
         self.is_closed = True
         work = [task.work for task in self.tasks() if task.work is not None]
         self._dataflow.close(Cancelled(f"session {self.id!r} was closed"))
+        self.kept.end()
         if self._expiry is not None and self._expiry is not asyncio.current_task():
             self._expiry.cancel()
         self._on_close(self)

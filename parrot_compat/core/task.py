@@ -3,64 +3,38 @@
 It knows nothing of engines, placement or the graph; its owner (the session) is told once when it ends.
 
 The invariant: a task ends exactly once, with a result or an error, and its output variable ends with it.
-Whoever follows its chunks, early or late, gets every one of them and then the end.
+Whoever follows its chunks, early or late, gets all of its answer and then the end. What it ran with, and each chunk as
+it came, is kept until it is over and nobody is known to follow it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
+from .answer import Answer
 from .call import Call, Finish, Reading, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
 from .errors import Cancelled, ParrotError
+from .flow import Flow
 from .lengths import USUAL_TOKENS
+from .life import Life, Lives
 from .news import News
 from .objective import Objective
-from .reading import Reader
 from .rendering import Rendered
 from .result import TaskResult
+from .task_state import TaskState
 from .variable import Variable
 
-__all__ = ["Flow", "Task", "TaskState"]
+__all__ = ["Task", "TaskState"]
 
 
 _SILENCE = Chunk()
 
 HEAD_START_S = 60.0
 """By which work of an app that began long ago goes before work of one that has just come."""
-
-
-class TaskState(StrEnum):
-    WAITING = "waiting"
-    """Inputs are missing."""
-    READY = "ready"
-    """In the scheduler's queue."""
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
-    """What fairness counts: the tenant, then the app. `order` numbers the sessions as they were opened."""
-
-    tenant: str
-    session: str
-    order: int
-    began_s: float | None = 0.0
-    """`None`: how long its app has been here gives a call no place before others."""
-    takes_turns: bool = True
-    """Inside an engine, with the other apps of its tenant."""
-
-    @property
-    def name(self) -> str:
-        """By which engines know it."""
-        return f"{self.tenant}/{self.session}" if self.takes_turns else self.tenant
 
 
 class Task:
@@ -94,6 +68,9 @@ class Task:
         self.objective = Objective()
         self.state = TaskState.WAITING
         self.rendered: Rendered | None = None
+        """What it runs with. Let go of when it is over and not `followed`."""
+        self.prompt_tokens: int | None = None
+        """As it was rendered; of a text engine a guess."""
         self.is_rendering = False
         """True while a thread encodes its prompt."""
         self.engine: str | None = None
@@ -111,20 +88,24 @@ class Task:
         self.work: asyncio.Task[bool] | None = None
         """What runs it, while it runs; cancelling a running task cancels this."""
         self._clock = clock
-        self._chunks: list[Chunk] = []
-        self._reader = Reader(reading or call.reading)
-        self.marks = self._reader.marks
-        """What the reading goes by, see `Generate.marks`."""
+        self._answer = Answer(reading or call.reading)
         self._news = News()
         self._near = group  # calls that are alike, where it feeds no stage
         self.on_return: Callable[[Task], None] | None = on_return
         self._on_end: Callable[[Task], None] | None = on_end
         self._when_over: list[Callable[[Task], None]] = []
+        self._lives = Lives()
+        self._followers = 0
 
     @property
     def group(self) -> str | None:
         """Tasks better run together with this one."""
         return self.objective.group or self._near
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What the reading of its answer goes by, see `Generate.marks`."""
+        return self._answer.marks
 
     @property
     def scope(self) -> Scope:
@@ -161,7 +142,7 @@ class Task:
     @property
     def drawn_tokens(self) -> int:
         """So far. Of a text engine, known when it has finished."""
-        return self.result.usage.output_tokens if self.result else sum(len(chunk.tokens) for chunk in self._chunks)
+        return self.result.usage.output_tokens if self.result else self._answer.drawn_tokens
 
     # ---- for readers -------------------------------------------------------------------------------
 
@@ -172,7 +153,7 @@ class Task:
     @property
     def has_spoken(self) -> bool:
         """True once a reader may have seen something: from then on the call cannot be run anew."""
-        return bool(self._chunks)
+        return bool(self._answer.chunks)
 
     async def finished(self) -> TaskResult:
         """The result, or the error the task failed with. A reader that leaves disturbs nobody."""
@@ -180,18 +161,20 @@ class Task:
         assert self.result is not None
         return self.result
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        """Every chunk from the first on, then the end or the error; a reader may come late."""
-        position = 0
-        while True:
-            while position < len(self._chunks):
-                position += 1
-                yield self._chunks[position - 1]
-            if self.is_over:
-                break
-            await self._news.heard()
-        if self.failure is not None:
-            raise self.failure
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Every chunk from the first on, then the end or the error; a reader may come late, and gets one chunk where
+        nobody has followed the task until then."""
+        return self._answer.follow()
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Within the block it keeps what it ran with and each chunk as it came, when it is over too."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            self._shrink()
 
     async def prepared(self) -> None:
         """Returns when its prompt is rendered, or it cannot be yet (inputs are missing), or it is over."""
@@ -205,6 +188,11 @@ class Task:
         else:
             self._when_over.append(listener)
 
+    def keep_alive(self, life: Life) -> None:
+        """`life` is held for as long as the task can run or runs."""
+        if not self.is_over:
+            self._lives.add(life)
+
     def cancel(self, cause: ParrotError | None = None) -> None:
         """Stop, wherever it is. The output fails with `cause` at once, the engine's work is closed behind it."""
         self.end(TaskState.CANCELLED, cause or Cancelled(f"call {self.call.id!r} was cancelled"))
@@ -214,9 +202,11 @@ class Task:
     def make_ready(self, rendered: Rendered) -> None:
         assert self.state is TaskState.WAITING, self.state
         self.rendered = rendered
+        self.prompt_tokens = rendered.prompt_tokens
         self.is_rendering = False
         self.state = TaskState.READY
         self.ready_s = self._clock.now()
+        self._lives.hold()
         self._news.tell()
 
     def start(self, engine: str, work: asyncio.Task[bool]) -> None:
@@ -238,14 +228,11 @@ class Task:
             return  # cancelled while the chunk was on its way
         if not (chunk.tokens or chunk.text) and chunk == _SILENCE:
             return  # says nothing: the call may still be run anew
-        chunk = self._reader.read(chunk)
+        chunk = self._answer.add(chunk)
         if self.first_token_s is None:
             self.first_token_s = self._clock.now()
-        self._chunks.append(chunk)
         self.output.append(chunk.text)
-        if chunk.finish is None:
-            self._news.tell()
-        else:
+        if chunk.finish is not None:
             self._finish(chunk.finish, chunk.usage or Usage())
 
     def fail(self, error: ParrotError) -> None:
@@ -260,6 +247,7 @@ class Task:
         work, self.work = self.work, None
         if work is not None and state is TaskState.CANCELLED:
             work.cancel()
+        self._answer.end(error)
         self.output.fail(error)
         self._leave()
 
@@ -267,7 +255,8 @@ class Task:
         assert self.output.is_settled == self.is_over
         assert self.is_over == (self.state in (TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELLED))
         assert not (self.result is not None and self.failure is not None)
-        assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING, TaskState.FINISHED))
+        assert (self.rendered is None) <= (self.state not in (TaskState.READY, TaskState.RUNNING))
+        assert (self.rendered is not None) <= (not self.is_over or self._followers > 0)
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -277,7 +266,7 @@ class Task:
         self.state = TaskState.FINISHED
         self.work = None
         self.result = TaskResult.of(
-            self._chunks,
+            self._answer.end(),
             finish=finish,
             usage=usage,
             engine=self.engine,
@@ -295,6 +284,14 @@ class Task:
         listeners, self._when_over = self._when_over, []
         for listener in listeners:
             listener(self)
+        self._lives.release()
         on_end, self._on_end, self.on_return = self._on_end, None, None
         if on_end is not None:
             on_end(self)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """A session may keep it for days."""
+        if self.is_over and not self._followers:
+            self.rendered = None
+            self._answer.fold()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .call_object import CallObject
@@ -20,7 +20,7 @@ from .named_call import NamedCall
 from .output_format import ToolStyle
 from .tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax, held_back
 
-__all__ = ["CallPiece", "ToolCall", "ToolReader", "new_call_id", "whole_calls"]
+__all__ = ["CallPiece", "ToolCall", "ToolReader", "joined_pieces", "new_call_id", "whole_calls"]
 
 
 _USUAL_ID = re.compile(SHORT_ID)
@@ -46,15 +46,19 @@ class CallPiece:
     arguments: str = ""
 
 
-def whole_calls(pieces: Iterable[CallPiece]) -> tuple[ToolCall, ...]:
+def joined_pieces(pieces: Iterable[CallPiece]) -> tuple[CallPiece, ...]:
+    """One for each call."""
     heads: dict[int, CallPiece] = {}
     arguments: dict[int, list[str]] = {}
     for piece in pieces:
         heads.setdefault(piece.index, piece)
         arguments.setdefault(piece.index, []).append(piece.arguments)
+    return tuple(replace(head, arguments="".join(arguments[index])) for index, head in sorted(heads.items()))
+
+
+def whole_calls(pieces: Iterable[CallPiece]) -> tuple[ToolCall, ...]:
     return tuple(
-        ToolCall(name=head.name or "", arguments="".join(arguments[index]), id=head.id or "")
-        for index, head in sorted(heads.items())
+        ToolCall(name=call.name or "", arguments=call.arguments, id=call.id or "") for call in joined_pieces(pieces)
     )
 
 

@@ -3,7 +3,8 @@
 It knows nothing of calls or engines. While its text is being written readers may follow it chunk by
 chunk; nobody waits for a text that will never come.
 
-The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader.
+The invariant: once settled, the outcome never changes, and `text == "".join(chunks)` for every reader. Then it is kept
+in a few pieces, which late readers get.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .news import News
 
 __all__ = ["Variable"]
 
+_PIECES = 16  # of a text that is there: a stream that begins late still is one, and so many strings take little
+
 
 class Variable:
     """One text, written once. Readers wait for the text or for the reason it will never come."""
@@ -24,7 +27,7 @@ class Variable:
     def __init__(self, name: VariableName) -> None:
         self.name = name
         self._chunks: list[str] = []
-        self._outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news = News()
 
     # ---- writing -----------------------------------------------------------------------------------
@@ -39,7 +42,8 @@ class Variable:
     def close(self) -> None:
         """What was appended is the text."""
         self._must_be_open()
-        self._outcome.set_result("".join(self._chunks))
+        self._fold()
+        self._outcome.set_result(None)
         self._news.tell()
 
     def set(self, text: str) -> None:
@@ -51,6 +55,7 @@ class Variable:
     def fail(self, cause: ParrotError) -> None:
         """Say why the text will never come. Does nothing if the variable is settled."""
         if not self._outcome.done():
+            self._fold()
             self._outcome.set_exception(cause)
             self._outcome.exception()  # marks it as retrieved: a failed variable may have no reader
             self._news.tell()
@@ -79,21 +84,29 @@ class Variable:
         return "".join(self._chunks)
 
     async def get(self) -> str:
-        return await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+        await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+        return self.text_so_far
 
     async def stream(self) -> AsyncIterator[str]:
-        """Every chunk from the first on, then the end or the failure; a reader may come late."""
-        position = 0
+        """The text as it comes, then the end or the failure; a reader may come late."""
+        position, chunks = 0, self._chunks
         while True:
-            while position < len(self._chunks):
+            while position < len(chunks):
                 position += 1
-                yield self._chunks[position - 1]
+                yield chunks[position - 1]
             if self._outcome.done():
                 break
             await self._news.heard()
         await self.get()
 
     # ---- inside ------------------------------------------------------------------------------------
+
+    def _fold(self) -> None:
+        """Another list: who reads the one of before goes on with it."""
+        step = -(-len(self._chunks) // _PIECES)
+        if step > 1:
+            starts = range(0, len(self._chunks), step)
+            self._chunks = ["".join(self._chunks[start : start + step]) for start in starts]
 
     def _must_be_open(self) -> None:
         if self._outcome.done():

@@ -87,6 +87,7 @@ _TABLE: dict[type[BaseException], _Row] = {
     errors.UnknownPlan: _Row(404, "invalid_request_error", "plan_not_found", should_retry=False),
     errors.AlreadySettled: _Row(409, "invalid_request_error", "already_settled", should_retry=False),
     errors.LimitError: _Row(429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.SessionFull: _Row(429, "rate_limit_error", "sessions_full", should_retry=False),
     errors.QueueFull: _Row(503, "server_error", "queue_full"),
     # The manager has already tried again where that was safe: an SDK that tries twice more only adds load.
     errors.EngineError: _Row(502, "server_error", "engine_error", should_retry=False),

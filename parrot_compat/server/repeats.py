@@ -24,6 +24,7 @@ __all__ = ["Repeats", "digest"]
 
 _KEPT_S = 600.0  # a client that has given up by then asks anew
 _KEPT_BYTES = 64 * 2**20
+_ENTRY_BYTES = 2_000  # of a response with its headers, beside its body
 _LONGEST_STREAM = 8 * 2**20
 _LONGEST_KEY = 256
 _Key = tuple[str, str, str]
@@ -42,7 +43,7 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return 0 if self.response is None else len(self.response.body)
+        return 0 if self.response is None else _ENTRY_BYTES + len(self.response.body)
 
 
 class Repeats:
@@ -97,12 +98,15 @@ class Repeats:
     def _forget_old(self) -> None:
         """The oldest first; those that still run stay."""
         now_s = time.monotonic()
-        for key, entry in list(self._entries.items()):
+        old: list[_Key] = []
+        for key, entry in self._entries.items():
             if now_s - entry.began_s <= _KEPT_S and self._bytes <= _KEPT_BYTES:
-                return
+                break
             if entry.response is not None:
                 self._bytes -= entry.size
-                del self._entries[key]
+                old.append(key)
+        for key in old:
+            del self._entries[key]
 
 
 def _again(entry: _Entry, body: bytes) -> Response:

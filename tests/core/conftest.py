@@ -51,10 +51,17 @@ class World:
         model: str = "m",
         context_tokens: int = 4096,
         max_rows: int | None = None,
+        capacity_tokens: int | None = None,
         returns: bool = False,
     ) -> ScriptedEngine:
         """A scripted engine joins; with `returns` it is replaced by one like it when it is lost."""
-        info = EngineInfo(name=name, model=model, context_tokens=context_tokens, max_rows=max_rows)
+        info = EngineInfo(
+            name=name,
+            model=model,
+            context_tokens=context_tokens,
+            max_rows=max_rows,
+            capacity_tokens=capacity_tokens,
+        )
 
         async def restart() -> ScriptedEngine:
             return ScriptedEngine(script, info, speed=SPEED, clock=self.clock)

@@ -9,7 +9,9 @@ import pytest
 from parrot_compat.core.engine import EngineInfo, EngineLoad
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
-from parrot_compat.core.events import EngineGone
+from parrot_compat.core.events import CallPlaced, EngineGone
+from parrot_compat.core.prefix import BLOCK_TOKENS
+from parrot_compat.core.task import Task
 
 from .conftest import SPEED, World, echo, make_call
 
@@ -104,6 +106,30 @@ async def test_speeds_are_learned_from_what_is_seen(world: World) -> None:
     assert member.step_s == pytest.approx(0.01, rel=0.3)
     assert member.call_s == pytest.approx(0.4, rel=0.3)
     member.check()
+
+
+async def test_an_engine_is_no_home_of_what_its_cache_has_dropped_since(world: World) -> None:
+    first = world.engine("a", max_rows=1, capacity_tokens=4 * BLOCK_TOKENS)
+    world.engine("b", max_rows=1, capacity_tokens=4 * BLOCK_TOKENS)
+    session = world.manager.open_session()
+
+    async def begin(name: str, letter: str) -> Task:
+        await world.clock.sleep(1)  # whoever has finished has left its engine
+        for member in world.fleet:
+            member.prefill_tokens_s = 1000.0  # what was learned makes no difference
+        return await session.submit(make_call(name, letter * (4 * BLOCK_TOKENS + 1)))
+
+    for letter in "pf":
+        await (await begin(letter, letter)).finished()
+    first.stall()
+    busy = await begin("busy", "g")
+    await (await begin("elsewhere", "p")).finished()
+    first.resume()
+    await busy.finished()
+    usage = (await (await begin("again", "p")).finished()).usage
+    placed = [event.engine for event in world.of(CallPlaced) if isinstance(event, CallPlaced)]
+    assert placed == ["a", "a", "a", "b", "b"] and usage.cached_tokens == 4 * BLOCK_TOKENS
+    world.fleet.check()
 
 
 async def test_a_fleet_that_is_closed_takes_no_engine(world: World) -> None:

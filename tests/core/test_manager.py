@@ -15,6 +15,7 @@ from parrot_compat.core.errors import (
     NoEngineForModel,
     PromptTooLong,
     QueueFull,
+    SessionFull,
     TooManyCalls,
     UnknownSession,
 )
@@ -153,6 +154,44 @@ async def test_a_prompt_counts_with_what_its_inputs_have_brought_and_stays(world
         await session.submit(make_call("late"))
     session.cancel()
     await session.submit(make_call("late"))
+    world.manager.check()
+
+
+async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are_closed(world: World) -> None:
+    world.limit(Limits(kept_bytes_per_tenant=30_000))
+    world.engine()
+    session, other = world.manager.open_session("t"), world.manager.open_session("t")
+    session.set("book", "x" * 10_000)
+    with pytest.raises(SessionFull, match=r"the limit is 30000\. Close sessions that are done"):
+        for number in range(100):
+            (task,) = await session.submit_all([make_call(f"c{number}", "x" * 100)], is_delivered=False)
+            await task.finished()
+    assert 2 <= len(session.tasks()) <= 4 and not world.manager.has_room("t")
+    with pytest.raises(SessionFull):
+        session.declare("later")
+    (task,) = await other.submit_all([make_call("first")], is_delivered=False)  # what keeps nothing may begin
+    await task.finished()
+    with pytest.raises(SessionFull):
+        await other.submit_all([make_call("second")], is_delivered=False)
+    await (await other.submit(make_call("waited for"))).finished()
+    await (await world.manager.open_session("u").submit(make_call("c"))).finished()
+    world.manager.check()
+    await session.close()
+    await other.submit_all([make_call("second")], is_delivered=False)
+    world.manager.check()
+    await other.close()
+    world.manager.check()
+    assert world.manager.has_room("t")
+
+
+async def test_a_variable_that_would_be_too_much_to_keep_is_refused_and_another_is_not(world: World) -> None:
+    world.limit(Limits(kept_bytes_per_tenant=30_000))
+    session = world.manager.open_session()
+    session.set("book", "x" * 20_000)
+    with pytest.raises(SessionFull, match=r"keep 2\d{4} bytes"):
+        session.set("another", "x" * 10_000)
+    session.set("another", "x" * 1_000)
+    assert 22_000 < session.kept.size < 24_000
     world.manager.check()
 
 

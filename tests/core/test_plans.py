@@ -256,6 +256,9 @@ async def test_closing_cancels_what_nobody_took_and_counts_what_was_wasted(world
     receipt = plan.close(["c0", "unheard of"])
     assert receipt == PlanReceipt(taken=1, claimed=1, cancelled=1, wasted_tokens=len("<wasted>") + drawn)
     assert plan.close(["wasted"]) is receipt is plan.receipt
+    assert world.manager.close_plan("t", plan.id) is receipt
+    with pytest.raises(UnknownPlan):
+        world.manager.close_plan("other", plan.id)
     (event,) = world.of(PlanEnded)
     assert isinstance(event, PlanEnded) and event.wasted_tokens == receipt.wasted_tokens and event.calls == 4
 
@@ -310,7 +313,7 @@ async def test_the_push_ends_with_the_plan(world: World) -> None:
     assert await push == []
 
 
-async def test_a_plan_expires_when_nothing_of_its_session_lives(world: World) -> None:
+async def test_a_plan_expires_when_nothing_of_it_lives(world: World) -> None:
     world.engine()
     plan = await world.plan(chain(3), ttl_s=30)
     begun_s = world.clock.now()
@@ -334,15 +337,31 @@ async def test_an_open_request_and_a_running_call_are_life(world: World) -> None
     await world.clock.sleep(100)  # its call is on the engine
     engine.resume()
     await plan.tasks["c0"].finished()
-    with session.life.held():
+    with session.life.held(), plan.life.held():  # its pushes are read
         await world.clock.sleep(100)
     await world.clock.sleep(9)
     assert not plan.is_over
+    assert (await plan.claim("c0", real("c0"), "run-1")).task is not None
     world.manager.session(session.id, "t")  # somebody looks in
     await world.clock.sleep(9)
-    assert not plan.is_over
+    assert not plan.is_over and not session.is_closed
     await world.clock.sleep(2)
     assert plan.is_over and session.is_closed
+
+
+async def test_a_plan_that_was_left_open_ends_however_busy_its_session_is(world: World) -> None:
+    world.limit(Limits(planned_calls_per_tenant=3))
+    world.engine()
+    session = world.manager.open_session("t", ttl_s=600)
+    plan = await world.manager.plan(session, chain(3), awaited=["c2"], ttl_s=30)
+    await settled_calls(plan)
+    for number in range(5):
+        world.manager.session(session.id, "t")
+        await (await session.submit(make_call(f"another {number}"))).finished()
+        await world.clock.sleep(10)
+    assert plan.is_over and not session.is_closed
+    await world.manager.plan(session, planned(*(make_call(f"n{n}") for n in range(3))))
+    world.manager.check()
 
 
 async def test_a_session_that_ends_ends_its_plans(world: World) -> None:
@@ -435,6 +454,27 @@ async def test_nothing_is_kept_of_plans_that_have_ended(world: World) -> None:
     await world.clock.sleep(31)  # the time of their sessions
     gc.collect()
     assert [ref() for ref in kept if ref() is not None] == []
+
+
+async def test_a_session_in_use_keeps_nothing_of_plans_that_have_ended(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session("t", ttl_s=600)
+    with session.life.held():
+        kept = []
+        for number in range(20):
+            plan = await world.manager.plan(session, planned(make_call(f"c{number}")), awaited=[f"c{number}"])
+            await settled_calls(plan)
+            assert world.manager.close_plan("t", plan.id) is world.manager.close_plan("t", plan.id)
+            kept.append(weakref.ref(plan))
+        assert not session._at_close
+        plan_id = plan.id
+        del plan
+        await world.clock.sleep(1)
+        gc.collect()
+        assert [ref() for ref in kept if ref() is not None] == []
+        await world.clock.sleep(31)
+        with pytest.raises(UnknownPlan):
+            world.manager.close_plan("t", plan_id)
 
 
 async def test_a_text_engine_compares_contents_and_asked_parameters(world: World) -> None:

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.clock import SimulatedClock
+from parrot_compat.core.flow import Flow
 from parrot_compat.core.objective import Objective
 from parrot_compat.core.prompt import Text
 from parrot_compat.core.queue import ReadyQueue
 from parrot_compat.core.rendering import Rendered
-from parrot_compat.core.task import Flow, Task
+from parrot_compat.core.task import Task
 from parrot_compat.core.variable import Variable
 
 from .conftest import make_call

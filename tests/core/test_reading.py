@@ -104,15 +104,16 @@ async def test_a_variable_holds_the_answer_and_its_reader_is_told_nothing_else()
         second = Call(id=CallId("second"), prompt=echo, output=VariableName("echo"))
         raw = Call(id=CallId("raw"), prompt=TextPrompt((Constant("Question"),)), output=VariableName("raw"))
         asked, echoed, unread = await session.submit_all((first, second, raw))
-        result = await asked.finished()
-        assert (result.text, result.reasoning, result.finish) == ("Forty-two.", "Easy.", Finish.TOOL_CALLS)
-        assert [(call.name, call.arguments) for call in result.calls] == [("add", '{"a": 1}')]
-        assert await session.read("answer") == "Forty-two."
-        await echoed.finished()
-        assert echoed.rendered is not None and echoed.rendered.ids is not None
-        assert "".join(map(chr, filter(lambda id: id < 0x110000, echoed.rendered.ids))).startswith(
-            "user\nEcho Forty-two.assistant"
-        )
+        with echoed.followed():
+            result = await asked.finished()
+            assert (result.text, result.reasoning, result.finish) == ("Forty-two.", "Easy.", Finish.TOOL_CALLS)
+            assert [(call.name, call.arguments) for call in result.calls] == [("add", '{"a": 1}')]
+            assert await session.read("answer") == "Forty-two."
+            await echoed.finished()
+            assert echoed.rendered is not None and echoed.rendered.ids is not None
+            assert "".join(map(chr, filter(lambda id: id < 0x110000, echoed.rendered.ids))).startswith(
+                "user\nEcho Forty-two.assistant"
+            )
         # a raw text is no chat: what the model writes is the answer
         assert (await unread.finished()).text == said["Question"]
 

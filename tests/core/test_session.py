@@ -23,7 +23,8 @@ from parrot_compat.core.errors import (
     UpstreamFailed,
 )
 from parrot_compat.core.events import CallFailed, CallFinished, CallPlaced, CallSubmitted, FirstToken
-from parrot_compat.core.prompt import TokensPrompt
+from parrot_compat.core.prompt import Text, TokensPrompt
+from parrot_compat.core.rendering import Rendered
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -46,11 +47,50 @@ async def test_a_call_is_answered_and_its_row_of_the_table_is_complete(world: Wo
 async def test_chunks_reach_late_readers_from_the_first_on(world: World) -> None:
     world.engine()
     task = await world.manager.open_session().submit(make_call("c", "a longer prompt"))
-    early = [chunk async for chunk in task.chunks()]
-    late = [chunk async for chunk in task.chunks()]
-    assert early == late and len(early) > 2
-    assert "".join(chunk.text for chunk in late) == "<a longer prompt>" == await task.output.get()
+    with task.followed():
+        early = [chunk async for chunk in task.chunks()]
+        late = [chunk async for chunk in task.chunks()]
+        assert early == late and len(early) > 2
+        assert "".join(chunk.text for chunk in late) == "<a longer prompt>" == await task.output.get()
     task.check()
+
+
+async def test_what_is_over_and_not_followed_is_one_chunk_and_a_few_pieces_that_say_the_same(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session()
+    task = await session.submit(make_call("c", "a longer prompt " * 20, logprobs=1))
+    variable = task.output.stream()
+    early, read = [await anext(chunks := task.chunks())], [await anext(variable)]
+    await task.finished()
+    early += [chunk async for chunk in chunks]  # who has begun goes on as the chunks came
+    read += [text async for text in variable]
+    (late,) = [chunk async for chunk in task.chunks()]
+    pieces = [text async for text in task.output.stream()]
+    assert len(early) == len(read) > 32 and 8 < len(pieces) <= 16
+    assert late.text == "".join(pieces) == "".join(read) == await task.output.get()
+    assert late.tokens == tuple(token for chunk in early for token in chunk.tokens)
+    assert late.logprobs == tuple(one for chunk in early for one in chunk.logprobs)
+    assert (late.prompt, late.finish, late.usage) == (early[0].prompt, early[-1].finish, early[-1].usage)
+    task.check()
+
+
+async def test_an_open_session_keeps_no_prompt_of_a_call_that_is_over_unless_somebody_follows_it(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session()
+    tasks = await session.submit_all([make_call("a", "x" * 1001), make_call("b", "x" * 1001, "out-a")])
+
+    def rendered() -> int:
+        gc.collect()
+        return sum(type(one) is Rendered and one.prompt_tokens > 1000 for one in gc.get_objects())
+
+    with tasks[1].followed():
+        await tasks[1].finished()
+        await world.clock.sleep(1)  # it has left the engine
+        assert rendered() == 1
+    assert rendered() == 0
+    assert [call["prompt_tokens"] for call in session.describe()["calls"]] == [1001, 1001 + 1 + 1003]
+    assert session.content(tasks[1].call) == Text(f"{'x' * 1001} <{'x' * 1001}>")
+    session.check()
 
 
 async def test_a_call_runs_when_its_inputs_are_there(world: World) -> None:

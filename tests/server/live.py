@@ -12,7 +12,7 @@ from typing import Any
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, Script, ScriptedEngine, Speed
 from parrot_compat.core.fleet import Fleet
-from parrot_compat.core.manager import Manager
+from parrot_compat.core.manager import Limits, Manager
 from parrot_compat.core.policy import Policy
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.server.app import create_app
@@ -51,6 +51,7 @@ async def live(
     more_models: Sequence[str] = (),
     engine_type: type[ScriptedEngine] = ScriptedEngine,
     policy: Policy | None = None,
+    admits: Limits | None = None,
 ) -> AsyncIterator[Live]:
     """`more_models` answer with their own names."""
     engine = engine_type(
@@ -64,7 +65,7 @@ async def live(
         other = ScriptedEngine(lambda _, said=model: said, EngineInfo(name=model, model=model, context_tokens=512))  # type: ignore[misc]
         fleet.add(other, other.tokenizer)
     ready = asyncio.Event()
-    async with Manager(fleet, policy=policy) as manager:
+    async with Manager(fleet, policy=policy, limits=admits) as manager:
         app = create_app(manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s, aliases=aliases)
         with Listener("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))

@@ -21,6 +21,7 @@ STATUS = {
     "UnknownVariable": 404,
     "AlreadySettled": 409,
     "LimitError": 429,
+    "SessionFull": 429,
     "TooManyCalls": 429,
     "Cancelled": 499,
     "ParrotError": 500,

@@ -6,7 +6,12 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
 from parrot_compat.core.errors import EngineError
+from parrot_compat.server.repeats import Repeats
 
 from .live import connect, live, send, until
 
@@ -91,6 +96,21 @@ async def test_a_stream_that_failed_or_was_left_is_run_anew() -> None:
         await until(lambda: not server.manager.open_calls)
         server.engine.resume()
         assert b"[DONE]" in (await send(server, "POST", CHAT, streamed, KEY)).body
+
+
+async def test_small_answers_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parrot_compat.server.repeats._KEPT_BYTES", 10_000)
+    repeats = Repeats()
+
+    async def answered() -> Response:
+        return Response(b"yes", media_type="text/plain")
+
+    for number in range(50):
+        headers = [(b"idempotency-key", str(number).encode())]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+        assert (await repeats.once(Request(scope), "", b"body", answered)).body == b"yes"
+        assert (await repeats.once(Request(scope), "", b"body", answered)).headers["x-parrot-repeated"] == "true"
+    assert len(repeats) < 10
 
 
 async def test_the_tier_that_was_asked_for_is_told() -> None:

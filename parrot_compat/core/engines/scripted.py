@@ -18,12 +18,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..block_cache import BlockCache
 from ..call import ResolvedSampling, Usage
 from ..clock import Clock, RealClock
 from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import ContextLost, EngineLost, PromptTooLong
 from ..prefix import token_blocks
-from .block_cache import BlockCache
 from .char_tokenizer import CharTokenizer
 from .script import Script, answer, certain
 from .word_vectors import text_vector

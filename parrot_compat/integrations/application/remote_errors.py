@@ -33,6 +33,7 @@ _BY_CODE: dict[str, type[errors.ParrotError]] = {
     "transform_failed": errors.TransformFailed,
     "rate_limit_exceeded": errors.TooManyCalls,
     "queue_full": errors.QueueFull,
+    "sessions_full": errors.SessionFull,
     "engine_error": errors.EngineError,
     "engine_lost": errors.EngineLost,
     "context_lost": errors.ContextLost,

@@ -5,8 +5,11 @@ It knows nothing of how calls run. The invariant: all calls of a request are acc
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
 from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.hints import Hints
@@ -16,7 +19,7 @@ from parrot_compat.server.sessions.asking import objective_of
 from parrot_compat.server.sessions.directory import Known
 
 from .calls_schema import CallsRequest
-from .deferred import Deferred, OnEnd
+from .deferred import Deferred
 
 __all__ = ["router"]
 
@@ -26,7 +29,7 @@ Called = list[dict[str, Task]]
 
 def router(serving: Serving) -> APIRouter:
     routes = APIRouter(prefix="/v1/parrot/sessions", tags=["parrot"])
-    deferred: Deferred[Called] = Deferred()
+    deferred: WeakKeyDictionary[Session, Deferred[Called]] = WeakKeyDictionary()
 
     @routes.post("/{session}/calls", summary="Call a function; its outputs come later")
     async def create_calls(request: Request, session: str) -> Response:
@@ -37,14 +40,14 @@ def router(serving: Serving) -> APIRouter:
         hints = Hints()
         hints.ignored(*body.ignored())
 
-        async def accept() -> tuple[Called, OnEnd]:
-            return await _called(serving, known, body, hints), known.when_closed
+        async def accept() -> tuple[Called, None]:
+            return await _called(serving, known, body, hints), None
 
         key = body.id or request.headers.get("idempotency-key")
         with known.session.life.held():
             if key:
-                scope = (tenant_of(request), "calls", known.session.id)
-                made = await deferred.once(scope, [key], digest(raw), accept)
+                of_session = deferred.setdefault(known.session, Deferred())
+                made = await of_session.once(("calls",), [key], digest(raw), accept)
             else:
                 made, _ = await accept()
         variables = [{output: task.output.name for output, task in tasks.items()} for tasks in made]

@@ -2,7 +2,8 @@
 
 SDKs send a POST again after a lost answer, a 409, a 429 or a 5xx. It knows nothing of what is accepted.
 
-The invariant: within one scope a call id stands for one body; what is kept goes with its session.
+The invariant: within one scope a call id stands for one body, as long as what was accepted has not ended; what is kept
+goes with that.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class Deferred(Generic[T]):
         self._entries: dict[tuple[Scope, str], _Entry[T]] = {}
 
     async def once(
-        self, scope: Scope, calls: Sequence[str], body: bytes, accept: Callable[[], Awaitable[tuple[T, OnEnd]]]
+        self, scope: Scope, calls: Sequence[str], body: bytes, accept: Callable[[], Awaitable[tuple[T, OnEnd | None]]]
     ) -> T:
         """What `accept` gives, or gave when the same `body` (its digest) with these calls came before.
 
-        `accept` also says how to be told of the end of what it gives. Errors: `ApiError` 409, those of `accept`.
+        `accept` also says how to be told of the end of what it gives; `None`: it is kept as long as this. Errors:
+        `ApiError` 409, those of `accept`.
         """
         while (entry := self._earlier(scope, calls, body)) is not None:
             await entry.is_settled.wait()  # the first of two at the same time may still be refused
@@ -53,7 +55,8 @@ class Deferred(Generic[T]):
             raise
         finally:
             entry.is_settled.set()
-        on_end(lambda: self._forget(entry))
+        if on_end is not None:
+            on_end(lambda: self._forget(entry))
         return entry.value
 
     def __len__(self) -> int:
@@ -86,4 +89,4 @@ def call_exists(param: str, call: str) -> ApiError:
 
 
 OnEnd = Callable[[Callable[[], None]], object]
-"""Takes a listener that is called when the thing has ended: `Session.at_close`."""
+"""Takes a listener that is called when the thing has ended: `Session.at_close`, `Plan.when_over`."""

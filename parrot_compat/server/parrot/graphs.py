@@ -48,7 +48,6 @@ class _Accepted:
 def router(serving: Serving) -> APIRouter:
     routes = APIRouter()
     deferred: Deferred[_Accepted] = Deferred()
-    plans: dict[str, Plan] = {}  # until their sessions end: one that is closed may be closed again
 
     @routes.post("/v1/parrot/graphs", summary="Submit calls ahead of the app that makes them", tags=["parrot"])
     async def create_graph(request: Request) -> Response:
@@ -56,12 +55,12 @@ def router(serving: Serving) -> APIRouter:
         body = parse(raw, GraphRequest)
         body.check(serving.limits)
         tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
+        is_apart = label is not None and not serving.manager.has_room(tenant)  # see `rooms.entered`
+        label = None if is_apart else label
 
         async def accept() -> tuple[_Accepted, OnEnd]:
-            known, plan = await _submitted(serving, tenant, label, body)
-            plans[plan.id] = plan
-            known.when_closed(lambda: plans.pop(plan.id, None))
-            return _Accepted(plan, known.name), known.when_closed
+            known, plan = await _submitted(serving, tenant, label, body, is_apart)
+            return _Accepted(plan, known.name), lambda forget: plan.when_over(lambda _: forget())
 
         scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))
         if scope is None:
@@ -71,21 +70,21 @@ def router(serving: Serving) -> APIRouter:
         if not body.stream:
             return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()})
         owner = AsyncExitStack()
-        owner.enter_context(accepted.plan.session.life.held())
+        for life in (accepted.plan.life, accepted.plan.session.life):
+            owner.enter_context(life.held())
+        for task in accepted.plan.tasks.values():  # a push may come after the close
+            owner.enter_context(task.followed())
         return SseResponse(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
 
     @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
     async def close_graph(request: Request, graph: str) -> Response:
         body = await read_body(request, CloseRequest, serving.limits)
         await earlier_ones()
-        plan = plans.get(graph)
-        if plan is None or plan.tenant != tenant_of(request):
-            plan = serving.manager.find_plan(tenant_of(request), plan_id=graph)  # says how it is missing
-        receipt = plan.close(body.taken)
+        receipt = serving.manager.close_plan(tenant_of(request), graph, body.taken)
         return send_json(
             {
                 "object": "parrot.graph.closed",
-                "id": plan.id,
+                "id": graph,
                 "taken": receipt.taken,
                 "claimed": receipt.claimed,
                 "cancelled": receipt.cancelled,
@@ -104,7 +103,9 @@ def _scope(tenant: str, session: str | None, nonce: str | None, key: str | None)
     return None
 
 
-async def _submitted(serving: Serving, tenant: str, label: str | None, body: GraphRequest) -> tuple[Known, Plan]:
+async def _submitted(
+    serving: Serving, tenant: str, label: str | None, body: GraphRequest, is_apart: bool
+) -> tuple[Known, Plan]:
     """Errors, and then nothing is left of it: those of `planned_calls` and of `Manager.plan`."""
     directory = serving.directory
     known = await (directory.open(tenant, ttl_s=body.ttl_s) if label is None else directory.join(tenant, label))
@@ -112,7 +113,7 @@ async def _submitted(serving: Serving, tenant: str, label: str | None, body: Gra
     with ExitStack() as life:
         life.enter_context(session.life.held())
         try:
-            planned = await planned_calls(serving, known, body)
+            planned = await planned_calls(serving, known, body, is_apart)
             calls = [item.call for item in planned]
             plan = await serving.manager.plan(
                 session, calls, awaited=body.await_, ttl_s=body.ttl_s, width=body.max_concurrency

@@ -48,11 +48,11 @@ class Planned:
     """What its app said of it and only people read."""
 
 
-async def planned_calls(serving: Serving, known: Known, graph: GraphRequest) -> list[Planned]:
+async def planned_calls(serving: Serving, known: Known, graph: GraphRequest, is_apart: bool) -> list[Planned]:
     """Errors: those of a plain request, with `calls[i].request` before the field; `ApiError` 409 for a call that the
     session has already."""
     outputs = {planned.id: drawn_variable() for planned in graph.calls}
-    references = References(known, outputs)
+    references = References(known, outputs, is_apart=is_apart)
     calls: list[Planned] = []
     for index, planned in enumerate(graph.calls):
         if index % _AT_ONCE == _AT_ONCE - 1:

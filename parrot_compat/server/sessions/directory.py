@@ -26,6 +26,8 @@ from parrot_compat.server.limits import RequestLimits
 
 __all__ = ["Directory", "Known"]
 
+_NOTE_BYTES = 400  # of a span as it is kept
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -118,13 +120,7 @@ class Known:
     def note(self, call: str, **said: Any) -> None:
         if said:
             self.notes.setdefault(CallId(call), {}).update(said)
-
-    def when_closed(self, listener: Callable[[], object]) -> None:
-        """`listener` is called when the session closes, at once if it has."""
-        if self.session.is_closed:
-            listener()
-        else:
-            self.session.at_close(listener)
+            self.session.kept.add(_NOTE_BYTES * (1 + len(said.get("spans", ()))))
 
     @contextmanager
     def attached(self, claim: str, leave: Callable[[], None]) -> Iterator[None]:

@@ -30,18 +30,22 @@ class Reference(Protocol):
 
 
 class References:
-    """`planned` are the outputs of calls that are about to be submitted together; they hide those of the session."""
+    """`planned` are the outputs of calls that are about to be submitted together; they hide those of the session.
+    `is_apart`: it is not the session that was asked for, because sessions keep as much as they may."""
 
-    def __init__(self, known: Known, planned: Mapping[str, str] | None = None) -> None:
+    def __init__(self, known: Known, planned: Mapping[str, str] | None = None, *, is_apart: bool = False) -> None:
         self._known = known
         self._planned = planned or {}
+        self._is_apart = is_apart
 
     def __call__(self, part: Reference, path: str) -> str:
-        """The variable. Errors: `ApiError` 400, 404."""
+        """The variable. Errors: `ApiError` 400, 404, `SessionFull`."""
         if part.response_id is not None:
             raise not_supported_yet(f"{path}.response_id", "no responses are stored here")
         if (part.call is None) == (part.variable is None):
             raise invalid(path, "a reference names either a call or a variable")
+        if self._is_apart and part.call not in self._planned:
+            self._known.session.kept.let_in(1)  # says why it is not found
         if part.call is not None:
             return self._output(part.call, f"{path}.call")
         assert part.variable is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +74,12 @@ class Begun:
 
 
 class Room:
-    def __init__(self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None) -> None:
+    def __init__(
+        self, known: Known, ask: Ask, *, plan: Plan | None, reason: str | None, is_apart: bool = False
+    ) -> None:
+        """`is_apart`: it is not the session that was asked for."""
         self.session: Session = known.session
-        self.resolve = References(known)
+        self.resolve = References(known, is_apart=is_apart)
         self._known = known
         self._ask = ask
         self._plan = plan
@@ -110,13 +113,20 @@ class Room:
                 tasks = await self.session.submit_all(calls)
                 self._name(tasks)
         if claimed is not None and (plan := self._plan) is not None:
-            with self._known.attached(nonce, lambda: plan.leave(nonce)):
+            with (
+                plan.life.held(),
+                claimed.followed(),
+                self._known.attached(nonce, lambda: plan.leave(nonce)),
+            ):
                 yield self._begun((claimed,), choices=1, is_claimed=True)
             return
         self._known.note(tasks[0].call.id, **self._ask.notes())
         try:
             is_claimed = None if claim is None else False
-            yield self._begun(tasks, choices=choices or len(tasks), is_claimed=is_claimed, reason=reason)
+            with ExitStack() as following:
+                for task in tasks:
+                    following.enter_context(task.followed())
+                yield self._begun(tasks, choices=choices or len(tasks), is_claimed=is_claimed, reason=reason)
         finally:
             for task in tasks:
                 self.session.leave(task.call.id)
@@ -177,16 +187,22 @@ class Room:
 
 @asynccontextmanager
 async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIterator[Room]:
-    """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`."""
+    """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`.
+
+    Where the tenant's sessions keep as much as they may, a session that is asked for is not joined: a hint fails no
+    call, and what nobody uses any more ends by time."""
     plan, reason = _plan_of(manager, ask)
+    is_apart = plan is None and ask.session is not None and not manager.has_room(ask.tenant)
     if plan is not None:
         known = directory.of(plan.session)
-    elif ask.session is not None:
+    elif ask.session is not None and not is_apart:
         known = await directory.join(ask.tenant, ask.session)
     else:
         session = manager.open_session(tenant=ask.tenant)
+        if is_apart:
+            ask.hints.ignored("session")
         try:
-            yield Room(Known(session, session.id), ask, plan=None, reason=reason)
+            yield Room(Known(session, session.id), ask, plan=None, reason=reason, is_apart=is_apart)
         finally:
             await session.close()
         return

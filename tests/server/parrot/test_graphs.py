@@ -174,6 +174,18 @@ async def test_a_plan_that_nobody_claims_ends_by_time_with_its_session() -> None
         assert server.engine.load().free_tokens == CAPACITY
 
 
+async def test_a_plan_lives_while_its_pushes_are_read_though_no_call_of_it_can_run() -> None:
+    async with live(echo) as server, asyncio.timeout(30):
+        session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+        await send(server, "POST", f"{SESSIONS}/{session}/variables", {"name": "topic"})
+        waits = planned("late", "about ", {"type": "parrot:ref", "variable": "topic"})
+        async with pushed(server, {"session": session, "calls": [waits]}) as pushes:
+            graph = (await pushes.until("parrot:accepted"))["graph"]
+            plan = server.manager.find_plan("", plan_id=graph)
+            assert plan.life.is_held
+        await until(lambda: not plan.life.is_held)
+
+
 async def test_the_end_of_a_session_is_the_end_of_its_pushes() -> None:
     async with live(echo) as server:
         server.engine.stall()
@@ -204,6 +216,33 @@ async def test_the_same_graph_sent_again_is_the_same_plan() -> None:
         key = {"idempotency-key": "k"}
         assert await opened(server, chain(), key) == await opened(server, chain(), key)
         assert (await opened(server, chain()))["id"] != (await opened(server, chain()))["id"]
+
+
+async def test_a_session_in_use_keeps_nothing_of_graphs_that_were_closed() -> None:
+    async with live(echo) as server:
+        listeners = []
+        for number in range(5):
+            calls = [planned(f"c{number}", "one")]
+            async with pushed(server, {"session": "s", "nonce": str(number), "calls": calls}) as pushes:
+                graph = (await pushes.rest())[0]["graph"]
+            closed = await close(server, graph, [f"c{number}"])
+            assert closed.json()["taken"] == 1 and (await close(server, graph)).json() == closed.json()
+            (session,) = server.manager.sessions()
+            listeners.append(len(session._at_close))
+        assert listeners == [0] * 5
+        server.manager.check()
+
+
+async def test_ids_that_were_asked_for_are_pushed_after_the_close_too() -> None:
+    async with live(echo) as server:
+        body = {"calls": [planned("a", "one", return_token_ids=True), planned("b", "two")]}
+        server.engine.stall()
+        async with pushed(server, body) as pushes:
+            graph = (await pushes.until("parrot:accepted"))["graph"]
+            plan = server.manager.find_plan("", plan_id=graph)
+            plan.tasks["a"].when_over(lambda _: plan.close())  # after the plan has heard of it, before the push is read
+            server.engine.resume()
+            assert (await pushes.until("parrot:call"))["completion"]["prompt_token_ids"]
 
 
 async def test_two_equal_graphs_at_the_same_time_are_one_plan() -> None:

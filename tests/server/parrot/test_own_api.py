@@ -114,6 +114,7 @@ async def test_a_call_sent_again_is_the_same_call_and_another_under_its_id_a_con
         assert await called(server, await opened(server), **body) is not None  # ids belong to their session
         seen = (await send(server, "GET", f"{SESSIONS}/{session}")).json()
         assert len(seen["calls"]) == 2
+        assert not server.manager.session(session)._at_close  # nothing is kept for each request
 
 
 async def test_a_lost_answer_is_fetched_by_the_sdks_own_retry(client: openai.AsyncOpenAI, server: Live) -> None:

@@ -10,9 +10,10 @@ import openai
 import pytest
 
 from parrot_compat.core.errors import EngineError
+from parrot_compat.core.manager import Limits
 from tests.server.live import Live, Reply, connect, events_of, live, send, until
 
-from .graphs import CHAT, SESSIONS, echo, ref, text_of, user
+from .graphs import CHAT, GRAPHS, SESSIONS, claim, echo, opened, planned, ref, text_of, user
 
 TEXT = "/v1/completions"
 BOTH = [(CHAT, {"messages": user("count")}), (TEXT, {"prompt": "count"})]
@@ -229,6 +230,34 @@ async def test_a_label_costs_no_request_its_answer_the_one_that_was_not_used_for
         assert reply.status == 429
         server.engine.resume()
         await busy
+
+
+async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outside_of_the_one_they_name() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server:
+        before = await opened(server, {"session": "s", "calls": [planned("early", "one")]})
+        while server.manager.has_room(""):
+            assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
+        refused = (await claim(server, before["id"], "early", "another")).json()["parrot"]
+        assert refused["claimed"] is False and refused["reason"] == "the prompt differs from the planned one"
+        kept = server.manager.sessions()[0].tasks()
+        for _ in range(3):
+            receipt = (await asked(server, {"session": "s"})).json()["parrot"]
+            assert receipt["session"] != "s" and receipt["hints"] == {"session": "ignored"}
+        graph = await opened(server, {"session": "s", "calls": [planned("a", "one"), planned("b", "", ref("a"))]})
+        assert graph["session"] != "s" and (await claim(server, graph["id"], "a", "one")).json()["parrot"]["claimed"]
+        assert server.manager.sessions()[0].tasks() == kept
+
+        reads = {"session": "s", "calls": [planned("x", "", {"type": "parrot:ref", "variable": kept[0].output.name})]}
+        for reply in (
+            await send(server, "POST", GRAPHS, reads),
+            await send(server, "POST", f"{SESSIONS}/s/variables", {"name": "v", "text": "x"}),
+        ):
+            assert reply.status == 429 and reply.error["code"] == "sessions_full"
+            assert reply.headers["x-should-retry"] == "false"
+        await send(server, "DELETE", f"{SESSIONS}/s")
+        await send(server, "DELETE", f"{SESSIONS}/{graph['session']}")
+        assert (await asked(server, {"session": "s"})).json()["parrot"]["session"] == "s"
+        server.manager.check()
 
 
 # ---- hints -----------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The prefix cache of an engine that computes nothing: which blocks of tokens it would still have.
+"""Which blocks of tokens a prefix cache has, of what was read last: an engine's own that computes nothing, or what is
+believed of another's.
 
 It knows hashes of prefixes (`core.prefix`), no tokens and no time.
 
@@ -10,9 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
-from ..prefix import BLOCK_TOKENS
+from .prefix import BLOCK_TOKENS
 
 __all__ = ["BlockCache"]
 
@@ -22,6 +23,11 @@ class BlockCache:
         """`None`: everything fits."""
         self._most = None if capacity_tokens is None else capacity_tokens // BLOCK_TOKENS
         self._blocks: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def blocks(self) -> Set[int]:
+        """Those it has now; it goes on changing."""
+        return self._blocks.keys()
 
     def cached_tokens(self, blocks: Sequence[int], tokens: int) -> int:
         """Of a prompt's tokens; the last one is always computed, to draw from it."""
@@ -34,3 +40,6 @@ class BlockCache:
             self._blocks.move_to_end(block)
         while self._most is not None and len(self._blocks) > self._most:
             self._blocks.popitem(last=False)
+
+    def check(self) -> None:
+        assert self._most is None or len(self._blocks) <= self._most
