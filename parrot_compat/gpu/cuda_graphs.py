@@ -140,11 +140,15 @@ class _FixedStep:
     def _capture(self, decoder: FastDecoder, storage: KvStorage, pool: Any) -> None:
         """A capture computes nothing. It takes memory of its own: where that is not there none is tried again, as it
         would fail the rows of every step."""
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 states = self._compute(decoder, storage)
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            # Ending a capture takes memory too, and says so with the other error, before the stream is set back.
+            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                raise
+            torch.cuda.set_stream(before)
             self._may_capture = False
             logger.warning("no CUDA graph of %s: %s", self.tables.capacity, str(error).partition("\n")[0])
             return

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.drawing.draw import Draw
@@ -39,10 +40,15 @@ FILTERED = Draw(
 
 
 def warm_up(decoder: Decoder, facts: CheckpointFacts, dtype: torch.dtype, device: torch.device, page_size: int) -> None:
-    """Call it before free memory is measured, which what is loaded takes of."""
+    """Call it before free memory is measured, which what is loaded takes of. Errors: `ModelRefused` where the weights
+    leave no room for it."""
     logger.info("compiling and loading kernels")
     began_s = time.monotonic()
-    _run(decoder, facts, dtype, device, page_size)
+    try:
+        _run(decoder, facts, dtype, device, page_size)
+    except torch.OutOfMemoryError as error:
+        said = str(error).partition("\n")[0]
+        raise ModelRefused(f"{facts.path} leaves no room on the device for a step: {said}") from error
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()

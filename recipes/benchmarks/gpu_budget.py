@@ -19,9 +19,9 @@ class Budget:
         self._clock = clock
         self._end_s = clock() + seconds
 
-    def allows(self, case: str) -> bool:
-        """Whether it may begin; otherwise it is left out."""
-        if self.left_s > 0:
+    def allows(self, case: str, at_least_s: float = 0.0) -> bool:
+        """Whether it may begin, because more than `at_least_s` is left; otherwise it is left out."""
+        if self.left_s > at_least_s:
             return True
         self.left_out.append(case)
         return False

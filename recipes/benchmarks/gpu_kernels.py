@@ -194,8 +194,10 @@ def exactness(sizes: Sizes, device: torch.device, where: Where, budget: Budget) 
 def ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     """(bytes/s, multiplications and additions /s), in a process of its own."""
     command = [sys.executable, "-m", "recipes.benchmarks.ceilings", "--device", device.type]
-    said = subprocess.run([*command, "--dtype", str(dtype).removeprefix("torch.")], capture_output=True, check=True)
-    found = json.loads(said.stdout.decode().strip().splitlines()[-1])
+    said = subprocess.run([*command, "--dtype", str(dtype).removeprefix("torch.")], capture_output=True, text=True)
+    if said.returncode:
+        raise RuntimeError(f"the device's limits could not be measured: {said.stderr.strip()[-300:]}")
+    found = json.loads(said.stdout.strip().splitlines()[-1])
     return found["bytes_per_s"], found["flops"]
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.plan import plan_decoder
@@ -32,6 +33,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny-qwen3": {"model_type": "qwen3", **_TINY},
     "tiny-mistral": {"model_type": "mistral", "sliding_window": 24, **_TINY},
     "tiny-gemma2": {"model_type": "gemma2", "sliding_window": 24, "query_pre_attn_scalar": 16, **_TINY},
+    "tiny-gemma3": {
+        "model_type": "gemma3_text", "sliding_window": 24, "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention"], **_TINY,
+    },
+    "tiny-mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, **_TINY},
     "qwen3-0.6b": {
         "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "num_hidden_layers": 28,
         "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
@@ -87,22 +93,26 @@ class Load:
 def made(name: str, dtype: torch.dtype, under: Path, device: torch.device) -> Path:
     """The folder of a shape, written if it is not there."""
     place = under / f"{name}-{str(dtype).removeprefix('torch.')}"
-    if (place / "model.safetensors.index.json").exists():
+    if (place / "model.safetensors.index.json").exists() or (place / "model.safetensors").exists():
         return place
     place.mkdir(parents=True, exist_ok=True)
     stated = dict(SHAPES[name])
     config = AutoConfig.for_model(stated.pop("model_type"), **stated, dtype=str(dtype).removeprefix("torch."))
     config.save_pretrained(place)
     plan = plan_decoder(config)
-    assert plan is not None
     generator = torch.Generator(device).manual_seed(0)
+    if plan is None:  # it has no row of ours, and its files are laid out as only transformers knows
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for tensor, parameter in model.named_parameters():
+                parameter.copy_(_drawn(tensor, parameter.shape, generator, device))
+        model.save_pretrained(place)
+        return place
     shard: dict[str, torch.Tensor] = {}
     index: dict[str, str] = {}
     held = 0
     for tensor, shape in plan.tensors():
-        noise = torch.randn(shape, generator=generator, device=device)
-        weight = 1.0 + 0.1 * noise if len(shape) == 1 and "norm" in tensor else noise * 1.5 / shape[-1] ** 0.5
-        shard[tensor] = weight.to("cpu", dtype)
+        shard[tensor] = _drawn(tensor, shape, generator, device).to("cpu", dtype)
         held += shard[tensor].nbytes
         if held > SHARD_BYTES:
             _save(shard, index, place)
@@ -110,6 +120,11 @@ def made(name: str, dtype: torch.dtype, under: Path, device: torch.device) -> Pa
     _save(shard, index, place)
     (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return place
+
+
+def _drawn(name: str, shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    noise = torch.randn(tuple(shape), generator=generator, device=device)
+    return 1.0 + 0.1 * noise if len(shape) == 1 and "norm" in name else noise * 1.5 / shape[-1] ** 0.5
 
 
 def _save(shard: dict[str, torch.Tensor], index: dict[str, str], place: Path) -> None:

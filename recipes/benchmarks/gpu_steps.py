@@ -46,6 +46,8 @@ SAMPLINGS = {
     "sampled, top_p 0.9": replace(GREEDY, temperature=0.8, top_p=0.9),
     "penalties": replace(GREEDY, repetition_penalty=1.1, presence_penalty=0.5, frequency_penalty=0.5),
     "logit bias": replace(GREEDY, logit_bias=((7, 2.0), (11, -2.0))),
+    "top_k, min_p": replace(GREEDY, temperature=0.8, top_k=20, min_p=0.1),
+    "log probabilities": replace(GREEDY, logprobs=20),
 }
 """The ways to draw that do different things on the device."""
 WARM_STEPS, TIMED_STEPS = 8, 8

@@ -73,17 +73,19 @@ def _exactness(rows: Sequence[GpuRow]) -> Iterator[str]:
 
 def _pivot(rows: Sequence[GpuRow]) -> Iterator[str]:
     """A line for each system and each kind of case."""
-    found: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    devices = {row.device for row in rows}
     for row in sorted(rows, key=_order):
         if row.part == "exactness" or row.metric == WALL_TIME or row.metric not in SHOWN.get(row.part, (row.metric,)):
             continue
         numbers = re.search(r"(?<= )\d+(?= )|(?<= )\d+$", row.case)
         case = row.case if numbers is None else f"{row.case[: numbers.start()]}#{row.case[numbers.end() :]}"
         label = "" if numbers is None else f"{numbers.group()}: "
-        found[row.part, case, row.system][f"{row.metric} [{row.unit}]"].append(f"{label}{_number(row.p50)}")
-    for (part, case, system), metrics in found.items():
+        on = (row.device,) if len(devices) > 1 else ()
+        found[row.part, case, row.system, *on][f"{row.metric} [{row.unit}]"].append(f"{label}{_number(row.p50)}")
+    for (part, *named), metrics in found.items():
         told = "; ".join(f"{metric} {', '.join(values)}" for metric, values in metrics.items())
-        yield f"{part}: {case} | {system} | {told}"
+        yield f"{part}: {' | '.join(named)} | {told}"
 
 
 def _order(row: GpuRow) -> tuple[int, list[tuple[int, str]], str]:

@@ -30,10 +30,16 @@ def captured(graph: Graph, **asked: Any) -> Iterator[None]:
     yield
 
 
+streams: list[str] = []
+"""Those that were set back."""
+
+
 def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any, Callable[[], Tensor]]:
     """A step whose decoder gives these states one after another."""
     patch.setattr(torch.cuda, "CUDAGraph", Graph)
     patch.setattr(torch.cuda, "graph", captured)
+    patch.setattr(torch.cuda, "current_stream", lambda: "the step's stream")
+    patch.setattr(torch.cuda, "set_stream", streams.append)
     answers = iter(given)
 
     def compute(self: _FixedStep, decoder: Any, storage: Any) -> Tensor:
@@ -63,13 +69,21 @@ def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(mo
     assert step._graph.replayed == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no room for the graph"),
+        torch.AcceleratorError("CUDA error: out of memory"),  # a capture that cannot be ended
+    ],
+)
 def test_a_graph_that_the_memory_has_no_room_for_fails_no_row_and_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    streams.clear()
     first, third, fourth = torch.zeros(1), torch.ones(1), torch.full((1,), 2.0)
-    step, run = step_of(monkeypatch, first, torch.OutOfMemoryError("no room for the graph"), third, fourth)
+    step, run = step_of(monkeypatch, first, error, third, fourth)
     assert [run() is first, run() is third, run() is fourth] == [True] * 3
-    assert step._graph is None
+    assert step._graph is None and streams == ["the step's stream"]
 
 
 def test_what_a_capture_that_failed_left_is_never_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

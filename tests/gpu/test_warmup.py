@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu import runner as runner_module
 from parrot_compat.gpu import warmup
 from parrot_compat.gpu.config import EngineConfig, Machine
@@ -58,6 +59,19 @@ def test_a_model_of_transformers_modules_is_warmed_up_too_and_the_log_says_how_l
     begun, ended = [record.getMessage() for record in caplog.records if record.name == warmup.__name__]
     assert begun == "compiling and loading kernels"
     assert ended.startswith("kernels were ready after ") and ended.endswith(" s")
+
+
+def test_weights_that_leave_no_room_for_a_step_are_refused_by_name(tiny_checkpoint: Checkpoint) -> None:
+    path = tiny_checkpoint("llama")
+    decoder = FastDecoder.load(path, torch.float32, CPU)
+    assert decoder is not None
+
+    def prepare(inputs: AttentionInputs) -> AttentionInputs:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
+
+    decoder.kernels = replace(REFERENCE, prepare=prepare)
+    with pytest.raises(ModelRefused, match=r"llama.* leaves no room .*: CUDA out of memory.*GiB\.$"):
+        warmup.warm_up(decoder, read_facts(path), torch.float32, CPU, page_size=16)
 
 
 def test_a_page_that_holds_more_than_the_model_has_positions_is_only_begun() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -17,7 +20,17 @@ import pytest
 import torch
 
 from parrot_compat.gpu.kernels.costs import device_costs
-from recipes.benchmarks import gpu_exact, gpu_identity, gpu_kernels, gpu_rates, gpu_suite, gpu_vllm
+from parrot_compat.gpu.runner import ModelRunner
+from recipes.benchmarks import (
+    gpu_exact,
+    gpu_identity,
+    gpu_kernels,
+    gpu_models,
+    gpu_rates,
+    gpu_shapes,
+    gpu_suite,
+    gpu_vllm,
+)
 from recipes.benchmarks.gpu_budget import Budget, budgets
 from recipes.benchmarks.gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table
 from recipes.benchmarks.gpu_steps import Launches
@@ -78,7 +91,7 @@ def test_sampled_texts_are_decoded_beside_greedy_ones(dry_run: Path) -> None:
 def test_launches_of_every_way_to_draw_are_looked_at_and_no_claim_is_made_without_a_device(dry_run: Path) -> None:
     rows = [row for row in rows_of(dry_run) if row["metric"] == "launches that wait for the device"]
     assert [row["case"].partition(", ")[2] for row in rows] == sorted(
-        ["greedy", "sampled", "sampled, top_p 0.9", "penalties", "logit bias"]
+        ["greedy", "sampled", "sampled, top_p 0.9", "top_k, min_p", "penalties", "logit bias", "log probabilities"]
     )
     if not torch.cuda.is_available():
         assert {row["note"] for row in rows} == {"not watched: no CUDA device"}
@@ -351,6 +364,61 @@ def test_a_part_that_fails_says_so_and_ends_no_other(tmp_path: Path, monkeypatch
     }
 
 
+def test_what_a_failed_part_held_is_given_back_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def fails(*given: object) -> list[GpuRow]:
+        order.append("fails")
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(gpu_exact, "launches_that_wait", fails)
+    monkeypatch.setattr(gpu_suite, "give_back", lambda device: order.append("given back"))
+    monkeypatch.setattr(gpu_kernels, "kernels", lambda *given: order.append("next") or [])
+    assert gpu_suite.main(["--part", "exactness,kernels", "--tiny", "--csv", str(tmp_path / "gpu.csv")]) == 1
+    assert order == ["fails", "given back", "next", "given back"]
+
+
+def test_limits_that_cannot_be_measured_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no memory is left')"]
+    run = subprocess.run
+    monkeypatch.setattr(gpu_kernels.subprocess, "run", lambda asked, **given: run(command, **given))
+    with pytest.raises(RuntimeError, match="no memory is left"):
+        gpu_kernels.ceilings(torch.device("cpu"), torch.float32)
+
+
+def test_no_runner_is_held_while_the_next_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes most of the device's memory."""
+    made: list[weakref.ref[ModelRunner]] = []
+
+    def runner_of(*given: Any, **asked: Any) -> ModelRunner:
+        gc.collect()
+        assert [each() for each in made] == [None] * len(made)
+        runner = gpu_shapes.runner_of(*given, **asked)
+        made.append(weakref.ref(runner))
+        return runner
+
+    monkeypatch.setattr(gpu_models, "runner_of", runner_of)
+    with torch.inference_mode():
+        models, device = ["tiny-llama", "tiny-qwen3"], torch.device("cpu")
+        assert list(gpu_models.engine(models, gpu_suite.TINY, (1.0, 1.0), tmp_path, device, WHERE, Budget()))
+    assert len(made) == 3
+
+
+def test_a_large_model_is_not_begun_where_only_its_setup_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_models, "made", None)
+    budget = Budget(10.0, lambda: 0.0)
+    rows = gpu_models.engine(["llama-8b"], gpu_suite.TINY, (1.0, 1.0), Path(), torch.device("cpu"), WHERE, budget)
+    assert list(rows) == [] and budget.left_out == ["llama-8b"]
+
+
+def test_devices_have_lines_of_their_own_in_the_summary() -> None:
+    cards = [replace(WHERE, device=name) for name in ("a", "b")]
+    rows = [GpuRow.of(card, "kernels", "case", "ours", "speedup", "1", [at]) for at, card in enumerate(cards)]
+    assert [line for line in summary(rows).splitlines() if "speedup" in line] == [
+        "kernels: case | ours | a | speedup [1] 0", "kernels: case | ours | b | speedup [1] 1"
+    ]  # fmt: skip
+
+
 def test_an_answer_that_differs_fails_the_identity_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = Answer(prompt=(1, 2), output=(3,), label="chat")
     monkeypatch.setattr(report, "Lab", KnowingLab)
@@ -394,7 +462,8 @@ def test_a_part_that_is_none_is_refused(wrong: list[str]) -> None:
 
 def test_the_document_says_what_the_file_has() -> None:
     told = " ".join((RESULTS.parents[2] / "docs/gpu.md").read_text().split())
-    found = {(row.case, row.system, row.metric): row for row in read(RESULTS / "gpu.csv")}
+    rows = [row for row in read(RESULTS / "gpu.csv") if row.device == "NVIDIA H100 80GB HBM3"]
+    found = {(row.case, row.system, row.metric): row for row in rows}
 
     def rate(case: str) -> float:
         return found[case, "ours", "rate"].p50
