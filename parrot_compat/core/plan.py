@@ -221,8 +221,11 @@ class Plan:
 
     def _keep_wanted(self, doomed: Collection[Entry]) -> None:
         """What feeds a call that goes is read by nobody then, but the app waits for its push: a deviation costs its own
-        branch its urgency, and no other."""
+        branch its urgency, and no other. Once: a wide stage may be refused call by call."""
         for entry in doomed:
+            if entry.is_dropped:
+                continue
+            entry.is_dropped = True
             for producer in map(self.session.producer, entry.planned.call.prompt.inputs()):
                 feeding = None if producer is None else self._entries.get(producer)
                 if feeding is not None and feeding not in doomed and not feeding.is_claimed:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from parrot_compat.core.call import CallId
+from parrot_compat.core.errors import EngineError
+from parrot_compat.core.session import Session
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -59,3 +64,38 @@ async def test_what_is_wanted_for_its_push_alone_ends_with_its_claimant_or_its_p
     plan.close()
     assert plan.tasks["m2"].is_over
     engine.resume()
+
+
+async def test_a_wide_stage_that_the_app_does_not_follow_costs_each_call_a_look_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.engine().stall()
+    maps = [make_call(f"m{n}") for n in range(100)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    delivered: list[str] = []
+    deliver = Session.deliver
+
+    def counted(session: Session, call: CallId, is_delivered: bool) -> None:
+        delivered.append(call)
+        deliver(session, call, is_delivered)
+
+    monkeypatch.setattr(Session, "deliver", counted)
+    for number in range(100):
+        refused = await plan.claim(f"m{number}", real("something else"), f"run-{number}")
+        assert refused.task is None
+    assert delivered == [f"m{number}" for number in range(1, 100)]
+    assert all(task.is_over for task in plan.tasks.values())
+
+
+async def test_where_a_planned_call_has_failed_the_refused_claim_keeps_the_other_branches_urgent(world: World) -> None:
+    engine = world.engine(max_rows=1)
+    engine.fail_next(EngineError("out of paper"))
+    maps = [make_call(f"m{n}") for n in range(3)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    failed = plan.tasks["m0"]
+    with pytest.raises(EngineError):
+        await failed.output.get()
+    engine.stall()
+    assert plan.tasks["r"].is_over and plan.tasks["m2"].objective.kind == "background"
+    assert (await plan.claim("m0", real("m0"), "run")).task is None
+    assert plan.tasks["m2"].objective.kind == "latency"
