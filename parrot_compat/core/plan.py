@@ -114,7 +114,8 @@ class Plan:
                 real = await self._twins.real_call(claimant, content, self.tenant)
                 await entry.task.prepared()
         except ParrotError:  # the app's own call cannot run: what was planned is not what it wanted
-            self._drop(entry)
+            if not self.is_over:
+                self._drop(entry)
             raise
         if self.is_over:  # meanwhile
             return ClaimAnswer(reason="the plan has ended")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Literal
+
 import pytest
 
 from parrot_compat.core.call import CallId
-from parrot_compat.core.errors import EngineError
+from parrot_compat.core.errors import BadPrompt, Cancelled, EngineError
+from parrot_compat.core.prompt import Content, Text
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import TaskState
 
@@ -99,3 +104,37 @@ async def test_where_a_planned_call_has_failed_the_refused_claim_keeps_the_other
     assert plan.tasks["r"].is_over and plan.tasks["m2"].objective.kind == "background"
     assert (await plan.claim("m0", real("m0"), "run")).task is None
     assert plan.tasks["m2"].objective.kind == "latency"
+
+
+@pytest.mark.parametrize("ends", ["plan", "session"])
+async def test_a_claimant_whose_prompt_turns_out_wrong_once_the_plan_has_ended_hears_that_and_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: Literal["plan", "session"]
+) -> None:
+    engine, gate = world.engine(context_tokens=100_000), threading.Event()
+    encode = engine.tokenizer.encode
+
+    def wrong_in_the_end(content: Content) -> tuple[int, ...]:
+        if isinstance(content, Text) and content.text.startswith("wrong"):
+            gate.wait(60)
+            raise BadPrompt("there is no such word")
+        return encode(content)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", wrong_in_the_end)
+    engine.stall()
+    plan = await world.plan(planned(make_call("a")))
+    needed = asyncio.create_task(plan.session.read("out-a"))
+    claiming = asyncio.create_task(plan.claim("a", real("wrong" + "x" * 10_000), "run"))
+    await asyncio.sleep(0)
+    if ends == "plan":
+        assert plan.close().cancelled == 0
+    else:
+        await plan.session.close()
+    gate.set()
+    with pytest.raises(BadPrompt, match="no such word"):
+        await claiming
+    engine.resume()
+    if ends == "plan":
+        assert await needed == "<a>"
+    else:
+        with pytest.raises(Cancelled):
+            await needed
