@@ -57,7 +57,7 @@ def router(serving: Serving) -> APIRouter:
         tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
 
         async def accept() -> tuple[_Accepted, OnEnd]:
-            is_apart = label is not None and not serving.manager.has_room(tenant)  # see `rooms.entered`
+            is_apart = label is not None and not await serving.directory.has_room(tenant, label)
             known, plan = await _submitted(serving, tenant, None if is_apart else label, body, is_apart)
             return _Accepted(plan, known.name), lambda forget: plan.when_over(lambda _: forget())
 
