@@ -18,6 +18,7 @@ from parrot_compat.core.errors import (
     SessionFull,
     TooManyCalls,
     UnknownSession,
+    UnknownVariable,
 )
 from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
 from parrot_compat.core.fleet import Fleet
@@ -188,8 +189,12 @@ async def test_a_variable_that_would_be_too_much_to_keep_is_refused_and_another_
     world.limit(Limits(kept_bytes_per_tenant=30_000))
     session = world.manager.open_session()
     session.set("book", "x" * 20_000)
+    kept = session.kept.size
     with pytest.raises(SessionFull, match=r"keep 2\d{4} bytes"):
         session.set("another", "x" * 10_000)
+    with pytest.raises(UnknownVariable):
+        session.variable("another")
+    assert session.kept.size == kept
     session.set("another", "x" * 1_000)
     assert 22_000 < session.kept.size < 24_000
     world.manager.check()
