@@ -23,9 +23,10 @@ from parrot_compat.core.errors import (
 from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
-from parrot_compat.core.prompt import ChatPrompt, Message, Text
+from parrot_compat.core.prompt import ChatPrompt, Constant, Message, Text
 from parrot_compat.core.rendering import about_tokens
 from parrot_compat.core.task import TaskState
+from parrot_compat.core.template import Template
 
 from .conftest import World, make_call
 
@@ -183,6 +184,28 @@ async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are
     await other.close()
     world.manager.check()
     assert world.manager.has_room("t")
+
+
+async def test_a_text_that_calls_share_is_kept_and_counted_once(world: World) -> None:
+    world.engine(script=lambda prompt: "yes", context_tokens=50_000)
+    session, other = world.manager.open_session(), world.manager.open_session()
+    question = Template.parse("x" * 20_000 + "{{input:page}} {{output:answer}}")
+    for binding in [{"page": Constant("p" * 5_000)}] * 3:  # the page as well
+        made = await session.call_each(question, [binding] * 20)
+        await asyncio.gather(*(tasks["answer"].finished() for tasks in made))
+    assert 60 * 5_000 < session.kept.size - 25_000 < 60 * 6_000
+    (task,) = (await other.call(question, {"page": Constant("q")})).values()
+    await task.finished()
+    assert other.kept.size > 25_000, "who else holds it may end before"
+    world.manager.check()
+
+
+async def test_a_text_counts_with_the_bytes_that_its_characters_take(world: World) -> None:
+    world.engine(script=lambda prompt: "yes", context_tokens=50_000)
+    latin, other = world.manager.open_session(), world.manager.open_session()
+    for session, text in ((latin, "x" * 10_000), (other, "雪" * 10_000)):
+        await (await session.submit(make_call("c", text))).finished()
+    assert 9_900 < other.kept.size - latin.kept.size < 10_100
 
 
 async def test_a_variable_that_would_be_too_much_to_keep_is_refused_and_another_is_not(world: World) -> None:
