@@ -43,13 +43,16 @@ class Kept:
         self._admission = admission
 
     def let_calls_in(self) -> None:
-        """A session that keeps nothing yet may begin. Errors: `SessionFull`: its tenant keeps as much as it may."""
-        if self.size:
-            self._admission.let_keep(self._tenant, 0)
+        """Errors: `SessionFull`: its tenant keeps as much as it may (`Admission.let_keep`)."""
+        self._admission.let_keep(self._tenant, 0, own=self.size)
 
     def let_in(self, size: int) -> None:
         """Errors: `SessionFull` where so much more would be too much."""
-        self._admission.let_keep(self._tenant, size)
+        self._admission.let_keep(self._tenant, size, own=self.size)
+
+    def must_have_room(self) -> None:
+        """Whatever this session keeps. Errors: `SessionFull`."""
+        self._admission.let_keep(self._tenant, 1)
 
     def add(self, size: int) -> None:
         """So much more is kept until the session ends."""

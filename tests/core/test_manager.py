@@ -186,6 +186,32 @@ async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are
     assert world.manager.has_room("t")
 
 
+async def test_at_the_limit_sessions_that_keep_little_go_on_up_to_twice_as_much(world: World) -> None:
+    most, a_call = 1_000_000, 7_000
+    world.limit(Limits(kept_bytes_per_tenant=most))
+    world.engine(script=lambda prompt: "yes")
+    full, small = world.manager.open_session(), world.manager.open_session()
+    full.set("book", "x" * (most - 1_100))
+    full.kept.add(1_000)
+    assert not world.manager.has_room("")
+    small.declare("note")
+    for call in ("first", "second"):
+        await (await small.submit_all([make_call(call)], is_delivered=False))[0].finished()
+    for session in (full, small):
+        with pytest.raises(SessionFull):
+            await session.submit_all([make_call("more")], is_delivered=False)
+    with pytest.raises(SessionFull):
+        for _ in range(1_000):
+            session = world.manager.open_session()
+            task = (await session.submit_all([make_call("c", "x" * 1_000)], is_delivered=False))[0]
+            await task.finished()
+    assert len(session.tasks()) == 0 and 2 * most <= sum(each.kept.size for each in world.manager.sessions())
+    assert sum(each.kept.size for each in world.manager.sessions()) < 2 * most + a_call, "the last one that was let in"
+    with pytest.raises(SessionFull):
+        world.manager.open_session().declare("v")
+    world.manager.check()
+
+
 async def test_a_text_that_calls_share_is_kept_and_counted_once(world: World) -> None:
     world.engine(script=lambda prompt: "yes", context_tokens=50_000)
     session, other = world.manager.open_session(), world.manager.open_session()
