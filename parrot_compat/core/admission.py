@@ -16,6 +16,9 @@ from .errors import CallerError, PromptTooLong, QueueFull, SessionFull, TooManyC
 
 __all__ = ["Admission", "Limits"]
 
+_LITTLE = 100  # times what a session keeps is within the limit: it is not the one that has filled it
+_CEILING = 2  # times the limit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -29,7 +32,8 @@ class Limits:
     planned_calls_per_tenant: int = 10_000
     """In plans that have not ended, whether they have run or not: beyond, `TooManyCalls`."""
     kept_bytes_per_tenant: int = 2**30
-    """About, of calls that are over and of variables, in sessions that are open: beyond, `SessionFull`."""
+    """About, of calls that are over and of variables, in sessions that are open: beyond, `SessionFull`. Sessions that
+    keep less than 1 % of it may go on, and new ones begin, until all keep twice as much."""
     name_chars: int = 512
     """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
@@ -101,10 +105,12 @@ class Admission:
     def kept_bytes(self, tenant: str) -> int:
         return self._kept[tenant]
 
-    def let_keep(self, tenant: str, size: int) -> None:
-        """Errors: `SessionFull`, where the limit is reached or `size` more would be beyond it."""
+    def let_keep(self, tenant: str, size: int, *, own: int | None = None) -> None:
+        """`own` is what the session keeps itself that asks for `size` more: one that keeps little goes on beyond the
+        limit, up to twice as much. Errors: `SessionFull`, where the limit is reached or `size` more would be beyond."""
         kept, most = self._kept[tenant], self.limits.kept_bytes_per_tenant
-        if kept >= most or kept + size > most:
+        is_little = own is not None and (own + size) * _LITTLE < most
+        if kept + size >= _CEILING * most or not (is_little or (kept < most and kept + size <= most)):
             raise SessionFull(
                 f"the open sessions of this tenant keep {kept} bytes of calls and variables, and {size} more are asked"
                 f" for; the limit is {most}. Close sessions that are done, or begin another one for each run"

@@ -43,6 +43,15 @@ class Dataflow:
         variables = (self.variables.get(name) for name in call.prompt.inputs())
         return all(variable is not None and variable.is_settled and variable.failure is None for variable in variables)
 
+    def must_be_free(self, name: str) -> None:
+        """It may be written from outside. Errors: `AlreadySettled`, also where a call will write it."""
+        if (variable := self.variables.get(name)) is None:
+            return
+        if (producer := self.graph.producer(name)) is not None:
+            raise AlreadySettled(f"variable {name!r} is the output of call {producer!r}")
+        if variable.is_settled:
+            raise AlreadySettled(f"variable {name!r} is already settled")
+
     def content(self, call: Call) -> Content:
         """What a call with its inputs says. Errors: `TransformFailed`."""
         return call.prompt.bind({name: self.variables[name].text_so_far for name in call.prompt.inputs()})
@@ -125,13 +134,9 @@ class Dataflow:
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _free(self, name: str) -> Variable:
-        """A variable that may be written from outside."""
-        variable = self.declare(name)
-        if (producer := self.graph.producer(name)) is not None:
-            raise AlreadySettled(f"variable {name!r} is the output of call {producer!r}")
-        if variable.is_settled:
-            raise AlreadySettled(f"variable {name!r} is already settled")
-        return variable
+        """A variable that may be written from outside, made where it is new."""
+        self.must_be_free(name)
+        return self.declare(name)
 
     def _settled(self, name: str) -> None:
         for call in self.graph.settle(name):

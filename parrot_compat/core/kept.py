@@ -1,29 +1,29 @@
 """What an open session keeps: how much memory its calls that are over and its variables take, counted for its tenant.
 
-Sizes are about right (of CPython, 64 bits), so that a limit in bytes means something. It knows nothing of why they are
-kept, and refuses only what nobody waits for on an open connection: who opens sessions for clients looks at
-`Manager.has_room` before it lets such a call into one that stays.
+Sizes are about right (of CPython, 64 bits), so that a limit in bytes means something: a text that many prompts share is
+there once, and counts once. It knows nothing of why they are kept, and refuses only what nobody waits for on an open
+connection: who opens sessions for clients looks at `Manager.has_room` before it lets such a call into one that stays.
 
 The invariant: what admission counts for a tenant is what its open sessions keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from sys import getsizeof
+from typing import Any, assert_never
 
 from .admission import Admission
 from .call import Logprobs, TokenLogprobs
-from .prefix import CHARS_PER_TOKEN
-from .prompt import Prompt, TokensPrompt
-from .rendering import about_tokens
+from .prompt import ChatPrompt, Constant, Prompt, Segment, TextPrompt, TokensPrompt
 from .task import Task
 
-__all__ = ["VARIABLE_BYTES", "Kept", "size_of_call", "size_of_text"]
+__all__ = ["VARIABLE_BYTES", "Kept", "size_of_text"]
 
 VARIABLE_BYTES = 1_000
 """Of one that has no text yet."""
 _CALL = 5_000  # measured: task, variable, places in the graph and in a description of a call that says nothing
+_LONG = 1_000  # bytes of a text: that a shorter one is there once already is not worth remembering
 _ID = 40  # of a token: an int and its place
 _LOGPROBS = 64
 _ALTERNATIVE = 112
@@ -36,17 +36,23 @@ class Kept:
         self.size = 0
         """Bytes."""
         self._is_over = False
+        self._texts: set[int] = set()
+        """Ids of long texts in prompts that are counted. The session holds its calls, and these their prompts, until it
+        ends: no other text gets such an id meanwhile."""
         self._tenant = tenant
         self._admission = admission
 
     def let_calls_in(self) -> None:
-        """A session that keeps nothing yet may begin. Errors: `SessionFull`: its tenant keeps as much as it may."""
-        if self.size:
-            self._admission.let_keep(self._tenant, 0)
+        """Errors: `SessionFull`: its tenant keeps as much as it may (`Admission.let_keep`)."""
+        self._admission.let_keep(self._tenant, 0, own=self.size)
 
     def let_in(self, size: int) -> None:
         """Errors: `SessionFull` where so much more would be too much."""
-        self._admission.let_keep(self._tenant, size)
+        self._admission.let_keep(self._tenant, size, own=self.size)
+
+    def must_have_room(self) -> None:
+        """Whatever this session keeps. Errors: `SessionFull`."""
+        self._admission.let_keep(self._tenant, 1)
 
     def add(self, size: int) -> None:
         """So much more is kept until the session ends."""
@@ -56,21 +62,38 @@ class Kept:
 
     def add_call(self, task: Task) -> None:
         """It is over."""
-        self.add(size_of_call(task))
+        if not self._is_over:
+            self.add(_size_of_answer(task) + self._size_of_prompt(task.call.prompt))
 
     def end(self) -> None:
         """The session keeps nothing any more."""
         self.add(-self.size)
         self._is_over = True
+        self._texts.clear()
+
+    def _size_of_prompt(self, prompt: Prompt) -> int:
+        """Beside the texts that are counted already."""
+        if isinstance(prompt, TokensPrompt):
+            return len(prompt.ids) * _ID
+        size = 0
+        for segment in _segments(prompt):
+            if isinstance(segment, Constant) and id(segment.text) not in self._texts:
+                text_size = size_of_text(segment.text)
+                size += text_size
+                if text_size >= _LONG:
+                    self._texts.add(id(segment.text))
+        if isinstance(prompt, ChatPrompt):
+            size += sum(_size_of_value(message.fields) for message in prompt.messages) + _size_of_value(prompt.tools)
+        return size
 
 
 def size_of_text(text: str) -> int:
-    return getsizeof(text)
+    return getsizeof(text)  # a character takes up to four bytes
 
 
-def size_of_call(task: Task) -> int:
-    """Of a call that is over, and of its output."""
-    size = _CALL + _size_of_prompt(task.call.prompt) + size_of_text(task.output.text_so_far)
+def _size_of_answer(task: Task) -> int:
+    """Of a call that is over, and of its output; not of its prompt."""
+    size = _CALL + size_of_text(task.output.text_so_far)
     if (result := task.result) is None:
         return size
     size += size_of_text(result.text) + size_of_text(result.reasoning) + len(result.tokens) * _ID
@@ -78,8 +101,27 @@ def size_of_call(task: Task) -> int:
     return size + _size_of_logprobs(result.logprobs) + _size_of_logprobs(result.prompt_logprobs)
 
 
-def _size_of_prompt(prompt: Prompt) -> int:
-    return len(prompt.ids) * _ID if isinstance(prompt, TokensPrompt) else about_tokens(prompt) * CHARS_PER_TOKEN
+def _segments(prompt: ChatPrompt | TextPrompt) -> Iterator[Segment]:
+    match prompt:
+        case TextPrompt(segments):
+            yield from segments
+        case ChatPrompt(messages):
+            for message in messages:
+                yield from message.content or ()
+        case _:
+            assert_never(prompt)
+
+
+def _size_of_value(value: Any) -> int:
+    """Of all texts in it: calls of tools, reasoning, schemas."""
+    match value:
+        case str():
+            return size_of_text(value)
+        case Mapping():
+            return sum(size_of_text(str(name)) + _size_of_value(member) for name, member in value.items())
+        case list() | tuple():
+            return sum(map(_size_of_value, value))
+    return 0
 
 
 def _size_of_logprobs(logprobs: Iterable[Logprobs | TokenLogprobs]) -> int:

@@ -99,10 +99,10 @@ class Manager:
         """How many calls a tenant may have open, and how many more."""
         return self._machinery.admission.allowance(tenant)
 
-    def has_room(self, tenant: str) -> bool:
-        """What its open sessions keep is within the limit: they may go on."""
+    def has_room(self, tenant: str, *, without: int = 0) -> bool:
+        """What its open sessions keep is within the limit: they may go on. Or would, `without` so many bytes of it."""
         admission = self._machinery.admission
-        return admission.kept_bytes(tenant) < admission.limits.kept_bytes_per_tenant
+        return admission.kept_bytes(tenant) - without < admission.limits.kept_bytes_per_tenant
 
     @property
     def queued_calls(self) -> int:

@@ -114,7 +114,8 @@ class Plan:
                 real = await self._twins.real_call(claimant, content, self.tenant)
                 await entry.task.prepared()
         except ParrotError:  # the app's own call cannot run: what was planned is not what it wanted
-            self._drop(entry)
+            if not self.is_over:
+                self._drop(entry)
             raise
         if self.is_over:  # meanwhile
             return ClaimAnswer(reason="the plan has ended")
@@ -221,8 +222,11 @@ class Plan:
 
     def _keep_wanted(self, doomed: Collection[Entry]) -> None:
         """What feeds a call that goes is read by nobody then, but the app waits for its push: a deviation costs its own
-        branch its urgency, and no other."""
+        branch its urgency, and no other. Once: a wide stage may be refused call by call."""
         for entry in doomed:
+            if entry.is_dropped:
+                continue
+            entry.is_dropped = True
             for producer in map(self.session.producer, entry.planned.call.prompt.inputs()):
                 feeding = None if producer is None else self._entries.get(producer)
                 if feeding is not None and feeding not in doomed and not feeding.is_claimed:

@@ -59,7 +59,7 @@ class PlanReceipt:
 class Entry:
     """A planned call in its plan."""
 
-    __slots__ = ("is_left", "is_taken", "nonce", "planned", "task")
+    __slots__ = ("is_dropped", "is_left", "is_taken", "nonce", "planned", "task")
 
     def __init__(self, planned: PlannedCall, task: Task) -> None:
         self.planned = planned
@@ -68,6 +68,8 @@ class Entry:
         self.is_taken = False
         self.is_left = False
         """Its claimant has gone."""
+        self.is_dropped = False
+        """The app did something else, here or above; what feeds it is wanted for its push since."""
 
     @property
     def is_claimed(self) -> bool:

@@ -20,8 +20,9 @@ from .description import described
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .flow import Flow
 from .function_calls import FunctionCall
+from .given import Given
 from .intake import Intake, Machinery
-from .kept import VARIABLE_BYTES, Kept, size_of_text
+from .kept import Kept
 from .life import Life
 from .prompt import Content, Segment
 from .task import Task
@@ -48,6 +49,7 @@ class Session:
         self.kept = Kept(flow.tenant, machinery.admission)
         self._intake = Intake(flow, machinery, self.life, self._must_be_open)
         self._dataflow = self._intake.dataflow
+        self._given = Given(self._dataflow, self.kept, machinery.admission)
         self._numbers = itertools.count(1)
         self._at_close: dict[Callable[[], object], None] = {}
         self._on_close = on_close
@@ -190,24 +192,18 @@ class Session:
         """A variable that calls may read before anything writes it: `set` does later, or a call's output.
         Errors: `SessionFull`."""
         self._must_be_open()
-        self._machinery.admission.check_name("variable", name)
-        if name not in self._dataflow.variables:
-            self.kept.let_in(VARIABLE_BYTES)
-            self.kept.add(VARIABLE_BYTES)
-        return self._dataflow.declare(name)
+        return self._given.declare(name)
 
     def set(self, name: str, text: str) -> Variable:
-        """Write a variable from outside. Errors: `AlreadySettled`, also where a call will write it, `SessionFull`."""
-        self.declare(name)
-        self.kept.let_in(size_of_text(text))
-        variable = self._dataflow.set(name, text)
-        self.kept.add(size_of_text(text))
-        return variable
+        """Write a variable from outside. Errors, and then nothing was made: `AlreadySettled`, also where a call will
+        write it, `SessionFull`."""
+        self._must_be_open()
+        return self._given.set(name, text)
 
     def fail(self, name: str, cause: ParrotError) -> Variable:
-        """The variable will never come: calls that read it fail. Errors: `AlreadySettled`, as `set`."""
-        self.declare(name)
-        return self._dataflow.fail(name, cause)
+        """The variable will never come: calls that read it fail. Errors: as `set`."""
+        self._must_be_open()
+        return self._given.fail(name, cause)
 
     @contextmanager
     def expecting(self, name: str, objective: ObjectiveKind | None = None) -> Iterator[Variable]:

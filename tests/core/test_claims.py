@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Literal
+
+import pytest
+
+from parrot_compat.core.call import CallId
+from parrot_compat.core.errors import BadPrompt, Cancelled, EngineError
+from parrot_compat.core.prompt import Content, Text
+from parrot_compat.core.session import Session
 from parrot_compat.core.task import TaskState
 
 from .conftest import World, make_call
@@ -59,3 +69,72 @@ async def test_what_is_wanted_for_its_push_alone_ends_with_its_claimant_or_its_p
     plan.close()
     assert plan.tasks["m2"].is_over
     engine.resume()
+
+
+async def test_a_wide_stage_that_the_app_does_not_follow_costs_each_call_a_look_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.engine().stall()
+    maps = [make_call(f"m{n}") for n in range(100)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    delivered: list[str] = []
+    deliver = Session.deliver
+
+    def counted(session: Session, call: CallId, is_delivered: bool) -> None:
+        delivered.append(call)
+        deliver(session, call, is_delivered)
+
+    monkeypatch.setattr(Session, "deliver", counted)
+    for number in range(100):
+        refused = await plan.claim(f"m{number}", real("something else"), f"run-{number}")
+        assert refused.task is None
+    assert delivered == [f"m{number}" for number in range(1, 100)]
+    assert all(task.is_over for task in plan.tasks.values())
+
+
+async def test_where_a_planned_call_has_failed_the_refused_claim_keeps_the_other_branches_urgent(world: World) -> None:
+    engine = world.engine(max_rows=1)
+    engine.fail_next(EngineError("out of paper"))
+    maps = [make_call(f"m{n}") for n in range(3)]
+    plan = await world.plan(planned(*maps, make_call("r", "r", *(each.output for each in maps))), awaited=["r"])
+    failed = plan.tasks["m0"]
+    with pytest.raises(EngineError):
+        await failed.output.get()
+    engine.stall()
+    assert plan.tasks["r"].is_over and plan.tasks["m2"].objective.kind == "background"
+    assert (await plan.claim("m0", real("m0"), "run")).task is None
+    assert plan.tasks["m2"].objective.kind == "latency"
+
+
+@pytest.mark.parametrize("ends", ["plan", "session"])
+async def test_a_claimant_whose_prompt_turns_out_wrong_once_the_plan_has_ended_hears_that_and_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: Literal["plan", "session"]
+) -> None:
+    engine, gate = world.engine(context_tokens=100_000), threading.Event()
+    encode = engine.tokenizer.encode
+
+    def wrong_in_the_end(content: Content) -> tuple[int, ...]:
+        if isinstance(content, Text) and content.text.startswith("wrong"):
+            gate.wait(60)
+            raise BadPrompt("there is no such word")
+        return encode(content)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", wrong_in_the_end)
+    engine.stall()
+    plan = await world.plan(planned(make_call("a")))
+    needed = asyncio.create_task(plan.session.read("out-a"))
+    claiming = asyncio.create_task(plan.claim("a", real("wrong" + "x" * 10_000), "run"))
+    await asyncio.sleep(0)
+    if ends == "plan":
+        assert plan.close().cancelled == 0
+    else:
+        await plan.session.close()
+    gate.set()
+    with pytest.raises(BadPrompt, match="no such word"):
+        await claiming
+    engine.resume()
+    if ends == "plan":
+        assert await needed == "<a>"
+    else:
+        with pytest.raises(Cancelled):
+            await needed

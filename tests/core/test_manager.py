@@ -18,13 +18,15 @@ from parrot_compat.core.errors import (
     SessionFull,
     TooManyCalls,
     UnknownSession,
+    UnknownVariable,
 )
 from parrot_compat.core.events import Event, EventStream, SessionClosed, SessionOpened
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
-from parrot_compat.core.prompt import ChatPrompt, Message, Text
+from parrot_compat.core.prompt import ChatPrompt, Constant, Message, Text
 from parrot_compat.core.rendering import about_tokens
 from parrot_compat.core.task import TaskState
+from parrot_compat.core.template import Template
 
 from .conftest import World, make_call
 
@@ -184,12 +186,64 @@ async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are
     assert world.manager.has_room("t")
 
 
+async def test_at_the_limit_sessions_that_keep_little_go_on_up_to_twice_as_much(world: World) -> None:
+    most, a_call = 1_000_000, 7_000
+    world.limit(Limits(kept_bytes_per_tenant=most))
+    world.engine(script=lambda prompt: "yes")
+    full, small = world.manager.open_session(), world.manager.open_session()
+    full.set("book", "x" * (most - 1_100))
+    full.kept.add(1_000)
+    assert not world.manager.has_room("")
+    small.declare("note")
+    for call in ("first", "second"):
+        await (await small.submit_all([make_call(call)], is_delivered=False))[0].finished()
+    for session in (full, small):
+        with pytest.raises(SessionFull):
+            await session.submit_all([make_call("more")], is_delivered=False)
+    with pytest.raises(SessionFull):
+        for _ in range(1_000):
+            session = world.manager.open_session()
+            task = (await session.submit_all([make_call("c", "x" * 1_000)], is_delivered=False))[0]
+            await task.finished()
+    assert len(session.tasks()) == 0 and 2 * most <= sum(each.kept.size for each in world.manager.sessions())
+    assert sum(each.kept.size for each in world.manager.sessions()) < 2 * most + a_call, "the last one that was let in"
+    with pytest.raises(SessionFull):
+        world.manager.open_session().declare("v")
+    world.manager.check()
+
+
+async def test_a_text_that_calls_share_is_kept_and_counted_once(world: World) -> None:
+    world.engine(script=lambda prompt: "yes", context_tokens=50_000)
+    session, other = world.manager.open_session(), world.manager.open_session()
+    question = Template.parse("x" * 20_000 + "{{input:page}} {{output:answer}}")
+    for binding in [{"page": Constant("p" * 5_000)}] * 3:  # the page as well
+        made = await session.call_each(question, [binding] * 20)
+        await asyncio.gather(*(tasks["answer"].finished() for tasks in made))
+    assert 60 * 5_000 < session.kept.size - 25_000 < 60 * 6_000
+    (task,) = (await other.call(question, {"page": Constant("q")})).values()
+    await task.finished()
+    assert other.kept.size > 25_000, "who else holds it may end before"
+    world.manager.check()
+
+
+async def test_a_text_counts_with_the_bytes_that_its_characters_take(world: World) -> None:
+    world.engine(script=lambda prompt: "yes", context_tokens=50_000)
+    latin, other = world.manager.open_session(), world.manager.open_session()
+    for session, text in ((latin, "x" * 10_000), (other, "雪" * 10_000)):
+        await (await session.submit(make_call("c", text))).finished()
+    assert 9_900 < other.kept.size - latin.kept.size < 10_100
+
+
 async def test_a_variable_that_would_be_too_much_to_keep_is_refused_and_another_is_not(world: World) -> None:
     world.limit(Limits(kept_bytes_per_tenant=30_000))
     session = world.manager.open_session()
     session.set("book", "x" * 20_000)
+    kept = session.kept.size
     with pytest.raises(SessionFull, match=r"keep 2\d{4} bytes"):
         session.set("another", "x" * 10_000)
+    with pytest.raises(UnknownVariable):
+        session.variable("another")
+    assert session.kept.size == kept
     session.set("another", "x" * 1_000)
     assert 22_000 < session.kept.size < 24_000
     world.manager.check()

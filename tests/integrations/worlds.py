@@ -15,7 +15,7 @@ from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import INSTANT, ScriptedEngine, Speed
 from parrot_compat.core.errors import Cancelled
 from parrot_compat.core.fleet import Fleet
-from parrot_compat.core.manager import Manager
+from parrot_compat.core.manager import Limits, Manager
 from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
 from parrot_compat.integrations.application.loop_thread import LoopThread
@@ -66,9 +66,11 @@ class World:
 
 
 @contextmanager
-def world(kind: Kind, speed: Speed = INSTANT, *, limits: RequestLimits | None = None) -> Iterator[World]:
-    """`limits`: of the server, where there is one."""
-    with _remote(speed, limits) if kind == "remote" else _embedded(speed) as made:
+def world(
+    kind: Kind, speed: Speed = INSTANT, *, limits: RequestLimits | None = None, admits: Limits | None = None
+) -> Iterator[World]:
+    """`limits`: of the server, where there is one; `admits`: of the manager."""
+    with _remote(speed, limits, admits) if kind == "remote" else _embedded(speed, admits) as made:
         try:
             yield made
         finally:
@@ -77,14 +79,14 @@ def world(kind: Kind, speed: Speed = INSTANT, *, limits: RequestLimits | None = 
 
 
 @contextmanager
-def _remote(speed: Speed, limits: RequestLimits | None) -> Iterator[World]:
+def _remote(speed: Speed, limits: RequestLimits | None, admits: Limits | None) -> Iterator[World]:
     from tests.server.live import live
 
     loop, stack = LoopThread("test server"), AsyncExitStack()
     try:
         served = loop.run(
             stack.enter_async_context(
-                live(script, speed=speed, context_tokens=CONTEXT_TOKENS, keep_alive_s=1.0, limits=limits)
+                live(script, speed=speed, context_tokens=CONTEXT_TOKENS, keep_alive_s=1.0, limits=limits, admits=admits)
             )
         )
         with connect(f"{served.url}/v1") as application:
@@ -96,7 +98,7 @@ def _remote(speed: Speed, limits: RequestLimits | None) -> Iterator[World]:
 
 
 @contextmanager
-def _embedded(speed: Speed) -> Iterator[World]:
+def _embedded(speed: Speed, admits: Limits | None) -> Iterator[World]:
     managers: list[Manager] = []
     engine = ScriptedEngine(
         script, EngineInfo(name="scripted-0", model="org/scripted", context_tokens=CONTEXT_TOKENS), speed=speed
@@ -106,7 +108,7 @@ def _embedded(speed: Speed) -> Iterator[World]:
     async def start() -> AsyncIterator[Manager]:
         fleet = Fleet()
         fleet.add(engine, engine.tokenizer)
-        async with Manager(fleet) as manager:
+        async with Manager(fleet, limits=admits) as manager:
             managers.append(manager)
             yield manager
 

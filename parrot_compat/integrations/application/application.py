@@ -78,7 +78,8 @@ class Application:
 
     @property
     def session(self) -> Session:
-        """Where calls belong that name no session. It ends when nobody holds a variable of it any more."""
+        """Where calls belong that name no session. It ends when nobody holds a variable of it any more, and is never
+        full: it goes on in another session of the host."""
         with _lock:
             session = None if self._session is None else self._session()
             if session is None or session.is_closed or session.is_lost:

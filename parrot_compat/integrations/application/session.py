@@ -17,18 +17,16 @@ import asyncio
 import contextvars
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import BadTemplate, Cancelled, UnknownSession
+from parrot_compat.core.errors import BadTemplate, Cancelled, SessionFull, UnknownSession
 from parrot_compat.core.template import TemplateForm
 
 from .host import Host
-from .lifetime import close_on, has_failed, let_go, open_on, unless_it_failed
+from .lifetime import Opened, close_on
 from .loop_thread import LoopThread, shared
 from .output import Output
 from .request import Bound, Request
@@ -56,7 +54,7 @@ class Session:
         self, application: Application, name: str | None, ttl_s: float | None, *, is_default: bool = False
     ) -> None:
         """`is_default`: of calls that name none. The app does not know of it, so it is opened again once it has
-        expired."""
+        expired, and goes on in another session of the host once that one is full."""
         self.application = application
         self.name = name
         self.is_closed = False
@@ -67,25 +65,23 @@ class Session:
         self._outer: list[Session | None] = []
         self._lost: str | None = None
         """The id that the host did not know any more."""
-        self._begin()
+        self._full: weakref.WeakSet[Opened] = weakref.WeakSet()
+        """Those before: each ends when nobody holds a variable of it that was not read."""
+        self._opened = self._begin()
 
-    def _begin(self) -> None:
-        self.opened: Future[str] = self.loop.spawn(open_on(self.host, self.name, self._ttl_s))
-        """The host's id of it, as soon as it is known."""
-        self._let_go = weakref.finalize(self, let_go, self.loop, self.host, self.opened)
-        self._let_go.atexit = False
-        # A failure holds the frames that it went through, and this session with them.
-        self.opened.add_done_callback(partial(unless_it_failed, self._let_go))
+    def _begin(self) -> Opened:
+        return Opened(self.loop, self.host, self.name, self._ttl_s)
 
     @property
     def is_lost(self) -> bool:
         """The host does not have it, and never will again: it could not be opened, or has expired."""
-        return has_failed(self.opened) or (self.opened.done() and self.opened.result() == self._lost)
+        opened = self._opened
+        return opened.has_failed or (opened.id.done() and opened.id.result() == self._lost)
 
     @property
     def id(self) -> str:
         """Waits until the host has opened the session."""
-        return self.loop.run(shared(self.opened))
+        return self.loop.run(shared(self._opened.id))
 
     # ---- calls and variables -----------------------------------------------------------------------------
 
@@ -158,20 +154,19 @@ class Session:
         """Cancel what still runs, and have the host forget everything. Variables keep what was read of them."""
         if not self.is_closed:
             self.is_closed = True
-            self.loop.run(close_on(self.host, self.opened))
-            self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
+            self.loop.run(self._close())
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            await self.loop.arun(close_on(self.host, self.opened))
-            self._let_go.detach()  # only now: a close that is broken off is made up for by the collector
+            await self.loop.arun(self._close())
 
     def close_soon(self) -> None:
         """As `close`, without waiting for it. Only what was read before is kept."""
         if not self.is_closed:
             self.is_closed = True
-            self._let_go()
+            for opened in (*self._full, self._opened):
+                opened.let_go()
 
     def __enter__(self) -> Session:
         self._outer.append(_entered.get())
@@ -223,10 +218,10 @@ class Session:
                 return await self.host.submit(session, request, bound)
 
         with _refusing([variable for one in made for variable in one.values()]):
-            session, accepted = await self._done(submit)
+            opened, accepted = await self._done(submit)
             for one, known in zip(made, accepted, strict=True):
                 for name, variable in one.items():
-                    variable.accept(session, known[name])
+                    variable.accept(opened, known[name])
 
     async def _add_variable(self, made: Variable, name: str | None, text: str | None) -> None:
         async def add(session: str) -> str:
@@ -236,31 +231,46 @@ class Session:
         with _refusing([made]):
             made.accept(*await self._done(add))
 
-    async def _done(self, act: Callable[[str], Awaitable[Result]]) -> tuple[str, Result]:
-        """The host's id of the session, and what `act` made of it. It is done again where the host says that it knows
-        no such session: then it has done nothing."""
-        opened = self.opened
-        session = await shared(opened)
-        try:
-            return session, await act(session)
-        except UnknownSession:
-            if self._lost != session or not self._is_default or self.is_closed:
-                raise
-        if self.opened is opened:  # else another call has been here
-            self._let_go()
-            self._begin()
-        session = await shared(self.opened)
-        return session, await act(session)
+    async def _done(self, act: Callable[[str], Awaitable[Result]]) -> tuple[Opened, Result]:
+        """The session of the host, and what `act` made in it. It is done again in another one where the host says that
+        it knows no such session, or that it is full: then it has done nothing."""
+        begun: Opened | None = None
+        while True:
+            opened = self._opened
+            session = await shared(opened.id)
+            try:
+                return opened, await act(session)
+            except UnknownSession:
+                if self._lost != session or self._must_stay_in(opened, begun):
+                    raise
+                opened.let_go()
+            except SessionFull:
+                if self._must_stay_in(opened, begun):
+                    raise
+                self._full.add(opened)
+            if self._opened is opened:  # else another call has been here
+                begun = self._opened = self._begin()
+
+    def _must_stay_in(self, opened: Opened, begun: Opened | None) -> bool:
+        return opened is begun or not self._is_default or self.is_closed
 
     async def _describe(self) -> dict[str, Any]:
-        session = await shared(self.opened)
+        session = await shared(self._opened.id)
         with self.noting_loss(session):
             return await self.host.describe(session)
 
     async def _cancel(self) -> None:
-        session = await shared(self.opened)
+        for full in tuple(self._full):
+            with suppress(UnknownSession):  # it has ended by itself
+                await self.host.cancel(await shared(full.id))
+        session = await shared(self._opened.id)
         with self.noting_loss(session):
             await self.host.cancel(session)
+
+    async def _close(self) -> None:
+        for opened in (*self._full, self._opened):
+            await close_on(self.host, opened.id)
+            opened.let_go.detach()  # only now: a close that is broken off is made up for by the collector
 
     @contextmanager
     def noting_loss(self, session: str) -> Iterator[None]:

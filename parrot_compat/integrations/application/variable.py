@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import ParrotError, UnknownSession, UpstreamFailed
+from parrot_compat.core.errors import ParrotError, TransformFailed, UnknownSession, UpstreamFailed
 from parrot_compat.core.transform import parse_transforms
 
+from .lifetime import Opened
 from .loop_thread import shared
 from .request import Bound
 
@@ -92,14 +93,15 @@ class Variable:
 
     # ---- inside, in the session's loop -------------------------------------------------------------------
 
-    def accept(self, session: str, id: str) -> None:
-        """By the host's ids."""
-        self._known.session = session
+    def accept(self, opened: Opened, id: str) -> None:
+        """In this session of the host, by the host's id."""
+        self._known.opened, self._known.session = opened, opened.id.result()
         self.accepted.set_result(id)
 
     async def bound(self, session: str) -> Bound | str:
-        """As an input of another call in this session of the host: where it was in one that has ended, the text that
-        was read. Errors: `UpstreamFailed` where its own call was refused, `UnknownSession` where nobody has it."""
+        """As an input of another call in this session of the host: where it was in another one, its text. Errors:
+        `UpstreamFailed` where its own call was refused or has failed, `UnknownSession` where that session has ended and
+        the text was not read before."""
         try:
             id = await shared(self.accepted)
         except UpstreamFailed as error:
@@ -108,10 +110,12 @@ class Variable:
             raise UpstreamFailed(self.name, error) from error
         if self._known.session == session:
             return Bound(variable=id, transforms=self._transforms)
-        text = self._here()
-        if text is None:
-            raise UnknownSession(f"the session of variable {self.name!r} has ended, and its text was not read before")
-        return text
+        try:
+            return await self._get(None, None)
+        except (TransformFailed, UnknownSession):
+            raise
+        except ParrotError as error:
+            raise UpstreamFailed(self.name, error) from error
 
     async def _get(self, objective: ObjectiveKind | None, timeout_s: float | None) -> str:
         host, known = self.session.host, self._known
@@ -120,6 +124,7 @@ class Variable:
                 id = await shared(self.accepted)
                 with self.session.noting_loss(known.session):
                     known.text = await host.read(known.session, id, wait_s=WAIT_S, objective=objective)
+            known.opened = None
         return self._seen(known.text)
 
     def _here(self) -> str | None:
@@ -141,7 +146,7 @@ class Variable:
             async for piece in self.session.host.stream(known.session, id, objective=objective):
                 pieces.append(piece)
                 yield piece
-        known.text = "".join(pieces)
+        known.text, known.opened = "".join(pieces), None
 
     async def _set(self, text: str) -> None:
         id = await shared(self.accepted)
@@ -156,9 +161,11 @@ async def _whole(text: str) -> AsyncGenerator[str]:
 class _Known:
     """What is known of a variable, shared by all views of it."""
 
-    __slots__ = ("session", "text")
+    __slots__ = ("opened", "session", "text")
 
     def __init__(self) -> None:
+        self.opened: Opened | None = None
+        """Held until the text was read: then nobody need be asked."""
         self.session = ""
         """The host's id of its session, as soon as its call is accepted."""
         self.text: str | None = None

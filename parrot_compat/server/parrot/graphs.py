@@ -55,11 +55,10 @@ def router(serving: Serving) -> APIRouter:
         body = parse(raw, GraphRequest)
         body.check(serving.limits)
         tenant, label = tenant_of(request), body.session or session_label(request.headers, Hints())
-        is_apart = label is not None and not serving.manager.has_room(tenant)  # see `rooms.entered`
-        label = None if is_apart else label
 
         async def accept() -> tuple[_Accepted, OnEnd]:
-            known, plan = await _submitted(serving, tenant, label, body, is_apart)
+            is_apart = label is not None and not await serving.directory.has_room(tenant, label)
+            known, plan = await _submitted(serving, tenant, None if is_apart else label, body, is_apart)
             return _Accepted(plan, known.name), lambda forget: plan.when_over(lambda _: forget())
 
         scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))

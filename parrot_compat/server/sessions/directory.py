@@ -2,7 +2,8 @@
 
 A label is the tenant's alone: the same word of another tenant is another session. A session is opened when its label
 is first used and ends when it has not been used for a while. Where a tenant has as many as it may have, the label that
-was not used for longest makes room: a label is a hint, and costs no request its answer. It knows nothing of requests.
+was not used for longest makes room, and so it does where they keep as much as they may: a label is a hint, and costs no
+request its answer. It knows nothing of requests.
 
 The invariant: a name leads to an open session of its tenant, or to none; what is kept here of a session goes with it.
 """
@@ -157,6 +158,19 @@ class Directory:
         known = self._find(tenant, name)  # another request may have been here
         return known if known is not None else self._open(tenant, name, name, None)
 
+    async def has_room(self, tenant: str, name: str) -> bool:
+        """The session of this name may go on, or be opened, as far as memory goes: what the tenant's sessions keep is
+        within the limit, once labelled ones that nothing uses now have ended if it takes that. None ends in vain."""
+        if self._manager.has_room(tenant):
+            return True
+        asked = self._find(tenant, name)
+        idle = [session for session in self._idle(tenant) if asked is None or session is not asked.session]
+        if self._manager.has_room(tenant, without=sum(session.kept.size for session in idle)):
+            for session in idle:
+                if not self._manager.has_room(tenant) and not session.life.is_held:  # it may have come into use
+                    await session.close()
+        return self._manager.has_room(tenant)
+
     def get(self, tenant: str, name: str) -> Known:
         """Errors: `UnknownSession`, also for another tenant's."""
         known = self._find(tenant, name)
@@ -190,10 +204,14 @@ class Directory:
         """End the labelled session that was not used for longest and that nothing uses now, if it takes that."""
         if self._of_tenant[tenant] < self._limits.sessions:
             return
-        labelled = (self._known[id].session for id in self._labels.get(tenant, {}).values())
-        idle = next((session for session in labelled if not session.life.is_held), None)
+        idle = next(self._idle(tenant), None)
         if idle is not None:
             await idle.close()
+
+    def _idle(self, tenant: str) -> Iterator[Session]:
+        """Labelled ones that nothing uses now, the one that was not used for longest first."""
+        labelled = (self._known[id].session for id in self._labels.get(tenant, {}).values())
+        return (session for session in labelled if not session.life.is_held)
 
     def _open(self, tenant: str, label: str | None, title: str | None, ttl_s: float | None) -> Known:
         most = self._limits.sessions

@@ -45,7 +45,7 @@ class References:
         if (part.call is None) == (part.variable is None):
             raise invalid(path, "a reference names either a call or a variable")
         if self._is_apart and part.call not in self._planned:
-            self._known.session.kept.let_in(1)  # says why it is not found
+            self._known.session.kept.must_have_room()  # says why it is not found
         if part.call is not None:
             return self._output(part.call, f"{path}.call")
         assert part.variable is not None

@@ -189,10 +189,10 @@ class Room:
 async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIterator[Room]:
     """The room of a request, for as long as it is open: that is life for its session. Errors: `LimitError`.
 
-    Where the tenant's sessions keep as much as they may, a session that is asked for is not joined: a hint fails no
-    call, and what nobody uses any more ends by time."""
+    Where the tenant's sessions that are in use keep as much as they may, a session that is asked for is not joined: a
+    hint fails no call."""
     plan, reason = _plan_of(manager, ask)
-    is_apart = plan is None and ask.session is not None and not manager.has_room(ask.tenant)
+    is_apart = plan is None and ask.session is not None and not await directory.has_room(ask.tenant, ask.session)
     if plan is not None:
         known = directory.of(plan.session)
     elif ask.session is not None and not is_apart:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from parrot_compat.core.errors import EngineError, UnknownSession
+from parrot_compat.core.errors import EngineError, SessionFull, UnknownSession
+from parrot_compat.core.events import Event, SessionOpened
+from parrot_compat.core.manager import Limits
 
 pytest.importorskip("fastapi")
 
-from tests.integrations.worlds import World, world
+from tests.integrations.worlds import Kind, World, world
 
 from .test_application import echo
 
@@ -122,6 +124,53 @@ def test_a_session_that_an_app_has_opened_is_not_opened_again(there: World) -> N
     for _ in range(2):
         with pytest.raises(UnknownSession):
             echo(session, "b").get()
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_calls_that_name_no_session_are_never_full(kind: Kind) -> None:
+    with world(kind, admits=Limits(kept_bytes_per_tenant=30_000)) as there:
+        opened: set[str] = set()
+
+        def note(event: Event) -> None:
+            if isinstance(event, SessionOpened):
+                opened.add(event.session)
+
+        there.inside(lambda: there.manager.events.subscribe(note))
+        held = echo(there.application.session, "held")
+        texts = [echo(there.application.session, str(number)).get() for number in range(50)]
+        assert texts == [f"<{number}>" for number in range(50)]
+        assert len(opened) > 1
+        assert there.application.session is held.session
+        assert echo(there.application.session, held).get() == "<<held>>", "also in another session of the host"
+        there.until(lambda: len(there.manager.sessions()) == 1)
+
+
+def test_a_full_session_stays_until_what_was_not_read_of_it_is_let_go_and_ends_with_the_default_one() -> None:
+    with world("embedded", admits=Limits(kept_bytes_per_tenant=30_000)) as there:
+        session = there.application.session
+        unread = echo(session, "held")
+        unread.accepted.result(60)
+        first = there.manager.sessions()[0]
+        there.until(lambda: not there.manager.open_calls)
+        there.inside(lambda: first.kept.add(30_000 - first.kept.size))
+        assert echo(session, "a").get() == "<a>"
+        assert not first.is_closed and len(there.manager.sessions()) == 2
+        unread = echo(session, "b")
+        there.until(lambda: gc.collect() is not None and first.is_closed)
+        assert unread.get() == "<b>"
+        there.until(lambda: not there.manager.open_calls)
+        session.close()
+        assert not there.manager.sessions()
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_session_that_an_app_has_opened_is_full_where_it_is(kind: Kind) -> None:
+    with world(kind, admits=Limits(kept_bytes_per_tenant=30_000)) as there:
+        session = there.application.open_session()
+        with pytest.raises(SessionFull):
+            for _ in range(50):
+                echo(session, "a").get()
+        assert len(there.manager.sessions()) == 1
 
 
 class _Refusal:

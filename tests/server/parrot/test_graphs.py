@@ -12,6 +12,7 @@ import pytest
 from parrot_compat.core.engines.scripted import Speed
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import SessionClosed
+from parrot_compat.core.manager import Limits
 from tests.server.live import CAPACITY, Live, connect, live, send, until
 
 from .graphs import CHAT, GRAPHS, SESSIONS, chain, claim, close, echo, opened, planned, pushed, ref, text_of, user
@@ -216,6 +217,19 @@ async def test_the_same_graph_sent_again_is_the_same_plan() -> None:
         key = {"idempotency-key": "k"}
         assert await opened(server, chain(), key) == await opened(server, chain(), key)
         assert (await opened(server, chain()))["id"] != (await opened(server, chain()))["id"]
+
+
+async def test_the_same_graph_sent_again_is_the_same_plan_where_sessions_keep_as_much_as_they_may() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server:
+        first = await opened(server, chain(session="s"))
+        (session,) = server.manager.sessions()
+        while server.manager.has_room(""):
+            await send(server, "POST", CHAT, {"messages": user("x"), "parrot": {"session": "s"}})
+        with session.life.held():  # in use, so that it does not make room
+            assert await opened(server, chain(session="s")) == first
+            apart = await opened(server, chain(session="other"))
+            assert apart["session"] != "other" and await opened(server, chain(session="other")) == apart
+            assert len(server.manager.sessions()) == 2
 
 
 async def test_a_session_in_use_keeps_nothing_of_graphs_that_were_closed() -> None:

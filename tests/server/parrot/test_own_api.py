@@ -11,6 +11,7 @@ import pytest
 
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import SessionClosed
+from parrot_compat.core.manager import Limits
 from parrot_compat.core.output_format import JsonSchema
 from parrot_compat.server.parrot.calls_schema import CallsRequest
 from tests.server.live import CAPACITY, Live, Reply, connect, live, send, until
@@ -146,6 +147,19 @@ async def test_a_variable_is_written_once() -> None:
         output = (await called(server, session, "x{{output:y}}"))["variables"]["y"]
         assert (await send(server, "PUT", f"{path}/{output}", {"text": "mine"})).status == 409
         assert (await send(server, "PUT", f"{path}/nobody", {"text": "x"})).error["code"] == "variable_not_found"
+
+
+async def test_a_variable_that_is_too_much_to_keep_leaves_nothing_behind() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=30_000)) as server:
+        session = await opened(server)
+        assert (await send(server, "POST", f"{SESSIONS}/{session}/variables", {"text": "x" * 20_000})).status == 200
+        (kept,) = [session.kept for session in server.manager.sessions()]
+        before = kept.size
+        for _ in range(20):
+            reply = await send(server, "POST", f"{SESSIONS}/{session}/variables", {"text": "x" * 10_000})
+            assert reply.status == 429 and reply.error["code"] == "sessions_full"
+        assert kept.size == before
+        server.manager.check()
 
 
 async def test_a_wait_ends_with_the_text_or_with_its_time() -> None:

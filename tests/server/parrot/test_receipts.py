@@ -260,6 +260,34 @@ async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outsid
         server.manager.check()
 
 
+async def test_where_sessions_keep_as_much_as_they_may_labels_that_are_not_in_use_make_room() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server, asyncio.timeout(30):
+        for label in ("busy", "old", "later"):
+            await asked(server, {"session": label})
+        assert not server.manager.has_room("")
+        busy, old, later = server.manager.sessions()
+        with busy.life.held():
+            assert (await asked(server, {"session": "new"})).json()["parrot"]["session"] == "new"
+        assert [session.is_closed for session in (busy, old, later)] == [False, True, False], "as few as will do"
+        await asked(server, {"session": "new"})
+        assert [session.name for session in server.manager.sessions()] == ["later", "new"]
+        server.manager.check()
+
+
+async def test_no_label_makes_room_in_vain() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server, asyncio.timeout(30):
+        for label in ("idle", "old"):
+            await asked(server, {"session": label})
+        idle, old = server.manager.sessions()
+        old.kept.add(12_000)
+        with old.life.held():
+            receipt = (await asked(server, {"session": "new"})).json()["parrot"]
+            assert receipt["session"] != "new" and receipt["hints"] == {"session": "ignored"}
+            assert not idle.is_closed and not old.is_closed
+        graph = await opened(server, {"session": "new", "calls": [planned("a", "one")]})
+        assert graph["session"] == "new" and idle.is_closed and old.is_closed
+
+
 # ---- hints -----------------------------------------------------------------------------------------------
 
 
