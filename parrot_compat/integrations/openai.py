@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import string
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -118,7 +119,8 @@ class Graph:
     """Calls that go to the server together and run there as their inputs come, while the app does something else."""
 
     def __init__(self, session: str | None = None, *, ttl_s: float = 600.0) -> None:
-        """`ttl_s`: how long the server keeps it without a sign of life of the app."""
+        """`ttl_s`: how long the server keeps it, in seconds, while none of its calls can run (they wait for a text that
+        the app still has to write, or all of them are over). Waiting for an answer does not prolong that."""
         self._body: dict[str, Any] = {"calls": [], "ttl_s": ttl_s}
         if session is not None:
             self._body["session"] = session
@@ -175,6 +177,16 @@ def _text_of(found: Mapping[str, Any]) -> str | None:
     return str(found["text"]) if found["state"] == "ready" else None
 
 
+@contextmanager
+def _ended_already() -> Iterator[None]:
+    """A graph ends by itself after a while, and is forgotten: then there is nothing left to close."""
+    try:
+        yield
+    except openai.NotFoundError as error:
+        if error.code != "plan_not_found":
+            raise
+
+
 def _waiting(client: openai.OpenAI | openai.AsyncOpenAI) -> Any:
     """Options of a request that the server answers when there is a text, or in time for the client's patience."""
     silence_s = client.timeout.read if isinstance(client.timeout, openai.Timeout) else client.timeout
@@ -197,8 +209,10 @@ class Submitted(_Accepted):
                 return text
 
     def close(self) -> None:
-        """Nothing more is wanted: what still runs is cancelled."""
-        self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})
+        """Nothing more is wanted: what still runs is cancelled. Does nothing where it has ended by itself. Errors: the
+        SDK's."""
+        with _ended_already():
+            self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})
 
 
 class AsyncSubmitted(_Accepted):
@@ -216,4 +230,5 @@ class AsyncSubmitted(_Accepted):
                 return text
 
     async def close(self) -> None:
-        await self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})
+        with _ended_already():
+            await self._client.post(f"/parrot/graphs/{self.id}/close", cast_to=object, body={"taken": []})

@@ -3,15 +3,14 @@
 A server that is not ours may refuse a request for a field that it does not know, so the `parrot` object goes only
 to servers that have shown that they know it. It knows endpoints and nothing of plans or frameworks.
 
-The invariant: what a server has said of itself is not forgotten while the process lives. What only stood in its place
-for a moment (nobody, a server that is still loading, a proxy whose server is being replaced) is asked again, after a
-pause.
+The invariant: that a server is ours is not forgotten while the process lives. What may only stand in its place for a
+moment is asked again, after a pause: a short one where nobody was there or a server was still loading, a long one where
+somebody said that there is nothing of ours (a server of another kind, or a proxy whose own is being replaced).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 5.0
 ASK_AGAIN_S = 30.0
+ASK_A_STRANGER_AGAIN_S = 600.0
 
 _lock = ProcessLock()
 _ours: set[str] = set()
@@ -46,7 +46,7 @@ def is_ours(endpoint: Endpoint) -> bool:
 
 
 def plans_refused(endpoint: Endpoint) -> bool:
-    """It has no plans: it was sent one once. A server that is ours is sent one again after a while."""
+    """It has no plans: it was sent one not long ago."""
     return time.monotonic() < _refusing.get(endpoint.base_url, 0.0)
 
 
@@ -59,14 +59,14 @@ def remember_refusal(endpoint: Endpoint) -> None:
     url = endpoint.base_url
     with _lock:
         # Ours has plans: while it is restarted a proxy may say that there is no such path.
-        _refusing[url] = time.monotonic() + ASK_AGAIN_S if url in _ours else math.inf
+        _refusing[url] = time.monotonic() + (ASK_AGAIN_S if url in _ours else ASK_A_STRANGER_AGAIN_S)
 
 
 def learn_whether_ours(endpoint: Endpoint) -> None:
     """Ask a server, in the background, what it can, until it says so. Whoever wants to know now does without."""
     url, now_s = endpoint.base_url, time.monotonic()
     with _lock:
-        if url in _ours or url in _refusing or now_s < _asked.get(url, 0.0):
+        if url in _ours or now_s < max(_refusing.get(url, 0.0), _asked.get(url, 0.0)):
             return
         _asked[url] = now_s + ASK_AGAIN_S
     threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
@@ -94,9 +94,9 @@ def _ask(endpoint: Endpoint) -> None:
     except Exception as error:
         log.debug("%s does not tell what it can: %r", endpoint.base_url, error)
         if not _is_away(error):
-            _asked[endpoint.base_url] = math.inf
+            _asked[endpoint.base_url] = time.monotonic() + ASK_A_STRANGER_AGAIN_S
         return
-    _asked[endpoint.base_url] = math.inf
+    _asked[endpoint.base_url] = time.monotonic() + ASK_A_STRANGER_AGAIN_S
     if isinstance(answer, Mapping) and answer.get("object") == "parrot.capabilities":
         remember_ours(endpoint)
 

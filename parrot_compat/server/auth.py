@@ -108,7 +108,8 @@ def _must_be_local(headers: Headers) -> None:
     if origin is not None and not is_loopback(_name(origin)):
         raise _forbidden(f"origin {origin[:100]!r} is not this machine")
     for client in _forwarded_for(headers):
-        if not is_loopback(client) and not is_loopback(_name("//" + client)):
+        # nginx calls whoever came by a Unix socket "unix:"; "unknown", "_hidden" and "" may be anybody
+        if client != "unix:" and not is_loopback(client) and not is_loopback(_name("//" + client)):
             raise _forbidden(f"a proxy asks for {client[:100]!r}, which is not this machine")
 
 

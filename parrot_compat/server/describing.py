@@ -26,9 +26,10 @@ from .openai.completions_schema import CompletionRequest
 from .openai.embeddings_schema import EmbeddingList, EmbeddingRequest
 from .openai.tokenize_schema import DetokenizeRequest, TokenizeRequest
 from .parrot import answers_schema as ours
+from .parrot.calls import CancelRequest
 from .parrot.calls_schema import CallsRequest
 from .parrot.graphs_schema import CloseRequest, GraphRequest
-from .parrot.sessions import CancelRequest, SessionRequest
+from .parrot.sessions import SessionRequest
 from .parrot.variables import TextRequest, VariableRequest
 
 __all__ = ["describe"]

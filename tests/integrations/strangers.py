@@ -1,10 +1,15 @@
-"""A server that starts is a stranger to this process."""
+"""A server that starts is a stranger to this process, and may be one again after a while."""
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
+import pytest
+
 from parrot_compat.integrations import servers
 
-__all__ = ["is_a_stranger"]
+__all__ = ["is_a_stranger", "pass_time"]
 
 
 def is_a_stranger(url: str) -> None:
@@ -15,3 +20,8 @@ def is_a_stranger(url: str) -> None:
             del until[other]
     for model in [model for model in servers._untold if model[0].startswith(url)]:
         del servers._untold[model]
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """For what is known of servers, so much time has passed."""
+    monkeypatch.setattr(servers, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + seconds))

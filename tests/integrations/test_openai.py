@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from parrot_compat.integrations.openai import Graph, prompt, ref, said, variable
+from parrot_compat.integrations.openai import AsyncSubmitted, Graph, Submitted, prompt, ref, said, variable
 from tests.integrations.other_server import OtherServer
 from tests.integrations.served import Served
 
@@ -117,6 +118,33 @@ def test_a_graph_is_read_in_an_event_loop(ours: Served) -> None:
             return text
 
     assert asyncio.run(run()) == "you said: Again: you said: Say hi"
+
+
+def test_a_graph_that_has_ended_by_itself_is_closed_without_a_word(
+    ours: Served, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parrot_compat.core.plans._RECEIPT_S", 0.0)
+    made = Graph(ttl_s=0.01)
+    made.call("one", prompt("Say {it}", it="hi"), model="first-model")
+    submitted = made.submit(client)
+    forgotten = f"/parrot/graphs/{submitted.id}/close"
+    with pytest.raises(openai.NotFoundError):
+        for _ in range(1000):
+            client.post(forgotten, cast_to=object, body={})
+            time.sleep(0.01)
+    submitted.close()
+
+    async def close() -> None:
+        async with openai.AsyncOpenAI(base_url=ours.url, api_key="none") as loops:
+            await AsyncSubmitted(loops, {"id": submitted.id, "session": "s", "calls": []}).close()
+
+    asyncio.run(close())
+
+
+def test_that_there_is_no_such_path_is_an_error_of_closing_too(client: openai.OpenAI) -> None:
+    elsewhere = client.with_options(base_url=f"{client.base_url}elsewhere")
+    with pytest.raises(openai.NotFoundError):
+        Submitted(elsewhere, {"id": "graph-1", "session": "s", "calls": []}).close()
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -75,6 +75,13 @@ async def test_log_probabilities_of_a_prompt_are_refused_by_name(client: openai.
     assert refused.value.code == "tokenizer_unknown"
 
 
+async def test_a_text_of_as_many_tokens_as_fit_asks_for_no_more_than_fit(
+    client: openai.AsyncOpenAI, behind: ScriptedServer
+) -> None:
+    await client.completions.create(model="big", prompt="snow", max_tokens=2**31 - 1)
+    assert 400 < behind.asked[-1]["max_tokens"] <= 512 - len("snow")
+
+
 async def test_what_was_asked_of_calls_and_thinking_is_asked_there(
     client: openai.AsyncOpenAI, behind: ScriptedServer
 ) -> None:

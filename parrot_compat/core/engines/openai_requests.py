@@ -9,6 +9,7 @@ server's own defaults; fields outside OpenAI's API are sent only where they say 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import openai
@@ -23,6 +24,8 @@ __all__ = ["chat_request", "completion_request", "embedding_request", "finish_of
 
 # what sampling without the field would do
 _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+_UNSAID_TOKENS = 16  # of a text whose request does not say how many
+_ADDED_TOKENS = 8
 _TOO_LONG = ("prompt is too long", "context length", "context_length", "context size", "maximum context")
 
 
@@ -56,8 +59,16 @@ def chat_request(
 def completion_request(
     model: str, content: Text | Tokens, sampling: ResolvedSampling, context_tokens: int
 ) -> dict[str, Any]:
+    """Where all that fits is wanted it is said as a number, as far as one is known: what is not said is 16 tokens in
+    this API, and a server may refuse more than fits."""
     prompt = content.text if isinstance(content, Text) else list(content.ids)
     request = _request(model, sampling, context_tokens) | {"prompt": prompt}
+    if isinstance(content, Text) and sampling.max_tokens >= context_tokens:
+        request.pop("max_tokens", None)
+        # a token is a byte of the text or more, besides the few that a tokenizer adds
+        room = context_tokens - len(content.text.encode("utf-8", "surrogatepass")) - _ADDED_TOKENS
+        if context_tokens < sys.maxsize and room > _UNSAID_TOKENS:
+            request["max_tokens"] = room
     return request if sampling.logprobs is None else request | {"logprobs": sampling.logprobs}
 
 
@@ -74,7 +85,8 @@ def embedding_request(model: str, embed: Embed) -> dict[str, Any]:
 
 
 def _request(model: str, sampling: ResolvedSampling, context_tokens: int) -> dict[str, Any]:
-    """`context_tokens` as `max_tokens` is the rest of the context: what a server does that is not told."""
+    """`context_tokens` as `max_tokens` is the rest of the context: what a server does that is not told. That is true of
+    chats only: a text ends after 16 tokens."""
     request: dict[str, Any] = {
         "model": model,
         "seed": sampling.seed,

@@ -33,7 +33,7 @@ _PAUSES_S = (0.1, 0.5)
 """Before a request is sent again whose answer was lost on the way."""
 
 _LAST_WORD_S = 5.0
-"""For telling a server, when the application closes, what of it still runs there."""
+"""For telling a server what still runs there and is not wanted: when the application closes, or after a lost answer."""
 
 
 def connect(
@@ -112,19 +112,25 @@ class RemoteHost:
         given = {field: value for field, value in body.items() if value is not None}
         many = [{name: _binding(value) for name, value in bound.items()} for bound in bindings]
         variables: list[dict[str, str]] = []
-        calls: list[str] = []
+        sent: list[str] = []
         try:
             for some in chunks(many, len(request.parsed.outputs)):
-                body = {**given, "bindings": some, "id": uuid.uuid4().hex}
+                sent.append(uuid.uuid4().hex)
+                body = {**given, "bindings": some, "id": sent[-1]}
                 answer = await self._ask("POST", _path(session, "calls"), body, is_repeatable=True)
                 variables += [dict(made) for made in answer["variables"]]
-                calls += [call["id"] for call in answer.get("calls", ())]
-        except Exception:
-            if calls:  # accepted before one was refused: it is all of them or none
-                with suppress(ParrotError):
-                    await self._ask("POST", _path(session, "cancel"), {"calls": calls})
+        except Exception as error:
+            # some were accepted, or may have been where an answer was lost: it is all of them or none
+            if variables or isinstance(error, ServerUnreachable):
+                await self._take_back(session, sent)
             raise
         return variables
+
+    async def _take_back(self, session: str, requests: Sequence[str]) -> None:
+        """End what these have begun, as far as the server can be told."""
+        with suppress(ParrotError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self._ask("POST", _path(session, "cancel"), {"requests": requests}, is_repeatable=True)
 
     # ---- variables -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""POST /v1/parrot/sessions/{session}/calls: call a function; its outputs are variables, and come later.
+"""/v1/parrot/sessions/{session}/calls and /cancel: call a function, whose outputs are variables and come later; end it.
 
 It knows nothing of how calls run. The invariant: all calls of a request are accepted, or none.
 """
@@ -9,9 +9,11 @@ from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request, Response
 
+from parrot_compat.core.errors import CallerError, Cancelled
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Items, Schema, parse, read_body, read_raw
+from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.repeats import digest
 from parrot_compat.server.serving import Serving, send_json, tenant_of
@@ -21,10 +23,21 @@ from parrot_compat.server.sessions.directory import Known
 from .calls_schema import CallsRequest
 from .deferred import Deferred
 
-__all__ = ["router"]
+__all__ = ["CancelRequest", "router"]
 
 Called = list[dict[str, Task]]
 """For each binding the task of each output."""
+
+_SCOPE = ("calls",)
+
+
+class CancelRequest(Schema):
+    """Without either, every call that is not over is ended."""
+
+    calls: Items[str] | None = None
+    requests: Items[str] | None = None
+    """The `id` of requests that called functions: whoever has not seen an answer knows no other name of their calls.
+    One that never came is passed over."""
 
 
 def router(serving: Serving) -> APIRouter:
@@ -47,7 +60,7 @@ def router(serving: Serving) -> APIRouter:
         with known.session.life.held():
             if key:
                 of_session = deferred.setdefault(known.session, Deferred())
-                made = await of_session.once(("calls",), [key], digest(raw), accept)
+                made = await of_session.once(_SCOPE, [key], digest(raw), accept)
             else:
                 made, _ = await accept()
         variables = [{output: task.output.name for output, task in tasks.items()} for tasks in made]
@@ -64,7 +77,28 @@ def router(serving: Serving) -> APIRouter:
             hints.headers(),
         )
 
+    @routes.post("/{session}/cancel", summary="End the calls that are named, or every call that is not over")
+    async def cancel_calls(request: Request, session: str) -> Response:
+        known = serving.directory.get(tenant_of(request), session)
+        body = await read_body(request, CancelRequest, serving.limits)
+        if body.calls is None and body.requests is None:
+            known.session.cancel(Cancelled(f"session {known.name!r} was cancelled"))
+        tasks = [_task(known, call, f"calls[{index}]") for index, call in enumerate(body.calls or ())]
+        of_session = deferred.get(known.session, Deferred())
+        for key in body.requests or ():
+            tasks += [task for each in await of_session.earlier(_SCOPE, key) or () for task in each.values()]
+        for task in tasks:
+            task.cancel()
+        return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
+
     return routes
+
+
+def _task(known: Known, call: str, path: str) -> Task:
+    try:
+        return known.task(call)
+    except CallerError as error:
+        raise within(error, path) from None
 
 
 async def _called(serving: Serving, known: Known, body: CallsRequest, hints: Hints) -> Called:

@@ -59,6 +59,14 @@ class Deferred(Generic[T]):
             on_end(lambda: self._forget(entry))
         return entry.value
 
+    async def earlier(self, scope: Scope, call: str) -> T | None:
+        """What was accepted with this call; waits where it is about to be. `None`: nothing."""
+        entry = self._entries.get((scope, call))
+        if entry is None:
+            return None
+        await entry.is_settled.wait()
+        return entry.value
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -1,4 +1,4 @@
-"""/v1/parrot/sessions: open a session, look into it, cancel what runs in it, end it.
+"""/v1/parrot/sessions: open a session, look into it, end it.
 
 It knows nothing of calls beyond what a session says of them. The invariant: a session is seen by its tenant alone.
 """
@@ -10,17 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from parrot_compat.core.errors import CallerError, Cancelled
-from parrot_compat.core.task import Task
-from parrot_compat.server.bodies import Items, Schema, read_body
-from parrot_compat.server.errors import within
+from parrot_compat.server.bodies import Schema, read_body
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.directory import Known
 from parrot_compat.server.sessions.object_schema import Name
 
 from .arrivals import earlier_ones
 
-__all__ = ["CancelRequest", "SessionRequest", "router"]
+__all__ = ["SessionRequest", "router"]
 
 
 class SessionRequest(Schema):
@@ -28,11 +25,6 @@ class SessionRequest(Schema):
     """For people; the id is drawn."""
     ttl_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = None
     """How long it lives after its last use."""
-
-
-class CancelRequest(Schema):
-    calls: Items[str] | None = None
-    """Those to end; not given: every call that is not over."""
 
 
 def router(serving: Serving) -> APIRouter:
@@ -48,16 +40,6 @@ def router(serving: Serving) -> APIRouter:
     async def describe_session(request: Request, session: str) -> Response:
         return send_json(_described(serving.directory.get(tenant_of(request), session)))
 
-    @routes.post("/{session}/cancel", summary="End the calls that are named, or every call that is not over")
-    async def cancel_session(request: Request, session: str) -> Response:
-        known = serving.directory.get(tenant_of(request), session)
-        body = await read_body(request, CancelRequest, serving.limits)
-        if body.calls is None:
-            known.session.cancel(Cancelled(f"session {known.name!r} was cancelled"))
-        for task in [_task(known, call, f"calls[{index}]") for index, call in enumerate(body.calls or ())]:
-            task.cancel()
-        return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
-
     @routes.delete("/{session}", summary="End a session and everything under it")
     async def close_session(request: Request, session: str) -> Response:
         await earlier_ones()
@@ -66,13 +48,6 @@ def router(serving: Serving) -> APIRouter:
         return send_json({"object": "parrot.session.deleted", "id": known.name, "deleted": True})
 
     return routes
-
-
-def _task(known: Known, call: str, path: str) -> Task:
-    try:
-        return known.task(call)
-    except CallerError as error:
-        raise within(error, path) from None
 
 
 def _described(known: Known) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def router(serving: Serving) -> APIRouter:
         value = within.variable(variable)
         if wait_s and not value.is_settled:
             await while_connected(request.receive, _settled(within.session, value, wait_s, objective))
-        return send_json({"object": "parrot.variable", **_state(value)})
+        return send_json({"object": "parrot.variable", **_state(variable, value)})
 
     @routes.get("/{variable}/stream", summary="A variable's text as it is written")
     async def stream_variable(request: Request, session: str, variable: str) -> Response:
@@ -79,7 +79,7 @@ def router(serving: Serving) -> APIRouter:
         within = known(request, session)
         body = await read_body(request, TextRequest, serving.limits)
         value = within.variable(variable)
-        return send_json({"object": "parrot.variable", **_state(within.session.set(value.name, body.text))})
+        return send_json({"object": "parrot.variable", **_state(variable, within.session.set(value.name, body.text))})
 
     return routes
 
@@ -93,13 +93,14 @@ async def _settled(session: Session, variable: Variable, wait_s: float, objectiv
             raise
 
 
-def _state(variable: Variable) -> dict[str, Any]:
+def _state(name: str, variable: Variable) -> dict[str, Any]:
+    """`name` is what the client calls it."""
+    named = {"id": name, "name": name}
     if not variable.is_settled:
-        return {"id": variable.name, "name": variable.name, "state": "pending"}
+        return {**named, "state": "pending"}
     if variable.failure is not None:
-        failed = problem_of(variable.failure).envelope()
-        return {"id": variable.name, "name": variable.name, "state": "failed", **failed}
-    return {"id": variable.name, "name": variable.name, "state": "ready", "text": variable.text_so_far}
+        return {**named, "state": "failed", **problem_of(variable.failure).envelope()}
+    return {**named, "state": "ready", "text": variable.text_so_far}
 
 
 async def _stream(session: Session, variable: str, objective: ObjectiveKind | None) -> AsyncGenerator[bytes, None]:

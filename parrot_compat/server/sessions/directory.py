@@ -10,11 +10,11 @@ The invariant: a name leads to an open session of its tenant, or to none; what i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from parrot_compat.core.call import CallId, VariableName
 from parrot_compat.core.errors import CallerError, LimitError
@@ -26,6 +26,9 @@ from parrot_compat.core.variable import Variable
 from parrot_compat.server.limits import RequestLimits
 
 __all__ = ["Directory", "Known"]
+
+Made = TypeVar("Made", Task, Variable)
+Id = TypeVar("Id", bound=str)
 
 _NOTE_BYTES = 400  # of a span as it is kept
 
@@ -44,26 +47,18 @@ class Known:
     reserved_calls: set[str] = field(default_factory=set)
     """Names that requests on their way to the session will give to calls."""
     reserved_variables: set[str] = field(default_factory=set)
-    call_heirs: dict[str, CallId] = field(default_factory=dict)
-    """By the name that a client gave to a call: the call that it made again under this name, before the first one had
-    an answer. SDKs do, and the first one is cancelled, or failed."""
-    variable_heirs: dict[str, VariableName] = field(default_factory=dict)
+    call_heirs: dict[str, deque[CallId]] = field(default_factory=dict)
+    """By the name that a client gave to a call: the calls that it made again under this name, in order, before one of
+    them had an answer. SDKs do, and those before are cancelled, or failed."""
+    variable_heirs: dict[str, deque[VariableName]] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """The call that a client means by this name. Errors: `CallerError` where there is none."""
-        try:
-            first = self.session.task(name)
-            return first if first.failure is None else self.session.task(self.call_heirs.get(name, first.call.id))
-        except CallerError:
-            return self.session.task(self.call_heirs.get(name, CallId(name)))
+        return _meant(self.session.task, name, self.call_heirs.get(name, ()))
 
     def variable(self, name: str) -> Variable:
         """The variable that a client means by this name. Errors: `UnknownVariable`."""
-        try:
-            first = self.session.variable(name)
-            return first if first.failure is None else self.session.variable(self.variable_heirs.get(name, first.name))
-        except CallerError:
-            return self.session.variable(self.variable_heirs.get(name, VariableName(name)))
+        return _meant(self.session.variable, name, self.variable_heirs.get(name, ()))
 
     def may_name_call(self, name: str) -> bool:
         """No call has this name, or the one that has it has failed."""
@@ -79,18 +74,18 @@ class Known:
             return True
 
     def name_call(self, name: str, task: Task) -> None:
-        """The client has made `task` under this name. It is what the name means once nothing else has it."""
+        """The client has made `task` under this name. It is what the name means once those before it have failed."""
         with suppress(CallerError):
             if task.call.id == name or self.task(name).result is not None:
                 return
-        self.call_heirs[name] = task.call.id
+        _follow(self.session.task, self.call_heirs.setdefault(name, deque()), task.call.id)
 
     def name_variable(self, name: str, variable: Variable) -> None:
         with suppress(CallerError):
             held = self.variable(name)
             if variable.name == name or (held.is_settled and held.failure is None):
                 return
-        self.variable_heirs[name] = variable.name
+        _follow(self.session.variable, self.variable_heirs.setdefault(name, deque()), variable.name)
 
     def has_call(self, call: str) -> bool:
         try:
@@ -135,6 +130,24 @@ class Known:
                 del self.claimants[claim]
                 if not self.session.is_closed:
                     leave()
+
+
+def _meant(find: Callable[[str], Made], name: str, heirs: Iterable[str]) -> Made:
+    """The first that has not failed, or the last of all. Errors: those of `find` where there is none."""
+    found: Made | None = None
+    for each in (name, *heirs):
+        with suppress(CallerError):  # the first may have been refused after all
+            found = find(each)
+            if found.failure is None:
+                return found
+    return find(name) if found is None else found
+
+
+def _follow(find: Callable[[str], Made], heirs: deque[Id], id: Id) -> None:
+    """The next in line. What has failed before it will never be meant again."""
+    while heirs and find(heirs[0]).failure is not None:
+        heirs.popleft()
+    heirs.append(id)
 
 
 class Directory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from parrot_compat.core.call import Call, CallId, Finish, ResolvedSampling, Sampling, VariableName, WrittenLogprobs
 from parrot_compat.core.engine import Chunk, Embed, Engine, Generate
 from parrot_compat.core.engines.openai_answers import AnswerReader
-from parrot_compat.core.engines.openai_requests import our_error
+from parrot_compat.core.engines.openai_requests import completion_request, our_error
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine, Upstream
 from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.errors import (
@@ -177,6 +178,22 @@ async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: S
         "repetition_penalty": 1.0,
         "logit_bias": {"5": 2.0},
     }
+
+
+@pytest.mark.parametrize("asked", [None, 2**31 - 1])
+@pytest.mark.parametrize("text", ["once upon", "雪 ☃!"])
+def test_a_text_that_may_fill_the_context_is_asked_for_as_much_as_fits(asked: int | None, text: str) -> None:
+    every = Sampling(max_tokens=asked).resolve(Sampling(), room=8192, seed=7)
+    said = completion_request("big", Text(text), every, 8192)["max_tokens"]
+    assert 8000 < said <= 8192 - len(text.encode())
+
+
+def test_of_a_text_whose_room_is_not_known_or_next_to_none_nothing_is_said() -> None:
+    for context_tokens, text in ((sys.maxsize, "once upon"), (512, "x" * 490)):
+        every = Sampling().resolve(Sampling(), room=context_tokens, seed=7)
+        assert "max_tokens" not in completion_request("big", Text(text), every, context_tokens)
+    ids = Sampling().resolve(Sampling(), room=510, seed=7)
+    assert completion_request("big", Tokens((72, 105)), ids, 512)["max_tokens"] == 510
 
 
 async def test_log_probabilities_are_asked_for_and_told_by_what_the_tokens_write(

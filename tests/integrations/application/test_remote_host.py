@@ -207,6 +207,40 @@ def test_of_a_map_in_several_requests_nothing_is_accepted_where_one_is_refused(
         assert other.get() == "<other>"
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["the first", "the second"])
+def test_of_a_map_in_several_requests_nothing_runs_on_where_an_answer_is_lost(
+    monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    pytest.importorskip("fastapi")
+    from tests.integrations.worlds import world
+
+    monkeypatch.setattr(chunking, "MOST_CALLS", 2)
+    monkeypatch.setattr(remote_host, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(remote_host, "_LAST_WORD_S", 60.0)
+    once, sent, cancelled = remote_host.RemoteHost._once, list[str](), list[Any]()
+
+    async def loses_answers(self: remote_host.RemoteHost, method: str, path: str, body: Any, query: Any) -> Any:
+        answer = await once(self, method, path, body, query)
+        if path.endswith("/calls"):
+            sent.extend({body["id"]} - set(sent))
+        if path.endswith("/cancel"):
+            cancelled.append(body)
+        if (path.endswith("/calls") and len(sent) == lost + 1) or len(cancelled) == 1:
+            raise ServerUnreachable("the line broke")
+        return answer
+
+    with world("remote") as there, there.application.open_session() as session:
+        there.stall()
+        session.describe()
+        monkeypatch.setattr(remote_host.RemoteHost, "_once", loses_answers)
+        words = [{"word": word} for word in "abcdef"]
+        with pytest.raises(ServerUnreachable):
+            there.application.loop.run(there.application.host.submit(session.id, Request(template=TEMPLATE), words))
+        assert len(sent) == lost + 1 and cancelled == [{"requests": sent}] * 2
+        states = [call["state"] for call in session.describe()["calls"]]
+        assert states == ["cancelled"] * 2 * (lost + 1)
+
+
 def test_a_server_that_is_not_there_is_told_of_where_it_is_read() -> None:
     with connect("http://127.0.0.1:9/v1") as application, application.open_session() as session:
         said = session.call(TEMPLATE, {"word": "x"})["echo"]

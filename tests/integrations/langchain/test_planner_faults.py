@@ -15,6 +15,7 @@ from parrot_compat.integrations.langchain import ChatParrot, compile, planning, 
 from parrot_compat.integrations.langchain import walk as walking
 from parrot_compat.integrations.langchain.planner import planner
 
+from ..strangers import pass_time
 from .apps import APPS, ONE, P, S
 from .plan_server import GRAPHS, PlanServer
 
@@ -64,6 +65,21 @@ def test_a_server_that_had_plans_is_sent_them_again_once_what_stood_in_its_place
         assert app.invoke(ONE) == expected and stats().pushed == 4
         server.line.refuse, server.line.html = None, False
         assert app.invoke(ONE) == expected and stats().pushed == 8
+        assert server.all_closed()
+
+
+def test_a_server_that_something_stood_before_at_first_is_sent_plans_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with PlanServer().running() as server:
+        app = chain(server)
+        expected = unplanned(app)
+        server.line.refuse = 404
+        assert app.invoke(ONE) == expected
+        server.line.refuse = None
+        assert app.invoke(ONE) == expected and stats().pushed == 0
+        pass_time(monkeypatch, servers.ASK_A_STRANGER_AGAIN_S)
+        assert app.invoke(ONE) == expected and stats().pushed == 4
         assert server.all_closed()
 
 

@@ -11,7 +11,7 @@ from parrot_compat.integrations.plans.asked import Asked
 from parrot_compat.integrations.remote import Endpoint
 
 from ..other_server import OtherServer, Reply
-from ..strangers import is_a_stranger
+from ..strangers import is_a_stranger, pass_time
 
 OURS = Reply({"object": "parrot.capabilities"})
 AWAY = [Reply({"error": {"message": "not yet"}}, status) for status in (408, 429, 502, 503)]
@@ -60,11 +60,16 @@ def test_a_server_that_is_not_there_may_be_there_later() -> None:
 
 
 @pytest.mark.usefixtures("no_pause")
-def test_a_server_that_is_not_ours_is_asked_once(other: OtherServer) -> None:
+def test_a_server_that_is_not_ours_is_asked_again_only_after_a_long_while(
+    other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     endpoint = Endpoint(base_url=other.url, api_key="none")
-    assert told(endpoint) is None
+    assert told(endpoint) is None  # a proxy may say that there is no such path, before the server is there
     other.capabilities = OURS
     assert told(endpoint) is None and told(endpoint) is None
+    pass_time(monkeypatch, servers.ASK_A_STRANGER_AGAIN_S)
+    assert told(endpoint) is None
+    assert told(endpoint) == {"v": 1, "session": "report 17"}
 
 
 def test_between_two_tries_there_is_a_pause(other: OtherServer) -> None:

@@ -349,6 +349,21 @@ async def test_calls_can_be_cancelled_by_name_all_of_those_named_or_none() -> No
         assert (await read(server, session, other["variable"])).json()["text"] == "[b]"
 
 
+async def test_calls_can_be_cancelled_by_the_request_that_made_them() -> None:
+    async with live(echo) as server, asyncio.timeout(30):
+        session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+        cancel = f"{SESSIONS}/{session}/cancel"
+        assert (await send(server, "POST", cancel, {"requests": ["r1"]})).status == 200
+        server.engine.stall()
+        call = {"template": "{{input:x}}{{output:y}}", "bindings": [{"x": "a"}, {"x": "b"}]}
+        made = [(await send(server, "POST", f"{SESSIONS}/{session}/calls", call | {"id": id})).json() for id in "rs"]
+        assert (await send(server, "POST", cancel, {"requests": ["r", "never"]})).status == 200
+        server.engine.resume()
+        for one, other in zip(made[0]["calls"], made[1]["calls"], strict=True):
+            assert (await read(server, session, one["variable"])).json()["error"]["code"] == "cancelled"
+            assert (await read(server, session, other["variable"])).json()["state"] == "ready"
+
+
 async def test_a_cancelled_session_goes_on() -> None:
     async with live(echo) as server:
         session = await opened(server)

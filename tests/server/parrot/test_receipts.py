@@ -173,8 +173,35 @@ async def test_the_second_try_of_a_call_whose_client_has_left_gets_its_name() ->
             reply = await asked(server, {"session": "s"}, messages=user("about ", reference))
             assert text_of(reply) == "[about [count]]"
         kept = f"{SESSIONS}/s/variables/o"
-        assert (await send(server, "GET", kept)).json()["state"] == "ready"
+        found = (await send(server, "GET", kept)).json()
+        assert found["state"] == "ready" and found["id"] == found["name"] == "o"
         assert "parrot:done" in (await send(server, "GET", f"{kept}/stream")).body.decode()
+
+
+async def test_a_third_try_does_not_take_the_name_from_a_second_that_still_runs() -> None:
+    said = {"session": "s", "call": "c", "output": {"name": "o"}}
+    references = (ref("c"), {"type": "parrot:ref", "variable": "o"})
+    async with live(echo) as server, asyncio.timeout(30):
+        server.engine.fail_next(EngineError("out of paper"))
+        assert (await send(server, "POST", CHAT, {"messages": user("first"), "parrot": said})).status == 502
+        server.engine.stall()
+        second = asyncio.create_task(asked(server, said, messages=user("second")))
+        await until(lambda: server.manager.open_calls == 1)
+        third = json.dumps({"messages": user("third"), "parrot": said}).encode()
+        _, writer = await connect(server.url, "POST", CHAT, third)
+        await until(lambda: server.manager.open_calls == 2)
+        readers = [
+            asyncio.create_task(asked(server, {"session": "s"}, messages=user("about ", reference)))
+            for reference in references
+        ]
+        await until(lambda: server.manager.open_calls == 4)
+        writer.close()
+        await until(lambda: server.manager.open_calls == 3)
+        server.engine.resume()
+        assert (await second).json()["parrot"]["hints"] == {"call": "applied", "output": "applied"}
+        for reader in readers:
+            assert text_of(await reader) == "[about [second]]"
+        assert text_of(await asked(server, said, messages=user("about ", ref("c")))) == "[about [second]]"
 
 
 async def test_the_second_try_of_a_call_that_failed_gets_its_name() -> None:
