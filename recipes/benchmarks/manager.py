@@ -15,7 +15,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,12 @@ async def measure(shape: str, apps: int, at_once: int) -> Costs:
             async with room:
                 session = manager.open_session(tenant=f"tenant-{app % 8}")
                 tasks = await session.submit_all(SHAPES[shape](app))
-                for task in tasks:
-                    async for _ in task.chunks():
-                        chunks += 1
+                with ExitStack() as following:  # as a request does, so that each chunk is there when its turn comes
+                    for task in tasks:
+                        following.enter_context(task.followed())
+                    for task in tasks:
+                        async for _ in task.chunks():
+                            chunks += 1
                 calls += len(tasks)
                 await session.close()
 

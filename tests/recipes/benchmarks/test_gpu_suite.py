@@ -75,7 +75,7 @@ def test_every_part_leaves_rows_that_say_where_they_come_from(dry_run: Path) -> 
     assert {"exactness", "kernels", "engine", "identity"} <= {row["part"] for row in rows if row["system"] != "suite"}
     assert all(row["commit"] == "abc" and "torch" in row["versions"] and row["date"] for row in rows)
     assert {row["case"].split()[0] for row in rows if row["part"] == "exactness" and row["unit"] == "1"} == {
-        "decode", "prefill", "forest", "tiny-llama",
+        "decode", "prefill", "forest", "tiny-llama", "tiny-gemma3", "tiny-mixtral",
     }  # fmt: skip
     read = [row for row in rows if row["metric"] == "KV bytes asked for / unique"]
     # two and three rows over 32 keys in common and 16 of their own
@@ -329,7 +329,7 @@ def test_a_part_without_time_leaves_a_file_that_names_what_is_missing(
     rows = {row.part: row for row in read(place)}
     assert set(rows) == set(gpu_suite.PARTS) and {row.metric for row in rows.values()} == {"wall time"}
     left_out = rows["exactness"].note.partition(": ")[2].split("; ")
-    assert rows["exactness"].note.startswith("left out 30: ") and len(left_out) == 30
+    assert rows["exactness"].note.startswith("left out 32: ") and len(left_out) == 32
     assert {"decode float32", "launches that wait", "tiny-llama over a prefix"} <= set(left_out)
     assert all(rows[part].note for part in ("engine", "identity", "kernels"))
     assert rows["kernels"].note in (tmp_path / "gpu.md").read_text()
@@ -352,7 +352,7 @@ def test_a_part_that_fails_says_so_and_ends_no_other(tmp_path: Path, monkeypatch
     def fails(*given: object) -> list[GpuRow]:
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(gpu_kernels, "exactness", fails)
+    monkeypatch.setattr(gpu_exact, "launches_that_wait", fails)
     monkeypatch.setattr(gpu_kernels, "kernels", lambda *given: [GpuRow.of(WHERE, "kernels", "c", "s", "m", "1", [1])])
     place = tmp_path / "gpu.csv"
     assert gpu_suite.main(["--part", "exactness,kernels", "--tiny", "--csv", str(place)]) == 1
