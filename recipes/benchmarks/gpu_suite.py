@@ -93,10 +93,10 @@ def taken(
     except Exception as error:
         traceback.print_exc()
         note = f"{FAILED}: {type(error).__name__}: {error}"
+    spent = time.perf_counter() - began
     give_back(device)  # not amid the error, whose frames hold what failed: the next part needs the memory
     if budget.left_out:
         note += f"{'; ' if note else ''}left out {len(budget.left_out)}: {'; '.join(budget.left_out)}"
-    spent = time.perf_counter() - began
     yield GpuRow.of(where, part, "the whole part", "suite", WALL_TIME, "s", [spent], note)
 
 
