@@ -263,7 +263,7 @@ def stop_on_sigterm() -> None:
     """SIGTERM ends the running task as Ctrl-C does, so that its servers are stopped."""
     task = asyncio.current_task()
     assert task is not None
-    with suppress(NotImplementedError):
+    with suppress(NotImplementedError):  # on Windows nobody sends it
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 

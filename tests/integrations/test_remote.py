@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
-import threading
 import warnings
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.remote import Endpoint
 
+from .forks import held, in_a_child
 from .other_server import OtherServer, Reply
 
 
@@ -100,53 +99,14 @@ def test_closed_loops_are_forgotten() -> None:
     assert counts[0] == counts[2]
 
 
-def _client_id_in_child(queue: multiprocessing.Queue[bool], parents: int) -> None:
-    queue.put(id(remote.client(endpoint())) == parents)
-
-
 def test_a_forked_child_does_not_use_its_parents_connections() -> None:
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this platform does not fork")
-    context = multiprocessing.get_context("fork")
-    queue: multiprocessing.Queue[bool] = context.Queue()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = context.Process(target=_client_id_in_child, args=(queue, id(remote.client(endpoint()))))
-        child.start()
-    same = queue.get(timeout=60)
-    child.join()
-    assert same is False
-
-
-def _has_a_client(queue: multiprocessing.Queue[bool]) -> None:
-    queue.put(bool(remote.client(endpoint())))
+    parents = remote.client(endpoint())
+    assert in_a_child(lambda: remote.client(endpoint()) is parents) is False
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent() -> None:
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this platform does not fork")
-    context = multiprocessing.get_context("fork")
-    queue: multiprocessing.Queue[bool] = context.Queue()
-    is_held, is_over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with remote._lock:
-            is_held.set()
-            is_over.wait()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        is_held.wait()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = context.Process(target=_has_a_client, args=(queue,), daemon=True)
-            child.start()
-        assert queue.get(timeout=60)
-    finally:
-        is_over.set()
-        holder.join()
-    child.join()
+    with held(remote._lock):
+        assert in_a_child(lambda: bool(remote.client(endpoint()))) is True
 
 
 def test_a_model_card_is_found_by_name_or_is_the_first(other: OtherServer) -> None:
