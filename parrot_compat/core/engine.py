@@ -1,8 +1,8 @@
 """The engine port: runs token ids (or text) through a model on forkable contexts.
 
 An engine knows no variables, sessions or tenants; what it is told of them is opaque: `namespace` (cache
-scope: nothing is reused across two of them), `flow` (what fairness counts), `group` (tasks better run
-together) and `slack_s` (how long this work can wait without anybody noticing).
+scope: nothing is reused across two of them), `flow` (what fairness counts) and `slack_s` (how long this work
+can wait without anybody noticing).
 
 The invariant: what an engine keeps, shares, evicts or recomputes never changes the tokens it draws.
 """
@@ -84,7 +84,6 @@ class Scope:
 
     namespace: str = ""
     flow: str = ""
-    group: str | None = None
     slack_s: float = 0.0
 
 

@@ -112,7 +112,6 @@ class Task:
         return Scope(
             namespace=self.flow.tenant,
             flow=self.flow.name,
-            group=self.group,
             slack_s=self.objective.slack_s,
         )
 

@@ -38,8 +38,6 @@ class BatchRow:
     """Page ids of the sequence in order; they cover at least start + len(tokens) slots."""
     draw: Draw | None
     """None: the prompt is not complete after this step (or it is a Fill), so nothing is drawn."""
-    group: str | None = None
-    """Rows of one group may have a long prefix in common, which is then looked for."""
     prompt_tokens: int = 0
     """Of the whole sequence; rotary scalings that grow with the text ask for it."""
     wanted: Wanted | None = None
@@ -211,6 +209,6 @@ def _forest(rows: Sequence[BatchRow], pages: Ids, page_starts: Ids) -> list[Fore
     # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
     bounds = page_starts.tolist()
     return [
-        ForestRow(pages=pages[bounds[number] : bounds[number + 1]], shareable=row.start, group=row.group)
+        ForestRow(pages=pages[bounds[number] : bounds[number + 1]], shareable=row.start)
         for number, row in enumerate(rows)
     ]

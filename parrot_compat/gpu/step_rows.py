@@ -111,7 +111,6 @@ class StepRows:
             start=start,
             pages=context.pages,
             draw=sequence.draw_after(end),
-            group=sequence.verb.scope.group,
             prompt_tokens=sequence.prompt_tokens,
             wanted=sequence.wanted_after(end),
         )

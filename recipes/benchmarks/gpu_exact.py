@@ -94,15 +94,15 @@ class Told:
 
 
 def over_a_prefix(runner: ModelRunner, front: list[int], prompts: Sequence[list[int]], tokens: int) -> dict[str, Told]:
-    """Greedy texts of a group whose `prompts` begin with `front`, which is computed once: read together, with graphs
+    """Greedy texts whose `prompts` begin with `front`, which is computed once: read together, with graphs
     and without, and apart."""
     if runner.sharing is not None:
         runner.sharing = replace(runner.sharing, costs=WORTH_IT)
     found = {}
     for system, changed in TOGETHER_OR_NOT.items():
         steps = Steps(runner, async_scheduling=True, **changed)
-        steps.know(front, "stage")
-        steps.ask([(prompt, tokens) for prompt in prompts], "stage")
+        steps.know(front)
+        steps.ask([(prompt, tokens) for prompt in prompts])
         found[system] = Told(steps.run()[1:], steps.launches.shared)
     return found
 

@@ -90,7 +90,7 @@ def make_step(
         slots.append(table[position // PAGE] * PAGE + position % PAGE)
     query_heads, kv_heads, dim = heads
     shape = (len(scattered) * PAGE, kv_heads, dim)
-    lines = [ForestRow(pages=table.numpy(), shareable=shared, group="step") for table in tables]
+    lines = [ForestRow(pages=table.numpy(), shareable=shared) for table in tables]
     return Step(
         inputs=AttentionInputs(
             page_size=PAGE,

@@ -1,4 +1,4 @@
-"""Whole decode steps of groups whose prompts begin alike, with what is shared read together and apart.
+"""Whole decode steps of rows whose prompts begin alike, with what is shared read together and apart.
 
 The invariant: only how keys are read differs between the two. Beginnings are computed once in both, and found.
 """
@@ -60,10 +60,10 @@ def _decode_s(steps: Steps, load: Load, groups: list[Group], strangers: int) -> 
     out = outputs(steps, rows * load.private + strangers * load.front, load.tries)
     own = load.private - out // 2
     fronts = {group: text(load.front) for group, _ in groups}
-    for group, front in fronts.items():
-        steps.know(front, group)
+    for front in fronts.values():
+        steps.know(front)
     for group, members in groups:
-        steps.ask([(fronts[group] + text(own), out) for _ in range(members)], group)
+        steps.ask([(fronts[group] + text(own), out) for _ in range(members)])
     if strangers:
         steps.ask([(text(load.front + own), out) for _ in range(strangers)])
     return drawing_s(steps, rows, load.tries)

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.core.engine import Chunk, ContextId, Generate, Scope
+from parrot_compat.core.engine import Chunk, ContextId, Generate
 from parrot_compat.core.engine_front import Command
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
@@ -124,7 +124,6 @@ class Steps:
     def ask(
         self,
         asked: Sequence[tuple[list[int], int]],
-        group: str | None = None,
         sampling: ResolvedSampling = GREEDY,
     ) -> None:
         """(prompt, output tokens), all at once, each drawn by `sampling` with a seed of its own, to its full length."""
@@ -135,14 +134,13 @@ class Steps:
                 context=ContextId(number),
                 content=Tokens(tuple(prompt)),
                 sampling=replace(sampling, max_tokens=out, ignore_eos=True, seed=number),
-                scope=Scope(group=group),
             )
             commands.append(Command(number, verb))
         self._take(commands)
 
-    def know(self, front: list[int], group: str) -> None:
+    def know(self, front: list[int]) -> None:
         """Have the beginning of prompts computed, so that those that come find it."""
-        self.ask([(front, 1)], group)
+        self.ask([(front, 1)])
         self.run()
 
     def step(self) -> bool:

@@ -75,7 +75,7 @@ async def stage(world: World, policy: str) -> Objective:
     calls = [make_call("a", "alike a"), make_call("b", "alike b"), make_call("c", "", "out-a", "out-b")]
     tasks = await world.manager.open_session().submit_all(calls)
     world.manager.check()
-    assert (tasks[0].scope.group is None) == (not world.manager.policy.groups)
+    assert (tasks[0].group is None) == (not world.manager.policy.groups)
     assert tasks[0].group == tasks[1].group
     return tasks[0].objective
 

@@ -13,17 +13,18 @@ For a prefix that m rows read, in one layer, with b bytes of keys and values per
 Rates are bytes/s and multiply-adds x 2 /s. All layers share the same prefixes, so a gain is that of the mean layer. A
 prefix is shared if its gain is positive, and any is only if the gains of the step outweigh `launch_s`, what one more
 kernel in each layer costs. On a device without measurements a prefix is shared where the rule of thumb says so:
-r - t >= UNMEASURED_KEYS in the mean layer.
+r - t >= UNMEASURED_KEYS in the mean layer. A prefix that does not pay leaves its keys to the prefixes behind it, which
+begin where it would have begun: a few words that all prompts have in common take nothing from those that have more.
 
 It knows numbers, nothing of tensors or pages. The invariant: each prefix is judged by itself; a small one never
-switches a large one off.
+switches a large one off; and what is shared is again a forest.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +85,34 @@ def worth_sharing(
     windows: Windows = ALL_SEEN,
     starts: Sequence[int] = (),
 ) -> tuple[SharedPrefix, ...]:
-    """Those of `prefixes` that are read faster together. `strips`: of all shared prefixes of a step, `Tiling`'s.
-    `starts`: by row, the position of its first query, which only layers with a window ask for."""
-    reads = [list(_reads(prefix, page_size, windows, starts)) for prefix in prefixes]
-    if costs is None:
-        saved = [sum(share * (apart - keys) for share, keys, apart in layers) for layers in reads]
-        return tuple(prefix for prefix, keys in zip(prefixes, saved, strict=True) if keys >= UNMEASURED_KEYS)
-    work = [len(prefix.rows) * prefix.pages for prefix in prefixes]
-    gains: list[float] = []
-    for prefix, layers, mine in zip(prefixes, reads, work, strict=True):
-        gain = 0.0
-        for share, keys, apart in layers:
-            its_strips = max(1, round(strips * mine * keys / (sum(work) * prefix.pages * page_size)))
-            gain += share * gain_s(len(prefix.rows), keys, shape, costs, its_strips, apart=apart)
-        gains.append(gain)
-    if sum(gain for gain in gains if gain > 0) <= costs.launch_s:
-        return ()
-    return tuple(prefix for prefix, gain in zip(prefixes, gains, strict=True) if gain > 0)
+    """Those of `prefixes`, parents before their children, that are read faster together. `strips`: of all shared
+    prefixes of a step, `Tiling`'s. `starts`: by row, the position of its first query, which only layers with a window
+    ask for."""
+    work = sum(len(prefix.rows) * prefix.pages for prefix in prefixes)
+
+    def gain(prefix: SharedPrefix) -> float:
+        """In seconds; in keys not read again on a device that nobody has measured."""
+        layers = _reads(prefix, page_size, windows, starts)
+        if costs is None:
+            return sum(share * (apart - keys) for share, keys, apart in layers)
+        mine = len(prefix.rows) / work * strips / page_size
+        return sum(
+            share * gain_s(len(prefix.rows), keys, shape, costs, max(1, round(mine * keys)), apart=apart)
+            for share, keys, apart in layers
+        )
+
+    kept: list[SharedPrefix] = []
+    gained = 0.0
+    begins: dict[tuple[int, int], int] = {}  # by a row and where a prefix of it ends: what is not read together yet
+    for prefix in prefixes:
+        first = begins.get((prefix.rows[0], prefix.first_page), prefix.first_page)
+        candidate = replace(prefix, first_page=first)
+        worth = gain(candidate)
+        if worth >= UNMEASURED_KEYS if costs is None else worth > 0:
+            kept.append(candidate)
+            gained, first = gained + worth, prefix.end_page
+        begins |= {(row, prefix.end_page): first for row in prefix.rows}
+    return tuple(kept) if costs is None or gained > costs.launch_s else ()
 
 
 def _reads(

@@ -1,8 +1,8 @@
-"""Which rows of a step read the same pages: a forest of shared prefixes, found inside the groups that apps declare.
+"""Which rows of a step read the same pages: a forest of shared prefixes.
 
-A group is what the scheduler calls related (one stage, one template); that rows of a group really read the same
-memory is decided by the equality of page ids alone, page by page. It knows page ids and lengths; nothing of kernels,
-devices or what sharing is worth.
+That rows read the same memory is decided by the equality of page ids alone, page by page: two stages of an app, or two
+strangers with one system prompt, hold the same pages where the prefix cache gave them the same. It knows page ids and
+lengths; nothing of kernels, devices or what sharing is worth.
 
 The invariant: every row of a `SharedPrefix` has equal page ids at the places it names, all of whose slots hold keys
 that every one of these rows sees. Two prefixes of one row never overlap, and the rows of a prefix have the same
@@ -30,8 +30,6 @@ class ForestRow:
     """Page ids in order."""
     shareable: int
     """Keys before its first query, which no step will write again. Its full pages may be shared."""
-    group: str | None
-    """Rows of different groups are never compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +48,18 @@ class SharedPrefix:
 
 
 def find_shared(rows: Sequence[ForestRow], page_size: int) -> tuple[SharedPrefix, ...]:
-    """Every maximal run of equal pages among rows of one group, parents before their children."""
-    groups: dict[str, list[int]] = defaultdict(list)
+    """Every maximal run of equal pages among rows, parents before their children."""
+    trees: dict[int, list[int]] = defaultdict(list)  # rows that begin alike
     for number, row in enumerate(rows):
-        if row.group is not None and row.shareable >= page_size:
-            groups[row.group].append(number)
+        if row.shareable >= page_size:
+            trees[int(row.pages[0])].append(number)
     found: list[SharedPrefix] = []
-    for members in groups.values():
+    for members in trees.values():
         if len(members) > 1:
             lists = {number: rows[number].pages[: rows[number].shareable // page_size] for number in members}
-            # In the order of their pages, rows with a common front are neighbours, and what the first and the last
-            # of a run have in common, all between them have.
-            found += _nodes(sorted(members, key=lambda number: lists[number].tolist()), lists, 0)
+            # In any lexicographic order of their pages, and that of their bytes is one, rows with a common front are
+            # neighbours, and what the first and the last of a run have in common, all between them have.
+            found += _nodes(sorted(members, key=lambda number: lists[number].tobytes()), lists, 0)
     return tuple(found)
 
 

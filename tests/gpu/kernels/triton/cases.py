@@ -70,7 +70,7 @@ def make_case(
     page: int = 4,
     generator: torch.Generator | None = None,
 ) -> Case:
-    """`fronts`: name → pages; `heads`: (heads, kv heads, dim). All rows are of one declared group."""
+    """`fronts`: name → pages; `heads`: (heads, kv heads, dim)."""
     generator = generator or fresh_generator()
     query_heads, kv_heads, dim = heads
     fronts = fronts or {}
@@ -105,9 +105,9 @@ def make_case(
     )
 
 
-def forest_rows(inputs: AttentionInputs, group: str | None = "app") -> list[ForestRow]:
+def forest_rows(inputs: AttentionInputs) -> list[ForestRow]:
     queries = np.diff(inputs.query_starts)
     return [
-        ForestRow(pages=pages.cpu().numpy(), shareable=int(length - count + 1), group=group)
+        ForestRow(pages=pages.cpu().numpy(), shareable=int(length - count + 1))
         for pages, length, count in zip(inputs.pages, inputs.kv_lengths, queries, strict=True)
     ]

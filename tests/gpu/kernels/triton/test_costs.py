@@ -73,6 +73,33 @@ def test_a_prefix_that_one_more_row_cuts_in_two_is_still_shared() -> None:
     assert found(first, second) == (first, second)
 
 
+def levels(*rows_and_ends: tuple[range, int]) -> list[SharedPrefix]:
+    """Each below the one before."""
+    begins = [0, *(end for _, end in rows_and_ends)]
+    return [
+        SharedPrefix(rows=tuple(rows), first_page=begin // PAGE, end_page=end // PAGE)
+        for begin, (rows, end) in zip(begins, rows_and_ends, strict=False)
+    ]
+
+
+def test_a_few_words_that_all_have_in_common_take_nothing_from_those_that_have_more() -> None:
+    greeting, mine, theirs = prefix(128, PAGE), prefix(64, 8192), prefix(64, 8192, first=64)
+    behind = [replace(each, first_page=1) for each in (mine, theirs)]
+    found = shared(greeting, *behind, costs=None)
+    assert found == (mine, theirs), "what is not read together is read with what follows"
+
+
+def test_prefixes_that_do_not_pay_one_by_one_may_pay_as_one() -> None:
+    parts = levels((range(9), 4096), (range(9), 8192))
+    assert shared(*parts[:1], costs=None) == ()
+    assert shared(*parts, costs=None) == (prefix(9, 8192),)
+
+
+def test_a_prefix_that_is_read_together_keeps_its_keys() -> None:
+    parts = levels((range(80), 8192), (range(64), 16_384))
+    assert shared(*parts) == tuple(parts)
+
+
 def test_a_gain_smaller_than_another_launch_is_none() -> None:
     assert shared(prefix(64, 8192), costs=replace(INVENTED, launch_s=1.0)) == ()
 

@@ -1,4 +1,4 @@
-"""Shared prefixes are found by page ids alone, inside declared groups."""
+"""Shared prefixes are found by page ids alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_share
 PAGE = 4
 
 
-def row(pages: list[int], group: str | None = "app", shareable: int | None = None) -> ForestRow:
+def row(pages: list[int], shareable: int | None = None) -> ForestRow:
     held = len(pages) * PAGE if shareable is None else shareable
-    return ForestRow(pages=np.array(pages, dtype=np.int64), shareable=held, group=group)
+    return ForestRow(pages=np.array(pages, dtype=np.int64), shareable=held)
 
 
 def node(rows: tuple[int, ...], first_page: int, end_page: int) -> SharedPrefix:
@@ -24,18 +24,14 @@ def test_rows_with_equal_first_pages_share_them_and_no_more() -> None:
     assert find_shared([row([7, 8, 1]), row([7, 8, 2]), row([7, 8])], PAGE) == (node((0, 1, 2), 0, 2),)
 
 
-def test_groups_within_a_group_are_levels_below_it() -> None:
+def test_rows_that_share_more_are_levels_below_those_that_share_less() -> None:
     rows = [row([7, 8, 9, 1]), row([7, 2]), row([7, 8, 9, 3]), row([7, 8, 4])]
     assert set(find_shared(rows, PAGE)) == {node((0, 1, 2, 3), 0, 1), node((0, 2, 3), 1, 2), node((0, 2), 2, 3)}
 
 
-def test_several_trees_of_one_group_are_a_forest() -> None:
+def test_several_trees_are_a_forest() -> None:
     rows = [row([1, 2]), row([5, 6]), row([1, 3]), row([5, 4])]
     assert set(find_shared(rows, PAGE)) == {node((0, 2), 0, 1), node((1, 3), 0, 1)}
-
-
-def test_rows_of_different_groups_are_never_compared() -> None:
-    assert find_shared([row([7, 1], "a"), row([7, 2], "b"), row([7, 3], None), row([7, 4], None)], PAGE) == ()
 
 
 def test_a_foreign_row_does_not_switch_the_others_off() -> None:
@@ -51,25 +47,26 @@ def test_equal_pages_behind_different_ones_are_not_a_prefix() -> None:
     assert find_shared([row([1, 7]), row([2, 7])], PAGE) == ()
 
 
+def test_page_ids_of_any_size_are_told_apart() -> None:
+    far = 2**40
+    rows = [row([far, 256, 1]), row([far, 1, 1]), row([far + 1, 256, 1]), row([far, 256, 2]), row([far + 256, 1])]
+    assert set(find_shared(rows, PAGE)) == {node((0, 1, 3), 0, 1), node((0, 3), 1, 2)}
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=5), st.sampled_from(["a", "b", None])), max_size=7))
-def test_every_node_is_true_and_every_shared_page_is_in_one(spec: list[tuple[list[int], str | None]]) -> None:
-    rows = [row(pages, group) for pages, group in spec]
+@given(st.lists(st.lists(st.sampled_from([0, 1, 256, 65_537]), max_size=5), max_size=7))
+def test_every_node_is_true_and_every_shared_page_is_in_one(spec: list[list[int]]) -> None:
+    rows = [row(pages) for pages in spec]
     covered: dict[tuple[int, int], tuple[int, ...]] = {}
     for found in find_shared(rows, PAGE):
         assert len(found.rows) > 1 and found.pages > 0
-        assert len({rows[r].group for r in found.rows} - {None}) == 1
         fronts = {tuple(rows[r].pages[: found.end_page].tolist()) for r in found.rows}
         assert len(fronts) == 1 and len(next(iter(fronts))) == found.end_page
         for number in found.rows:
             for at in range(found.first_page, found.end_page):
                 assert (number, at) not in covered
                 covered[number, at] = found.rows
-    for number, (pages, group) in enumerate(spec):
+    for number, pages in enumerate(spec):
         for at in range(len(pages)):
-            same = tuple(
-                other
-                for other, (others, its) in enumerate(spec)
-                if group is not None and its == group and others[: at + 1] == pages[: at + 1]
-            )
+            same = tuple(other for other, others in enumerate(spec) if others[: at + 1] == pages[: at + 1])
             assert covered.get((number, at)) == (same if len(same) > 1 else None)

@@ -1,13 +1,13 @@
-"""From what an app declares to what a kernel may read together."""
+"""From the pages that rows hold to what a kernel may read together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,12 +15,12 @@ from parrot_compat.core.engine import ContextId, Scope
 from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.kernels.costs import UNMEASURED_KEYS, Windows
-from parrot_compat.gpu.kernels.forest import SharedPrefix
+from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.runner import ModelRunner
 from tests.gpu.models.tiny import WINDOW, save_tiny
-from tests.gpu.paged_runner import PagedEngine, PagedRunner, answer, prompt
+from tests.gpu.paged_runner import PagedEngine, answer, prompt
 
 PAGE = 16
 UNMEASURED = Sharing(
@@ -28,52 +28,50 @@ UNMEASURED = Sharing(
 )
 
 
-class GroupsSeen(PagedRunner):
-    def launch(self, rows: Sequence[BatchRow], after: list[int | None] | None = None) -> list[int | None]:
-        self.groups = [*getattr(self, "groups", []), *(row.group for row in rows)]
-        return super().launch(rows, after)
-
-
-def decoding(rows: int, shared: int, group: str | None) -> list[BatchRow]:
+def decoding(rows: int, shared: int) -> list[BatchRow]:
     front = list(range(shared // PAGE))
     return [
-        BatchRow(tokens=[1], start=shared, pages=[*front, len(front) + number], draw=None, group=group)
-        for number in range(rows)
+        BatchRow(tokens=[1], start=shared, pages=[*front, len(front) + number], draw=None) for number in range(rows)
     ]
 
 
-async def test_the_declared_group_of_a_call_reaches_its_rows() -> None:
-    class Engine(PagedEngine):
-        def __init__(self, **config: Any) -> None:
-            super().__init__(**config)
-            self.runner.__class__ = GroupsSeen
-
-    engine = Engine()
+async def test_strangers_whose_prompts_begin_alike_may_read_them_together() -> None:
+    engine = PagedEngine()
     await engine.start()
+    size, front = engine.runner.config.page_size, prompt(20)
+    asked = {2: (*front, *prompt(6, salt=1)), 3: (*front, *prompt(9, salt=2)), 4: prompt(30, salt=3)}
     try:
-        await answer(engine, 1, prompt(20), max_tokens=2, scope=Scope(group="session/stage"))
-        await answer(engine, 2, prompt(20, salt=1), max_tokens=2)
-        assert engine.runner.groups[:2] == ["session/stage"] * 2  # type: ignore[attr-defined]
-        assert set(engine.runner.groups[2:]) == {None}  # type: ignore[attr-defined]
+        await answer(engine, 1, front, max_tokens=1)
+        flows = {number: Scope(flow=f"app {number}") for number in asked}
+        async with asyncio.TaskGroup() as group:
+            for number, text in asked.items():
+                group.create_task(answer(engine, number, text, max_tokens=4, scope=flows[number]))
+        together = [
+            rows for rows in engine.runner.steps if len(rows) == 3 and all(len(row.tokens) == 1 for row in rows)
+        ]
+        assert together
+        for rows in together:
+            held = [ForestRow(pages=np.array(row.pages, dtype=np.int64), shareable=row.start) for row in rows]
+            (shared,) = find_shared(held, size)
+            assert (shared.first_page, shared.end_page) == (0, len(front) // size) and len(shared.rows) == 2
     finally:
-        await engine.free(ContextId(1))
-        await engine.free(ContextId(2))
+        for number in (1, *asked):
+            await engine.free(ContextId(number))
         await engine.close()
 
 
 def test_a_batch_shares_what_is_worth_it_and_leaves_the_rest() -> None:
     long = UNMEASURED_KEYS // 8
-    assert Batch.build(decoding(9, long, "a"), PAGE, "cpu", UNMEASURED).attention.shared == (
+    assert Batch.build(decoding(9, long), PAGE, "cpu", UNMEASURED).attention.shared == (
         SharedPrefix(rows=tuple(range(9)), first_page=0, end_page=long // PAGE),
     )
-    assert not Batch.build(decoding(8, long, "a"), PAGE, "cpu", UNMEASURED).attention.shared
-    assert not Batch.build(decoding(9, long, None), PAGE, "cpu", UNMEASURED).attention.shared
-    assert not Batch.build(decoding(9, long, "a"), PAGE).attention.shared
+    assert not Batch.build(decoding(8, long), PAGE, "cpu", UNMEASURED).attention.shared
+    assert not Batch.build(decoding(9, long), PAGE).attention.shared
 
 
 def test_a_batch_leaves_apart_what_the_windows_of_most_layers_do_not_reach() -> None:
     long = UNMEASURED_KEYS // 8
-    rows = decoding(9, long, "a")
+    rows = decoding(9, long)
     near = replace(UNMEASURED, windows={None: 1, long + 1: 3})
     far = replace(UNMEASURED, windows={None: 1, long: 3})
     assert Batch.build(rows, PAGE, "cpu", near).attention.shared
@@ -97,7 +95,7 @@ def test_a_page_that_a_row_is_writing_is_never_shared() -> None:
     def shareable(start: int) -> tuple[SharedPrefix, ...]:
         last = start // PAGE
         pages = list(range(last + 1))
-        rows = [BatchRow(tokens=[1], start=start, pages=pages, draw=None, group="a") for _ in range(2)]
+        rows = [BatchRow(tokens=[1], start=start, pages=pages, draw=None) for _ in range(2)]
         return Batch.build(rows, PAGE, "cpu", UNMEASURED).attention.shared
 
     most = UNMEASURED_KEYS

@@ -17,7 +17,7 @@ from parrot_compat.gpu.kernels.reference.forest import merge_pair, strip_attenti
 from parrot_compat.gpu.kernels.strips import HeadShape, StripPlan, Tiling, plan_decode, plan_strips, row_shapes
 from parrot_compat.gpu.kernels.triton.tiles import tiling
 
-from .cases import Case, RowSpec, forest_rows, make_case
+from .cases import Case, RowSpec, make_case
 
 TILING = Tiling(direct_queries=3, private_queries=2, shared_queries=4, split_keys=8, shared_strips=3)
 
@@ -173,9 +173,3 @@ def test_attention_over_a_prefix_merged_with_that_over_the_rest_is_attention_ove
     merged, lse = merge_pair(*part(0, cut), *part(cut, 12))
     torch.testing.assert_close(merged, whole)
     torch.testing.assert_close(lse, whole_lse)
-
-
-def test_rows_outside_any_group_are_planned_as_if_nothing_were_shared() -> None:
-    case = make_case([RowSpec(keys=2, front=("a",)), RowSpec(keys=3, front=("a",))], {"a": 3})
-    assert case.shared and not len(plan_of(replace(case, shared=())).shared)
-    assert [row.group for row in forest_rows(case.inputs, None)] == [None, None]

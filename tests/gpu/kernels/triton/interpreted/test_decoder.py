@@ -68,7 +68,7 @@ def texts(path: Path, kernels: Kernels, device: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
-def test_rows_of_a_group_write_the_same_texts_when_they_read_their_prefix_together(
+def test_rows_write_the_same_texts_when_they_read_their_prefix_together(
     family: str, tmp_path: Path, device: str
 ) -> None:
     runner = runner_of(save_tiny(family, tmp_path / family), TRITON, device)
@@ -82,7 +82,7 @@ def test_rows_of_a_group_write_the_same_texts_when_they_read_their_prefix_togeth
                    if len(text) > len(front) + 1 else [])  # fmt: skip
     draw = Draw(sampling=GREEDY, index=0)
     rows = [
-        BatchRow(tokens=text[-1:], start=len(text) - 1, pages=[4, 2, 5 + number], draw=draw, group="stage")
+        BatchRow(tokens=text[-1:], start=len(text) - 1, pages=[4, 2, 5 + number], draw=draw)
         for number, text in enumerate(texts)
     ]
     apart = runner.run(rows)
@@ -91,7 +91,6 @@ def test_rows_of_a_group_write_the_same_texts_when_they_read_their_prefix_togeth
     shared = Batch.build(rows, PAGE, device, runner.sharing).attention.shared
     assert [(node.rows, node.pages) for node in shared] == [((0, 1, 2), 2)]
     assert runner.run(rows) == apart
-    assert not Batch.build([replace(row, group=None) for row in rows], PAGE, device, runner.sharing).attention.shared
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])

@@ -19,9 +19,7 @@ from .test_decoder import PAGE, runner_of
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
-def test_a_group_draws_the_same_texts_together_by_fixed_steps_and_apart(
-    family: str, tmp_path: Path, device: str
-) -> None:
+def test_rows_draw_the_same_texts_together_by_fixed_steps_and_apart(family: str, tmp_path: Path, device: str) -> None:
     torch.use_deterministic_algorithms(False)
     runner = runner_of(save_tiny(family, tmp_path / family), TRITON, device)
     shape = HeadShape(heads=4, kv_heads=2, dim=32, element_bytes=4)
