@@ -2,7 +2,7 @@
 
 A call that is alone in its stage is a unit; a stage of several calls is one unit. So the calls before it that feed it
 together are a stage again, and what feeds the whole of it alone is a link of a chain. A stage of several is what
-placement and engines see, by its number, as a *group*; what an app says of a stage is a *label*. Stages know nothing of
+placement sees, by its number, as a *group*; what an app says of a stage is a *label*. Stages know nothing of
 what is awaited, of time or of texts.
 
 The invariant: stages depend on the live calls and their edges alone, not on the order in which they came; a change

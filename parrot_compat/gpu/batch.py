@@ -122,7 +122,7 @@ class PackedRows:
             query_starts=query_starts,
             page_starts=page_starts,
             kv_lengths=ends,
-            shared=() if sharing is None else sharing.prefixes(_forest(rows, pages, page_starts)),
+            shared=_shared(rows, pages, page_starts, sharing),
             drawn=tuple(number for number, row in enumerate(rows) if row.draw is not None),
             draws=tuple(row.draw for row in rows if row.draw is not None),
             prompt_tokens=tuple(row.prompt_tokens for row in rows),
@@ -149,7 +149,7 @@ class PackedRows:
             query_starts=np.arange(len(rows) + 1, dtype=np.int64),
             page_starts=page_starts,
             kv_lengths=positions + 1,
-            shared=() if sharing is None else sharing.prefixes(_forest(rows, pages, page_starts)),
+            shared=_shared(rows, pages, page_starts, sharing),
             drawn=tuple(range(len(rows))),
             draws=tuple(row.draw for row in rows if row.draw is not None),
             prompt_tokens=tuple(row.prompt_tokens for row in rows),
@@ -205,10 +205,17 @@ def _starts(counts: Ids) -> Ids:
     return starts
 
 
-def _forest(rows: Sequence[BatchRow], pages: Ids, page_starts: Ids) -> list[ForestRow]:
-    # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
+def _shared(
+    rows: Sequence[BatchRow], pages: Ids, page_starts: Ids, sharing: Sharing | None
+) -> tuple[SharedPrefix, ...]:
     bounds = page_starts.tolist()
-    return [
-        ForestRow(pages=pages[bounds[number] : bounds[number + 1]], shareable=row.start)
-        for number, row in enumerate(rows)
-    ]
+    first_pages = pages[bounds[:-1]].tolist()
+    if sharing is None or len(set(first_pages)) == len(rows):
+        return ()
+    # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
+    return sharing.prefixes(
+        [
+            ForestRow(pages=pages[first:end], shareable=row.start, queries=len(row.tokens))
+            for row, (first, end) in zip(rows, pairwise(bounds), strict=True)
+        ]
+    )

@@ -97,7 +97,8 @@ def over_a_prefix(runner: ModelRunner, front: list[int], prompts: Sequence[list[
     """Greedy texts whose `prompts` begin with `front`, which is computed once: read together, with graphs
     and without, and apart."""
     if runner.sharing is not None:
-        runner.sharing = replace(runner.sharing, costs=WORTH_IT)
+        tiling = replace(runner.sharing.tiling, split_keys=1)  # or so short a prefix would be left to what follows
+        runner.sharing = replace(runner.sharing, costs=WORTH_IT, tiling=tiling)
     found = {}
     for system, changed in TOGETHER_OR_NOT.items():
         steps = Steps(runner, async_scheduling=True, **changed)

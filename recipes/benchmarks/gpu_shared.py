@@ -50,7 +50,7 @@ def _beside(
 
 
 def _decode_s(steps: Steps, load: Load, groups: list[Group], strangers: int) -> list[float]:
-    """Seconds of a step of all groups, and of rows that are in none and have nothing in common with anybody."""
+    """Seconds of a step of rows that begin as others do, group by group, and of strangers who begin as nobody does."""
     drawn = random.Random(load.front)
 
     def text(tokens: int) -> list[int]:

@@ -16,14 +16,14 @@ kernel in each layer costs. On a device without measurements a prefix is shared 
 r - t >= UNMEASURED_KEYS in the mean layer. A prefix that does not pay leaves its keys to the prefixes behind it, which
 begin where it would have begun: a few words that all prompts have in common take nothing from those that have more.
 
-It knows numbers, nothing of tensors or pages. The invariant: each prefix is judged by itself; a small one never
-switches a large one off; and what is shared is again a forest.
+It knows numbers, nothing of tensors or pages. The invariant: each prefix is judged by itself, with the keys that are
+left to it: one that does not pay never switches another off. What is shared is again a forest.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,19 +88,34 @@ def worth_sharing(
     """Those of `prefixes`, parents before their children, that are read faster together. `strips`: of all shared
     prefixes of a step, `Tiling`'s. `starts`: by row, the position of its first query, which only layers with a window
     ask for."""
-    work = sum(len(prefix.rows) * prefix.pages for prefix in prefixes)
+    if costs is None:
+        return _chosen(prefixes, lambda one: float(_saved(one, page_size, windows, starts) >= UNMEASURED_KEYS))[0]
+    measured = costs
 
     def gain(prefix: SharedPrefix) -> float:
-        """In seconds; in keys not read again on a device that nobody has measured."""
-        layers = _reads(prefix, page_size, windows, starts)
-        if costs is None:
-            return sum(share * (apart - keys) for share, keys, apart in layers)
-        mine = len(prefix.rows) / work * strips / page_size
+        its_strips = strips * len(prefix.rows) / (work * page_size)
         return sum(
-            share * gain_s(len(prefix.rows), keys, shape, costs, max(1, round(mine * keys)), apart=apart)
-            for share, keys, apart in layers
+            share * gain_s(len(prefix.rows), keys, shape, measured, max(1, round(its_strips * keys)), apart=apart)
+            for share, keys, apart in _reads(prefix, page_size, windows, starts)
         )
 
+    work = _work(prefixes)
+    kept, gained = _chosen(prefixes, gain)
+    if kept and (among_kept := _work(kept)) < work:
+        # All strips are theirs: they have more partials than they were charged.
+        work = among_kept
+        kept, gained = _chosen(prefixes, gain)
+    return kept if gained > costs.launch_s else ()
+
+
+def _work(prefixes: Sequence[SharedPrefix]) -> int:
+    return sum(len(prefix.rows) * prefix.pages for prefix in prefixes)
+
+
+def _chosen(
+    prefixes: Sequence[SharedPrefix], gain: Callable[[SharedPrefix], float]
+) -> tuple[tuple[SharedPrefix, ...], float]:
+    """Those that gain something, with the keys that those before them have left, and what they gain together."""
     kept: list[SharedPrefix] = []
     gained = 0.0
     begins: dict[tuple[int, int], int] = {}  # by a row and where a prefix of it ends: what is not read together yet
@@ -108,11 +123,16 @@ def worth_sharing(
         first = begins.get((prefix.rows[0], prefix.first_page), prefix.first_page)
         candidate = replace(prefix, first_page=first)
         worth = gain(candidate)
-        if worth >= UNMEASURED_KEYS if costs is None else worth > 0:
+        if worth > 0:
             kept.append(candidate)
             gained, first = gained + worth, prefix.end_page
         begins |= {(row, prefix.end_page): first for row in prefix.rows}
-    return tuple(kept) if costs is None or gained > costs.launch_s else ()
+    return tuple(kept), gained
+
+
+def _saved(prefix: SharedPrefix, page_size: int, windows: Windows, starts: Sequence[int]) -> float:
+    """Reads of a key, in the mean layer."""
+    return sum(share * (apart - keys) for share, keys, apart in _reads(prefix, page_size, windows, starts))
 
 
 def _reads(

@@ -12,7 +12,7 @@ prefixes before it: it is a forest.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ class ForestRow:
     """Page ids in order."""
     shareable: int
     """Keys before its first query, which no step will write again. Its full pages may be shared."""
+    queries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,35 +48,30 @@ class SharedPrefix:
         return self.end_page - self.first_page
 
 
-def find_shared(rows: Sequence[ForestRow], page_size: int) -> tuple[SharedPrefix, ...]:
-    """Every maximal run of equal pages among rows, parents before their children."""
-    trees: dict[int, list[int]] = defaultdict(list)  # rows that begin alike
-    for number, row in enumerate(rows):
-        if row.shareable >= page_size:
-            trees[int(row.pages[0])].append(number)
+def find_shared(rows: Sequence[ForestRow], page_size: int, least_pages: int = 1) -> tuple[SharedPrefix, ...]:
+    """Every maximal run of at least so many equal pages, parents before their children. A shorter run that more rows
+    have in common makes no node: it is part of the longer runs that go on behind it."""
+    full = {number: row.pages[: row.shareable // page_size] for number, row in enumerate(rows)}
+    # In any lexicographic order of their pages, and that of their bytes is one, rows with a common front are
+    # neighbours, and what the first and the last of a run have in common, all between them have.
+    trees = _alike(full, full, 0, least_pages)
+    pending = [(sorted(members, key=lambda number: full[number].tobytes()), 0) for members in trees]
     found: list[SharedPrefix] = []
-    for members in trees.values():
-        if len(members) > 1:
-            lists = {number: rows[number].pages[: rows[number].shareable // page_size] for number in members}
-            # In any lexicographic order of their pages, and that of their bytes is one, rows with a common front are
-            # neighbours, and what the first and the last of a run have in common, all between them have.
-            found += _nodes(sorted(members, key=lambda number: lists[number].tobytes()), lists, 0)
+    while pending:
+        members, first = pending.pop()
+        end = _common(full[members[0]], full[members[-1]])
+        found.append(SharedPrefix(rows=tuple(sorted(members)), first_page=first, end_page=end))
+        pending += [(branch, end) for branch in _alike(members, full, end, least_pages)]
     return tuple(found)
 
 
-def _nodes(ordered: Sequence[int], lists: dict[int, Pages], depth: int) -> Iterator[SharedPrefix]:
-    """`ordered` are equal up to `depth`."""
-    pending = [(list(ordered), depth)]
-    while pending:
-        members, reached = pending.pop()
-        common = _common(lists[members[0]], lists[members[-1]])
-        if common > reached:
-            yield SharedPrefix(rows=tuple(sorted(members)), first_page=reached, end_page=common)
-        branches: dict[int, list[int]] = defaultdict(list)
-        for number in members:
-            if len(lists[number]) > common:
-                branches[int(lists[number][common])].append(number)
-        pending += [(branch, common) for branch in branches.values() if len(branch) > 1]
+def _alike(members: Iterable[int], full: Mapping[int, Pages], first: int, count: int) -> list[list[int]]:
+    """Those of `members` whose `count` pages from `first` on are equal, two or more together, in their order."""
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for number in members:
+        if len(full[number]) >= first + count:
+            alike[full[number][first : first + count].tobytes()].append(number)
+    return [together for together in alike.values() if len(together) > 1]
 
 
 def _common(left: Pages, right: Pages) -> int:

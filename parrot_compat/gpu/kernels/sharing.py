@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from parrot_compat.gpu.kernels.costs import ALL_SEEN, DeviceCosts, Windows, device_costs, worth_sharing
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
-from parrot_compat.gpu.kernels.strips import HeadShape
+from parrot_compat.gpu.kernels.strips import HeadShape, Tiling
 from parrot_compat.gpu.kernels.triton.tiles import tiling
 
 __all__ = ["Sharing"]
@@ -26,8 +26,8 @@ class Sharing:
     shape: HeadShape
     costs: DeviceCosts | None
     """`None`: nobody has measured this device."""
-    strips: int
-    """Shared strips of a step, as `Tiling` has them."""
+    tiling: Tiling
+    """What a step is cut by."""
     windows: Windows = field(default_factory=lambda: ALL_SEEN)
     """Of the model's layers."""
 
@@ -46,13 +46,22 @@ class Sharing:
             page_size=page_size,
             shape=shape,
             costs=device_costs(properties.name, str(dtype).removeprefix("torch.")),
-            strips=tiling(shape, properties.multi_processor_count).shared_strips,
+            tiling=tiling(shape, properties.multi_processor_count),
             windows=Counter(windows),
         )
 
     def prefixes(self, rows: Sequence[ForestRow]) -> tuple[SharedPrefix, ...]:
-        found = find_shared(rows, self.page_size)
+        """A prefix shorter than a private strip would take a partial of each row and save none; rows of more queries
+        than a private strip has read alone, so they are nobody's company."""
         starts = [row.shareable for row in rows]
+        split = [row if row.queries <= self.tiling.private_queries else replace(row, shareable=0) for row in rows]
+        found = find_shared(split, self.page_size, -(-self.tiling.split_keys // self.page_size))
         return worth_sharing(
-            found, self.page_size, self.shape, self.costs, self.strips, windows=self.windows, starts=starts
+            found,
+            self.page_size,
+            self.shape,
+            self.costs,
+            self.tiling.shared_strips,
+            windows=self.windows,
+            starts=starts,
         )

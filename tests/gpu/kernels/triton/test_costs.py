@@ -36,8 +36,9 @@ def shared(
     costs: DeviceCosts | None = INVENTED,
     windows: Windows = ALL_SEEN,
     starts: Sequence[int] = (),
+    strips: int = 16,
 ) -> tuple[SharedPrefix, ...]:
-    return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=16, windows=windows, starts=starts)
+    return worth_sharing(prefixes, PAGE, LLAMA, costs, strips=strips, windows=windows, starts=starts)
 
 
 def test_many_rows_over_a_long_prefix_share_it() -> None:
@@ -90,7 +91,7 @@ def test_a_few_words_that_all_have_in_common_take_nothing_from_those_that_have_m
 
 
 def test_prefixes_that_do_not_pay_one_by_one_may_pay_as_one() -> None:
-    parts = levels((range(9), 4096), (range(9), 8192))
+    parts = levels((range(10), 4096), (range(9), 8192))
     assert shared(*parts[:1], costs=None) == ()
     assert shared(*parts, costs=None) == (prefix(9, 8192),)
 
@@ -98,6 +99,14 @@ def test_prefixes_that_do_not_pay_one_by_one_may_pay_as_one() -> None:
 def test_a_prefix_that_is_read_together_keeps_its_keys() -> None:
     parts = levels((range(80), 8192), (range(64), 16_384))
     assert shared(*parts) == tuple(parts)
+
+
+def test_prefixes_that_do_not_pay_take_no_strips_from_those_that_do() -> None:
+    pairs = [prefix(2, PAGE, first=100 + 2 * number) for number in range(100)]
+    assert shared(*pairs) == ()
+    for rows in range(2, 40):
+        one = prefix(rows, 2048)
+        assert shared(one, *pairs, strips=132) == shared(one, strips=132)
 
 
 def test_a_gain_smaller_than_another_launch_is_none() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parrot_compat.gpu.kernels.costs import _chosen
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix, find_shared
 
 PAGE = 4
@@ -53,20 +56,67 @@ def test_page_ids_of_any_size_are_told_apart() -> None:
     assert set(find_shared(rows, PAGE)) == {node((0, 1, 3), 0, 1), node((0, 3), 1, 2)}
 
 
+def test_a_run_that_is_too_short_is_part_of_the_longer_ones_behind_it() -> None:
+    rows = [row([7, 1, 2, 3]), row([7, 4, 5]), row([7, 1, 2, 9]), row([7, 4, 5, 6]), row([7])]
+    assert set(find_shared(rows, PAGE, 2)) == {node((0, 2), 0, 3), node((1, 3), 0, 3)}
+    assert find_shared(rows[:2], PAGE, 2) == ()
+
+
+def test_beginnings_of_one_text_make_few_prefixes_however_many_they_are() -> None:
+    comb = [row([*range(10, 11 + at), 1000 + at]) for at in range(128)]
+    assert len(find_shared(comb, PAGE)) == 127
+    found = find_shared(comb, PAGE, 16)
+    assert len(found) <= 128 // 16 and all(each.pages >= 16 for each in found)
+    assert sum(len(each.rows) for each in found) <= 128 * 128 // 16
+
+
+LISTS = st.lists(st.lists(st.sampled_from([0, 1, 256, 65_537]), max_size=6), max_size=7)
+
+
+def check_forest(rows: list[ForestRow], found: Sequence[SharedPrefix]) -> None:
+    before: dict[int, list[SharedPrefix]] = {number: [] for number in range(len(rows))}
+    for each in found:
+        assert len(each.rows) > 1 and each.pages > 0 and list(each.rows) == sorted(set(each.rows))
+        fronts = {tuple(rows[r].pages[: each.end_page].tolist()) for r in each.rows}
+        assert len(fronts) == 1 and len(next(iter(fronts))) == each.end_page
+        assert all(before[r] == before[each.rows[0]] for r in each.rows), "the rows have the same prefixes before it"
+        for number in each.rows:
+            assert all(other.end_page <= each.first_page for other in before[number])
+            before[number].append(each)
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(st.sampled_from([0, 1, 256, 65_537]), max_size=5), max_size=7))
+@given(LISTS)
 def test_every_node_is_true_and_every_shared_page_is_in_one(spec: list[list[int]]) -> None:
     rows = [row(pages) for pages in spec]
-    covered: dict[tuple[int, int], tuple[int, ...]] = {}
-    for found in find_shared(rows, PAGE):
-        assert len(found.rows) > 1 and found.pages > 0
-        fronts = {tuple(rows[r].pages[: found.end_page].tolist()) for r in found.rows}
-        assert len(fronts) == 1 and len(next(iter(fronts))) == found.end_page
-        for number in found.rows:
-            for at in range(found.first_page, found.end_page):
-                assert (number, at) not in covered
-                covered[number, at] = found.rows
+    found = find_shared(rows, PAGE)
+    check_forest(rows, found)
+    covered = {(number, at): each.rows for each in found for number in each.rows for at in _places(each)}
     for number, pages in enumerate(spec):
         for at in range(len(pages)):
             same = tuple(other for other, others in enumerate(spec) if others[: at + 1] == pages[: at + 1])
             assert covered.get((number, at)) == (same if len(same) > 1 else None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LISTS, st.integers(1, 3), st.sets(st.integers(0, 9)))
+def test_what_is_left_when_some_do_not_pay_is_a_forest_again(
+    spec: list[list[int]], least: int, unpaid: set[int]
+) -> None:
+    rows = [row(pages) for pages in spec]
+    found = find_shared(rows, PAGE, least)
+    check_forest(rows, found)
+    assert all(each.pages >= least and each.first_page in {0, *(other.end_page for other in found)} for each in found)
+    asked = iter(range(len(found)))
+    kept, gained = _chosen(found, lambda one: -1.0 if next(asked) in unpaid else 1.0)
+    check_forest(rows, kept)
+    ends = {(each.rows, each.end_page) for each in kept}
+    assert ends == {(each.rows, each.end_page) for at, each in enumerate(found) if at not in unpaid}
+    assert gained == len(kept)
+    for each in kept:  # what precedes it is read with it, or together before it
+        others = [other.end_page for other in kept if other is not each and set(each.rows) <= set(other.rows)]
+        assert each.first_page == max((end for end in others if end < each.end_page), default=0)
+
+
+def _places(each: SharedPrefix) -> range:
+    return range(each.first_page, each.end_page)

@@ -144,7 +144,7 @@ def test_every_tile_of_a_prompt_loads_what_it_sees_and_the_last_sees_all() -> No
     assert plan.unique_keys == 20 + 30 + 2
 
 
-def test_shared_keys_are_read_once_for_the_whole_group() -> None:
+def test_shared_keys_are_read_once_for_all_rows() -> None:
     rows = [RowSpec(keys=3, front=("a",)) for _ in range(4)]
     case = make_case(rows, {"a": 16})
     read = sum(int(table[:, 4].sum()) for table in (lambda plan: (plan.private, plan.shared))(plan_of(case)))

@@ -77,7 +77,7 @@ def test_pages_of_any_size(page: int, device: str) -> None:
 
 
 FORESTS = {
-    "one group": ([("a", 3), ("a", 17), ("a", 1), ("", 9)], {"a": 5}),
+    "one prefix": ([("a", 3), ("a", 17), ("a", 1), ("", 9)], {"a": 5}),
     "empty private parts": ([("a", 0), ("a", 0), ("ab", 0), ("ab", 2)], {"a": 5, "b": 2}),
     "one row alone under a front": ([("a", 6), ("b", 2), ("b", 3)], {"a": 5, "b": 4}),
     "nested": ([("abc", 1), ("abc", 8), ("ab", 3), ("ab", 0), ("a", 30), ("", 4)], {"a": 3, "b": 7, "c": 5}),

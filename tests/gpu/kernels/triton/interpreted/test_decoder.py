@@ -22,6 +22,7 @@ from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kernels.table import REFERENCE
 from parrot_compat.gpu.kernels.triton.step import TritonStep
 from parrot_compat.gpu.kernels.triton.table import TRITON
+from parrot_compat.gpu.kernels.triton.tiles import tiling
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.runner import ModelRunner
 
@@ -87,7 +88,9 @@ def test_rows_write_the_same_texts_when_they_read_their_prefix_together(
     ]
     apart = runner.run(rows)
     shape = HeadShape(heads=4, kv_heads=2, dim=32, element_bytes=4)
-    runner.sharing = Sharing(page_size=PAGE, shape=shape, costs=WORTH_IT, strips=2)
+    runner.sharing = Sharing(
+        page_size=PAGE, shape=shape, costs=WORTH_IT, tiling=replace(tiling(shape, 2), split_keys=PAGE)
+    )
     shared = Batch.build(rows, PAGE, device, runner.sharing).attention.shared
     assert [(node.rows, node.pages) for node in shared] == [((0, 1, 2), 2)]
     assert runner.run(rows) == apart

@@ -12,6 +12,7 @@ from parrot_compat.gpu.cuda_graphs import DecodeGraphs
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kernels.triton.table import TRITON
+from parrot_compat.gpu.kernels.triton.tiles import tiling
 from recipes.benchmarks.gpu_exact import WORTH_IT, over_a_prefix
 
 from ....models.tiny import save_tiny
@@ -23,7 +24,7 @@ def test_rows_draw_the_same_texts_together_by_fixed_steps_and_apart(family: str,
     torch.use_deterministic_algorithms(False)
     runner = runner_of(save_tiny(family, tmp_path / family), TRITON, device)
     shape = HeadShape(heads=4, kv_heads=2, dim=32, element_bytes=4)
-    runner.sharing = Sharing(page_size=PAGE, shape=shape, costs=None, strips=2)
+    runner.sharing = Sharing(page_size=PAGE, shape=shape, costs=None, tiling=tiling(shape, 2))
     spare = runner.config.pages * PAGE
     runner._graphs = DecodeGraphs(runner._decoder, runner._storage, runner.config, torch.device(device), spare)  # type: ignore[arg-type]
     drawn = random.Random(7)
