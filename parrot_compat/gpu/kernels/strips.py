@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -150,26 +151,21 @@ def plan_strips(
     rows: Sequence[RowShape], page_size: int, tiling: Tiling, shared: Sequence[SharedPrefix] = ()
 ) -> StripPlan:
     """Rows that are direct keep out of the `shared` prefixes that name them; the others share on."""
-    tokens = sum(row.queries for row in rows)
-    lengths = np.empty(tokens, dtype=np.int32)
-    for row in rows:
-        lengths[row.first_query : row.first_query + row.queries] = np.arange(row.keys - row.queries, row.keys) + 1
-    split = [number for number, row in enumerate(rows) if row.queries <= tiling.private_queries]
-    nodes = _among(set(split), shared)
-
-    partials = np.zeros(tokens, dtype=np.int64)
-    members = [np.arange(tokens, dtype=np.int64)]
-    gaps, shared_table = _cover(rows, split, nodes, page_size, tiling, members, partials)
-    starts = np.zeros(tokens + 1, dtype=np.int32)
-    np.cumsum(partials, out=starts[1:])
+    queries = np.array([row.queries for row in rows], dtype=np.int64)
+    behind = np.array([row.keys - row.queries - row.first_query for row in rows], dtype=np.int64)
+    tokens = np.arange(queries.sum())
+    nodes = _among({number for number, row in enumerate(rows) if row.queries <= tiling.private_queries}, shared)
+    gaps, shared_table, listed, partials = _cover(rows, nodes, page_size, tiling)
+    starts = np.zeros(len(tokens) + 1, dtype=np.int32)
+    np.cumsum(np.repeat(partials, queries), out=starts[1:])
     return StripPlan(
         direct=_direct([row for row in rows if row.queries > tiling.private_queries], tiling.direct_queries),
         private=_private(gaps, tiling.split_keys),
         shared=shared_table,
-        members=np.concatenate(members).astype(np.int32),
-        lengths=lengths,
+        members=np.concatenate([tokens, np.array(listed, dtype=np.int64)]).astype(np.int32),
+        lengths=(tokens + 1 + np.repeat(behind, queries)).astype(np.int32),
         slot_starts=starts,
-        split_tokens=np.flatnonzero(partials).astype(np.int32),
+        split_tokens=np.flatnonzero(np.diff(starts)).astype(np.int32),
     )
 
 
@@ -213,58 +209,52 @@ def _direct(rows: Sequence[RowShape], queries: int) -> Table:
 
 
 def _cover(
-    rows: Sequence[RowShape],
-    split: Sequence[int],
-    nodes: Sequence[SharedPrefix],
-    page_size: int,
-    tiling: Tiling,
-    members: list[np.ndarray[tuple[int], np.dtype[np.int64]]],
-    partials: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> tuple[Table, Table]:
-    """Lay the nodes over the rows that are split: the gaps between them, as strips not yet cut, and the shared strips.
-
-    Counts the partials of each token on the way, and appends the members of shared strips.
-    """
+    rows: Sequence[RowShape], nodes: Sequence[SharedPrefix], page_size: int, tiling: Tiling
+) -> tuple[Table, Table, list[int], list[int]]:
+    """Lay the nodes over the rows that are split: the gaps between them, as strips not yet cut; the shared strips; the
+    lists of their members, one after another; and how many partials each token of a row has."""
     keys = _shared_keys(rows, nodes, page_size, tiling)
+    partials = [-(-row.keys // tiling.split_keys) if row.queries <= tiling.private_queries else 0 for row in rows]
     of_row: dict[int, list[SharedPrefix]] = {number: [] for node in nodes for number in node.rows}
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: node.first_page):
         for number in node.rows:
             of_row[number].append(node)
-    ordinals: dict[SharedPrefix, int] = {}
-    gaps = []
+    gaps = [
+        (row.first_query, row.queries, row.first_page, 0, row.keys, 0)
+        for number, row in enumerate(rows)
+        if partials[number] and number not in of_row
+    ]
+    ordinals: dict[int, int] = {}  # of a node's first partial, by its identity
     for number, its_nodes in of_row.items():
         row = rows[number]
         at = ordinal = 0
-        for node in sorted(its_nodes, key=lambda node: node.first_page):
+        for node in its_nodes:
             first, end = node.first_page * page_size, node.end_page * page_size
-            gaps.append((row.first_query, row.queries, row.first_page, at, first - at, ordinal))
-            ordinal += _pieces(at, first, tiling.split_keys)
+            if first > at:
+                gaps.append((row.first_query, row.queries, row.first_page, at, first - at, ordinal))
+                ordinal += _pieces(at, first, tiling.split_keys)
             # Rows of a node have the same nodes before it, so its partials have the same place in all of them.
-            ordinals[node] = ordinal
+            ordinals[id(node)] = ordinal
             ordinal += -(-(end - first) // keys)
             at = end
         gaps.append((row.first_query, row.queries, row.first_page, at, row.keys - at, ordinal))
-        partials[row.first_query : row.first_query + row.queries] = ordinal + _pieces(at, row.keys, tiling.split_keys)
-    alone = [rows[number] for number in split if number not in of_row]
-    gaps += [(row.first_query, row.queries, row.first_page, 0, row.keys, 0) for row in alone]
-    for row in alone:
-        partials[row.first_query : row.first_query + row.queries] = -(-row.keys // tiling.split_keys)
+        partials[number] = ordinal + _pieces(at, row.keys, tiling.split_keys)
 
+    listed: list[int] = []
     lines = []
-    listed = sum(len(part) for part in members)
+    tokens = sum(row.queries for row in rows)
     for node in nodes:
-        queries = [np.arange(rows[r].first_query, rows[r].first_query + rows[r].queries) for r in node.rows]
-        mine = np.concatenate(queries)
-        members.append(mine)
+        of_node = (range(rows[r].first_query, rows[r].first_query + rows[r].queries) for r in node.rows)
+        begin = len(listed)
+        listed += chain.from_iterable(of_node)
         end, list_start = node.end_page * page_size, rows[node.rows[0]].first_page
         for piece, first in enumerate(range(node.first_page * page_size, end, keys)):
-            count = min(keys, end - first)
+            count, ordinal = min(keys, end - first), ordinals[id(node)] + piece
             # Tiles of one run of keys are neighbours: the second finds it in the cache.
-            for tile in range(0, len(mine), tiling.shared_queries):
-                width = min(tiling.shared_queries, len(mine) - tile)
-                lines.append((listed + tile, width, list_start, first, count, ordinals[node] + piece))
-        listed += len(mine)
-    return _table(gaps), _table(lines)
+            for tile in range(begin, len(listed), tiling.shared_queries):
+                width = min(tiling.shared_queries, len(listed) - tile)
+                lines.append((tokens + tile, width, list_start, first, count, ordinal))
+    return _table(gaps), _table(lines), listed, partials
 
 
 def _shared_keys(rows: Sequence[RowShape], nodes: Sequence[SharedPrefix], page_size: int, tiling: Tiling) -> int:
@@ -297,4 +287,5 @@ def _private(gaps: Table, size: int) -> Table:
 
 
 def _table(lines: Sequence[tuple[int, ...]]) -> Table:
-    return np.array(lines, dtype=np.int32).reshape(-1, len(COLUMNS))
+    flat = np.fromiter(chain.from_iterable(lines), dtype=np.int32, count=len(lines) * len(COLUMNS))
+    return flat.reshape(-1, len(COLUMNS))
