@@ -208,10 +208,11 @@ def _starts(counts: Ids) -> Ids:
 def _shared(
     rows: Sequence[BatchRow], pages: Ids, page_starts: Ids, sharing: Sharing | None
 ) -> tuple[SharedPrefix, ...]:
-    bounds = page_starts.tolist()
-    first_pages = pages[bounds[:-1]].tolist()
-    if sharing is None or len(set(first_pages)) == len(rows):
+    if sharing is None:
         return ()
+    bounds = page_starts.tolist()
+    if len(set(pages[bounds[:-1]].tolist())) == len(rows):
+        return ()  # all begin differently
     # Pages that hold a token of this step belong to one row alone: nothing of them is shared.
     return sharing.prefixes(
         [

@@ -101,7 +101,7 @@ def worth_sharing(
 
     work = _work(prefixes)
     kept, gained = _chosen(prefixes, gain)
-    if kept and (among_kept := _work(kept)) < work:
+    while kept and (among_kept := _work(kept)) < work:
         # All strips are theirs: they have more partials than they were charged.
         work = among_kept
         kept, gained = _chosen(prefixes, gain)

@@ -24,13 +24,14 @@ Pages = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestRow:
-    """One row of a decode step, as far as sharing goes."""
+    """One row of a step, as far as sharing goes."""
 
     pages: Pages
     """Page ids in order."""
     shareable: int
     """Keys before its first query, which no step will write again. Its full pages may be shared."""
     queries: int = 1
+    """In this step; `Sharing` leaves out rows of many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

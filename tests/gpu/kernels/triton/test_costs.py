@@ -109,6 +109,15 @@ def test_prefixes_that_do_not_pay_take_no_strips_from_those_that_do() -> None:
         assert shared(one, *pairs, strips=132) == shared(one, strips=132)
 
 
+def test_those_that_are_left_pay_for_all_strips() -> None:
+    costs = replace(DeviceCosts(**json.loads(STORED.read_text())[0]), launch_s=0.0)
+    shape = HeadShape(heads=8, kv_heads=1, dim=256, element_bytes=2)
+    sizes = [(4, 2048), (6, 512), (2, 4096), (2, 4096)]
+    roots = [prefix(rows, keys, first=10 * number) for number, (rows, keys) in enumerate(sizes)]
+    kept = worth_sharing(roots, PAGE, shape, costs, strips=264)
+    assert kept == worth_sharing(kept, PAGE, shape, costs, strips=264)
+
+
 def test_a_gain_smaller_than_another_launch_is_none() -> None:
     assert shared(prefix(64, 8192), costs=replace(INVENTED, launch_s=1.0)) == ()
 

@@ -20,6 +20,7 @@ from parrot_compat.gpu.kernels.costs import UNMEASURED_KEYS, DeviceCosts, Window
 from parrot_compat.gpu.kernels.forest import SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape, Tiling, plan_decode
+from parrot_compat.gpu.kernels.triton.step import device_tiling
 from parrot_compat.gpu.kernels.triton.tiles import tiling
 from parrot_compat.gpu.runner import ModelRunner
 from tests.gpu.models.tiny import WINDOW, save_tiny
@@ -120,7 +121,9 @@ def test_a_model_says_how_far_its_layers_see(
     runner = ModelRunner(EngineConfig(model=str(path), device="cpu", page_size=PAGE, kv_tokens=256))
     device = SimpleNamespace(name="a device", multi_processor_count=4)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
-    assert runner._choose_sharing(torch.bfloat16).windows == windows
+    sharing = runner._choose_sharing(torch.bfloat16)
+    assert sharing.windows == windows
+    assert sharing.tiling == device_tiling(sharing.shape, torch.device("cuda")), "what the kernels cut a step by"
 
 
 def test_a_page_that_a_row_is_writing_is_never_shared() -> None:
