@@ -47,11 +47,17 @@ def answered(client: OpenAI, model: str, example: Example, most: int) -> str:
     reply = client.chat.completions.create(model=model, messages=messages, max_tokens=most, temperature=0, **asked)
     said = reply.choices[0].message
     calls = [
-        call_text(call.function.name, json.loads(call.function.arguments))
-        for call in said.tool_calls or []
-        if call.type == "function"
+        called(call.function.name, call.function.arguments) for call in said.tool_calls or [] if call.type == "function"
     ]
     return "\n".join([said.content or "", *calls] if said.content else calls)
+
+
+def called(name: str, arguments: str) -> str:
+    """The call as examples have it; arguments that are no JSON, which no grammar forbids here, as they are: wrong."""
+    try:
+        return call_text(name, json.loads(arguments))
+    except ValueError:
+        return f"{name} {arguments}"
 
 
 def wire(message: dict[str, Any]) -> dict[str, Any]:
@@ -123,16 +129,20 @@ def main(argv: list[str] | None = None) -> int:
         for task, examples in test.items():
             answers = list(pool.map(ask, examples))
             rows.append(row(task, examples, answers))
+            if options.csv is not None:  # after each task: texts of 3K tokens take longer than all others
+                keep(options.csv, rows)
             wrong = [pair for pair in zip(examples, answers, strict=True) if pair[0].answer != pair[1]]
             for example, said in wrong[: options.wrong]:
                 console.print(
                     f"--- {task}\n{example.prompt()[-600:]}\nwanted {example.answer!r}\nsaid   {said!r}", markup=False
                 )
     show(console, rows)
-    if options.csv is not None:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     return 0
+
+
+def keep(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
 if __name__ == "__main__":

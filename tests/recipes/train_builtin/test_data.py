@@ -17,8 +17,8 @@ from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from recipes.train_builtin import mixture, packing
 from recipes.train_builtin.corpus import Document
-from recipes.train_builtin.evaluate import wire
-from recipes.train_builtin.example import Example
+from recipes.train_builtin.evaluate import called, wire
+from recipes.train_builtin.example import Example, call_text
 from recipes.train_builtin.scoring import held_out
 from recipes.train_builtin.source import Source, sentences_of
 from recipes.train_builtin.tasks import copying, editing, extraction, reading, tools
@@ -175,3 +175,8 @@ def test_segments_have_one_size_and_count_every_token_of_the_answers(tokenizer: 
             tokens = ids[row][ids[row] != packing.PAD]
             assert tokens[-1] == packing.END
             assert row * segment.width + len(tokens) - 2 in ends  # that the answer ends here is foretold too
+
+
+def test_a_call_whose_arguments_are_no_json_is_a_wrong_answer_and_no_error() -> None:
+    assert called("look_up", '{ "city":"Malmö" }') == call_text("look_up", {"city": "Malmö"})
+    assert called("look_up", '{"city": Malmö}') == 'look_up {"city": Malmö}'
