@@ -41,7 +41,7 @@ class SharedPrefix:
     rows: tuple[int, ...]
     """Two or more, ascending."""
     first_page: int
-    """Place in the rows' page lists: 0 for a root, the end of the parent for every other node."""
+    """Place in the rows' page lists: 0 for a root, the end of the prefix before it for every other node."""
     end_page: int
 
     @property
