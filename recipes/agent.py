@@ -1,8 +1,8 @@
 """An agent with a tool: LangChain's `create_agent` (a LangGraph) with our model class, and nothing else of ours.
 
-    pip install langchain
-    python recipes/agent.py
-    python recipes/agent.py --base-url http://127.0.0.1:8000/v1 --question "How are names resolved?"
+    .venv/bin/pip install langchain
+    .venv/bin/python recipes/agent.py
+    .venv/bin/python recipes/agent.py --base-url http://127.0.0.1:8000/v1 --question "How are names resolved?"
 
 An agent's next call depends on what a tool of yours returns, so nothing of it can be planned. What helps is what the
 server knows: all calls of one run are one session, and each call begins with what the one before has read, so that

@@ -1,7 +1,7 @@
 """An app as many are: LangChain, OpenAI's class, a few chains; nothing of ours. `two_line_diff.py` switches it.
 
-pip install langchain-openai
-python recipes/existing_app.py --base-url http://127.0.0.1:8000/v1
+.venv/bin/pip install langchain-openai
+.venv/bin/python recipes/existing_app.py --base-url http://127.0.0.1:8000/v1
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from .call import Reading
 from .engine import Chunk
-from .errors import ParrotError
+from .errors import ParrotError, without_frames
 from .news import News
 from .reading import Reader
 from .tool_calls import joined_pieces
@@ -78,7 +78,7 @@ class Answer:
                 break
             await self._news.heard()
         if self._failure is not None:
-            raise self._failure
+            raise without_frames(self._failure)
 
 
 def _joined(chunks: Sequence[Chunk]) -> Chunk:

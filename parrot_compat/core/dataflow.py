@@ -95,6 +95,7 @@ class Dataflow:
         """Errors: as `set`."""
         variable = self._free(name)
         variable.fail(cause)
+        self.graph.end(name)
         self._fail_consumers(name, cause)
         return variable
 

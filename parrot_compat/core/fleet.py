@@ -47,6 +47,17 @@ class _Absence:
     """It has lasted for `LONGEST_AWAY_S`: nobody waits for its end any more."""
 
 
+@dataclass(slots=True)
+class _Return:
+    """An engine that is being started again."""
+
+    info: EngineInfo
+    """As it was."""
+    watch: asyncio.Task[None]
+    is_long: bool = False
+    """It has been for `LONGEST_AWAY_S`: nothing waits for it any more."""
+
+
 class Fleet:
     """Engines come by `add` and go by `lost` or `close`."""
 
@@ -55,7 +66,7 @@ class Fleet:
         self.clock: Clock = clock or RealClock()
         self._members: dict[str, Member] = {}
         self._order: dict[str, None] = {}  # of models, as they first joined
-        self._returning: dict[str, EngineInfo] = {}  # of engines that are being started again, as they were
+        self._returning: dict[str, _Return] = {}
         self._away: dict[str, _Absence] = {}  # by model
         self._tokenizers: dict[str, Tokenizer] = {}
         self._contexts = itertools.count(1)
@@ -74,8 +85,7 @@ class Fleet:
 
     def infos(self, model: str | None = None) -> list[EngineInfo]:
         """Of the engines here and of those being started again (as they were)."""
-        known = [*(member.info for member in self._members.values()), *self._returning.values()]
-        return [info for info in known if model is None or info.model == model]
+        return [*self._here_or_soon(model), *(one.info for one in self._gone_for_long(model))]
 
     def serving(self, model: str) -> tuple[Member, ...]:
         return tuple(member for member in self if member.info.model == model)
@@ -106,8 +116,9 @@ class Fleet:
         raise NoEngineForModel(f"no engine serves {'any model' if asked is None else repr(asked)}; served: {served}")
 
     def context_tokens(self, model: str) -> int | None:
-        """The largest context among the model's engines; `None` where a text engine judges lengths by itself."""
-        infos = self.infos(model)
+        """The largest context among the model's engines; `None` where a text engine judges lengths by itself. One that
+        has not come back for `LONGEST_AWAY_S` counts only where there is no other."""
+        infos = self._here_or_soon(model) or self.infos(model)
         if not infos or any(info.takes == "text" for info in infos):
             return None
         return max(info.context_tokens for info in infos)
@@ -157,12 +168,13 @@ class Fleet:
         if tokenizer is not None:
             self._tokenizers[info.model] = tokenizer
         member = self._members[info.name] = Member(engine, tokenizer, restart)
-        before = self._returning.pop(info.name, None)
+        if (before := self._returning.pop(info.name, None)) is not None:
+            before.watch.cancel()
         self._order.setdefault(info.model)
         self._back(info.model)
-        if before is not None and not self.expects(before.model):  # it has come back with another one
-            del self._order[before.model]
-            self._back(before.model)
+        if before is not None and not self.expects(before.info.model):  # it has come back with another one
+            del self._order[before.info.model]
+            self._back(before.info.model)
         if isinstance(engine, Mortal):
             self._background.spawn(self._mourn(member, engine), f"watch engine {info.name}")
         self.events.emit(EngineJoined(at_s=self.clock.now(), info=info))
@@ -177,7 +189,8 @@ class Fleet:
         name, model = member.info.name, member.info.model
         del self._members[name]
         if member.restart is not None:
-            self._returning[name] = member.info
+            watch = self._background.spawn(self._wait_for_engine(name), f"wait for engine {name}")
+            self._returning[name] = _Return(member.info, watch)
         if not self.expects(model):
             del self._order[model]
         elif not self.serving(model):
@@ -219,6 +232,14 @@ class Fleet:
 
     # ---- inside ----------------------------------------------------------------------------------------
 
+    def _here_or_soon(self, model: str | None) -> list[EngineInfo]:
+        known = [member.info for member in self._members.values()]
+        known += [one.info for one in self._returning.values() if not one.is_long]
+        return [info for info in known if model is None or info.model == model]
+
+    def _gone_for_long(self, model: str | None) -> list[_Return]:
+        return [one for one in self._returning.values() if one.is_long and model in (None, one.info.model)]
+
     async def _mourn(self, member: Member, engine: Mortal) -> None:
         self.lost(member, await engine.lost())
 
@@ -227,6 +248,12 @@ class Fleet:
         await self.clock.sleep(LONGEST_AWAY_S)
         self._away[model].is_long = True
         _log.warning("%s", self.away(model))
+        self._tell()
+
+    async def _wait_for_engine(self, name: str) -> None:
+        """Cancelled when it is back. What only this one has the room for fails then, though others serve the model."""
+        await self.clock.sleep(LONGEST_AWAY_S)
+        self._returning[name].is_long = True
         self._tell()
 
     def _back(self, model: str) -> None:

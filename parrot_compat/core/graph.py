@@ -30,6 +30,7 @@ class Graph:
         self._consumers: dict[str, list[CallId]] = {}
         self._missing: dict[CallId, set[str]] = {}  # calls that wait, and for what
         self._settled: set[str] = set()
+        self._dead: set[str] = set()  # variables that will have no value, and that no call may write
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -109,6 +110,11 @@ class Graph:
                 ready.append(call)
         return tuple(ready)
 
+    def end(self, variable: str) -> None:
+        """The variable, which no call writes, will never have a value: no call may write it any more."""
+        self._must_know(variable)
+        self._dead.add(variable)
+
     def check(self) -> None:
         for call in self._calls.values():
             assert self._producers[call.output] == call.id
@@ -121,6 +127,7 @@ class Graph:
             assert consumers and variable in self._producers
             assert all(variable in self._calls[consumer].prompt.inputs() for consumer in consumers)
         assert self._settled <= self._producers.keys()
+        assert all(self._producers[variable] is None for variable in self._dead) and not self._dead & self._settled
         self._check_order()
 
     # ---- inside ----------------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ class Graph:
     def _add(self, call: Call) -> None:
         if call.id in self._calls:
             raise CallerError(f"call {call.id!r} exists already in this session")
-        if call.output in self._settled:
+        if call.output in self._settled or call.output in self._dead:
             raise AlreadySettled(f"variable {call.output!r} is already settled; call {call.id!r} cannot write it")
         other = self._producers[call.output]
         if other is not None:
@@ -166,27 +173,28 @@ class Graph:
         Walks from its output downstream and from its inputs upstream by turns and stops when one side has no
         more to show: appending to a graph, at either end, costs nothing.
         """
-        down: dict[str, list[CallId]] = {call.output: []}  # variable: the calls from our output to it
-        up: dict[str, list[CallId]] = {variable: [] for variable in missing}  # variable: the calls from it to us
+        # of each variable that was reached: the call that lies between it and the one it was reached from, and that one
+        down: _Steps = {call.output: None}
+        up: _Steps = dict.fromkeys(missing)
         down_open: list[str] = [call.output]
         up_open = list(up)
         while down_open and up_open:
             variable = down_open.pop()
             if variable in up:
-                return [call.id, *down[variable], *up[variable], call.id]
+                return [call.id, *reversed(_way(down, variable)), *_way(up, variable), call.id]
             for consumer in self._consumers.get(variable, ()):
                 output = self._calls[consumer].output
                 if output not in down:
-                    down[output] = [*down[variable], consumer]
+                    down[output] = consumer, variable
                     down_open.append(output)
             variable = up_open.pop()
             if variable in down:
-                return [call.id, *down[variable], *up[variable], call.id]
+                return [call.id, *reversed(_way(down, variable)), *_way(up, variable), call.id]
             producer = self._producers[variable]
             for upstream in self._missing.get(producer, ()) if producer is not None else ():
                 if upstream not in up:
                     assert producer is not None
-                    up[upstream] = [producer, *up[variable]]
+                    up[upstream] = producer, variable
                     up_open.append(upstream)
         return None
 
@@ -198,6 +206,18 @@ class Graph:
             assert free, f"calls wait for each other: {sorted(waits)}"
             for call in free:
                 del waits[call]
+
+
+_Steps = dict[str, tuple[CallId, str] | None]
+
+
+def _way(steps: _Steps, variable: str) -> list[CallId]:
+    """The calls from the variable back to where the walk began."""
+    way: list[CallId] = []
+    while (step := steps[variable]) is not None:
+        call, variable = step
+        way.append(call)
+    return way
 
 
 def _opening(prompt: Prompt) -> Segment | None:

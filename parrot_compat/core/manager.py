@@ -45,6 +45,8 @@ from .tokenizer import Tokenizer
 
 __all__ = ["Limits", "Manager", "ModelCard"]
 
+_LET_GO_S = 5.0
+"""So long a manager that ends waits for engines to let go of what it has ended."""
 CLOSING = "the server is shutting down and takes no new work"
 
 
@@ -216,12 +218,14 @@ class Manager:
     # ---- the end ---------------------------------------------------------------------------------------
 
     async def close(self, drain_s: float = 0.0) -> None:
-        """Take no new sessions, let open calls run for up to `drain_s` seconds, end the rest, close the engines."""
+        """Take no new sessions, let open calls run for up to `drain_s` seconds, end the rest, close the engines, those
+        too that do not let go of what has ended."""
         self._is_closed = True
         if drain_s > 0 and self.open_calls:
             await self._drain(drain_s)
-        for session in self.sessions():
-            await session.close()
+        ending = [self._background.spawn(session.close(), f"close session {session.id}") for session in self.sessions()]
+        if ending:
+            await asyncio.wait(ending, timeout=_LET_GO_S)
         await self._background.stop()
         await self.fleet.close()
 

@@ -8,7 +8,8 @@ from its acceptance until it is over. Rules:
    where its answer is delivered on an open connection, or while it has not been passed over; else background. A call is
    passed over where an await is open when it comes, or begins later: the app waits for something else then. (One that
    asks for each answer right behind its call has none open between the two.)
-   An open connection or a claim counts for nothing where something reads the call.
+   An open connection or a claim counts for nothing where something that is wanted more than in the background reads
+   the call.
 2. Calls read by the same units are a stage: a call that is alone in its stage is a unit, a stage of several is one
    unit. Of a latency-bound stage of several only the last finish counts: it is a group, and run for throughput.
 3. Slack is the time by which a call may finish later without anybody noticing (`slack_s`).
@@ -205,10 +206,13 @@ class Deduction:
         while stale:
             node = stale.pop()
             ranks = [rank for rank, readers in enumerate(node.wanted) if readers]
-            if (own := self._own(node)) is not None:
+            own = self._own(node)
+            if own is not None:
                 ranks.append(own)
             is_passed_over = not node.readers and not node.is_delivered and node not in self._fresh
             rank = min(ranks, default=_BACKGROUND if is_passed_over else _LATENCY)
+            if own is None and self._is_only_delivered(node):
+                rank = _LATENCY
             if rank != node.rank:
                 for source in node.sources:
                     source.wanted[node.rank] -= 1
@@ -217,11 +221,16 @@ class Deduction:
                 stale += node.sources
                 self._stages.touched[node] = None
 
+    @staticmethod
+    def _is_only_delivered(node: Node) -> bool:
+        """Somebody takes its answer on an open connection, and all that reads it is background work."""
+        return node.is_delivered and not any(node.wanted[:_BACKGROUND])
+
     # ---- inside: what has changed ----------------------------------------------------------------------
 
     def _base_s(self, node: Node) -> float | None:
         own = self._own(node)
-        if own is None and node.readers:
+        if own is None and node.readers and not self._is_only_delivered(node):
             return None
         return BASE_SLACK_S[KINDS[node.rank if own is None else own]]
 

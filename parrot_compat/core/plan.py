@@ -140,7 +140,6 @@ class Plan:
         """The claimant is gone: its call goes on if something else needs it, else it is cancelled."""
         if (entry := self._claims.get(nonce)) is not None:
             entry.is_left = True
-            self.session.deliver(entry.task.call.id, is_delivered=False)
             self.session.leave(entry.task.call.id)
 
     # ---- the end -------------------------------------------------------------------------------------------

@@ -166,6 +166,7 @@ class Session:
 
     def leave(self, call: CallId) -> None:
         """Whoever took the call's answer is gone: it goes on if something else needs it, else it is cancelled."""
+        self.deliver(call, is_delivered=False)
         if not self.is_closed and not self.is_needed(call):
             self.task(call).cancel(Cancelled(f"the client of call {call!r} has left"))
 

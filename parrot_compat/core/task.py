@@ -17,7 +17,7 @@ from .answer import Answer
 from .call import Call, Finish, Reading, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
-from .errors import Cancelled, ParrotError
+from .errors import Cancelled, ParrotError, without_frames
 from .flow import Flow
 from .lengths import USUAL_TOKENS
 from .life import Life, Lives
@@ -241,7 +241,7 @@ class Task:
         if self.is_over:
             return
         self.state = state
-        self.failure = error
+        self.failure = error = without_frames(error)
         self.finished_s = self._clock.now()
         work, self.work = self.work, None
         if work is not None and state is TaskState.CANCELLED:

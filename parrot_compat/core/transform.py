@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import re2
@@ -118,18 +119,32 @@ class FirstJson:
 
     def apply(self, text: str) -> str:
         decoder = json.JSONDecoder()
-        starts = [index for index, character in enumerate(text) if character in "{["]
-        for start in starts[:MAX_JSON_STARTS]:
+        left = 2 * len(text) + _JSON_CHARACTERS
+        for start in islice((index for index, character in enumerate(text) if character in "{["), MAX_JSON_STARTS):
             try:
                 _, end = decoder.raw_decode(text, start)
-            except (ValueError, RecursionError):
-                continue
-            return text[start:end]
+            except (ValueError, RecursionError) as error:
+                left -= _read_in_vain(error, text, start)
+                if left < 0:
+                    break
+            else:
+                return text[start:end]
         raise TransformFailed(f"first_json: no JSON object or array in {_shown(text)}")
 
 
+def _read_in_vain(error: ValueError | RecursionError, text: str, start: int) -> int:
+    """How many characters were looked at before this start turned out to be none."""
+    if isinstance(error, RecursionError):
+        return _JSON_CHARACTERS // 16  # as deep as it goes
+    if isinstance(error, json.JSONDecodeError) and not error.msg.startswith("Unterminated string"):
+        return error.pos - start
+    return len(text) - start
+
+
 MAX_JSON_STARTS = 256
-"""Each start may read to the end of the text, so their number is bounded to keep the whole linear."""
+_JSON_CHARACTERS = 2**16
+"""Each start may read to the end of the text. So their number is bounded, and what all of them read in vain: by twice
+the text's length, and this."""
 
 Transform = Strip | Truncate | Lines | Regex | JsonPointer | FirstJson
 

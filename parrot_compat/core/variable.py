@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from .call import VariableName
-from .errors import AlreadySettled, ParrotError
+from .errors import AlreadySettled, ParrotError, without_frames
 from .news import News
 
 __all__ = ["Variable"]
@@ -84,7 +84,10 @@ class Variable:
         return "".join(self._chunks)
 
     async def get(self) -> str:
-        await asyncio.shield(self._outcome)  # one reader leaving must not cancel the others
+        if not self._outcome.done():
+            await asyncio.wait((self._outcome,))  # one reader leaving must not cancel the others
+        if (failure := self.failure) is not None:
+            raise without_frames(failure)
         return self.text_so_far
 
     async def stream(self) -> AsyncIterator[str]:

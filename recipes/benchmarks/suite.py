@@ -33,7 +33,7 @@ from .recordings import Prose, Recordings, Replay
 from .results import RESULTS_FILE, RowKey, good_rounds, merge, read_rows, summarise
 from .runs import RESULTS, OtherRun, Run, versions
 from .servers import ServerFailed, Setting, stop_on_sigterm
-from .tables import markdown, table, write_readme
+from .tables import markdown, means, table, write_readme
 from .workloads import Round
 
 __all__ = ["Suite", "main"]
@@ -43,6 +43,7 @@ MOST_ATTEMPTS = 2
 """Rounds begun for each that is wanted, before a row is given up."""
 WARM_UP_CALLS = 0.1
 LEAST_SCALE = 0.25
+TABLE_HEAD = "# Apps beside vLLM: written by `parrot bench suite` from suite.csv beside it"
 PROFILE_HEAD = "# Where the time goes, and what bounds it: written by `parrot bench suite` from suite.csv beside it"
 Places = Mapping[str, tuple[Endpoint, tuple[int, ...]]]
 
@@ -239,12 +240,10 @@ def _show(suite: Suite, *, keep: bool, profile: bool) -> None:
     place = RESULTS if lanes[0] == DEFAULTS.lanes[0] else RESULTS / lanes[0]
     merge(rows, place / RESULTS_FILE)
     everything = read_rows(place / RESULTS_FILE)
-    written = markdown(everything, lanes)
+    (place / "table.md").write_text(f"{TABLE_HEAD}\n\n{markdown(everything, lanes)}\n", "utf-8")
     (place / "profile.md").write_text(f"{PROFILE_HEAD}\n\n{explained(everything, lanes)}\n", "utf-8")
-    if place != RESULTS:
-        (place / "table.md").write_text(f"{written}\n", "utf-8")
-    elif not write_readme(README, written):
-        suite.console.print("README.md has no markers for the table: it is left as it is", style="dim")
+    if place == RESULTS and not write_readme(README, means(everything, lanes)):
+        suite.console.print("README.md has no markers for the means: it is left as it is", style="dim")
     from .plots import draw  # here: matplotlib is slow to import and only drawing needs it
 
     counted = [cell for rounds in suite.good().values() for found in rounds for cell in found.values()]

@@ -1,4 +1,4 @@
-"""Tables of results: on the terminal, and as Markdown in README between its markers.
+"""Tables of results: on the terminal, as Markdown beside the results, and their means in README between its markers.
 
 They know rows and how to show them. The geometric mean caps each ratio at 4, and a workload counts once: the mean over
 its rows.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from .results import MAIN, Row
 from .workloads import WORKLOADS
 
-__all__ = ["MARKER", "Case", "cases", "geometric_mean", "markdown", "table", "write_readme"]
+__all__ = ["MARKER", "Case", "cases", "geometric_mean", "markdown", "means", "table", "write_readme"]
 
 MARKER = "bench:suite"
 MOST_RATIO = 4.0
@@ -81,8 +81,16 @@ def _cell(found: Mapping[str, Row]) -> str:
     if MAIN not in found:
         return "-"
     row = found[MAIN]
-    ratio = f" {found['speedup'].p50:.2f}x" if "speedup" in found else ""
-    return f"{row.p50:.3g} ({row.min:.3g}){ratio}"
+    return f"{row.p50:.3g} ({row.min:.3g}){_ratio(found)}"
+
+
+def _ratio(found: Mapping[str, Row]) -> str:
+    """With its spread, where rounds differ."""
+    if "speedup" not in found:
+        return ""
+    row = found["speedup"]
+    low, high = f"{row.p20:.2f}", f"{row.p80:.2f}"
+    return f" {row.p50:.2f}x" + (f" ({low}-{high})" if low != high else "")
 
 
 def _percent(found: Mapping[str, Row]) -> str:
@@ -90,11 +98,17 @@ def _percent(found: Mapping[str, Row]) -> str:
 
 
 def geometric_mean(
-    rows: Iterable[Row], lane: str, rtt_ms: float | None = None, metric: str = "speedup"
+    rows: Iterable[Row],
+    lane: str,
+    rtt_ms: float | None = None,
+    metric: str = "speedup",
+    workloads: Collection[str] | None = None,
 ) -> float | None:
     """Of a lane's ratios, each capped; `None` where there are none."""
     ratios: dict[str, list[float]] = defaultdict(list)
     for row in rows:
+        if workloads is not None and row.workload not in workloads:
+            continue
         if row.system == lane and row.metric == metric and rtt_ms in (None, row.rtt_ms):
             ratios[row.workload].append(math.log(min(MOST_RATIO, row.p50)))
     if not ratios:
@@ -102,27 +116,43 @@ def geometric_mean(
     return math.exp(sum(sum(logs) / len(logs) for logs in ratios.values()) / len(ratios))
 
 
-# ---- README ------------------------------------------------------------------------------------------------
+# ---- Markdown ----------------------------------------------------------------------------------------------
 
 
 def markdown(rows: Sequence[Row], lanes: Sequence[str]) -> str:
-    """One table for each model and scale, however many the calls; below each, where, when and with what it was
-    measured."""
+    """One table for each model and scale, however many the calls; below each its means, and where, when and with what
+    it was measured."""
     parts = []
-    for model, scale in sorted({(row.model, _scale(row)) for row in rows}):
-        chosen = [row for row in rows if (row.model, _scale(row)) == (model, scale)]
-        tokens, *more = scale
-        what = ", ".join([model, f"{tokens} of the paper's tokens", *more])
+    for what, chosen in _scales(rows):
         parts.append(_markdown_table(chosen, [lane for lane in lanes if any(row.system == lane for row in chosen)]))
-        parts.append(_markdown_means(chosen, lanes))
-        hardware, versions = sorted({row.hardware for row in chosen}), sorted({row.versions for row in chosen})
-        when = sorted({f"{row.commit} ({row.date})" for row in chosen})
         parts.append(
-            f"{what}; mean completion of an app in s, median (least) of the rounds. "
+            f"{what}; mean completion of an app in s, median (least) of the rounds. Behind it, how many times as fast "
+            f"as {lanes[0]}: the median of what each round gives (and its 20th to 80th percentile), which is not the "
+            "quotient of the two medians. "
             "Caches begin empty in every lane: the text of each round is fresh from its first token on. "
-            f"{'; '.join(hardware)}. {'; '.join(versions)}. Commit {', '.join(when)}."
         )
-    return "\n\n".join(part for part in parts if part)
+        parts += [_markdown_means(chosen, lanes), _origins(chosen)]
+    return "\n\n".join(part.rstrip() for part in parts if part)
+
+
+def means(rows: Sequence[Row], lanes: Sequence[str]) -> str:
+    """What README shows: the means alone, for each model and scale, and where they come from."""
+    parts = [f"{what}:\n\n{_markdown_means(chosen, lanes)}\n\n{_origins(chosen)}" for what, chosen in _scales(rows)]
+    return "\n\n".join(parts)
+
+
+def _scales(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """What was run, in words, and its rows."""
+    for model, scale in sorted({(row.model, _scale(row)) for row in rows}):
+        tokens, *more = scale
+        chosen = [row for row in rows if (row.model, _scale(row)) == (model, scale)]
+        yield ", ".join([model, f"{tokens} of the paper's tokens", *more]), chosen
+
+
+def _origins(rows: Sequence[Row]) -> str:
+    hardware, versions = sorted({row.hardware for row in rows}), sorted({row.versions for row in rows})
+    when = sorted({f"{row.commit} ({row.date})" for row in rows})
+    return f"{'; '.join(hardware)} (cores x processor). {'; '.join(versions)}. Commit {', '.join(when)}."
 
 
 def _scale(row: Row) -> tuple[str, ...]:
@@ -142,14 +172,29 @@ def _markdown_table(rows: Sequence[Row], lanes: Sequence[str]) -> str:
 
 
 def _markdown_means(rows: Sequence[Row], lanes: Sequence[str]) -> str:
-    means = []
-    for lane, other in [(lane, other) for at, lane in enumerate(lanes) for other in ("", *lanes[1:at])]:
-        metric, over = ("speedup", "") if not other else (f"speedup_over_{other}", f" over {other}")
-        for rtt_ms in sorted({row.rtt_ms for row in rows}):
-            mean = geometric_mean(rows, lane, rtt_ms, metric)
-            if mean is not None:
-                means.append(f"{lane}{over} {mean:.2f}x at {rtt_ms:g} ms")
-    return f"Geometric mean, each ratio capped at {MOST_RATIO:g}: {', '.join(means)}." if means else ""
+    """Each line is of the same workloads at all of its distances: first of all, then of those that were run at more."""
+    ratios = [row for row in rows if row.metric.startswith("speedup")]
+    distances = sorted({row.rtt_ms for row in ratios})
+    at = {rtt_ms: frozenset(row.workload for row in ratios if row.rtt_ms == rtt_ms) for rtt_ms in distances}
+    lines = []
+    for workloads in sorted(set(at.values()), key=len, reverse=True):
+        for lane, other in [(lane, other) for place, lane in enumerate(lanes) for other in ("", *lanes[1:place])]:
+            metric = f"speedup_over_{other}" if other else "speedup"
+            shared = [rtt_ms if workloads <= at[rtt_ms] else None for rtt_ms in distances]
+            found = [
+                None if rtt_ms is None else geometric_mean(ratios, lane, rtt_ms, metric, workloads) for rtt_ms in shared
+            ]
+            if any(mean is not None for mean in found):
+                cells = ["-" if mean is None else f"{mean:.2f}x" for mean in found]
+                lines.append(f"| {_named(workloads)} | {lane} over {other or lanes[0]} | {' | '.join(cells)} |")
+    if not lines:
+        return ""
+    head = [f"geometric mean, each ratio capped at {MOST_RATIO:g}", "", *(f"{rtt_ms:g} ms" for rtt_ms in distances)]
+    return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines])
+
+
+def _named(workloads: Collection[str]) -> str:
+    return f"{len(workloads)} workloads" if len(workloads) > 5 else ", ".join(sorted(workloads)).upper()
 
 
 def write_readme(path: Path, text: str, marker: str = MARKER) -> bool:

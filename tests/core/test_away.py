@@ -6,7 +6,7 @@ import pytest
 
 from parrot_compat.core.engine import EngineInfo
 from parrot_compat.core.engines.scripted import ScriptedEngine
-from parrot_compat.core.errors import EngineLost, ModelAway
+from parrot_compat.core.errors import EngineLost, ModelAway, PromptTooLong
 from parrot_compat.core.fleet import LONGEST_AWAY_S
 from parrot_compat.core.prompt import Text
 
@@ -93,3 +93,22 @@ async def test_an_embedding_does_not_wait_for_an_engine_and_says_that_it_may_com
     with pytest.raises(ModelAway, match="being started again"):
         await world.manager.embed([Text("c")])
     assert world.manager.open_calls == 0
+
+
+async def test_a_call_that_only_the_lost_engine_has_room_for_waits_no_longer_either(world: World) -> None:
+    lose(world, (0, 2 * LONGEST_AWAY_S))
+    world.engine("small", context_tokens=128)
+    session = world.manager.open_session(ttl_s=60)
+    task = await session.submit(make_call("c", "x" * 200))
+    await world.clock.sleep(LONGEST_AWAY_S - 1)
+    assert not task.is_over
+    await world.clock.sleep(2)
+    assert isinstance(task.failure, PromptTooLong) and world.manager.open_calls == 0
+    with pytest.raises(PromptTooLong):
+        await session.submit(make_call("d", "x" * 200))
+    assert (await (await session.submit(make_call("e"))).finished()).engine == "small"
+    await world.clock.sleep(LONGEST_AWAY_S + 60)  # the large one is back
+    again = await world.manager.open_session().submit(make_call("c", "x" * 200))
+    assert (await again.finished()).engine == "a"
+    assert session.is_closed
+    world.manager.check()

@@ -10,9 +10,12 @@ import pytest
 
 from parrot_compat.core.call import CallId
 from parrot_compat.core.errors import BadPrompt, Cancelled, EngineError
-from parrot_compat.core.prompt import Content, Text
+from parrot_compat.core.prefix import token_blocks
+from parrot_compat.core.prompt import Content, Text, Tokens
+from parrot_compat.core.rendering import Rendered
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import TaskState
+from parrot_compat.core.twin import says_the_same
 
 from .conftest import World, make_call
 from .test_plans import planned, real
@@ -138,3 +141,24 @@ async def test_a_claimant_whose_prompt_turns_out_wrong_once_the_plan_has_ended_h
     else:
         with pytest.raises(Cancelled):
             await needed
+
+
+def test_prompts_that_begin_alike_are_told_apart_by_their_ends() -> None:
+    compared = 0
+
+    class Ids(tuple[int, ...]):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return tuple.__eq__(self, other)
+
+        __hash__ = tuple.__hash__
+
+    def rendered(*last: int) -> Rendered:
+        ids = Ids((*range(1000), *last))
+        return Rendered(content=Tokens(ids), ids=ids, prompt_tokens=len(ids), blocks=token_blocks("t", ids))
+
+    real = rendered(*range(7))
+    assert not any(says_the_same(rendered(*range(n, n + 7)), real) for n in range(1, 100))
+    assert not says_the_same(rendered(1), real) and compared == 0
+    assert says_the_same(rendered(*range(7)), real) and compared == 1

@@ -169,7 +169,10 @@ class Run:
             assert self.outcome(id, expected[id], task) == expected[id], id
         for id, read in self.reads.items():
             failure = self.tasks[id].failure
-            assert read.exception() is failure if failure is not None else read.result() == expected[id].text
+            if failure is None:
+                assert read.result() == expected[id].text
+            else:
+                assert repr(read.exception()) == repr(failure)
 
     def outcome(self, id: str, expected: Outcome, task: Task) -> Outcome:
         assert task.is_over, f"{id} hangs in state {task.state}"

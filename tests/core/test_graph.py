@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,30 @@ def test_a_cycle_over_variables_declared_before_is_refused_too() -> None:
     with pytest.raises(CycleInGraph):
         graph.add([call("c", "out-b", output="x")])
     graph.add([call("d", "out-side", output="z")])
+    graph.check()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_the_middle_of_a_long_chain_may_come_last(closes: bool) -> None:
+    graph, length = Graph(), 2000
+    graph.declare("v0")
+    graph.declare("v1000")
+    graph.add([call(f"c{n}", f"v{n}", output=f"v{n + 1}") for n in range(length) if n != 999])
+    if closes:
+        graph.add([call("closing", f"v{length}", output="v0")])
+    tracemalloc.start()
+    try:
+        if closes:
+            with pytest.raises(CycleInGraph) as told:
+                graph.add([call("c999", "v999", output="v1000")])
+            names = [name.strip("'") for name in str(told.value).partition(": ")[2].split(" → ")]
+            around = ["c999", *(f"c{n}" for n in range(1000, length)), "closing", *(f"c{n}" for n in range(1000))]
+            assert names == around
+        else:
+            graph.add([call("c999", "v999", output="v1000")])
+        assert tracemalloc.get_traced_memory()[1] < 1_000 * length, "each step costs the same"
+    finally:
+        tracemalloc.stop()
     graph.check()
 
 

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from parrot_compat.core import manager
 from parrot_compat.core.admission import Admission
-from parrot_compat.core.engine import EngineInfo
+from parrot_compat.core.engine import ContextId, EngineInfo, Fill
 from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import (
     Cancelled,
@@ -280,6 +281,24 @@ async def test_closing_ends_what_does_not_finish_in_time_and_closes_the_engines(
     with pytest.raises(QueueFull, match="shutting down"):
         world.manager.open_session()
     assert world.manager.sessions() == ()
+
+
+async def test_closing_waits_for_no_engine_that_never_lets_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = world.engine()
+    engine.stall()
+
+    async def free(context: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "free", free)
+    monkeypatch.setattr(manager, "_LET_GO_S", 0.05)
+    task = await world.manager.open_session().submit(make_call("a"))
+    await world.clock.sleep(1)
+    assert task.state is TaskState.RUNNING
+    await asyncio.wait_for(world.manager.close(), timeout=20)
+    assert task.is_over and not list(world.fleet)
+    with pytest.raises(EngineLost):
+        await engine.fill(Fill(context=ContextId(1), content=Text("t")))
 
 
 async def test_leaving_the_block_leaves_no_work_behind() -> None:

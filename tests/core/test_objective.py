@@ -437,3 +437,16 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
         assert deduction.slack_s(c.id) >= 0
     ours.pop(None, None)
     assert {frozenset(stage) for stage in ours.values()} == set(groups.values())
+
+
+def test_background_work_that_reads_an_answer_takes_it_from_nobody_who_holds_its_connection() -> None:
+    app = App(call("a"), is_delivered=True)
+    app.add(call("b", "a", objective="background"))
+    assert app.kinds("a b") == "lb" and app.deduction.slack_s(CallId("a")) == 0.0
+    app.deduction.deliver(CallId("a"), False)
+    app.deduction.check()
+    assert app.kinds("a b") == "bb", "nobody holds it any more"
+    app.add(call("c", "a", objective="throughput"))
+    app.deduction.deliver(CallId("a"), True)
+    app.deduction.check()
+    assert app.kinds("a") == "t", "who reads it decides"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 
 import pytest
 
 from parrot_compat.core.call import Call, CallId, VariableName
+from parrot_compat.core.engine import Generate
 from parrot_compat.core.errors import (
     AlreadySettled,
     BadPrompt,
@@ -91,6 +93,29 @@ async def test_an_open_session_keeps_no_prompt_of_a_call_that_is_over_unless_som
     assert [call["prompt_tokens"] for call in session.describe()["calls"]] == [1001, 1001 + 1 + 1003]
     assert session.content(tasks[1].call) == Text(f"{'x' * 1001} <{'x' * 1001}>")
     session.check()
+
+
+async def test_nor_of_one_that_has_failed_nor_its_readers(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session()
+    engine.fail_next(EngineError("out of paper"))
+    task = await session.submit(make_call("a", "x" * 1001))
+
+    async def read(asked: bytearray) -> bool:
+        with pytest.raises(EngineError, match="out of paper"):
+            await task.finished()
+        with pytest.raises(EngineError, match="out of paper"):
+            async for _ in task.chunks():
+                pass
+        return len(asked) > 0
+
+    asked = bytearray(b"a request")
+    assert await read(asked)
+    await world.clock.sleep(1)  # it has left the engine
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is Generate and task.rendered is None]
+    assert sys.getrefcount(asked) == 2, "this name, and the argument of getrefcount"
+    assert task.failure is not None and task.failure.__traceback__ is None
 
 
 async def test_a_call_runs_when_its_inputs_are_there(world: World) -> None:
@@ -221,6 +246,32 @@ async def test_a_call_on_a_variable_that_has_failed_fails_at_once(world: World) 
     session.fail("page", EngineError("404"))
     task = await session.submit(make_call("c", "c", "page"))
     assert isinstance(task.failure, UpstreamFailed)
+
+
+async def test_what_has_failed_from_outside_takes_no_call_that_would_write_it(world: World) -> None:
+    engine = world.engine()
+    session = world.manager.open_session()
+    session.fail("x", EngineError("no x"))
+    with pytest.raises(AlreadySettled):
+        await session.submit(make_call("c", output="x"))
+    assert engine.generated == 0 and world.manager.open_calls == 0
+    world.manager.check()
+
+
+async def test_an_answer_that_its_client_has_left_is_background_work_for_what_still_reads_it(world: World) -> None:
+    engine = world.engine(max_rows=1)
+    engine.stall()
+    await world.manager.open_session().submit(make_call("blocker"))
+    session = world.manager.open_session()
+    session.declare("other")
+    with session.awaiting("other"):
+        first, reader = await session.submit_all([make_call("a"), make_call("b", "b", "out-a")], is_delivered=True)
+        session.leave(first.call.id)
+        assert not first.is_over, "b reads it"
+        reader.cancel()
+        assert first.objective.kind == "background"
+    engine.resume()
+    await first.finished()
 
 
 async def test_failure_travels_a_graph_of_any_depth(world: World) -> None:

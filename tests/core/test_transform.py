@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from parrot_compat.core.errors import BadTemplate, TransformFailed
 from parrot_compat.core.prompt import Constant, Input, TextPrompt
-from parrot_compat.core.transform import Regex, Strip, parse_transforms
+from parrot_compat.core.transform import FirstJson, Regex, Strip, parse_transforms
 
 
 def through(value: Any, text: str) -> str:
@@ -104,3 +105,23 @@ def test_a_value_that_no_library_of_text_takes_fails_as_any_other(transforms: An
 def test_an_input_is_filled_through_its_transforms() -> None:
     prompt = TextPrompt((Constant("<"), Input("x", (Strip(),)), Constant(">")))
     assert prompt.bind({"x": " a "}).text == "<a>"
+
+
+@pytest.mark.parametrize("text", ["[" * 256 + "1," * 100_000, "[" * 256 + '"' + "a" * 200_000, "[" * 20_000])
+def test_looking_for_json_reads_a_text_about_twice_at_most(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+    decode = json.JSONDecoder.raw_decode
+
+    def noted(self: json.JSONDecoder, s: str, idx: int = 0) -> tuple[Any, int]:
+        starts.append(idx)
+        return decode(self, s, idx)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", noted)
+    with pytest.raises(TransformFailed):
+        FirstJson().apply(text)
+    assert len(starts) < 30
+
+
+def test_json_behind_much_that_only_looks_like_it_is_found() -> None:
+    assert FirstJson().apply("[see 1] " * 200 + '{"a": [1]}') == '{"a": [1]}'
+    assert FirstJson().apply("[" + "1, " * 50_000 + 'x {"a": 1}') == '{"a": 1}'

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipes.benchmarks.results import Row
-from recipes.benchmarks.tables import geometric_mean, markdown, write_readme
+from recipes.benchmarks.tables import geometric_mean, markdown, means, write_readme
 
 
 def row(workload: str, system: str, metric: str, value: float, rtt_ms: float = 0.0) -> Row:
@@ -51,14 +51,20 @@ def test_the_table_says_what_where_and_how_equal() -> None:
     text = markdown(rows, ["a", "b"])
     assert "| W01 chain (refine) summary (v) | 0 | 2 (2) | 1 (1) 2.00x | b 99.5% |" in text
     assert "a machine" in text and "abc (today)" in text
-    assert "b 2.00x at 0 ms" in text
+    assert "| W01 | b over a | 2.00x |" in text
+
+
+def test_the_table_says_how_far_the_ratios_of_the_rounds_lie_apart() -> None:
+    spread = replace(row("w01", "b", "speedup", 2.0), p20=1.5, p80=2.25)
+    text = markdown([row("w01", "b", "app_completion_mean", 1.0), spread], ["a", "b"])
+    assert "1 (1) 2.00x (1.50-2.25)" in text
 
 
 def test_what_was_run_otherwise_than_usual_has_a_table_and_a_mean_of_its_own() -> None:
     usual = [row("w01", "a", "app_completion_mean", 2.0), row("w01", "b", "speedup", 2.0)]
     trial = [replace(one, p50=4.0, scale="tokens 0.25, calls 0.5, tools 1, kv 1 GiB") for one in usual]
     text = markdown(usual + trial, ["a", "b"])
-    assert "b 2.00x at 0 ms." in text and "b 4.00x at 0 ms." in text
+    assert "| W01 | b over a | 2.00x |" in text and "| W01 | b over a | 4.00x |" in text
     assert "m, 0.25 of the paper's tokens; mean" in text
     assert "m, 0.25 of the paper's tokens, tools 1, kv 1 GiB; mean" in text
     assert "| W01 chain (refine) summary (v, 0.5 of the calls, tools 1, kv 1 GiB) | 0 | 4 (2) | - |" in text
@@ -84,4 +90,13 @@ def test_means_are_told_over_the_lanes_between_as_well() -> None:
         row("w01", "ours", "speedup_over_s1", 2.0),
     ]
     text = markdown(rows, ["a", "s1", "ours"])
-    assert "s1 1.50x at 0 ms, ours 3.00x at 0 ms, ours over s1 2.00x at 0 ms." in text
+    lines = ["| W01 | s1 over a | 1.50x |", "| W01 | ours over a | 3.00x |", "| W01 | ours over s1 | 2.00x |"]
+    assert "\n".join(lines) in text
+    assert "\n".join(lines) in means(rows, ["a", "s1", "ours"]), "and README has no more than them"
+
+
+def test_distances_are_compared_over_the_same_workloads() -> None:
+    rows = [row("w01", "b", "speedup", 1.0, rtt_ms) for rtt_ms in (0.0, 50.0, 240.0)]
+    rows += [row("w02", "b", "speedup", 4.0, rtt_ms) for rtt_ms in (0.0, 50.0)]
+    lines = ["| W01, W02 | b over a | 2.00x | 2.00x | - |", "| W01 | b over a | 1.00x | 1.00x | 1.00x |"]
+    assert "\n".join(lines) in means(rows, ["a", "b"])
