@@ -140,6 +140,8 @@ def sdk_errors(own: Own = MappingProxyType({})) -> Iterator[None]:
     except Exception as error:
         if (request := broken_request(error)) is None:
             raise
+        if any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__):
+            raise _own(ParrotTimeoutError, own)(request=request) from error
         broke = _own(ParrotConnectionError, own)
         raise broke(message=f"the connection broke: {error}", request=request) from error
 

@@ -26,7 +26,7 @@ from .groups import width_of
 if TYPE_CHECKING:
     from .plans import RunPlan
 
-__all__ = ["Announced", "announced", "announcement", "wrap_batches"]
+__all__ = ["Announced", "announced", "announcement", "unannounced", "wrap_batches"]
 
 
 class Announced:
@@ -100,6 +100,16 @@ _announced: ContextVar[Announced | None] = ContextVar("parrot_announced", defaul
 def announcement() -> Announced | None:
     roots = _announced.get()
     return roots if roots is not None and roots.is_waiting else None
+
+
+@contextmanager
+def unannounced() -> Iterator[None]:
+    """What begins within the block was not announced: what a stream is made of begins before the stream does."""
+    token = _announced.set(None)
+    try:
+        yield
+    finally:
+        _announced.reset(token)
 
 
 @contextmanager

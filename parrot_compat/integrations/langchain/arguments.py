@@ -50,13 +50,16 @@ def field_arguments(given: Mapping[str, Any], fields: Mapping[str, Any], owner: 
     `model_kwargs`, and so into the request; `None` for a field that has no such value is no argument."""
     arguments: dict[str, Any] = {}
     request = dict(given.get("model_kwargs") or {})
-    meant = {name: fields[field] for name in given if (field := SYNONYMS.get(name, name)) in fields}
+    synonyms = SYNONYMS | ({"model": "model_name"} if "model_name" in fields else {})
+    meant = {name: fields[field] for name in given if (field := synonyms.get(name, name)) in fields}
+    said: dict[str, str] = {}
     for name, value in without_nones(given, meant).items():
-        field = SYNONYMS.get(name, name)
+        field = synonyms.get(name, name)
         if field in fields:
-            if field in arguments and field != name:
-                raise ValueError(f"{name!r} and {field!r} are one argument: give one of them")
-            arguments[field] = value
+            earlier = arguments.get(field)
+            if earlier is not None and value is not None and earlier != value:
+                raise ValueError(f"{name!r} and {said[field]!r} are one argument: give one of them")
+            arguments[field], said[field] = (earlier, said[field]) if value is None and field in said else (value, name)
         elif value is None:
             continue
         elif name in REFUSED:

@@ -117,6 +117,17 @@ class ChatParrot(ParrotSettings):
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
+    def _should_stream(self, **kwargs: Any) -> bool:
+        """Several answers are not streamed because somebody listens to the run: only where the app says so, and is told
+        that this cannot be."""
+        return self._may_stream(kwargs) and super()._should_stream(**kwargs)
+
+    def _should_use_protocol_streaming(self, **kwargs: Any) -> bool:
+        return self._may_stream(kwargs) and super()._should_use_protocol_streaming(**kwargs)
+
+    def _may_stream(self, kwargs: dict[str, Any]) -> bool:
+        return bool(kwargs.get("stream")) or self._choices(kwargs) == 1
+
     # ---- many calls ------------------------------------------------------------------------------
 
     def generate(

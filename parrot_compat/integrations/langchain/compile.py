@@ -17,8 +17,9 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import var_child_runnable_config
 
 from . import planner as _planner  # the handler must be there before a run begins
-from .announce import Announced, announced
+from .announce import Announced, announced, unannounced
 from .groups import width_of
+from .values import UNKNOWN
 
 __all__ = ["CompiledRunnable", "compile"]
 
@@ -101,3 +102,55 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
                 yield cast("Output", first)
                 async for chunk in chunks:
                     yield chunk
+
+    def transform(
+        self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Output]:
+        """A step of a chain that is streamed. What it is given is known to its own steps, as they begin."""
+        chunks = super().transform(_apart(input), config, **kwargs)
+        with closing(cast("Any", chunks)):
+            with announced(self._announced([UNKNOWN], config, kwargs, streamed=True)):
+                first = next(chunks, _NOTHING)
+            if first is not _NOTHING:
+                yield cast("Output", first)
+                yield from chunks
+
+    async def atransform(
+        self, input: AsyncIterator[Input], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Output]:
+        async with aclosing(cast("Any", super().atransform(_aapart(input), config, **kwargs))) as chunks:
+            with announced(self._announced([UNKNOWN], config, kwargs, streamed=True)):
+                first = await anext(chunks, _NOTHING)
+            if first is not _NOTHING:
+                yield cast("Output", first)
+                async for chunk in chunks:
+                    yield chunk
+
+    # ---- what LangChain makes of the above, where a binding would pass them by ---------------------------
+
+    batch_as_completed = Runnable.batch_as_completed
+    abatch_as_completed = Runnable.abatch_as_completed
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Of the form `v3`, which only graphs and models have, a binding's own: that is not announced."""
+        if {**self.kwargs, **kwargs}.get("version", "v2") == "v3":
+            return super().astream_events(input, config, **kwargs)
+        return Runnable.astream_events(self, input, config, **kwargs)
+
+
+def _apart(input: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with unannounced():
+            chunk = next(input, _NOTHING)
+        if chunk is _NOTHING:
+            return
+        yield chunk
+
+
+async def _aapart(input: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    while True:
+        with unannounced():
+            chunk = await anext(input, _NOTHING)
+        if chunk is _NOTHING:
+            return
+        yield chunk

@@ -98,6 +98,15 @@ class ParrotSampling(ParrotConnection):
         given = {name: value for name, value in sampling.items() if value is not None and value != []}
         return {**given, **self.model_kwargs, **(self.extra_body or {})}
 
+    def _deciding_params(self) -> dict[str, Any]:
+        params = {"model_name": self.model_name, "base_url": self.base_url, **self._request_params()}
+        # LangChain writes a call's own `stop`, or that it has none, over this one
+        return params | ({"stop_of_model": params["stop"]} if "stop" in params else {})
+
+    def _choices(self, kwargs: Mapping[str, Any]) -> Any:
+        """How many answers a call asks for."""
+        return {**self._request_params(), **kwargs, **(kwargs.get("extra_body") or {})}.get("n") or 1
+
     def _create_arguments(
         self, content: Mapping[str, Any], stop: list[str] | None, kwargs: Mapping[str, Any], *, stream: bool
     ) -> dict[str, Any]:

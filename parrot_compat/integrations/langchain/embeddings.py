@@ -19,6 +19,7 @@ from openai.types import CreateEmbeddingResponse
 from pydantic import Field
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.requests import TRANSPORT
 
 from .connection import ParrotConnection
 from .errors import sdk_errors
@@ -70,15 +71,18 @@ class ParrotEmbeddings(ParrotConnection, Embeddings):
             yield list(texts[start : start + size])
 
     def _request(self, texts: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
-        more = {**self.model_kwargs, **(self.extra_body or {}), **given}
-        if self.dimensions is not None:
-            more["dimensions"] = self.dimensions
+        own = {} if self.dimensions is None else {"dimensions": self.dimensions}
+        asked = {**given, **(given.get("extra_body") or {})}
+        more = {**self.model_kwargs, **(self.extra_body or {}), **own, **asked}
+        more.pop("extra_body", None)
+        transport = {name: more.pop(name) for name in TRANSPORT if name in more}
         # plain numbers: the SDK would ask for base64, which not every server can
         return {
             "input": texts,
             "model": self.model_name or openai.omit,
             "encoding_format": "float",
             "extra_body": more,
+            **transport,
         }
 
     def _asked(self, texts: list[str], given: Mapping[str, Any]) -> list[list[float]]:

@@ -86,15 +86,17 @@ class GraphCalls:
         run: Callable[[], GraphRun],
         *,
         is_fanned_out: bool = False,
-    ) -> None:
+    ) -> bool:
+        """False: it is in no node."""
         if _node_of(metadata) is None:
-            return
+            return False
         graph = run()
         graph.begun(call, is_fanned_out=is_fanned_out)
         with self._lock:
             self._runs[call] = graph
             if len(self._runs) > CALLS_KEPT:  # ends that never came: a handler of someone's raised
                 self._runs.popitem(last=False)
+        return True
 
     def end(self, call: uuid.UUID, response: LLMResult | None = None) -> None:
         with self._lock:

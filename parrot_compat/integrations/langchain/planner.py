@@ -139,8 +139,10 @@ class Planner(BaseCallbackHandler):
         parent = self._runs.get(parent_run_id) or self._runs.get(surrounding_run())
         # `stream()` does not tell `_stream` which run it is, and in which: it is read from here.
         _model_run.set(_ModelRun(run_id, parent.id if parent is not None else None, metadata or {}))
-        if parent is not None:
-            self._in_graphs.begin(run_id, metadata, parent.graph_run, is_fanned_out=parent.is_fanned_out)
+        if parent is not None and self._in_graphs.begin(
+            run_id, metadata, parent.graph_run, is_fanned_out=parent.is_fanned_out
+        ):
+            parent.models.append(run_id)
         if parent is None or len(messages) != 1 or is_switched_off(metadata):
             return
         if is_on(compiled=parent.is_compiled):
@@ -186,8 +188,11 @@ class Planner(BaseCallbackHandler):
         self._in_graphs.end(run_id)
 
     def _end(self, run_id: UUID, *, failed: bool) -> None:
-        run = self._runs.end(run_id)
-        for plan in run.plans if run is not None else ():
+        if (run := self._runs.end(run_id)) is None:
+            return
+        for call in run.models:
+            self._in_graphs.end(call)
+        for plan in run.plans:
             plan.run_ended(failed=failed)
 
     # ---- planning --------------------------------------------------------------------------------
@@ -197,7 +202,8 @@ class Planner(BaseCallbackHandler):
         if any(plan.covers(run.runnable) for plan in run.plans_around()):
             return
         with roots.lock:
-            if not roots.is_planned and is_on(compiled=run.is_compiled):
+            is_known_yet = not any(item is UNKNOWN for item in roots.inputs)
+            if not roots.is_planned and is_known_yet and is_on(compiled=run.is_compiled):
                 walk = Walk(self.book.is_refused)
                 walks = [partial(walk.walk, roots.runnable, item, roots.arguments) for item in roots.inputs]
                 roots.take(self._sent(walk, walks, name, run))

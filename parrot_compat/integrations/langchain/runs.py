@@ -71,6 +71,7 @@ class Run:
         "is_compiled",
         "is_fanned_out",
         "is_streamed",
+        "models",
         "parent",
         "plans",
         "runnable",
@@ -94,8 +95,7 @@ class Run:
         self.runnable = runnable
         self.is_streamed: bool = is_streamed or (parent is not None and parent.is_streamed)
         self.is_compiled: bool = is_compiled or (parent is not None and parent.is_compiled)
-        self.width: int | None = parent.width if parent is not None else None
-        """How many calls the app makes at once, where it has said so."""
+        self.width: int | None = parent.width if parent is not None else None  # of calls at once, where the app says it
         self.session: RunSession = parent.session if parent is not None else session or RunSession()
         """Of the outermost run, with all that it is in."""
         self.graph: GraphRun | None = parent.graph if parent is not None else None
@@ -111,6 +111,7 @@ class Run:
         self.formatted: Formatted | None = None
         """The prompt that was formatted last, directly under this run."""
         self.tools: list[UUID] = []
+        self.models: list[UUID] = []  # in nodes of graphs; like tools they tell of no end where they are cancelled
 
     def graph_run(self) -> GraphRun:
         """The graph's run that this is part of; it is known by its outermost run."""

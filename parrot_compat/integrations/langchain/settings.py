@@ -68,7 +68,7 @@ class ParrotSettings(ParrotSampling, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that decides an answer, and nothing else: LangChain's cache keys are made of it."""
-        return {"model_name": self.model_name, "base_url": self.base_url, **self._request_params()}
+        return self._deciding_params()
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

@@ -115,6 +115,22 @@ async def test_a_tool_that_is_cancelled_leaves_nothing_behind(server: PlanServer
     assert not len(planner._runs)
 
 
+async def test_a_model_that_is_cancelled_leaves_nothing_behind(server: PlanServer) -> None:
+    agent = create_agent(ours(server), [look_up])
+    server.stall()
+    running = asyncio.create_task(agent.ainvoke(HELLO))
+    for _ in range(1000):
+        if len(planner._in_graphs):
+            break
+        await asyncio.sleep(0.01)
+    assert not planner.ignore_llm
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    server.resume()
+    assert planner.ignore_llm and not len(planner._runs)
+
+
 async def test_a_tool_that_is_in_no_run_leaves_nothing_behind_when_it_is_cancelled(server: PlanServer) -> None:
     llm, begun = ours(server), asyncio.Event()
 

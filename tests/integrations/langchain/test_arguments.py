@@ -97,9 +97,21 @@ def test_the_key_is_taken_under_both_names_and_never_shown(name: str, other: Oth
     assert "very secret" not in repr(llm) + str(llm.asdict())
 
 
-def test_an_argument_given_under_two_names_is_refused() -> None:
-    with pytest.raises(ValueError, match="one argument"):
-        ChatParrot(max_tokens=1, max_completion_tokens=2)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("max_tokens", "max_completion_tokens"),
+        ("model", "model_name"),
+        ("timeout", "request_timeout"),
+        ("base_url", "openai_api_base"),
+    ],
+)
+def test_an_argument_given_under_two_names_is_refused_in_any_order(names: tuple[str, str]) -> None:
+    values = ("http://one/v1", "http://two/v1") if "base_url" in names else (1, 2) if "model" not in names else "ab"
+    for one, two in (names, names[::-1]):
+        with pytest.raises(ValueError, match="one argument"):
+            ChatParrot(**{one: values[0], two: values[1]})
+        ChatParrot(**{one: values[0], two: values[0]})
 
 
 def test_an_unknown_argument_is_sent_and_said(other: OtherServer) -> None:

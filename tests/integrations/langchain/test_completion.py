@@ -195,6 +195,9 @@ def test_caches_retries_fallbacks_and_configurable_fields_are_langchains_own(oth
     cached = ParrotCompletion(base_url=other.url, cache=InMemoryCache())
     assert cached.invoke("hi") == cached.invoke("hi")
     assert len(other.requests) == 1
+    for stop in (["a"], ["b"]):
+        ParrotCompletion(base_url=other.url, cache=cached.cache, stop=stop).invoke("hi")
+    assert len(other.requests) == 3, "its own stop makes another answer"
     tunable = ParrotCompletion(base_url=other.url).configurable_fields(temperature=ConfigurableField(id="t"))
     tunable.with_config(configurable={"t": 0.5}).invoke("hi")
     assert other.last.body["temperature"] == 0.5

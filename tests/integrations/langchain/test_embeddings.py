@@ -96,6 +96,10 @@ async def test_a_call_says_its_own_chunk_size_and_fields_as_with_openais_class(v
     assert vectors.last.body["user"] == "you"
     await embeddings.aembed_query("a", user="they")
     assert vectors.last.body["user"] == "they"
+    eight = ParrotEmbeddings(base_url=vectors.url, dimensions=8)
+    eight.embed_query("a", dimensions=4, timeout=20, extra_headers={"x-a": "1"}, extra_body={"user": "we"})
+    assert vectors.last.body["dimensions"] == 4 and vectors.last.body["user"] == "we"
+    assert "timeout" not in vectors.last.body and vectors.last.headers["x-a"] == "1"
 
 
 def test_what_is_set_is_sent_and_nothing_else(vectors: OtherServer) -> None:

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import itertools
 import socket
+from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import openai
 import pytest
 from langchain_core import exceptions as core
 
-from parrot_compat.integrations.errors import ParrotAPIError
+from parrot_compat.integrations.errors import (
+    ParrotAPIError,
+    ParrotConnectionError,
+    ParrotTimeoutError,
+    sdk_errors,
+)
 from parrot_compat.integrations.langchain import ChatParrot
 
 from ..other_server import OtherServer, Reply, Request, chunk, completion
@@ -91,6 +99,28 @@ def test_a_server_that_is_silent_for_longer_than_the_timeout(other: OtherServer)
         ChatParrot(base_url=other.url, timeout=0.05, max_retries=0).invoke("hi")
     other.client_left.set()
     assert isinstance(caught.value, openai.APITimeoutError)
+
+
+async def test_a_stream_that_falls_silent_for_longer_than_the_timeout(other: OtherServer) -> None:
+    def events() -> Iterator[dict[str, Any]]:
+        yield chunk(content="one ")
+        other.client_left.wait(60)
+
+    other.answer = lambda request: Reply(events=events())
+    llm = ChatParrot(base_url=other.url, timeout=0.05, max_retries=0)
+    with pytest.raises(core.ModelTimeoutError):
+        list(llm.stream("hi"))
+    with pytest.raises(core.ModelTimeoutError):
+        [_ async for _ in llm.astream("hi")]
+    other.client_left.set()
+
+
+def test_silence_that_the_sdk_says_nothing_of_is_told_as_a_timeout() -> None:
+    request = httpx.Request("POST", "http://127.0.0.1/v1")
+    with pytest.raises(ParrotTimeoutError), sdk_errors():
+        raise httpx.ReadTimeout("silent", request=request)
+    with pytest.raises(ParrotConnectionError), sdk_errors():
+        raise httpx.ReadError("broken", request=request)
 
 
 async def test_a_fault_inside_a_stream_comes_after_the_text_before_it(other: OtherServer) -> None:

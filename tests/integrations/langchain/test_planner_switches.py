@@ -7,6 +7,7 @@ import copy
 import importlib.metadata
 import pickle
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.rate_limiters import InMemoryRateLimiter
-from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 
 from parrot_compat.integrations.langchain import ChatParrot, PlanRecord, compile, listen, planning, records
 from parrot_compat.integrations.langchain import stats as counted
@@ -51,6 +52,31 @@ def test_the_environment_can_leave_planning_to_compiled_chains_and_no_frame_is_l
     compile(APPS["resumed"].make(ChatParrot(base_url=server.url))).invoke(ONE)
     # what is streamed is claimed where the push comes later than the app's patience: which, is the machine's load
     assert (counted().plans, counted().pushed + counted().claimed) == (3, 10)
+
+
+WAYS: dict[str, Callable[[Runnable[Any, Any]], Awaitable[Any]]] = {
+    "ainvoke": lambda app: app.ainvoke(ONE),
+    "astream": lambda app: all_of(app.astream(ONE)),
+    "events": lambda app: all_of(app.astream_events(ONE, version="v2")),
+    "as it comes": lambda app: asyncio.to_thread(lambda: list(app.batch_as_completed([ONE]))),
+    "as it comes, async": lambda app: all_of(app.abatch_as_completed([ONE])),
+    "a step": lambda app: (RunnablePassthrough() | app).ainvoke(ONE),
+    "a streamed step": lambda app: all_of((RunnablePassthrough() | app).astream(ONE)),
+    "a streamed step, sync": lambda app: asyncio.to_thread(lambda: list((RunnablePassthrough() | app).stream(ONE))),
+}
+
+
+async def all_of(chunks: AsyncIterator[Any]) -> list[Any]:
+    return [chunk async for chunk in chunks]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_compiled_chain_is_planned_however_it_is_run(
+    server: PlanServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setenv("PARROT_PLANNING", "compiled")
+    await WAYS[way](compile(chain(server)))
+    assert counted().plans == 1
 
 
 def test_a_block_of_code_turns_planning_off(server: PlanServer) -> None:

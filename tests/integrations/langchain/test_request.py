@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -90,6 +91,18 @@ def test_only_one_choice_can_be_streamed(other: OtherServer) -> None:
     with pytest.raises(ValueError, match="n is 2"):
         list(ChatParrot(base_url=other.url, n=2).stream("hi"))
     assert other.requests == []
+
+
+async def test_several_choices_come_whole_where_somebody_only_listens(other: OtherServer) -> None:
+    llm = ChatParrot(base_url=other.url, n=2)
+
+    async def ask(text: str) -> str:
+        return (await llm.ainvoke(text)).text
+
+    app = RunnableLambda(ask)
+    heard = [event async for event in app.astream_events("hi", version="v2") if event["event"] == "on_chain_end"]
+    assert heard[-1]["data"]["output"] == await app.ainvoke("hi") == "you said hi"
+    assert [request.body["n"] for request in other.requests] == [2, 2]
 
 
 def test_messages_keep_their_text_their_roles_and_their_names(other: OtherServer) -> None:
@@ -205,7 +218,17 @@ def test_calls_that_differ_in_nothing_share_a_cache_entry(other: OtherServer) ->
     assert len(other.requests) == 1
 
 
-@pytest.mark.parametrize("difference", [{"seed": 2}, {"model": "m"}, {"extra_body": {"min_p": 0.1}}, {"top_k": 4}])
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"seed": 2},
+        {"model": "m"},
+        {"extra_body": {"min_p": 0.1}},
+        {"top_k": 4},
+        {"stop": ["x"]},
+        {"model_kwargs": {"stop": ["x"]}},
+    ],
+)
 def test_calls_that_differ_do_not_share_a_cache_entry(other: OtherServer, difference: dict[str, Any]) -> None:
     cache = InMemoryCache()
     ChatParrot(base_url=other.url, cache=cache).invoke("hi")
