@@ -11,9 +11,12 @@ one would have computed, bit for bit.
 
 from __future__ import annotations
 
+import gc
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +38,8 @@ ROW_COUNTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows that a graph is made for; a step has the next larger one."""
 MOST_GRAPHS = 128
 """Each costs a few MB of launches; the least recently used goes first."""
+_CAPTURES = threading.Lock()
+"""One at a time in a process: torch has one stream for all of them."""
 
 
 class DecodeGraphs:
@@ -142,13 +147,13 @@ class _FixedStep:
         would fail the rows of every step."""
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with _uncollected(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 states = self._compute(decoder, storage)
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-            # Ending a capture takes memory too, and says so with the other error, before the stream is set back.
-            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
-                raise
+        except BaseException as error:
+            # A capture that failed cannot be ended either: torch raises before it has set the stream back.
             torch.cuda.set_stream(before)
+            if not _is_out_of_memory(error):
+                raise
             self._may_capture = False
             logger.warning("no CUDA graph of %s: %s", self.tables.capacity, str(error).partition("\n")[0])
             return
@@ -157,3 +162,22 @@ class _FixedStep:
 
     def _compute(self, decoder: FastDecoder, storage: KvStorage) -> Tensor:
         return decoder.states(self._batch, storage, TritonStep(self._batch.attention, self.tables))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Garbage is left where it is: an engine may be among it whose graphs, destroyed amid a capture, end that."""
+    with _CAPTURES:  # or the second of two would take the first one's off for what was before
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Ending a capture takes memory too, and says so with the other error."""
+    is_of_device = isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_of_device

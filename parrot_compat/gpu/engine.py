@@ -10,6 +10,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import TypeVarTuple
+from weakref import WeakMethod
 
 from parrot_compat.core.engine_front import Command, EngineFront, Ready, StepReport
 from parrot_compat.core.errors import EngineLost, ParrotError
@@ -22,6 +24,8 @@ from .text.tokenizer import HuggingFaceTokenizer
 __all__ = ["StepLoop", "TorchEngine", "load_stepper"]
 
 logger = logging.getLogger(__name__)
+
+Given = TypeVarTuple("Given")
 
 
 def load_stepper(config: EngineConfig) -> Stepper:
@@ -43,7 +47,7 @@ class StepLoop:
         self._news = threading.Condition()
         self._stopped = False
         self._stepping = threading.Lock()
-        stepper.compile_aside(self._wake)
+        stepper.compile_aside(_unowned(self._wake))
 
     def put(self, command: Command) -> None:
         with self._news:
@@ -133,7 +137,7 @@ class TorchEngine(EngineFront):
         except BaseException as error:
             self._tell(self._refuse, started, error)
             return
-        self._steps = StepLoop(stepper, lambda report: self._tell(self._deliver, report))
+        self._steps = StepLoop(stepper, _unowned(self._hand_back))
         self._tell(self._begin, started, stepper)
         if self._closed:  # while it was loading
             return
@@ -142,6 +146,9 @@ class TorchEngine(EngineFront):
         except BaseException as error:
             logger.exception("engine %s is lost", self.name)
             self._tell(self._lose, f"engine {self.name!r} died: {type(error).__name__}: {error}")
+
+    def _hand_back(self, report: StepReport) -> None:
+        self._tell(self._deliver, report)
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -165,3 +172,15 @@ class TorchEngine(EngineFront):
         if not started.done():
             known = isinstance(error, ParrotError)
             started.set_exception(error if known else EngineLost(f"engine {self.name!r} did not start: {error!r}"))
+
+
+def _unowned(method: Callable[[*Given], None]) -> Callable[[*Given], None]:
+    """A method for what its owner owns. In a circle both would outlive a closed engine, and its memory with them, until
+    a collection happens to come."""
+    found = WeakMethod(method)
+
+    def call(*given: *Given) -> None:
+        if (there := found()) is not None:
+            there(*given)
+
+    return call

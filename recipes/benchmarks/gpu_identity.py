@@ -15,9 +15,13 @@ from pathlib import Path
 import torch
 
 from .gpu_budget import Budget
+from .gpu_cases import Cases
 from .gpu_rows import ROOT, GpuRow, Where
 
 __all__ = ["identity"]
+
+CHECKPOINT_S = 20.0
+"""About how long the engines of one take, and transformers beside them on the CPU."""
 
 
 def identity(under: Path, device: torch.device, where: Where, budget: Budget, *, is_tiny: bool) -> Iterator[GpuRow]:
@@ -27,21 +31,25 @@ def identity(under: Path, device: torch.device, where: Where, budget: Budget, *,
         return
     # Late: they need not be here.
     from tests.identity.checkpoints import FAMILIES
+
+    cases = Cases("identity", device, where, budget)
+    for shape in [*FAMILIES][: 1 if is_tiny else None]:
+        rows = partial(_checkpoint, shape, under / "identity", device, where)
+        yield from cases.of(shape, rows, 0.0 if is_tiny else CHECKPOINT_S)
+    cases.end()
+
+
+def _checkpoint(shape: str, under: Path, device: torch.device, where: Where) -> Iterator[GpuRow]:
     from tests.identity.report import report
 
-    found = []
-    for shape in [*FAMILIES][: 1 if is_tiny else None]:
-        if not budget.allows(shape):
-            continue
-        with _one_thread():
-            counts = asyncio.run(report(under / "identity", 0, device.type, [shape]))
-        row = partial(GpuRow.of, where, "identity", shape, "ours")
-        yield row("answers", "1", [counts.answers])
-        yield row("exact", "1", [counts.exact])
-        yield row("that part at a tie", "1", [len(counts.ties)])
-        yield row("differences", "1", [len(counts.differences)])
-        found += counts.differences
-    if found:
+    with _one_thread():
+        counts = asyncio.run(report(under, 0, device.type, [shape]))
+    row = partial(GpuRow.of, where, "identity", shape, "ours")
+    yield row("answers", "1", [counts.answers])
+    yield row("exact", "1", [counts.exact])
+    yield row("that part at a tie", "1", [len(counts.ties)])
+    yield row("differences", "1", [len(counts.differences)])
+    if found := counts.differences:
         raise AssertionError(f"{len(found)} answers differ from Hugging Face's; the first: {found[0]}")
 
 

@@ -30,6 +30,7 @@ from parrot_compat.gpu.kernels.table import choose
 from parrot_compat.gpu.kernels.triton.tiles import tiling
 
 from .gpu_budget import Budget
+from .gpu_cases import Cases
 from .gpu_rows import GpuRow, Where, times_s
 
 __all__ = ["FULL", "TINY", "Sizes", "Step", "ceilings", "costs_of", "exactness", "kernels", "make_step"]
@@ -161,7 +162,7 @@ ALLOWED = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference to float64 of results whose numbers are about 1."""
 
 
-def exactness(sizes: Sizes, device: torch.device, where: Where, budget: Budget) -> Iterator[GpuRow]:
+def exactness(sizes: Sizes, cases: Cases) -> Iterator[GpuRow]:
     private = max(sizes.private)
     mixes = {
         "decode": ([(private + 3 * number, 1) for number in range(sizes.rows[0])], 0),
@@ -171,21 +172,25 @@ def exactness(sizes: Sizes, device: torch.device, where: Where, budget: Budget) 
     options: list[dict[str, float]] = [{}, {"window": 20}, {"soft_cap": 5.0}]
     for dtype, (name, (rows, shared)), option in product(ALLOWED, mixes.items(), options):
         case = " ".join([name, str(dtype).removeprefix("torch."), *option])
-        if not budget.allows(case):
-            continue
-        step = make_step(rows, shared, sizes.heads, dtype, device)
-        out = attention(step, is_shared=shared > 0, **option)()
-        # One row after another in float64, by the specification.
-        wide = [tensor.cpu().double() for tensor in (step.query, step.keys, step.values)]
-        inputs = AttentionInputs(
-            page_size=PAGE, slots=step.inputs.slots.cpu(), query_starts=step.inputs.query_starts,
-            kv_lengths=step.inputs.kv_lengths, pages=tuple(pages.cpu() for pages in step.inputs.pages),
-        )  # fmt: skip
-        expected = paged_attention(*wide, inputs, scale=sizes.heads[2] ** -0.5, **option)  # type: ignore[arg-type]
-        error = (out.cpu().double() - expected).abs().max().item()
-        if not error <= ALLOWED[dtype]:
-            raise AssertionError(f"{case}: differs from float64 by {error}; allowed is {ALLOWED[dtype]}")
-        yield GpuRow.of(where, "exactness", case, "ours", "largest difference to float64", "1", [error])
+        made = partial(make_step, rows, shared, sizes.heads, dtype, cases.device)
+        yield from cases.of(case, partial(_beside_float64, case, made, option, cases.where))
+
+
+def _beside_float64(case: str, made: Callable[[], Step], option: dict[str, float], where: Where) -> Iterator[GpuRow]:
+    step = made()
+    out = attention(step, is_shared=step.shared != (), **option)()
+    # One row after another in float64, by the specification.
+    wide = [tensor.cpu().double() for tensor in (step.query, step.keys, step.values)]
+    inputs = AttentionInputs(
+        page_size=PAGE, slots=step.inputs.slots.cpu(), query_starts=step.inputs.query_starts,
+        kv_lengths=step.inputs.kv_lengths, pages=tuple(pages.cpu() for pages in step.inputs.pages),
+    )  # fmt: skip
+    scale = step.query.shape[2] ** -0.5
+    expected = paged_attention(*wide, inputs, scale=scale, **option)  # type: ignore[arg-type]
+    error = (out.cpu().double() - expected).abs().max().item()
+    yield GpuRow.of(where, "exactness", case, "ours", "largest difference to float64", "1", [error])
+    if not error <= (allowed := ALLOWED[step.query.dtype]):
+        raise AssertionError(f"{case}: differs from float64 by {error}; allowed is {allowed}")
 
 
 # ---- fast --------------------------------------------------------------------------------------------------

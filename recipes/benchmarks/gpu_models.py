@@ -6,10 +6,9 @@ The invariant: every lane draws the same number of tokens after the same prompts
 
 from __future__ import annotations
 
-import gc
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,13 +21,14 @@ from parrot_compat.gpu.models.plan import plan_decoder
 from parrot_compat.gpu.runner import ModelRunner
 
 from .gpu_budget import Budget
+from .gpu_cases import Cases, give_back
 from .gpu_rates import mixed_rate
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import Load, made, runner_of
 from .gpu_shared import shared_steps
 from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers, decode_s, prefill_s
 
-__all__ = ["LANES", "engine", "give_back", "kv_tokens"]
+__all__ = ["LANES", "engine", "kv_tokens"]
 
 LANES: dict[str, dict[str, bool]] = {
     "ours": {"enforce_eager": False, "async_scheduling": True},
@@ -40,6 +40,8 @@ LANES: dict[str, dict[str, bool]] = {
 MOST_ABLATED_ROWS = 64
 """The prompts of more rows take longer than the decode that is measured."""
 SAMPLED = ("sampled", "sampled, top_p 0.9")
+MIXED_S = {"qwen3-0.6b": 30.0, "llama-8b": 50.0}
+"""About how long the mixed run takes: twice its 144,000 tokens at the rates of docs/gpu.md, and graphs captured."""
 
 
 def engine(
@@ -53,23 +55,34 @@ def engine(
 ) -> Iterator[GpuRow]:
     """Steps as the engine takes them, scheduling, pages and prefixes included; text and transport are not. `limits`:
     bytes/s and flop/s of the device."""
+    cases = Cases("engine", device, where, budget)
     for name in names:
-        if not budget.allows(name, _setup_s(name)):
-            continue
-        place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
-        longest = max(load.context, *load.prompts) + 1024
-        runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest)
-        yield from shared_steps(name, runner, load, where, budget)
-        yield from _steps(name, runner, load, limits, where, budget)
-        case = f"{name} {load.sequences} sequences"
-        if budget.allows(case):
-            # A name for what runs it would hold the runner, and its memory, beyond this model.
-            rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, runner.config.checkpoint.vocab_size)
-            yield GpuRow.of(where, "engine", case, "ours", "output rate", "tokens/s", [rate])
-        del runner
-        give_back(device)
-        if name == names[0] and budget.allows(f"{name} deterministic"):
-            yield from deterministic(name, place, load, device, where)
+        rows = partial(_model, name, load, limits, under, cases, is_first=name == names[0])
+        yield from cases.of(name, rows, _setup_s(name))
+    cases.end()
+
+
+def _model(
+    name: str, load: Load, limits: tuple[float, float], under: Path, cases: Cases, *, is_first: bool
+) -> Iterator[GpuRow]:
+    device, where = cases.device, cases.where
+    place = made(name, torch.bfloat16 if device.type == "cuda" else torch.float32, under, device)
+    longest = max(load.context, *load.prompts) + 1024
+    runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest)
+    yield from shared_steps(name, runner, load, cases)
+    yield from _steps(name, runner, load, limits, cases)
+    case = f"{name} {load.sequences} sequences"
+    yield from cases.of(case, partial(_mixed, case, runner, load, where), MIXED_S.get(name, 0.0))
+    del runner
+    give_back(device)
+    if is_first:
+        rows = partial(deterministic, name, place, load, device, where)
+        yield from cases.of(f"{name} deterministic", rows, _setup_s(name))
+
+
+def _mixed(case: str, runner: ModelRunner, load: Load, where: Where) -> Iterator[GpuRow]:
+    rate = mixed_rate(partial(answers, runner, **LANES["ours"]), load, runner.config.checkpoint.vocab_size)
+    yield GpuRow.of(where, "engine", case, "ours", "output rate", "tokens/s", [rate])
 
 
 def _setup_s(name: str) -> float:
@@ -77,30 +90,39 @@ def _setup_s(name: str) -> float:
     return 0.0 if name.startswith("tiny") else 60.0
 
 
-def _steps(
-    name: str, runner: ModelRunner, load: Load, limits: tuple[float, float], where: Where, budget: Budget
-) -> Iterator[GpuRow]:
+def _steps(name: str, runner: ModelRunner, load: Load, limits: tuple[float, float], cases: Cases) -> Iterator[GpuRow]:
     """Of decode in all lanes, and of prompts."""
-    row = partial(GpuRow.of, where, "engine")
     facts, dtype = runner.config.checkpoint, getattr(torch, runner.config.dtype)
     weights = _product_bytes(Path(facts.path), dtype)
     token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
     for rows, system, changed, sampling in _lanes(load):
         case = f"{name} decode {rows} rows {load.context} context"
-        if not budget.allows(f"{case}, {system}"):
-            continue
-        taken = decode_s(Steps(runner, **changed), rows, load, sampling)
-        yield row(case, system, "rate", "tokens/s", [rows / t for t in taken])
-        read = weights + rows * load.context * token_bytes
-        yield row(case, system, "share of memory rate", "1", [read / t / limits[0] for t in taken])
+        row = partial(GpuRow.of, cases.where, "engine", case, system)
+        at_best_s = (weights + rows * load.context * token_bytes) / limits[0]
+        lane = partial(_decode, row, runner, load, rows, changed, sampling, at_best_s)
+        yield from cases.of(f"{case}, {system}", lane)
     for prompt in load.prompts:
         case = f"{name} prefill {prompt}"
-        if not budget.allows(case):
-            continue
-        taken = prefill_s(runner, prompt, runner.device, load.tries)
+        row = partial(GpuRow.of, cases.where, "engine", case, "ours")
         work = 2 * prompt * weights / dtype.itemsize  # the head's, for one token only, is a few percent of it
-        yield row(case, "ours", "rate", "tokens/s", [prompt / t for t in taken])
-        yield row(case, "ours", "share of products", "1", [work / t / limits[1] for t in taken])
+        yield from cases.of(case, partial(_prefill, row, runner, load, prompt, work / limits[1]))
+
+
+def _decode(
+    row: Callable[..., GpuRow], runner: ModelRunner, load: Load, rows: int, changed: dict[str, bool],
+    sampling: ResolvedSampling, at_best_s: float,
+) -> Iterator[GpuRow]:  # fmt: skip
+    taken = decode_s(Steps(runner, **changed), rows, load, sampling)
+    yield row("rate", "tokens/s", [rows / t for t in taken])
+    yield row("share of memory rate", "1", [at_best_s / t for t in taken])
+
+
+def _prefill(
+    row: Callable[..., GpuRow], runner: ModelRunner, load: Load, prompt: int, at_best_s: float
+) -> Iterator[GpuRow]:
+    taken = prefill_s(runner, prompt, runner.device, load.tries)
+    yield row("rate", "tokens/s", [prompt / t for t in taken])
+    yield row("share of products", "1", [at_best_s / t for t in taken])
 
 
 def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSampling]]:
@@ -149,10 +171,3 @@ def _product_bytes(place: Path, dtype: torch.dtype) -> int:
     sizes = {name: math.prod(shape) for name, shape in plan.tensors()}
     unused = 0 if plan.is_tied else sizes["model.embed_tokens.weight"]
     return (sum(sizes.values()) - unused) * dtype.itemsize
-
-
-def give_back(device: torch.device) -> None:
-    """The memory of what is no longer held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

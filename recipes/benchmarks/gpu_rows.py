@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 
-__all__ = ["KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "read", "table", "times_s"]
+__all__ = ["FAILURES", "KEY", "RESULTS", "ROOT", "GpuRow", "Where", "commit", "merge_csv", "read", "table", "times_s"]
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]
+FAILURES = "failures"
+"""The metric of the row that says whether a case failed: of 1 case, or 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +141,23 @@ def read(path: Path) -> list[GpuRow]:
 
 
 def table(rows: Sequence[GpuRow]) -> str:
-    """Markdown."""
-    lines = ["| part | case | system | metric | median | least | most | note |", "|---|---|---|---|---|---|---|---|"]
+    """Markdown, a table for each place that rows come from. Of a case that did not fail nothing is said of failures."""
+    places: dict[tuple[str, ...], list[GpuRow]] = {}
+    for row in rows:
+        if row.metric != FAILURES or row.p50:
+            places.setdefault((row.device, row.commit, row.date, row.versions), []).append(row)
+    return "\n\n".join(
+        "\n".join([f"## {device}, commit {commit}, {date}", "", versions, "", *_lines(found)])
+        for (device, commit, date, versions), found in places.items()
+    )
+
+
+def _lines(rows: Sequence[GpuRow]) -> Iterator[str]:
+    yield "| part | case | system | metric | median | least | most | note |"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         numbers = " | ".join(f"{value:,.4g}" for value in (row.p50, row.least, row.most))
-        lines.append(f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} | {row.note} |")
-    return "\n".join(lines)
+        yield f"| {row.part} | {row.case} | {row.system} | {row.metric} [{row.unit}] | {numbers} | {row.note} |"
 
 
 KEY = tuple(item.name for item in fields(GpuRow) if item.name in {"device", "part", "case", "system", "metric"})

@@ -7,11 +7,12 @@
     python -m recipes.benchmarks.gpu_suite --part identity         engines of every kind beside transformers (tests)
     python -m recipes.benchmarks.gpu_suite --part all --tiny       every line of it on a CPU, with nothing worth noting
 
-Each part takes minutes. Where a device is lent for some, one call of several parts with a limit for each (`--part
-exactness,engine,kernels --budget-s exactness=150,engine=300,kernels=90`) makes most of them: a part ends between two
-cases, and one that fails does not end the others. Rows are merged into a CSV file as they are measured (those of --tiny
-where --csv names one), with a table beside it in Markdown; a summary of at most 60 lines is printed last. `--costs
-FILE` also notes the device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
+Each part takes minutes. Where a device is lent for some, one call of several parts with a limit for each and one for
+all (`--part exactness,engine,identity --budget-s exactness=120,engine=260,identity=100 --within-s 480`) makes most of
+them: a part ends between two cases, and a case or a part that fails does not end the others. A device that is lost ends
+them all. Rows are merged into a CSV file as they are measured (those of --tiny where --csv names one), with a table
+beside it in Markdown; a summary of at most 60 lines is printed last, whatever failed. `--costs FILE` also notes the
+device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ import torch
 
 from . import gpu_exact, gpu_kernels, gpu_models, gpu_vllm
 from .gpu_budget import Budget, budgets
+from .gpu_cases import FAILED, Cases, give_back, means_lost, said
 from .gpu_identity import identity
-from .gpu_models import give_back
 from .gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table, times_s
 from .gpu_shapes import SHAPES, Load
 from .gpu_summary import WALL_TIME, summary
@@ -41,7 +42,7 @@ from .gpu_summary import WALL_TIME, summary
 __all__ = ["main"]
 
 PARTS = ("exactness", "engine", "identity", "kernels", "vllm")
-FAILED = "failed"
+LOST = "the device is lost"
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
 OTHERS = ("tiny-gemma3", "tiny-mixtral")
 """Two rotary tables; no fast decoder."""
@@ -65,11 +66,13 @@ def measured(
     if part == "exactness":
         # What no device has run yet comes first: a budget leaves out the last.
         families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
-        yield from gpu_exact.launches_that_wait(families[0], tokens, under, device, where, budget)
+        cases = Cases(part, device, where, budget)
+        yield from gpu_exact.launches_that_wait(families[0], tokens, under, cases)
         for name in families:
-            yield from gpu_exact.texts_over_a_prefix(name, tokens, under, device, where, budget)
-        yield from gpu_exact.texts_against_transformers((*families, *OTHERS), tokens, under, device, where, budget)
-        yield from gpu_kernels.exactness(sizes, device, where, budget)
+            yield from gpu_exact.texts_over_a_prefix(name, tokens, under, cases)
+        yield from gpu_exact.texts_against_transformers((*families, *OTHERS), tokens, under, cases)
+        yield from gpu_kernels.exactness(sizes, cases)
+        cases.end()
     elif part == "identity":
         yield from identity(under, device, where, budget, is_tiny=is_tiny)
     elif part == "engine":
@@ -83,21 +86,43 @@ def measured(
 
 
 def taken(
-    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, budget: Budget, *, is_tiny: bool
-) -> Iterator[GpuRow]:
-    """The rows of a part and one of itself, which says whether it failed, and what it left out."""
-    began, note = time.perf_counter(), ""
+    part: str, device: torch.device, where: Where, models: Sequence[str], under: Path, budget: Budget, *,
+    is_tiny: bool, behind: Sequence[str] = (),
+) -> Iterator[GpuRow]:  # fmt: skip
+    """The rows of a part and one of itself, which says whether it failed, what it left out, and whether the parts
+    `behind` it are not run, because the device is lost."""
+    began, notes, lost = time.perf_counter(), list[str](), ""
     try:
         with torch.inference_mode(part != "identity"):
             yield from measured(part, device, where, models, under, budget, is_tiny=is_tiny)
     except Exception as error:
         traceback.print_exc()
-        note = f"{FAILED}: {type(error).__name__}: {error}"
+        notes.append(f"{FAILED}: {said(error)}")
+        lost = said(error) if means_lost(error) else ""
     spent = time.perf_counter() - began
-    give_back(device)  # not amid the error, whose frames hold what failed: the next part needs the memory
+    try:
+        give_back(device)  # not amid the error, whose frames hold what failed: the next part needs the memory
+    except Exception as error:
+        traceback.print_exc()
+        lost = lost or said(error)
+    if lost:
+        notes.insert(0, f"{FAILED}: {LOST}: {lost}{'; not run: ' if behind else ''}{', '.join(behind)}")
     if budget.left_out:
-        note += f"{'; ' if note else ''}left out {len(budget.left_out)}: {'; '.join(budget.left_out)}"
-    yield GpuRow.of(where, part, "the whole part", "suite", WALL_TIME, "s", [spent], note)
+        notes.append(f"left out {len(budget.left_out)}: {'; '.join(budget.left_out)}")
+    yield GpuRow.of(where, part, "the whole part", "suite", WALL_TIME, "s", [spent], "; ".join(notes))
+
+
+def all_parts(options: argparse.Namespace, device: torch.device, where: Where, under: Path) -> Iterator[GpuRow]:
+    """One after another, within the time of the call, while there is a device."""
+    call = Budget(options.within_s)
+    models = ["tiny-qwen3"] if options.tiny else options.models.split(",")
+    for number, part in enumerate(options.part, 1):
+        budget = Budget(min(options.budget_s.get(part, math.inf), call.left_s))
+        behind = options.part[number:]
+        for row in taken(part, device, where, models, under, budget, is_tiny=options.tiny, behind=behind):
+            yield row
+        if row.metric == WALL_TIME and LOST in row.note:
+            return
 
 
 def launch_s(device: torch.device) -> float:
@@ -124,6 +149,21 @@ def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_
     place.write_text(json.dumps([*others, asdict(found)], indent=2) + "\n", encoding="utf-8")
 
 
+def noted(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_tiny: bool) -> bool:
+    """`note_costs`, if they were measured. False: it failed."""
+    [note] = [row.note for row in rows if row.part == "kernels" and row.metric == WALL_TIME] or ["not run"]
+    if note:
+        print("the device's costs are not noted: the part kernels is not complete", file=sys.stderr)
+        return True
+    try:
+        note_costs(rows, device, place, is_tiny=is_tiny)
+    except Exception:
+        print("the device's costs are not noted:", file=sys.stderr)
+        traceback.print_exc()
+        return False
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     options = asked(argv)
     if not torch.cuda.is_available() and not options.tiny:
@@ -131,13 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = Where.here(device, options.commit)
-    models = ["tiny-qwen3"] if options.tiny else options.models.split(",")
     place = options.csv or (None if options.tiny else RESULTS / "gpu.csv")  # a trial is no result
     rows: list[GpuRow] = []
-    with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as under:
-        for part in options.part:
-            budget = Budget(options.budget_s.get(part, math.inf))
-            for row in taken(part, device, where, models, Path(under), budget, is_tiny=options.tiny):
+    is_noted = True
+    try:
+        with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as under:
+            for row in all_parts(options, device, where, Path(under)):
                 rows.append(row)
                 if place is not None:
                     merge_csv([row], KEY, place)  # what is measured stays, whatever comes next
@@ -145,21 +184,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(
                     f"{row.part}: {row.case}, {row.system}, {row.metric}: {row.p50:,.5g} {row.unit}{told}", flush=True
                 )
-    parts = {row.part: row.note for row in rows if row.metric == WALL_TIME}
-    if options.costs is not None and parts["kernels"]:
-        print("the device's costs are not noted: the part kernels is not complete", file=sys.stderr)
-    elif options.costs is not None:
-        note_costs(rows, device, options.costs, is_tiny=options.tiny)
-    if place is not None:
-        place.with_suffix(".md").write_text(table(read(place)) + "\n", encoding="utf-8")
-    print(summary(rows))
-    return 1 if any(note.startswith(FAILED) for note in parts.values()) else 0
+        if options.costs is not None:
+            is_noted = noted(rows, device, options.costs, is_tiny=options.tiny)
+    finally:  # also where nobody waited for the end
+        if place is not None and place.exists():
+            place.with_suffix(".md").write_text(table(read(place)) + "\n", encoding="utf-8")
+        print(summary(rows))
+    failed = [row for row in rows if row.metric == WALL_TIME and row.note.startswith(FAILED)]
+    return 1 if failed or not is_noted else 0
 
 
 def asked(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", type=_parts, required=True, help=f"all, or some of {','.join(PARTS)}")
     parser.add_argument("--budget-s", type=_budgets, default={}, help="seconds: 120 for each part, or engine=240,…")
+    parser.add_argument("--within-s", type=float, default=math.inf, help="seconds for all parts together")
     parser.add_argument("--models", default="qwen3-0.6b,llama-8b", help=", ".join(SHAPES))
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, on a CPU too; a trial, not a measurement")
     parser.add_argument("--folder", type=Path, help="where checkpoints are written and kept (up to 20 GB)")

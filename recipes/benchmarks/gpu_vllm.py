@@ -28,7 +28,8 @@ import torch
 from transformers import AutoConfig
 
 from .gpu_budget import Budget
-from .gpu_models import LANES, give_back, kv_tokens
+from .gpu_cases import give_back
+from .gpu_models import LANES, kv_tokens
 from .gpu_rates import Asked, Rate, rates
 from .gpu_rows import ROOT, GpuRow, Where
 from .gpu_shapes import Load, made, runner_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,14 @@ def captured(graph: Graph, **asked: Any) -> Iterator[None]:
 
 streams: list[str] = []
 """Those that were set back."""
+collected: list[bool] = []
+"""Of each computation, whether garbage might have been collected amid it."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    streams.clear()
+    collected.clear()
 
 
 def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any, Callable[[], Tensor]]:
@@ -44,6 +53,7 @@ def step_of(patch: pytest.MonkeyPatch, *given: Tensor | Exception) -> tuple[Any,
 
     def compute(self: _FixedStep, decoder: Any, storage: Any) -> Tensor:
         answer = next(answers)
+        collected.append(gc.isenabled())
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -79,7 +89,6 @@ def test_the_first_step_runs_the_second_is_captured_and_the_rest_are_replayed(mo
 def test_a_graph_that_the_memory_has_no_room_for_fails_no_row_and_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    streams.clear()
     first, third, fourth = torch.zeros(1), torch.ones(1), torch.full((1,), 2.0)
     step, run = step_of(monkeypatch, first, error, third, fourth)
     assert [run() is first, run() is third, run() is fourth] == [True] * 3
@@ -94,6 +103,49 @@ def test_what_a_capture_that_failed_left_is_never_replayed(monkeypatch: pytest.M
     with pytest.raises(torch.AcceleratorError):
         run()
     assert step._graph is None and step._states is first
+    assert streams == ["the step's stream"]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        torch.ones(1),
+        torch.OutOfMemoryError("no room for the graph"),
+        torch.AcceleratorError("an illegal memory access"),
+        RuntimeError("no such kernel"),  # it fails its rows, and the engine goes on
+    ],
+    ids=["captured", "no room", "device", "other"],
+)
+@pytest.mark.parametrize("is_on", [True, False])
+def test_no_garbage_is_collected_amid_a_capture_and_all_is_as_before_behind_it(
+    monkeypatch: pytest.MonkeyPatch, outcome: Tensor | Exception, is_on: bool
+) -> None:
+    """What is garbage may be the graphs of an engine that was closed."""
+    _, run = step_of(monkeypatch, torch.zeros(1), outcome, torch.ones(1))
+    (gc.enable if is_on else gc.disable)()
+    try:
+        run()
+        with suppress(torch.AcceleratorError, RuntimeError):
+            run()
+        after = gc.isenabled()
+    finally:
+        gc.enable()
+    assert collected[:2] == [is_on, False] and after == is_on
+    assert streams == ["the step's stream"] * isinstance(outcome, Exception)
+
+
+def test_a_capture_that_cannot_be_begun_sets_the_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def not_begun(graph: Graph, **asked: Any) -> Iterator[None]:
+        raise RuntimeError("another capture is under way")
+        yield
+
+    _, run = step_of(monkeypatch, torch.zeros(1))
+    monkeypatch.setattr(torch.cuda, "graph", not_begun)
+    run()
+    with pytest.raises(RuntimeError):
+        run()
+    assert streams == ["the step's stream"] and gc.isenabled()
 
 
 def test_nothing_is_captured_before_a_step_has_run_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,9 +15,11 @@ from parrot_compat.core.call import Finish
 from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Scope
 from parrot_compat.core.engine_front import Command
 from parrot_compat.core.errors import BadPrompt, ContextLost, EngineError, EngineLost, ModelRefused, PromptTooLong
+from parrot_compat.core.output_format import AnyJson
 from parrot_compat.core.prompt import Text, Tokens
 from parrot_compat.gpu.config import EngineConfig
-from parrot_compat.gpu.engine import TorchEngine
+from parrot_compat.gpu.engine import TorchEngine, load_stepper
+from parrot_compat.gpu.stepper import Stepper
 from tests.core.engine_contract import EngineContract, collect
 from tests.gpu.at_once import at_once
 from tests.gpu.paged_runner import (
@@ -338,6 +342,31 @@ async def test_close_loses_what_is_inside(engine: PagedEngine) -> None:
         await work
     engine.runner.gate.set()
     await close
+
+
+async def test_a_closed_engine_is_gone_before_any_collection() -> None:
+    """Its memory is given back at once, and its graphs are not destroyed amid what another captures."""
+    kept: list[weakref.ref[object]] = []
+
+    def load(config: EngineConfig) -> Stepper:
+        stepper = load_stepper(config)
+        kept.extend(map(weakref.ref, (stepper, stepper._runner)))  # type: ignore[arg-type]
+        return stepper
+
+    config = EngineConfig(model="builtin:random", max_model_len=96, kv_tokens=2048, threads=1)
+    gc.disable()
+    try:
+        engine = TorchEngine(config, load)
+        await engine.start()
+        await collect(engine.generate(generate(1, (5, 6, 7), 4)))
+        await collect(engine.generate(generate(2, (5, 6, 7), 4, format=AnyJson())))
+        await engine.close()
+        assert all(each() is not None for each in kept)
+        del engine
+        await asyncio.sleep(0)
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 async def test_a_model_that_cannot_be_loaded_is_refused_at_the_start() -> None:

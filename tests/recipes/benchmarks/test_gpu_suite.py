@@ -33,6 +33,7 @@ from recipes.benchmarks import (
     gpu_vllm,
 )
 from recipes.benchmarks.gpu_budget import Budget, budgets
+from recipes.benchmarks.gpu_cases import Cases, CasesFailed
 from recipes.benchmarks.gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table
 from recipes.benchmarks.gpu_steps import Launches
 from recipes.benchmarks.gpu_summary import MOST_CHARACTERS, MOST_LINES, summary
@@ -75,6 +76,7 @@ def test_every_part_leaves_rows_that_say_where_they_come_from(dry_run: Path) -> 
     assert {row["part"] for row in rows if row["metric"] == "wall time"} == set(gpu_suite.PARTS)
     assert {"exactness", "kernels", "engine", "identity"} <= {row["part"] for row in rows if row["system"] != "suite"}
     assert all(row["commit"] == "abc" and "torch" in row["versions"] and row["date"] for row in rows)
+    assert {row["p50"] for row in rows if row["metric"] == "failures"} == {"0.0"}
     assert {row["case"].split()[0] for row in rows if row["part"] == "exactness" and row["unit"] == "1"} == {
         "decode", "prefill", "forest", "tiny-llama", "tiny-gemma3", "tiny-mixtral",
     }  # fmt: skip
@@ -111,6 +113,13 @@ def test_steps_over_a_prefix_are_timed_together_and_apart(dry_run: Path) -> None
     assert {row["case"] for row in rows if row["part"] == "engine" and row["metric"] == "speedup"} == cases
     texts = {row["system"] for row in rows if row["case"] == "tiny-llama float32 over a prefix"}
     assert texts == {"ours, together", "ours, together, no graphs", "ours, apart"}
+
+
+def test_texts_over_a_prefix_are_compared_with_graphs_and_without(dry_run: Path) -> None:
+    found = {row["case"]: row["p50"] for row in rows_of(dry_run) if row["metric"] == "texts changed by graphs"}
+    assert found == {f"tiny-qwen3 texts of {rows} rows over 32 shared": "0.0" for rows in (2, 3)}
+    told = {(row["case"], row["system"]) for row in rows_of(dry_run) if row["metric"] == "launches that share a prefix"}
+    assert {(case, system) for case in found for system in ("ours, together", "ours, together, no graphs")} <= told
 
 
 @pytest.mark.parametrize(
@@ -282,11 +291,15 @@ def test_every_system_is_timed_in_the_same_way() -> None:
     assert all_but_the_last_met_nothing_of_it(runs)
 
 
-def test_a_kernel_that_is_wrong_stops_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_is_wrong_fails_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     right = gpu_kernels.attention
     monkeypatch.setattr(gpu_kernels, "attention", lambda *a, **k: lambda: right(*a, **k)() + 0.1)
-    with pytest.raises(AssertionError, match="differs from float64"):
-        list(gpu_kernels.exactness(gpu_kernels.TINY, torch.device("cpu"), WHERE, Budget()))
+    cases = Cases("exactness", torch.device("cpu"), WHERE, Budget())
+    rows = list(gpu_kernels.exactness(gpu_kernels.TINY, cases))
+    with pytest.raises(CasesFailed, match=r"27 of 27 cases failed: decode float32, .* differs from float64"):
+        cases.end()
+    assert {row.p50 for row in rows if row.metric == "failures"} == {1.0}
+    assert all(row.p50 > 0.09 for row in rows if row.metric == "largest difference to float64")
 
 
 def test_a_later_run_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None:
@@ -298,12 +311,33 @@ def test_a_later_run_replaces_its_own_rows_and_no_others(tmp_path: Path) -> None
     with place.open(newline="") as file:
         found = {line["device"]: (line["p50"], line["commit"]) for line in csv.DictReader(file)}
     assert found == {"d": ("9.0", "later"), "another": ("2.0", "c")}
-    assert table([replace(row, note="n")]).splitlines()[2] == "| kernels | decode | ours | time [s] | 2 | 1 | 3 | n |"
+    assert table([replace(row, note="n")]).splitlines()[-1] == "| kernels | decode | ours | time [s] | 2 | 1 | 3 | n |"
+
+
+def test_the_table_says_of_each_row_which_device_and_commit_it_is_of() -> None:
+    row = GpuRow.of(WHERE, "kernels", "decode", "ours", "time", "s", [1.0])
+    other = replace(row, device="another")
+    passed = replace(row, metric="failures", p50=0.0)
+    told = table([row, other, replace(row, commit="later"), replace(row, case="prefill"), passed])
+    places = {place.splitlines()[0]: place.split("\n")[6:] for place in ("\n\n" + told).split("\n\n## ")[1:]}
+    line = "| kernels | decode | ours | time [s] | 1 | 1 | 1 |  |"
+    assert places == {
+        "d, commit c, 2026-01-01": [line, line.replace("decode", "prefill")],
+        "another, commit c, 2026-01-01": [line],
+        "d, commit later, 2026-01-01": [line],
+    }
+
+
+def committed() -> list[GpuRow]:
+    """What docs/gpu.md is about; the file may have rows of other devices and runs."""
+    rows = read(RESULTS / "gpu.csv")
+    return [row for row in rows if (row.device, row.commit) == ("NVIDIA H100 80GB HBM3", "d62632f")]
 
 
 def test_the_summary_of_what_was_measured_fits_on_a_screen() -> None:
-    told = summary(read(RESULTS / "gpu.csv"))
-    assert len(told) < MOST_CHARACTERS and len(told.splitlines()) <= MOST_LINES
+    told = summary(committed())
+    for each in (told, summary(read(RESULTS / "gpu.csv"))):
+        assert len(each) < MOST_CHARACTERS and len(each.splitlines()) <= MOST_LINES
     line = "engine: qwen3-0.6b decode # rows 1024 context | ours | rate [tokens/s] 1: 718, 16: 7,373, 64: 15,438, "
     assert line in told
     assert "kernels: decode # rows 8192 shared 512 private | together | speedup [ratio] 4: 0.992, 8: 1.48, " in told
@@ -427,7 +461,7 @@ def test_an_answer_that_differs_fails_the_identity_part(tmp_path: Path, monkeypa
     assert gpu_suite.main(["--part", "identity", "--tiny", "--csv", str(tmp_path / "gpu.csv")]) == 1
     rows = read(tmp_path / "gpu.csv")
     assert {row.metric: row.p50 for row in rows if row.case == "llama"} == {
-        "answers": 7, "exact": 6, "that part at a tie": 0, "differences": 1,
+        "answers": 7, "exact": 6, "that part at a tie": 0, "differences": 1, "failures": 1,
     }  # fmt: skip
     assert "chat: prompt of 2 tokens, output token 0 is 3" in next(row.note for row in rows if row.system == "suite")
 
@@ -463,8 +497,7 @@ def test_a_part_that_is_none_is_refused(wrong: list[str]) -> None:
 
 def test_the_document_says_what_the_file_has() -> None:
     told = " ".join((RESULTS.parents[2] / "docs/gpu.md").read_text().split())
-    rows = [row for row in read(RESULTS / "gpu.csv") if row.device == "NVIDIA H100 80GB HBM3"]
-    found = {(row.case, row.system, row.metric): row for row in rows}
+    found = {(row.case, row.system, row.metric): row for row in committed()}
 
     def rate(case: str) -> float:
         return found[case, "ours", "rate"].p50
