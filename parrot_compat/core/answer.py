@@ -93,6 +93,7 @@ def _joined(chunks: Sequence[Chunk]) -> Chunk:
         usage=last.usage,
         logprobs=_all(chunk.logprobs for chunk in chunks),
         reasoning="".join(chunk.reasoning for chunk in chunks),
+        refusal="".join(chunk.refusal for chunk in chunks),
         calls=joined_pieces(_all(chunk.calls for chunk in chunks)),
         prompt_logprobs=_all(chunk.prompt_logprobs for chunk in chunks),
         prompt=first.prompt,

@@ -44,6 +44,8 @@ class Finish(StrEnum):
     """`max_tokens` were drawn, or the context is full."""
     TOOL_CALLS = "tool_calls"
     """It called tools, and waits for what they say."""
+    CONTENT_FILTER = "content_filter"
+    """The server that ran the model withheld the rest. No engine of ours does."""
 
 
 REPETITION_PENALTIES = (0.01, 100.0)

@@ -138,6 +138,8 @@ class Chunk:
     """One for each of `tokens` where the sampling asked for them, else empty; of a text engine as they come."""
     reasoning: str = ""
     """What comes before the answer, where it is told apart: by a text engine, else by `reading.Reader`."""
+    refusal: str = ""
+    """What a text engine says instead of an answer, where it tells that apart."""
     calls: tuple[CallPiece, ...] = ()
     """What there is of calls of tools, told apart likewise."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()

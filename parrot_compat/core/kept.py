@@ -96,7 +96,7 @@ def _size_of_answer(task: Task) -> int:
     size = _CALL + size_of_text(task.output.text_so_far)
     if (result := task.result) is None:
         return size
-    size += size_of_text(result.text) + size_of_text(result.reasoning) + len(result.tokens) * _ID
+    size += sum(map(size_of_text, (result.text, result.reasoning, result.refusal))) + len(result.tokens) * _ID
     size += sum(size_of_text(call.arguments) for call in result.calls)
     return size + _size_of_logprobs(result.logprobs) + _size_of_logprobs(result.prompt_logprobs)
 

@@ -69,7 +69,8 @@ class Reader:
                 rest, last = self._tools.end()
                 text, found = text + rest, found + last
             calls = (*calls, *found)
-            if is_end and self._tools.pieces and not (finish is Finish.LENGTH and self._tools.is_cut):
+            ends_early = finish is not Finish.STOP or chunk.stop is not None  # not by the model itself
+            if is_end and self._tools.pieces and not (ends_early and self._tools.is_cut):
                 finish = Finish.TOOL_CALLS
             elif not is_end and self._tools.is_over and self._prompt is not None:
                 finish, usage = Finish.TOOL_CALLS, replace(self._prompt, output_tokens=self._drawn_tokens)

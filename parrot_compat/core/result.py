@@ -20,7 +20,7 @@ class TaskResult:
     """What a call came to. Times are seconds of the manager's clock."""
 
     text: str
-    """The answer itself: the value of the call's output."""
+    """The answer itself: the value of the call's output, if it was not refused."""
     tokens: tuple[int, ...]
     """Drawn ids; empty from text engines."""
     finish: Finish
@@ -33,6 +33,8 @@ class TaskResult:
     logprobs: tuple[Logprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     reasoning: str = ""
+    refusal: str = ""
+    """What was said instead of an answer; the output has it too, so that who reads it is not told an empty text."""
     calls: tuple[ToolCall, ...] = ()
     stop: str | None = None
     """The stop string that ended it, where one did and the engine says so."""
@@ -46,6 +48,7 @@ class TaskResult:
             logprobs=whole.logprobs,
             prompt_logprobs=whole.prompt_logprobs,
             reasoning=whole.reasoning,
+            refusal=whole.refusal,
             calls=whole_calls(whole.calls),
             stop=whole.stop,
             **facts,

@@ -230,7 +230,7 @@ class Task:
         chunk = self._answer.add(chunk)
         if self.first_token_s is None:
             self.first_token_s = self._clock.now()
-        self.output.append(chunk.text)
+        self.output.append(chunk.text + chunk.refusal)
         if chunk.finish is not None:
             self._finish(chunk.finish, chunk.usage or Usage())
 

@@ -41,6 +41,8 @@ class ScriptedServer:
         """Where they are asked for: one of -0.5 for each character."""
         self.deltas: list[dict[str, Any]] = []
         """Said before the text of a chat, each in an event of its own."""
+        self.reason: str | None = None
+        """Why an answer ended; `None`: as it did."""
         self.breaks_after: int | None = None
         """Characters of an answer after which the connection is dropped."""
         self.pauses_at: int | None = None
@@ -135,9 +137,8 @@ class ScriptedServer:
                     raise RuntimeError("pulling the plug")
                 yield _event(choices=[{"index": 0, "finish_reason": None} | choice(text[at : at + 4])])
                 await asyncio.sleep(0)
-            yield _event(
-                choices=[{"index": 0, "finish_reason": "tool_calls" if self.deltas else said.finish.value} | choice("")]
-            )
+            reason = self.reason or ("tool_calls" if self.deltas else said.finish.value)
+            yield _event(choices=[{"index": 0, "finish_reason": reason} | choice("")])
             usage = {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": said.drawn,

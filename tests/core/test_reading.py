@@ -175,6 +175,25 @@ def test_a_limit_amid_what_becomes_a_second_call_is_told_as_one(begun: str, fini
     assert len(calls) == (2 if begun == ADD else 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        (ADD[: ADD.index("1")], Finish.STOP),
+        (f"{ADD}\n{ADD[: ADD.index('1')]}", Finish.STOP),
+        (f"{ADD}\n<tool_call>", Finish.STOP),
+        (ADD, Finish.TOOL_CALLS),
+        (ADD.removesuffix("\n</tool_call>"), Finish.TOOL_CALLS),
+        (f"{ADD}\nDone.", Finish.TOOL_CALLS),
+    ],
+)
+def test_a_stop_string_within_a_call_is_what_has_ended_the_answer(text: str, finish: Finish) -> None:
+    reader = Reader(Reading(tools="hermes"))
+    for character in text:
+        reader.read(Chunk(text=character))
+    last = reader.read(Chunk(finish=Finish.STOP, usage=Usage(), stop="b"))
+    assert (last.finish, last.stop) == (finish, "b")
+
+
 def test_calls_that_an_engine_has_told_apart_are_no_more_than_were_wanted() -> None:
     pieces = (CallPiece(index=0, id="a", name="add"), CallPiece(index=1, id="b", name="now"))
     for is_parallel, expected in ((True, 2), (False, 1)):

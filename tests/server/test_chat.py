@@ -8,6 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from parrot_compat.core.output_format import AnyJson, JsonSchema
+from parrot_compat.server.openai.chat_schema import ChatRequest
+
 from .live import Live, events_of, send
 
 MODEL = "org/scripted"
@@ -173,6 +176,31 @@ async def test_fields_without_effect_are_named_in_a_receipt(client: openai.Async
     )
     assert raw.headers["x-parrot-ignored"] == "my_invention, user, +1"
     assert (await send_plain(client)).headers.get("x-parrot-ignored") is None
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ({"type": "text", "strict": True, "schema": {}}, ["schema", "strict"]),
+        ({"type": "json_object", "strict": True}, ["strict"]),
+        ({"type": "json_object", "schema": {"type": "object"}, "json_schema": {"name": "x"}}, ["json_schema"]),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "mood": 1}, "schema": {}},
+            ["json_schema.mood", "schema"],
+        ),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True, "mood": None}}, []),
+    ],
+)
+def test_members_of_a_form_without_effect_are_named(form: dict[str, Any], names: list[str]) -> None:
+    asked = ChatRequest.model_validate({"messages": FRANCE, "response_format": form})
+    assert sorted(asked.ignored()) == [f"response_format.{name}" for name in names]
+
+
+def test_a_json_object_has_the_schema_that_comes_with_it_as_far_as_it_can_be_held_to_it() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    for said, form in (({"schema": schema}, JsonSchema.of(schema, strict=False)), ({"schema": {}}, AnyJson())):
+        asked = {"messages": FRANCE, "response_format": {"type": "json_object", **said}}
+        assert ChatRequest.model_validate(asked).output_format() == form
 
 
 async def send_plain(client: openai.AsyncOpenAI) -> Any:

@@ -124,6 +124,10 @@ BAD_CHAT: dict[str, tuple[dict[str, Any], str]] = {
     "a voice": ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
     "a template of the client's": ({"chat_template": "{{ 1 }}"}, "chat_template"),
     "structured outputs": ({"structured_outputs": {"regex": "(a+)+$"}}, "structured_outputs"),
+    "an answer whose beginning is given": (
+        {"messages": [{"role": "assistant", "content": "Par", "prefix": True}]},
+        "messages[0].prefix",
+    ),
 }
 
 
@@ -137,6 +141,7 @@ async def test_a_chat_that_cannot_be_answered_names_the_field(server: Live, name
 
 
 BAD_TEXT: dict[str, tuple[dict[str, Any], str]] = {
+    "a limit by its name in chats": ({"max_completion_tokens": 5}, "max_completion_tokens"),
     "no prompts": ({"prompt": []}, "prompt"),
     "an empty list of tokens": ({"prompt": [[]]}, "prompt"),
     "a prompt of another kind": ({"prompt": {"a": 1}}, "prompt"),

@@ -87,6 +87,24 @@ async def test_a_required_call_is_whole_and_valid(client: openai.AsyncOpenAI) ->
             assert isinstance(arguments["a"], int) and arguments["unit"] in ("m", "s")
 
 
+async def test_where_a_call_is_required_the_form_of_an_answer_is_moot(client: openai.AsyncOpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "length", "schema": Length.model_json_schema()}}
+    for choice in ("required", NAMED):
+        asked = {**ASKED, "tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False, "response_format": form}
+        (told,) = (await client.chat.completions.create(**asked)).choices
+        (call,) = told.message.tool_calls or []
+        assert call.type == "function" and isinstance(json.loads(call.function.arguments), dict)
+        assert (told.finish_reason, told.message.content) == ("tool_calls", None)
+
+
+async def test_a_json_object_that_has_a_schema_is_held_to_it(client: openai.AsyncOpenAI) -> None:
+    form: Any = {"type": "json_object", "schema": SCHEMA}
+    for seed in range(3):
+        asked = {**ASKED, "response_format": form, "temperature": 1.0, "seed": seed}
+        said = json.loads((await client.chat.completions.create(**asked)).choices[0].message.content or "")
+        assert isinstance(said["a"], int) and said["unit"] in ("m", "s")
+
+
 async def test_a_stream_tells_the_same_calls(client: openai.AsyncOpenAI) -> None:
     asked = {**ASKED, "tools": TOOLS, "tool_choice": NAMED, "temperature": 0}
     whole = (await client.chat.completions.create(**asked)).choices[0]
@@ -118,8 +136,12 @@ async def test_tools_that_need_not_be_called_leave_the_text(client: openai.Async
         ({"extra_body": {"structured_outputs": {"regex": "("}}}, "structured_outputs"),
         ({"extra_body": {"structured_outputs": {"regex": "a", "choice": ["b"]}}}, "structured_outputs"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": "required", "extra_body": {"structured_outputs": {"regex": "a"}}},
+            "tool_choice",
+        ),
         ({"tools": [UNHELD], "tool_choice": "required"}, "tools"),
+        ({"tools": [UNHELD], "tool_choice": "required", "response_format": {"type": "json_object"}}, "tools"),
         ({"tools": [UNHELD], "tool_choice": "auto"}, "tools"),
     ],
 )

@@ -1,4 +1,5 @@
-"""An answer of an OpenAI-compatible server, event by event, told apart as that server does it: text, reasoning, calls.
+"""An answer of an OpenAI-compatible server, event by event, told apart as that server does it: text, reasoning, calls,
+refusals.
 
 It knows nothing of connections. The invariant: a call of a tool has its id and name on its first piece, and arguments
 that are not empty once the answer has ended by itself.
@@ -43,7 +44,7 @@ class AnswerReader:
     """Of a stream with one choice."""
 
     has_text: bool = False
-    """Something was said, be it text, reasoning or a call."""
+    """There is text in it, which has log probabilities where they were asked for; calls need not have any."""
     has_logprobs: bool = False
     _calls: dict[int, _Call] = field(default_factory=dict)
     """By index, those that are told now."""
@@ -66,12 +67,13 @@ class AnswerReader:
                 chunk = Chunk(
                     text=delta.content or "",
                     reasoning=self._reasoning(delta),
+                    refusal=getattr(delta, "refusal", None) or "",
                     calls=tuple(self._heard(delta.tool_calls or ())),
                     logprobs=tuple(_of_chat(getattr(choice, "logprobs", None))),
                 )
             self._reason = choice.finish_reason or self._reason
             self._stop = self._stop or _stop(choice)
-        self.has_text = self.has_text or bool(chunk.text or chunk.reasoning or chunk.calls)
+        self.has_text = self.has_text or bool(chunk.text)
         self.has_logprobs = self.has_logprobs or bool(chunk.logprobs)
         return None if chunk == Chunk() else chunk
 
@@ -82,7 +84,7 @@ class AnswerReader:
         told = [call for call in self._heard_calls if call.is_told]
         finish = finish_of(self._reason, has_calls=bool(told))
         empty = [CallPiece(index=call.index, arguments="{}") for call in told if not call.has_arguments]
-        calls = () if finish is Finish.LENGTH else tuple(empty)
+        calls = () if finish in (Finish.LENGTH, Finish.CONTENT_FILTER) else tuple(empty)
         return Chunk(finish=finish, usage=self._usage, calls=calls, stop=self._stop)
 
     def _reasoning(self, delta: Any) -> str:

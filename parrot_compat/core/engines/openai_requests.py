@@ -135,9 +135,9 @@ def _vllms_form(format: OutputFormat | None) -> dict[str, Any]:
 
 
 def finish_of(reason: str, *, has_calls: bool = False) -> Finish:
-    """Whatever else made the model end its turn (a content filter) is a stop; some say stop after calls of tools."""
-    if reason == "length":
-        return Finish.LENGTH
+    """Whatever else made the model end its turn is a stop; some say stop after calls of tools."""
+    if reason in (Finish.LENGTH, Finish.CONTENT_FILTER):
+        return Finish(reason)
     return Finish.TOOL_CALLS if has_calls else Finish.STOP
 
 

@@ -33,7 +33,7 @@ async def events_of(id: str, model: str, chunks: AsyncIterator[Chunk]) -> AsyncG
         if chunk.finish is not None:
             for event in blocks.close():
                 yield event
-            reason, stop = _reason(chunk.finish, chunk.stop)
+            reason, stop = ("refusal", None) if blocks.has_refusal else _reason(chunk.finish, chunk.stop)
             yield {
                 "type": "message_delta",
                 "delta": {"stop_reason": reason, "stop_sequence": stop},
@@ -73,12 +73,14 @@ class _Blocks:
         self._open: str | None = None
         self._calls: dict[int, int] = {}
         """Block of each call."""
+        self.has_refusal = False
 
     def take(self, chunk: Chunk) -> Iterator[Event]:
         pieces = list(chunk.calls)
         while pieces and pieces[0].name is None and self._calls.get(pieces[0].index) == self._open_call:
             yield from self._call(pieces.pop(0))  # the rest of a call comes before what is said behind it
-        for kind, text in (("thinking", chunk.reasoning), ("text", chunk.text)):
+        self.has_refusal = self.has_refusal or bool(chunk.refusal)
+        for kind, text in (("thinking", chunk.reasoning), ("text", chunk.text + chunk.refusal)):
             if text:
                 if self._open != kind:
                     signed = {"signature": ""} if kind == "thinking" else {}
@@ -145,6 +147,8 @@ def _reason(finish: Finish, stop: str | None) -> tuple[str, str | None]:
             return "max_tokens", None
         case Finish.TOOL_CALLS:
             return "tool_use", None
+        case Finish.CONTENT_FILTER:
+            return "refusal", None
         case Finish.STOP:
             return ("end_turn", None) if stop is None else ("stop_sequence", stop)
 

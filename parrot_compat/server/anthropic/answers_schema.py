@@ -33,7 +33,7 @@ __all__ = [
     "ToolUseBlock",
 ]
 
-_StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+_StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
 
 class AnthropicError(Answered):

@@ -20,6 +20,7 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import results_of
 from parrot_compat.server.openai.conversing import Conversation, converse
 from parrot_compat.server.openai.requests import read_chat
+from parrot_compat.server.openai.streaming import first_word
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import SseResponse, event, while_connected
 
@@ -50,6 +51,7 @@ def router(serving: Serving) -> APIRouter:
             hints.rename(CLIENT_NAMES)
             begun = chat.begun
             if asked.stream:
+                await first_word(serving, request, chat.model, begun.tasks)
                 return SseResponse(
                     _stream(chat),
                     owner=stack.pop_all(),

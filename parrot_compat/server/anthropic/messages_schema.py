@@ -15,6 +15,7 @@ from pydantic import Field
 
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
+from parrot_compat.server.openai.format_schema import unknown_members
 from parrot_compat.server.openai.sampling_schema import one_of
 
 __all__ = [
@@ -115,10 +116,12 @@ class CountTokensRequest(Schema):
 
     def ignored(self) -> list[str]:
         """Fields without effect."""
-        fields = _unknown(self, "")
+        fields = unknown_members(self, "")
         for name in ("tool_choice", "thinking", "output_config"):
             if (said := getattr(self, name)) is not None:
-                fields += _unknown(said, f"{name}.")
+                fields += unknown_members(said, f"{name}.")
+        if self.output_config is not None and self.output_config.format is not None:
+            fields += unknown_members(self.output_config.format, "output_config.format.")
         if self.thinking is not None and self.thinking.budget_tokens is not None:
             fields.append("thinking.budget_tokens")
         parts: list[tuple[Block | ToolDefinition, str]] = [
@@ -126,7 +129,7 @@ class CountTokensRequest(Schema):
             *((tool, f"tools[{index}]") for index, tool in enumerate(self.tools or ())),
         ]
         for part, path in parts:
-            fields += _unknown(part, f"{path}.")
+            fields += unknown_members(part, f"{path}.")
             # what is computed is kept by itself, wherever the client would cut
             fields += [] if part.cache_control is None else ["cache_control"]
             if isinstance(part, Block) and part.is_error:
@@ -160,7 +163,3 @@ class MessagesRequest(CountTokensRequest):
     def ignored(self) -> list[str]:
         own = [name for name in ("metadata", "service_tier") if getattr(self, name) is not None]
         return CountTokensRequest.ignored(self) + own
-
-
-def _unknown(part: Schema, path: str) -> list[str]:
-    return [path + name for name, value in (part.model_extra or {}).items() if value is not None]

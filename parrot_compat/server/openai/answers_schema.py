@@ -91,6 +91,9 @@ class Receipt(Answered):
     """What became of the request's `parrot` object."""
 
     session: str
+    """As the client calls it."""
+    session_id: str
+    """Its drawn id, for paths: a label may hold what a path cannot."""
     call: str
     claimed: bool | None = Field(default=None)
     reason: str | None = None
@@ -132,7 +135,7 @@ class MadeCall(Answered):
 class ChatMessageAnswer(Answered):
     role: Literal["assistant"]
     content: str | None
-    refusal: None
+    refusal: str | None
     reasoning_content: str | None = None
     tool_calls: list[MadeCall] | None = None
 
@@ -141,7 +144,7 @@ class ChatChoice(Answered):
     index: int
     message: ChatMessageAnswer
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     token_ids: list[int] | None = None
 
 
@@ -175,7 +178,7 @@ class CallDelta(Answered):
 class ChatDelta(Answered):
     role: Literal["assistant"] | None = None
     content: str | None = None
-    refusal: None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
 
@@ -184,7 +187,7 @@ class ChatChunkChoice(Answered):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None
     token_ids: list[int] | None = None
 
 
@@ -224,7 +227,7 @@ class TextChoice(Answered):
     index: int
     text: str
     logprobs: TokenLogprobLists | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "content_filter"] | None
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, PromptToken] | None] | None = None

@@ -26,7 +26,7 @@ from .answering import AnswerHead, usage_of
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
 from .logprobs import TokenWriter, Writes, chat_logprobs
-from .streaming import ChoiceStream
+from .streaming import ChoiceStream, first_word
 from .tools import wire_call, wire_piece
 
 __all__ = ["completion", "results_of", "router"]
@@ -47,6 +47,7 @@ def router(serving: Serving) -> APIRouter:
             chat = await converse(serving, body, request.headers, tenant_of(request), hints, kind, stack)
             begun, writer = chat.begun, TokenWriter(serving.manager.tokenizer(chat.model)) if body.logprobs else None
             if body.stream:
+                await first_word(serving, request, chat.model, begun.tasks)
                 events = _stream(chat, body, writer)
                 headers = begun.headers()
                 return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
@@ -93,8 +94,8 @@ def completion(
 
 
 def _message(result: TaskResult) -> dict[str, Any]:
-    content = result.text if result.text or not result.calls else None
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    content = result.text if result.text or not (result.calls or result.refusal) else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": result.refusal or None}
     if result.reasoning:
         message["reasoning_content"] = result.reasoning
     if result.calls:
@@ -134,7 +135,7 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
 
 def _is_plain(piece: Chunk) -> bool:
     """It adds text, and nothing else that a client is told without asking."""
-    return bool(piece.text) and piece.finish is None and not (piece.reasoning or piece.calls)
+    return bool(piece.text) and piece.finish is None and not (piece.reasoning or piece.refusal or piece.calls)
 
 
 def _delta(piece: Chunk) -> dict[str, Any]:
@@ -144,6 +145,8 @@ def _delta(piece: Chunk) -> dict[str, Any]:
         delta["reasoning_content"] = piece.reasoning
     if piece.text:
         delta["content"] = piece.text
+    if piece.refusal:
+        delta["refusal"] = piece.refusal
     if piece.calls:
         delta["tool_calls"] = [wire_piece(call) for call in piece.calls]
     return delta

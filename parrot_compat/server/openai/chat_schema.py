@@ -25,10 +25,11 @@ from parrot_compat.server.hints import Hints
 from parrot_compat.server.limits import RequestLimits
 
 from .format_schema import ResponseFormat, one_format
-from .sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
+from .sampling_schema import NOT_YET, LimitedRequest, SamplingRequest, ignored_fields, one_of
 from .tools import Tool, ToolUse, tool_use
 
 __all__ = [
+    "CHAT_NOT_YET",
     "ChatMessage",
     "ChatRequest",
     "ContentPart",
@@ -42,7 +43,7 @@ __all__ = [
 REF = "parrot:ref"
 """The type of a content part that stands for a text which is not known yet."""
 
-_CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
+CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
     "functions": ([],),
     "function_call": ("none", "auto"),
@@ -59,7 +60,7 @@ _CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
 }
 MOST_TEMPLATE_CHARACTERS = 65_536
 """Of what the chat template is told."""
-_MESSAGE_NOT_YET: Mapping[str, tuple[Any, ...]] = {"audio": (), "function_call": ()}
+_MESSAGE_NOT_YET: Mapping[str, tuple[Any, ...]] = {"audio": (), "function_call": (), "prefix": (False,)}
 
 # A prompt cannot be told these; the names are the ones OpenAI gives them.
 _MEDIA = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file"})
@@ -106,9 +107,8 @@ class ChatMessage(Schema):
     tool_call_id: str | None = None
 
 
-class ChatRequest(SamplingRequest):
+class ChatRequest(LimitedRequest):
     messages: Annotated[Items[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
@@ -122,7 +122,8 @@ class ChatRequest(SamplingRequest):
     def format_field(self) -> str:
         if self.structured_outputs is not None:
             return SamplingRequest.format_field(self)
-        return "tools" if self.response_format is None else "response_format"
+        has_form = self.response_format is not None and not _is_required(self.tool_use("hermes"))
+        return "response_format" if has_form else "tools"
 
     def output_format(self) -> OutputFormat | None:
         found = [SamplingRequest.output_format(self), self._response_format()]
@@ -132,25 +133,20 @@ class ChatRequest(SamplingRequest):
         return None if self.response_format is None else self.response_format.format()
 
     def tool_use(self, style: ToolStyle) -> ToolUse | None:
-        """How the answer uses tools; `None`: not at all. Errors: `ApiError` 400, `BadSchema`."""
+        """How the answer uses tools; `None`: not at all. A call that is required leaves no answer to have the form of
+        `response_format`: agents say it with every request. Errors: `ApiError` 400, `BadSchema`."""
         use = tool_use(self.tools, self.tool_choice, self.parallel_tool_calls is not False, style)
-        if use is not None and use.format is not None and use.format.is_required and self.output_format() is not None:
+        if _is_required(use) and SamplingRequest.output_format(self) is not None:
             raise invalid("tool_choice", "a call cannot be required of an answer that has another form")
         return use
-
-    def most_tokens(self) -> int | None:
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def told_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def check(self, limits: RequestLimits) -> None:
-        SamplingRequest.check(self, limits)
+        LimitedRequest.check(self, limits)
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "only allowed with logprobs: true")
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
-            raise invalid("max_completion_tokens", both)
         size = len(json.dumps(self.chat_template_kwargs or {}))
         if size > MOST_TEMPLATE_CHARACTERS:
             raise invalid("chat_template_kwargs", f"{size} characters; at most {MOST_TEMPLATE_CHARACTERS}")
@@ -187,9 +183,11 @@ class ChatRequest(SamplingRequest):
 
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
-        fields = ignored_fields(self, _CHAT_NOT_YET)
+        fields = ignored_fields(self, CHAT_NOT_YET)
         if self.stream_options is not None:
             fields += ignored_fields(self.stream_options, {"continuous_usage_stats": (False,)}, "stream_options.")
+        if self.response_format is not None:
+            fields += self.response_format.ignored("response_format.")
         for index, message in enumerate(self.messages):
             fields += ignored_fields(message, _MESSAGE_NOT_YET, f"messages[{index}].")
             for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
@@ -198,6 +196,10 @@ class ChatRequest(SamplingRequest):
                 others = ("text", "refusal") if part.is_reference else ("call", "variable", "response_id", "transform")
                 fields += [path + name for name in others if getattr(part, name) is not None]
         return fields
+
+
+def _is_required(use: ToolUse | None) -> bool:
+    return use is not None and use.format is not None and use.format.is_required
 
 
 _MEDIA_FIELDS: Mapping[str, tuple[Any, ...]] = {name: () for name in _MEDIA}

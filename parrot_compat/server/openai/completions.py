@@ -30,7 +30,7 @@ from .answering import AnswerHead, answer_head, usage_of
 from .completions_schema import CompletionRequest
 from .logprobs import TextLogprobs, TokenWriter, Writes, prompt_logprobs
 from .requests import read_request
-from .streaming import ChoiceStream
+from .streaming import ChoiceStream, first_word
 
 __all__ = ["router"]
 
@@ -63,6 +63,7 @@ def router(serving: Serving) -> APIRouter:
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
             if body.stream:
+                await first_word(serving, request, card.name, begun.tasks)
                 events = _stream(answer, begun, body, known, writer)
                 headers = begun.headers()
                 return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)

@@ -30,6 +30,7 @@ _COMPLETION_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     **NOT_YET,
     "response_format": ({"type": "text"},),
     "add_special_tokens": (True,),
+    "max_completion_tokens": (),  # it is max_tokens here, in OpenAI's API too
 }
 
 

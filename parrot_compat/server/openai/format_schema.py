@@ -15,7 +15,7 @@ from parrot_compat.core.output_format import AnyJson, Choice, Grammar, JsonSchem
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid
 
-__all__ = ["NamedSchema", "ResponseFormat", "StructuredOutputs", "one_format"]
+__all__ = ["NamedSchema", "ResponseFormat", "StructuredOutputs", "one_format", "unknown_members"]
 
 
 class NamedSchema(Schema):
@@ -28,18 +28,29 @@ class NamedSchema(Schema):
 class ResponseFormat(Schema):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
+    schema_: Annotated[Any, Field(alias="schema")] = None
+    """Of a json_object: llama.cpp's and Together's word for a schema that is not strict."""
 
     def format(self) -> OutputFormat | None:
         """Errors: `ApiError` 400, `BadSchema`."""
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return AnyJson()
+            return AnyJson() if self.schema_ in (None, {}) else JsonSchema.of(self.schema_, strict=False)
         if self.json_schema is None:
             raise invalid("response_format.json_schema", "missing", "missing_required_parameter")
         # not strict is OpenAI's word for best effort: what cannot be held to is passed over there
         schema = {} if self.json_schema.schema_ is None else self.json_schema.schema_
         return JsonSchema.of(schema, strict=bool(self.json_schema.strict))
+
+    def ignored(self, path: str) -> list[str]:
+        """Members without effect: those that are not known, and those of another type of form."""
+        fields = unknown_members(self, path)
+        fields += [f"{path}schema"] if self.schema_ is not None and self.type != "json_object" else []
+        if self.json_schema is not None:
+            is_read = self.type == "json_schema"
+            fields += unknown_members(self.json_schema, f"{path}json_schema.") if is_read else [f"{path}json_schema"]
+        return fields
 
 
 class StructuredOutputs(Schema):
@@ -61,6 +72,10 @@ class StructuredOutputs(Schema):
         found += [] if self.grammar is None else [Grammar(self.grammar)]
         found += [AnyJson()] if self.json_object else []
         return one_format(found, "structured_outputs")
+
+
+def unknown_members(part: Schema, path: str) -> list[str]:
+    return [path + name for name, value in (part.model_extra or {}).items() if value is not None]
 
 
 def _parsed(schema: Any) -> Any:

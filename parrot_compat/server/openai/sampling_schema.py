@@ -24,7 +24,7 @@ from parrot_compat.server.sessions.object_schema import ParrotObject
 
 from .format_schema import StructuredOutputs
 
-__all__ = ["NOT_YET", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
+__all__ = ["NOT_YET", "LimitedRequest", "SamplingRequest", "StreamOptions", "ignored_fields", "one_of"]
 
 NOT_YET: Mapping[str, tuple[Any, ...]] = {
     # field: the values that ask for nothing
@@ -169,6 +169,21 @@ class SamplingRequest(Schema):
     def output_format(self) -> OutputFormat | None:
         """Errors: `ApiError` 400, `BadSchema`."""
         return None if self.structured_outputs is None else self.structured_outputs.format()
+
+
+class LimitedRequest(SamplingRequest):
+    """Of chats: their limit has two names."""
+
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+    def most_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def check(self, limits: RequestLimits) -> None:
+        SamplingRequest.check(self, limits)
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            both = f"{self.max_completion_tokens} and max_tokens {self.max_tokens} disagree; send one"
+            raise invalid("max_completion_tokens", both)
 
 
 def ignored_fields(request: Schema, refused: Mapping[str, tuple[Any, ...]] = NOT_YET, path: str = "") -> list[str]:

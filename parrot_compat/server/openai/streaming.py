@@ -8,20 +8,42 @@ said once, when all of them have ended, and `[DONE]` is the last word.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Literal
+
+from starlette.requests import Request
 
 from parrot_compat.core.call import Usage
 from parrot_compat.core.engine import Chunk
+from parrot_compat.core.task import Task
+from parrot_compat.server.serving import Serving
 from parrot_compat.server.sessions.rooms import Begun
-from parrot_compat.server.sse import DONE, Frame, event, merge
+from parrot_compat.server.sse import DONE, Frame, event, merge, while_connected
 
 from .answering import AnswerHead, usage_of
 from .sampling_schema import SamplingRequest
 
-__all__ = ["ChoiceStream"]
+__all__ = ["ChoiceStream", "first_word"]
 
 _NOTHING: Mapping[str, Any] = {}
+
+
+async def first_word(serving: Serving, request: Request, model: str, tasks: Sequence[Task]) -> None:
+    """Before a stream begins: where another server runs the model, wait until one of the answers has begun, or for as
+    long as a stream may be silent. What that server refuses has its own status then, as unstreamed. Errors: the failure
+    of a task, `Cancelled` where the client has left."""
+    if serving.manager.tokenizer(model) is not None:
+        return  # what an engine of ours refuses, it has refused by now
+
+    async def heard() -> None:
+        async with aclosing(merge([task.chunks() for task in tasks])) as pieces:
+            await anext(pieces, None)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(serving.keep_alive_s):
+            await while_connected(request.receive, heard())
 
 
 class ChoiceStream:

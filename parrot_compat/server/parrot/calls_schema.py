@@ -8,7 +8,7 @@ The invariant: a body that was read says for every output what a plain request w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -22,13 +22,24 @@ from parrot_compat.core.variable import Variable
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import ApiError, invalid, within
 from parrot_compat.server.limits import RequestLimits
-from parrot_compat.server.openai.sampling_schema import NOT_YET, SamplingRequest, ignored_fields, one_of
+from parrot_compat.server.openai.chat_schema import CHAT_NOT_YET
+from parrot_compat.server.openai.sampling_schema import LimitedRequest, ignored_fields, one_of
 from parrot_compat.server.sessions.object_schema import Name, PathName
 
 __all__ = ["Binding", "CallsRequest"]
 
 _NO_CONNECTION = ("stream", "stream_options", "n", "return_token_ids", "parrot")
 _OF_ALL = ("model", "priority", "service_tier", "nvext")
+_CALL_NOT_YET: Mapping[str, tuple[Any, ...]] = {
+    **CHAT_NOT_YET,
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "reasoning_effort": (),
+    "chat_template_kwargs": ({},),
+    "add_special_tokens": (),  # as its form has it
+}
+"""What chats know and a function has no words for: its outputs are texts, held to a form by `structured_outputs`."""
 
 
 class Binding(Schema):
@@ -40,7 +51,7 @@ Bound = Annotated[str | Binding, one_of("a text, or an object that names a varia
 Bindings = dict[str, Bound]
 
 
-class CallsRequest(SamplingRequest):
+class CallsRequest(LimitedRequest):
     id: Name | None = None
     """Of this request: sent again with the same body it finds what it made the first time."""
     function: PathName | None = None
@@ -50,11 +61,11 @@ class CallsRequest(SamplingRequest):
         default_factory=dict
     )
     """A list calls the function over each of its items, side by side."""
-    outputs: dict[str, SamplingRequest] = Field(default_factory=dict)
+    outputs: dict[str, LimitedRequest] = Field(default_factory=dict)
     objective: ObjectiveKind | None = None
 
     def check(self, limits: RequestLimits) -> None:
-        SamplingRequest.check(self, limits)
+        LimitedRequest.check(self, limits)
         self._refuse(self, _NO_CONNECTION, "")
         calls = len(self.many()) * max(1, len(self.parsed().outputs))
         if not 1 <= calls <= limits.calls:
@@ -84,30 +95,33 @@ class CallsRequest(SamplingRequest):
 
     def sampling_of(self) -> dict[str, Sampling]:
         """Of those outputs that have sampling of their own, over what is said for all."""
-        every = self.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True)
-        return {
-            name: SamplingRequest(
-                **(every | own.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True))
-            ).sampling()
-            for name, own in self.outputs.items()
-        }
+        every = _said(self)
+        return {name: LimitedRequest(**(every | _said(own))).sampling() for name, own in self.outputs.items()}
 
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
-        fields = ignored_fields(self, NOT_YET)
+        fields = ignored_fields(self, _CALL_NOT_YET)
         for name, own in self.outputs.items():
-            fields += ignored_fields(own, NOT_YET, f"outputs.{name[:64]}.")
+            fields += ignored_fields(own, _CALL_NOT_YET, f"outputs.{name[:64]}.")
         return fields
 
     @staticmethod
-    def _refuse(request: SamplingRequest, names: tuple[str, ...], path: str) -> None:
+    def _refuse(request: LimitedRequest, names: tuple[str, ...], path: str) -> None:
         for name in names:
             value = getattr(request, name)
             if value not in (None, False) and not (name == "n" and value == 1):
                 raise invalid(f"{path}{name}", "it has no meaning here; leave it out")
 
 
-_SAMPLING = set(SamplingRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL)
+_LIMITS = {"max_tokens", "max_completion_tokens"}
+_SAMPLING = set(LimitedRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL) - _LIMITS
+
+
+def _said(request: LimitedRequest) -> dict[str, Any]:
+    """What it says of sampling, with one name for its limit: an output's own goes over that of all by either name."""
+    most = request.most_tokens()
+    said = request.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True)
+    return said if most is None else said | {"max_tokens": most}
 
 
 def _segment(bound: str | Binding, path: str, known: Callable[[str], Variable]) -> Segment:

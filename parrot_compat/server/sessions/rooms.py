@@ -40,6 +40,9 @@ class Begun:
     """To a prompt: so many tasks follow each other that answer the same one."""
     ask: Ask
     session: str
+    """As the client calls it."""
+    session_id: str
+    """As it was drawn: a label may hold what a path cannot."""
     is_claimed: bool | None = None
     """`None`: no claim was made."""
     reason: str | None = None
@@ -47,7 +50,7 @@ class Begun:
     def receipt(self, usages: Sequence[Usage]) -> dict[str, Any]:
         """Once all of it is over; `usages` are those of the tasks, in order."""
         first = self.tasks[0]
-        data: dict[str, Any] = {"session": self.session, "call": first.call.id}
+        data: dict[str, Any] = {"session": self.session, "session_id": self.session_id, "call": first.call.id}
         if self.is_claimed is not None:
             data["claimed"] = self.is_claimed
             data |= {} if self.reason is None else {"reason": self.reason}
@@ -69,7 +72,8 @@ class Begun:
         if self.ask.has_object:
             return headers
         receipt = self.receipt(usages or ())
-        names = ["session", "call", "objective"] + (["cached_tokens", "queue_ms"] if usages is not None else [])
+        names = ["session", "session_id", "call", "objective"]
+        names += ["cached_tokens", "queue_ms"] if usages is not None else []
         return headers | {f"x-parrot-{name.replace('_', '-')}": _printable(str(receipt[name])) for name in names}
 
 
@@ -139,6 +143,7 @@ class Room:
             choices=choices,
             ask=self._ask,
             session=self._known.name,
+            session_id=self.session.id,
             is_claimed=is_claimed,
             reason=reason,
         )

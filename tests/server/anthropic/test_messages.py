@@ -12,10 +12,14 @@ from parrot_compat.core.call import Finish, Usage
 from parrot_compat.core.engine import Chunk
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.errors import EngineError
-from parrot_compat.core.output_format import ReasoningStyle
+from parrot_compat.core.output_format import ReasoningStyle, ToolCalls
 from parrot_compat.core.tool_calls import CallPiece
 from parrot_compat.server.anthropic import answers
 from parrot_compat.server.anthropic.answers_schema import MessageAnswer, MessageEvent
+from parrot_compat.server.anthropic.messages_schema import MessagesRequest
+from parrot_compat.server.anthropic.translation import translated
+from parrot_compat.server.hints import Hints
+from parrot_compat.server.limits import RequestLimits
 from tests.server.live import Live, Reply, live, send
 
 PATH = "/v1/messages"
@@ -189,6 +193,28 @@ async def test_a_call_that_was_cut_off_has_what_there_was_of_its_input() -> None
     assert cut["content"][-1]["input"] == {"a": 1}
 
 
+async def test_a_stop_sequence_within_a_call_is_what_has_ended_the_message() -> None:
+    async with live(CALLS) as server:
+        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Add"}], "tools": [TOOL]}
+        cut = await ask(server, **asked, stop_sequences=[', "b"'])
+        events = await streamed(server, **asked, stop_sequences=[', "b"'])
+    assert (cut["stop_reason"], cut["stop_sequence"]) == ("stop_sequence", ', "b"')
+    assert cut["content"][-1]["input"] == {"a": 1}
+    assert events[-2]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": ', "b"'}
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
+def test_where_a_call_is_required_the_form_of_a_message_is_moot(choice: dict[str, Any]) -> None:
+    form = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    asked = MessagesRequest.model_validate(ASKED | {"tools": [TOOL], "tool_choice": choice, "output_config": form})
+    body = translated(asked, Hints())
+    body.check(RequestLimits())
+    use = body.tool_use("hermes")
+    assert use is not None
+    held = use.held(body.sampling(), obeys_formats=True).format
+    assert isinstance(held, ToolCalls) and held.is_required and [name for name, _ in held.tools] == ["add"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -248,6 +274,9 @@ async def test_what_has_no_effect_is_named(server: Live) -> None:
         "output_config": {"effort": "low"},
         "mood": "cheerful",
     }
+    form = {"type": "json_schema", "schema": {}, "name": "answer"}
+    named = MessagesRequest.model_validate(ASKED | {"output_config": {"format": form}}).ignored()
+    assert named == ["output_config.format.name"]
     reply = await send(server, "POST", PATH, ASKED | more)
     ignored = reply.headers["x-parrot-ignored"].split(", ")
     assert set(ignored) >= {"metadata", "thinking", "thinking.budget_tokens", "output_config.effort", "mood"}

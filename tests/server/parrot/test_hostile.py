@@ -172,6 +172,11 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "a temperature below zero": ({"template": "{{output:y}}", "temperature": -1}, 400, "temperature"),
     "one for an output": ({"template": "{{output:y}}", "outputs": {"y": {"top_p": 2}}}, 400, "outputs.y.top_p"),
     "stops of an output": ({"template": "{{output:y}}", "outputs": {"y": {"stop": ""}}}, 400, "outputs.y.stop"),
+    "two limits that disagree": (
+        {"template": "{{output:y}}", "outputs": {"y": {"max_tokens": 3, "max_completion_tokens": 4}}},
+        400,
+        "outputs.y.max_completion_tokens",
+    ),
     "several answers": ({"template": "{{output:y}}", "n": 3}, 400, "n"),
     "a stream": ({"template": "{{output:y}}", "stream": True}, 400, "stream"),
     "several for an output": ({"template": "{{output:y}}", "outputs": {"y": {"n": 2}}}, 400, "outputs.y.n"),
@@ -183,6 +188,42 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "a schema": ({"template": "{{output:y}}", "structured_outputs": {"regex": "x"}}, 400, None),
     "a prompt too long": ({"template": "x" * 5000 + "{{output:y}}"}, 400, None),
 }
+
+
+NO_WORD: list[tuple[str, Any]] = [
+    ("response_format", {"type": "json_object"}),
+    ("tools", [{"type": "function", "function": {"name": "f"}}]),
+    ("tool_choice", "required"),
+    ("reasoning_effort", "low"),
+    ("chat_template_kwargs", {"enable_thinking": False}),
+    ("add_special_tokens", True),
+    ("guided_regex", "a"),
+]
+"""What changes an answer and what a function has no words for."""
+
+
+@pytest.mark.parametrize(("field", "value"), NO_WORD)
+@pytest.mark.parametrize("path", ["", "outputs.y."])
+async def test_what_a_function_cannot_say_is_refused_for_all_outputs_and_for_one(
+    server: Live, field: str, value: Any, path: str
+) -> None:
+    said = {"outputs": {"y": {field: value}}} if path else {field: value}
+    session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+    try:
+        reply = await send(server, "POST", f"{SESSIONS}/{session}/calls", {"template": "{{output:y}}", **said})
+        assert reply.status == 400, reply.body
+        assert (reply.error["param"], reply.error["code"]) == (path + field, "unsupported_parameter")
+    finally:
+        await send(server, "DELETE", f"{SESSIONS}/{session}")
+
+
+async def test_what_a_function_says_of_these_that_asks_for_nothing_is_taken(server: Live) -> None:
+    nothing = {"response_format": {"type": "text"}, "tools": [], "tool_choice": "auto", "chat_template_kwargs": {}}
+    session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+    body = {"template": "{{output:y}}", **nothing, "reasoning_effort": None, "outputs": {"y": nothing}}
+    reply = await send(server, "POST", f"{SESSIONS}/{session}/calls", body)
+    assert reply.status == 200 and "x-parrot-ignored" not in reply.headers
+    await send(server, "DELETE", f"{SESSIONS}/{session}")
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)

@@ -100,6 +100,16 @@ async def test_what_is_said_for_an_output_goes_over_what_is_said_for_all() -> No
         assert texts == {"a": "one", "b": "one two ", "c": "one two three"}
 
 
+@pytest.mark.parametrize("of_all", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("own", ["max_tokens", "max_completion_tokens"])
+async def test_the_limit_of_an_output_has_two_names(server: Live, of_all: str, own: str) -> None:
+    session = await opened(server)
+    said: dict[str, Any] = {of_all: 7, "outputs": {"a": {own: 3}}, "temperature": 0}
+    made = await called(server, session, "count{{output:a}} count{{output:b}}", **said)
+    texts = {name: (await read(server, session, made["variables"][name])).json()["text"] for name in "ab"}
+    assert texts == {"a": "one", "b": "one two"}
+
+
 async def test_a_call_sent_again_is_the_same_call_and_another_under_its_id_a_conflict() -> None:
     async with live(echo) as server:
         session = await opened(server)

@@ -30,7 +30,7 @@ async def asked(server: Live, said: dict[str, Any], headers: dict[str, str] | No
 async def test_a_request_with_the_object_gets_one_back(server: Live, path: str, body: dict[str, Any]) -> None:
     reply = await send(server, "POST", path, {**body, "parrot": {"v": 1, "session": "receipts"}})
     receipt = reply.json()["parrot"]
-    assert receipt["session"] == "receipts" and receipt["call"]
+    assert receipt["session"] == "receipts" and len(receipt["session_id"]) == 32 and receipt["call"]
     assert receipt["objective"] == "latency" and receipt["hints"] == {}
     assert receipt["queue_ms"] >= 0 and receipt["cached_tokens"] >= 0
     assert "claimed" not in receipt and "reason" not in receipt
@@ -45,6 +45,7 @@ async def test_a_request_without_it_gets_headers_and_no_field_it_does_not_know(
         reply = await send(server, "POST", path, {**body, "stream": stream}, {"x-parrot-session": "headers"})
         assert b"parrot" not in reply.body.replace(b"fp_parrot", b"")
         assert reply.headers["x-parrot-session"] == "headers"
+        assert len(reply.headers["x-parrot-session-id"]) == 32
         assert reply.headers["x-parrot-call"] and reply.headers["x-parrot-objective"] == "latency"
         assert ("x-parrot-queue-ms" in reply.headers) == (not stream)
         assert ("x-parrot-cached-tokens" in reply.headers) == (not stream)
@@ -146,6 +147,18 @@ async def test_any_label_is_a_label(server: Live, label: str) -> None:
     reply = await asked(server, {"session": label, "call": label + "c"[: 256 - len(label)]})
     assert reply.json()["parrot"]["session"] == label
     assert "set-cookie" not in reply.headers
+
+
+async def test_a_session_whose_label_no_path_can_hold_is_seen_and_ended_by_its_id(server: Live) -> None:
+    receipt = (await asked(server, {"session": "a/b", "call": "c"})).json()["parrot"]
+    headers = (await send(server, "POST", CHAT, {"messages": user("count")}, {"x-parrot-session": "a/b"})).headers
+    path = f"{SESSIONS}/{receipt['session_id']}"
+    assert headers["x-parrot-session-id"] == receipt["session_id"]
+    seen = await send(server, "GET", path)
+    assert seen.status == 200 and (seen.json()["id"], seen.json()["calls"][0]["id"]) == ("a/b", "c")
+    assert (await send(server, "DELETE", path)).status == 200
+    assert (await send(server, "GET", path)).status == 404
+    assert (await asked(server, {"session": "a/b"})).json()["parrot"]["session_id"] != receipt["session_id"]
 
 
 async def test_a_call_sent_twice_under_one_id_is_answered_twice(server: Live) -> None:
