@@ -110,18 +110,27 @@ async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) ->
             configs.append(_engine_config(settings, model, path, len(configs)))
     many = f"{settings.engines} engines" if settings.engines > 1 else "the engine"
     progress(f"loading {', '.join(settings.models)} into {many}" + (" of each" if settings.more_models else ""))
-    started = await asyncio.gather(*(_start(config) for config in configs), return_exceptions=True)
-    failed = [engine for engine in started if isinstance(engine, BaseException)]
-    engines = [engine for engine in started if not isinstance(engine, BaseException)]
-    if failed:
-        await asyncio.gather(*(engine.close() for engine in engines))
-        raise failed[0]
+    engines = await _all_started([asyncio.ensure_future(_start(config)) for config in configs])
     for config, tokenizer, engine in zip(configs, tokenizers, engines, strict=True):
 
         async def restart(config: dict[str, Any] = config) -> Engine:
             return await _start(config)
 
         fleet.add(engine, tokenizer, restart=restart)
+
+
+async def _all_started(starting: Sequence[asyncio.Task[Engine]]) -> list[Engine]:
+    """Where one does not start, or nobody waits any more, those that have are closed."""
+    try:
+        await asyncio.wait(starting)
+        return [start.result() for start in starting]
+    except BaseException:
+        for start in starting:
+            start.cancel()
+        await asyncio.wait(starting)
+        ended = [start for start in starting if not start.cancelled() and start.exception() is None]
+        await asyncio.gather(*(start.result().close() for start in ended))
+        raise
 
 
 async def _in_a_thread(work: Callable[..., Result], *arguments: Any) -> Result:

@@ -128,9 +128,11 @@ class Settings:
             raise BadSettings(f"--engines {self.engines}: at least one engine is needed")
         if not 0 <= self.drain_s < math.inf:
             raise BadSettings(f"--drain {self.drain_s}: a number of seconds, not negative and not endless")
-        for name in ("max_open_calls", "max_open_calls_per_tenant", "max_kept_bytes_per_tenant"):
-            if (most := getattr(self, name)) is not None and most < 1:
-                raise BadSettings(f"--{name.replace('_', '-')} {most}: at least one call must be let in")
+        for name in _AT_LEAST_ONE:
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise BadSettings(f"{_option(name)} {number}: at least 1 is needed")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise BadSettings(f"--gpu-memory-utilization {self.gpu_memory_utilization}: a share, over 0 and at most 1")
         if any(not key.strip() or not key.isascii() for key in self.api_keys):
             raise BadSettings("--api-key: a key is ASCII and not empty")
         if not self.api_keys and not self.is_local:
@@ -142,6 +144,14 @@ class Settings:
             raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
         if self.upstream is not None and not _is_http_url(self.upstream):
             raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")
+
+    @property
+    def of_our_engine(self) -> tuple[str, ...]:
+        """The options that were given and that mean something to our own engine alone."""
+        given = (
+            item for item in fields(self) if item.name in _OF_OUR_ENGINE and getattr(self, item.name) != item.default
+        )
+        return tuple(_option(item.name) for item in given)
 
     @property
     def is_local(self) -> bool:
@@ -167,6 +177,21 @@ class Settings:
             except ValueError:
                 raise BadSettings(f"{variable}={text!r} cannot be read as {item.type}") from None
         return cls(**values)
+
+
+_AT_LEAST_ONE = (
+    "max_open_calls", "max_open_calls_per_tenant", "max_kept_bytes_per_tenant", "max_model_len", "page_size",
+    "kv_tokens", "max_num_seqs", "max_num_batched_tokens", "threads",
+)  # fmt: skip
+_OF_OUR_ENGINE = frozenset({
+    "reasoning_parser", "device", "dtype", "max_model_len", "page_size", "kv_tokens", "gpu_memory_utilization",
+    "max_num_seqs", "max_num_batched_tokens", "threads", "enable_prefix_caching", "enforce_eager",
+    "async_scheduling", "deterministic", "engines",
+})  # fmt: skip
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _is_http_url(text: str) -> bool:

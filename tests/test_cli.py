@@ -18,6 +18,7 @@ import pytest
 
 from parrot_compat import __version__
 
+from .core import scripted_server
 from .server.live import live, until
 
 NOWHERE = ("--port", "0", "--upstream", "http://127.0.0.1:9/v1")
@@ -146,6 +147,32 @@ async def test_a_model_that_is_not_there_is_one_clear_line(model: str) -> None:
     code, _, err = await parrot("serve", "--port", "0", "--model", model)
     assert code == 1
     assert model.removeprefix("builtin:") in err and "Traceback" not in err
+
+
+async def test_names_in_brackets_are_printed_as_they_are() -> None:
+    code, _, err = await parrot("serve", "--port", "0", "--model", "/nowhere/[old]/[/x]")
+    assert code == 1
+    assert "finding /nowhere/[old]/[/x]" in err and "Traceback" not in err
+
+
+async def test_the_only_model_on_the_command_line_is_the_only_one() -> None:
+    more = {"PARROT_MODEL": "a", "PARROT_MORE_MODELS": "builtin:nothing"}
+    code, _, err = await parrot("serve", "--port", "0", "--model", "builtin:nothing", **more)
+    assert code == 1 and "named twice" not in err
+
+
+async def test_a_ready_file_that_is_a_folder_is_one_clear_line(tmp_path: Path) -> None:
+    async with scripted_server.serving(scripted_server.ScriptedServer(lambda prompt: "yes")) as behind:
+        code, _, err = await parrot(
+            "serve", "--port", "0", "--upstream", behind.base_url, "--ready-file", str(tmp_path)
+        )
+    assert code == 2 and "--ready-file" in err and "Traceback" not in err
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
+
+
+async def test_options_without_effect_before_an_upstream_are_said() -> None:
+    _, _, err = await parrot("serve", *NOWHERE, "--dtype", "float32")
+    assert "without effect --dtype" in err
 
 
 async def test_an_upstream_that_is_not_there_is_one_clear_line() -> None:

@@ -10,6 +10,7 @@ import signal
 import openai
 import pytest
 
+from parrot_compat import compose
 from parrot_compat.compose import Served, _engine_config, embedded, managing, running
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, ModelRefused, NoEngineForModel, QueueFull, SessionFull, TooManyCalls
@@ -132,6 +133,40 @@ async def test_what_cannot_be_served_is_refused_by_name_and_leaves_nothing_behin
         async with running(settings):
             raise AssertionError("it runs")
     assert asyncio.all_tasks() <= before
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_engines_that_have_started_are_closed_where_another_does_not(
+    monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    closed, waits = [], asyncio.Event()
+
+    class Started:
+        async def close(self) -> None:
+            closed.append(self)
+
+    async def start(config: dict[str, object]) -> Started:
+        if config["name"] == "engine-1":
+            if not is_cancelled:
+                raise EngineError("no room")
+            waits.set()
+            await asyncio.Event().wait()
+        return Started()
+
+    monkeypatch.setattr(compose, "_start", start)
+
+    async def begin() -> None:
+        async with managing(Settings(engines=2, device="cpu")):
+            raise AssertionError("it runs")
+
+    beginning = asyncio.create_task(begin())
+    if is_cancelled:
+        await waits.wait()
+        await asyncio.sleep(0)
+        beginning.cancel()
+    with pytest.raises(asyncio.CancelledError if is_cancelled else EngineError):
+        await beginning
+    assert len(closed) == 1
 
 
 async def test_an_embedded_application_before_an_upstream_takes_the_model_that_it_lists() -> None:

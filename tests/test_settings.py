@@ -53,6 +53,11 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"max_open_calls": 0}, "--max-open-calls "),
         ({"max_open_calls_per_tenant": 0}, "--max-open-calls-per-tenant"),
         ({"max_kept_bytes_per_tenant": 0}, "--max-kept-bytes-per-tenant"),
+        ({"max_num_seqs": 0}, "--max-num-seqs 0"),
+        ({"max_model_len": -5}, "--max-model-len -5"),
+        ({"threads": 0}, "--threads 0"),
+        ({"gpu_memory_utilization": 1.5, "engines": 2}, "--gpu-memory-utilization 1.5"),
+        ({"gpu_memory_utilization": 0.0}, "--gpu-memory-utilization"),
         ({"api_keys": (" ",)}, "--api-key"),
         ({"upstream": "localhost:8001"}, "--upstream"),
         ({"upstream": "http:///v1"}, "--upstream"),
@@ -78,6 +83,14 @@ def test_the_built_in_model_stands_in_only_where_our_own_engine_serves_and_none_
     assert Settings(upstream=upstream).models == ()
     assert Settings(upstream=upstream, model="builtin:tiny").models == ("builtin:tiny",)
     assert Settings.read({"PARROT_MODEL": "a", "PARROT_MORE_MODELS": "b"}, upstream=upstream).models == ("a", "b")
+
+
+def test_options_of_our_engine_that_mean_nothing_before_an_upstream_are_named() -> None:
+    given = Settings(
+        upstream="http://x/v1", dtype="float32", engines=3, reasoning_parser="qwen3", tool_call_parser="hermes"
+    )
+    assert set(given.of_our_engine) == {"--dtype", "--engines", "--reasoning-parser"}
+    assert not Settings(upstream="http://x/v1").of_our_engine
 
 
 def test_keys_are_not_printed() -> None:

@@ -99,11 +99,12 @@ def serve(
     """
     asked = dict(locals())
     keys, drain_s = asked.pop("api_key"), asked.pop("drain")
-    first, *more = asked.pop("model") or [None]
+    models = asked.pop("model")
+    first, *more = models or [None]
     names = asked.pop("served_model_name")
     _serve(
         model=first,
-        more_models=tuple(more) or None,
+        more_models=tuple(more) if models else None,
         served_model_name=tuple(names) if names else None,
         api_keys=tuple(keys) if keys else None,
         drain_s=drain_s,
@@ -120,6 +121,10 @@ def _serve(**asked: Any) -> None:
     try:
         settings = Settings.read(os.environ, **asked)
         _warn_of_a_clients_key(settings)
+        if settings.upstream is not None and settings.of_our_engine:
+            _log.warning(
+                "with --upstream the other server decides: without effect %s", ", ".join(settings.of_our_engine)
+            )
         _allow_many_files()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve_until_stopped(settings))
@@ -177,7 +182,7 @@ async def _serve_until_stopped(settings: Settings) -> None:
                 names = [card.name for card in served.manager.models()] + list(settings.aliases)
                 typer.echo(f"parrot_compat serves {', '.join(names)} at {listener.url}/v1")
                 if left_out := served.manager.policy.left_out:
-                    _say.print(f"policy {settings.policy}: without {', '.join(left_out)}")
+                    _say.print(Text(f"policy {settings.policy}: without {', '.join(left_out)}"))
                 if settings.upstream is None and "builtin:random" in settings.models:
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
                 if settings.ready_file is not None:
@@ -189,8 +194,8 @@ async def _serve_until_stopped(settings: Settings) -> None:
 def _reporter(status: Status) -> Callable[[str], None]:
     """On a terminal one line that moves, elsewhere (a log file) a line for each step."""
     if _say.is_terminal:
-        return lambda line: status.update(line)
-    return lambda line: _say.print(line)
+        return lambda line: status.update(Text(line))
+    return lambda line: _say.print(Text(line))
 
 
 def _on_signals(listener: Listener, drain_s: float) -> None:
@@ -216,6 +221,8 @@ def _on_signals(listener: Listener, drain_s: float) -> None:
 @contextlib.contextmanager
 def _ready_file(path: Path, url: str) -> Iterator[None]:
     """There, whole, while the server answers."""
+    if path.is_dir():
+        raise BadSettings(f"--ready-file {path} is a folder: name a file")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(json.dumps({"base_url": f"{url}/v1", "pid": os.getpid()}))

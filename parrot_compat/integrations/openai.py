@@ -71,7 +71,7 @@ def prompt(template: str, /, *, role: str = "user", **values: str | Part) -> Pro
             raise ValueError(f"no value for {name!r}")
         used.add(name)
         places.append((name, len(parts)))
-        parts.append(values[name])
+        parts.append(_part(name, values[name]))
     if unknown := set(values) - used:
         raise ValueError(f"the template has no {', '.join(sorted(unknown))}")
     if all(isinstance(part, str) for part in parts):
@@ -81,7 +81,7 @@ def prompt(template: str, /, *, role: str = "user", **values: str | Part) -> Pro
         )
         return Prompt({"role": role, "content": "".join(str(part) for part in parts)}, inputs)
     # A part of its own for every value, so that each says which it is.
-    kept = [(index, part) for index, part in enumerate(parts) if part]
+    kept = [(index, part) for index, part in enumerate(parts) if part != ""]
     content = [{"type": "text", "text": part} if isinstance(part, str) else dict(part) for _, part in kept]
     position = {index: number for number, (index, _) in enumerate(kept)}
     inputs = tuple(
@@ -90,6 +90,14 @@ def prompt(template: str, /, *, role: str = "user", **values: str | Part) -> Pro
         if isinstance(parts[index], str) and index in position
     )
     return Prompt({"role": role, "content": content}, inputs)
+
+
+def _part(name: str, value: Any) -> str | Part:
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str | Mapping):
+        raise ValueError(f"the value of {name!r} is neither a text, a number nor a reference: {type(value).__name__}")
+    return value
 
 
 def said(
@@ -130,7 +138,10 @@ class Graph:
     ) -> dict[str, Any]:
         """Add a call; `request` is what `create` takes besides the messages. Returns the reference to its answer."""
         extra = request.pop("extra_body", None) or {}
-        body = {"messages": said(*prompts)["messages"], **request, **extra}
+        told = said(*prompts)
+        body = {"messages": told["messages"], **request, **extra}
+        if inputs := told["extra_body"]["parrot"].get("inputs"):
+            body["parrot"] = {"v": 1, **body.get("parrot", {}), "inputs": inputs}
         added = {"id": id, "request": body}
         self._body["calls"].append(added if function is None else {**added, "function": function})
         return ref(id)

@@ -49,9 +49,17 @@ def test_a_reference_is_a_part_and_the_values_beside_it_are_too() -> None:
     assert made.inputs == ({"name": "a", "part": 0, "start": 0, "end": 1},)
 
 
+def test_numbers_are_said_as_python_says_them() -> None:
+    assert prompt("{n} of {m}: {x}", n=0, m=7, x=1.5).message["content"] == "0 of 7: 1.5"
+    made = prompt("{n} of {r}", n=0, r=ref("one"))
+    assert made.message["content"][0] == {"type": "text", "text": "0"}
+
+
 @pytest.mark.parametrize(
     ("template", "values", "message"),
     [
+        ("{a}", {"a": None}, "'a' is neither a text, a number nor a reference: NoneType"),
+        ("{a}", {"a": ["x"]}, "'a' is neither .*: list"),
         ("{a}", {}, "no value for 'a'"),
         ("a", {"a": "x"}, "the template has no a"),
         ("{a!r}", {"a": "x"}, "no plain name"),

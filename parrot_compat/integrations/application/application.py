@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import os
 import weakref
 from contextlib import suppress
 from types import TracebackType
 
-from parrot_compat.core.errors import ParrotError
+from parrot_compat.core.errors import CallerError, ParrotError
 from parrot_compat.integrations.process_lock import ProcessLock
 
 from .host import Host
@@ -28,10 +29,17 @@ from .session import Session, entered_session
 __all__ = ["Application", "current_application", "current_session"]
 
 _entered: contextvars.ContextVar[Application | None] = contextvars.ContextVar("parrot_application", default=None)
+_ELSEWHERE = (
+    "this thread is in no application's block, though another one is: threads do not inherit it. Call "
+    "`application.as_default()`, hand the thread a session (`function.within(session)`), or start it with "
+    "`contextvars.copy_context().run`."
+)
 _lock = ProcessLock()
 _default: Application | None = None
 _is_chosen = False
 """By the app: the default application is not one that was made here, of what the environment names."""
+_blocks = 0
+"""Of applications, that somebody in this process is in."""
 _open: dict[int, tuple[LoopThread, Host]] = {}
 """Of applications that have not ended, held by somebody or not."""
 
@@ -44,7 +52,7 @@ def current_session() -> Session:
 
 def current_application() -> Application:
     """The innermost application's block, or the default one: `Application.as_default`, else the server that the
-    environment names (`PARROT_BASE_URL`)."""
+    environment names (`PARROT_BASE_URL`). Errors: `CallerError` where there is none, and others are in blocks."""
     global _default, _is_chosen
     entered = _entered.get()
     if entered is not None:
@@ -54,6 +62,8 @@ def current_application() -> Application:
         if _default is None or _default.is_closed or not (_is_chosen or _default.loop.is_here):
             from .remote_host import connect  # here: it makes applications, and loads the SDK
 
+            if _blocks and _default is None and not os.environ.get("PARROT_BASE_URL"):
+                raise CallerError(_ELSEWHERE)
             _default, _is_chosen = connect(), False
         return _default
 
@@ -128,7 +138,7 @@ class Application:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _entered.set(self._outer.pop())
+        self._leave()
         self.close()
 
     async def __aenter__(self) -> Application:
@@ -143,12 +153,21 @@ class Application:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _entered.set(self._outer.pop())
+        self._leave()
         await self.aclose()
 
     def _enter(self) -> None:
+        global _blocks
         self._outer.append(_entered.get())
         _entered.set(self)
+        with _lock:
+            _blocks += 1
+
+    def _leave(self) -> None:
+        global _blocks
+        _entered.set(self._outer.pop())
+        with _lock:
+            _blocks -= 1
 
 
 def _end(loop: LoopThread, host: Host) -> None:

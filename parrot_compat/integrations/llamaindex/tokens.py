@@ -64,7 +64,9 @@ class ServerTokenizer:
             is_long = len(text) > LONG_CHARACTERS
             if is_long and text not in self._recent:
                 self._recent.append(text)
-            found = (self._texts if is_long else self._known).get(text) or self._known.get(text)
+            found = self._known.get(text)
+            if found is None:
+                found = self._texts.get(text)
             if found is None:
                 if self._failed_at is not None and time.monotonic() - self._failed_at < ASK_AGAIN_S:
                     return _own_tokenizer()(text)
@@ -88,6 +90,9 @@ class ServerTokenizer:
     def _asked(self, text: str) -> list[int]:
         if self._beginning is None:
             self._beginning = self._sent([""])[0]
+            self._known[""] = []
+            if not text:
+                return []
         wanted = [piece for piece in self._pieces_with(text) if piece not in self._known]
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
@@ -96,9 +101,11 @@ class ServerTokenizer:
             self._known.popitem(last=False)
         if text in self._known:
             return self._known[text]
-        self._texts[text] = found = self._counted([text])[0]
-        if len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
+        # short ones are asked for again and again: the names of roles, separators, what documents are described by
+        kept, most = (self._texts, TEXTS_KEPT) if len(text) > LONG_CHARACTERS else (self._known, PIECES_KEPT)
+        kept[text] = found = self._counted([text])[0]
+        if len(kept) > most:
+            kept.popitem(last=False)
         return found
 
     def _pieces_with(self, text: str) -> list[str]:

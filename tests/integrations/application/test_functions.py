@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -248,6 +249,24 @@ def test_the_default_application_that_nobody_chose_is_made_anew_in_a_forked_chil
         assert contextvars.Context().run(in_a_child, asked) == answer == "<Write Python\n\nfor x:>"
         there.application.as_default()
         assert "made in another process" in contextvars.Context().run(in_a_child, asked)
+
+
+def test_a_thread_that_is_in_no_block_is_told_so_and_not_sent_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, there: World
+) -> None:
+    monkeypatch.setattr(applications, "_default", None)
+    monkeypatch.setattr(applications, "_is_chosen", False)
+    monkeypatch.delenv("PARROT_BASE_URL", raising=False)
+
+    def asked() -> str:
+        return write_code("x").code.get()
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(CallerError, match=r"as_default\(\)"):
+            pool.submit(asked).result()
+        assert pool.submit(contextvars.copy_context().run, asked).result() == "<Write Python\n\nfor x:>"
+        there.application.as_default()
+        assert pool.submit(asked).result() == "<Write Python\n\nfor x:>"
 
 
 def test_an_application_in_a_block_is_the_current_one(here: World) -> None:

@@ -65,6 +65,22 @@ def test_the_pieces_of_a_text_are_counted_together(server: PlanServer) -> None:
     assert len(server.asked("/tokenize")) < 20
 
 
+def test_no_text_is_counted_twice_however_short(server: PlanServer) -> None:
+    count = ServerTokenizer(ParrotLLM(base_url=server.url)._endpoint, None)
+    for _ in range(3):
+        assert count("") == [] and count("user") and count("\n\n") and count(TEXT)
+    assert [len(body["prompt"]) for body in server.asked("/tokenize")] == [1, 1, 1, 1]
+
+
+def test_a_refinement_asks_once_for_what_it_counts_again_and_again(server: PlanServer) -> None:
+    llm = ParrotLLM(base_url=server.url, max_tokens=4)
+    with as_settings(llm):
+        synthesizer = get_response_synthesizer(response_mode=ResponseMode.REFINE)
+        synthesizer.get_response("what?", [f"text {number}. " * 40 for number in range(12)])
+    asked = [text for body in server.asked("/tokenize") for text in body["prompt"]]
+    assert asked and len(asked) == len(set(asked))
+
+
 def test_an_apps_own_tokenizer_stays(ours: Served) -> None:
     llama_index.core.global_tokenizer = str.split
     assert ParrotLLM(base_url=ours.url).metadata.context_window == 4096
