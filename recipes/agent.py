@@ -22,7 +22,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -50,7 +50,7 @@ def make_agent(llm: ChatParrot) -> Any:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="An agent with a tool.")
     parser.add_argument("--question", default=QUESTION)
-    parser.add_argument("--max-tokens", type=int, default=60, help="tokens of each answer, or call of a tool")
+    parser.add_argument("--max-tokens", type=at_least_one, default=60, help="tokens of each answer, or call of a tool")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -24,7 +24,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from reading import DEFAULT_TOPICS, chapters
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from serving import add_server_options, served_model, server
+from serving import add_server_options, at_least_one, served_model, server
 
 from parrot_compat.integrations.langchain import ChatParrot, stats
 
@@ -58,9 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FOLDER", help="where summaries go (FOLDER/summaries)"
     )
-    parser.add_argument("--at-once", type=int, default=4, metavar="N", help="files at one time (4)")
-    parser.add_argument("--characters", type=int, default=1500, help="how much of each file is read")
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--at-once", type=at_least_one, default=4, metavar="N", help="files at one time (4)")
+    parser.add_argument("--characters", type=at_least_one, default=1500, help="how much of each file is read")
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

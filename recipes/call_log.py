@@ -120,12 +120,16 @@ def _name_of(model: Mapping[str, Any]) -> str | None:
 
 
 def random_weights(console: Console, models: Collection[str]) -> None:
-    if any(model.startswith("builtin:") for model in models):
-        console.print(
-            "builtin:tiny is a model of 7.5 M parameters that quotes and edits; --model serves one that knows more.",
-            style="yellow",
-            highlight=False,
-        )
+    """What a reader should know of the model whose answers these are, if it is one of ours."""
+    for model, words in _OURS.items():
+        if model in models:
+            console.print(f"{model} {words}; --model serves one that knows more.", style="yellow", highlight=False)
+
+
+_OURS = {
+    "builtin:tiny": "is a model of 7.5 M parameters that quotes and edits",
+    "builtin:random": "has random weights: what it says makes no sense",
+}
 
 
 def show_answer(console: Console, title: str, text: str) -> None:

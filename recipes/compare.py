@@ -32,7 +32,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from serving import add_server_options, far_away, server
+from serving import add_server_options, at_least_one, far_away, server
 
 from parrot_compat.integrations.langchain import ChatParrot, planning
 
@@ -171,13 +171,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Three apps with the planner off and on.")
     parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
     parser.add_argument("--topics", nargs="+", default=TOPICS, metavar="NAME", help="which chapters")
-    parser.add_argument("--part-tokens", type=int, default=200, help="tokens of each part")
-    parser.add_argument("--max-tokens", type=int, default=12, help="tokens of each answer")
-    parser.add_argument("--summary-tokens", type=int, default=96, help="tokens of each answer of the last summary")
-    parser.add_argument("--limit", type=int, default=6, help="compare on this many parts (6)")
-    parser.add_argument("--notes", type=int, default=4, help="compare on this many notes on orders (4)")
+    parser.add_argument("--part-tokens", type=at_least_one, default=200, help="tokens of each part")
+    parser.add_argument("--max-tokens", type=at_least_one, default=12, help="tokens of each answer")
+    parser.add_argument(
+        "--summary-tokens", type=at_least_one, default=96, help="tokens of each answer of the last summary"
+    )
+    parser.add_argument("--limit", type=at_least_one, default=6, help="compare on this many parts (6)")
+    parser.add_argument("--notes", type=at_least_one, default=4, help="compare on this many notes on orders (4)")
     parser.add_argument("--rtt-ms", type=float, default=50.0, help="round trip to the server (50)")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds that count (2)")
+    parser.add_argument("--rounds", type=at_least_one, default=2, help="rounds that count (2)")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -20,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -45,12 +45,12 @@ def copilot(llm: ChatParrot, reference: str) -> Runnable[Any, str]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A copilot with a long shared prompt.")
-    parser.add_argument("--users", type=int, default=6, help="questions that come together")
+    parser.add_argument("--users", type=at_least_one, default=6, help="questions that come together")
     parser.add_argument(
         "--topics", nargs="+", default=["exceptions"], metavar="NAME", help="chapters that all users share"
     )
-    parser.add_argument("--reference-characters", type=int, default=3000, help="how much of them")
-    parser.add_argument("--max-tokens", type=int, default=48, help="tokens of each answer")
+    parser.add_argument("--reference-characters", type=at_least_one, default=3000, help="how much of them")
+    parser.add_argument("--max-tokens", type=at_least_one, default=48, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -15,7 +15,7 @@ import argparse
 from call_log import random_weights, show_answer
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 from session_view import show_session
 
 from parrot_compat import Output, Variable, connect
@@ -62,10 +62,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--topics", nargs="+", default=["exceptions"], metavar="NAME", help="chapters that make the brief"
     )
-    parser.add_argument("--brief-characters", type=int, default=1500, help="how much of them is read")
+    parser.add_argument("--brief-characters", type=at_least_one, default=1500, help="how much of them is read")
     parser.add_argument("--debaters", type=int, default=3, choices=range(1, 27), metavar="1-26")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--rounds", type=at_least_one, default=2)
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -20,7 +20,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from plan_view import watch_plans
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -47,8 +47,8 @@ def edit_loop(llm: ChatParrot, rounds: int) -> Runnable[Any, str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draft, criticise, revise.")
     parser.add_argument("--subject", default=chapters(["exceptions"])[:600], help="a text to write about")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--rounds", type=at_least_one, default=2)
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -18,7 +18,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import MetadataMode
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.llamaindex import ParrotEmbedding, ParrotLLM
 
@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Retrieval with LlamaIndex.")
     parser.add_argument("question", nargs="?", default=QUESTION)
     parser.add_argument("--topics", nargs="+", default=TOPICS, metavar="NAME", help="chapters of Python's reference")
-    parser.add_argument("--top-k", type=int, default=2, help="pieces that an answer reads")
-    parser.add_argument("--piece-tokens", type=int, default=256)
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of the answer")
+    parser.add_argument("--top-k", type=at_least_one, default=2, help="pieces that an answer reads")
+    parser.add_argument("--piece-tokens", type=at_least_one, default=256)
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of the answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

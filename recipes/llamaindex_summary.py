@@ -18,7 +18,7 @@ from llama_index.core import Document, PromptTemplate, Settings, SummaryIndex
 from llama_index.core.node_parser import SentenceSplitter
 from reading import read_text
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.llamaindex import ParrotLLM, stats
 
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--mode", choices=MODES, default=MODES[0], help="LlamaIndex's response mode")
     parser.add_argument("--query", default="What is this text about?")
-    parser.add_argument("--window", type=int, default=512, help="tokens that one call may read and write")
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--window", type=at_least_one, default=512, help="tokens that one call may read and write")
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable
 from plan_view import watch_plans
 from reading import DEFAULT_TOPICS, cut, read_text, show_parts
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Map-reduce summary with LangChain.")
     parser.add_argument("file", nargs="?", help="a text file; not given: chapters of Python's reference")
     parser.add_argument("--topics", nargs="+", default=DEFAULT_TOPICS, metavar="NAME", help="which chapters")
-    parser.add_argument("--part-tokens", type=int, default=400, help="tokens of each part")
-    parser.add_argument("--max-tokens", type=int, default=48, help="tokens of each answer")
-    parser.add_argument("--limit", type=int, default=None, help="read this many parts at most")
+    parser.add_argument("--part-tokens", type=at_least_one, default=400, help="tokens of each part")
+    parser.add_argument("--max-tokens", type=at_least_one, default=48, help="tokens of each answer")
+    parser.add_argument("--limit", type=at_least_one, default=None, help="read this many parts at most")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -18,7 +18,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from plan_view import watch_plans
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -60,9 +60,11 @@ def of_file(template: str, number: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A team of agents writes a program.")
     parser.add_argument("--task", default=TASK, help="what to write")
-    parser.add_argument("--files", type=int, default=3, help="files, and so agents of each kind (3)")
-    parser.add_argument("--rounds", type=int, default=2, help="how often all files are reviewed and revised (2)")
-    parser.add_argument("--max-tokens", type=int, default=96, help="tokens of each answer")
+    parser.add_argument("--files", type=at_least_one, default=3, help="files, and so agents of each kind (3)")
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=2, help="how often all files are reviewed and revised (2)"
+    )
+    parser.add_argument("--max-tokens", type=at_least_one, default=96, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

@@ -18,7 +18,7 @@ from call_log import random_weights, show_answer
 from openai import OpenAI
 from reading import chapters
 from rich.console import Console
-from serving import add_server_options, served_model, server
+from serving import add_server_options, at_least_one, served_model, server
 
 from parrot_compat.integrations.openai import Graph, prompt, ref, said
 
@@ -43,8 +43,8 @@ def digest(model: str, texts: Sequence[str], max_tokens: int, session: str) -> G
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="References with the openai SDK.")
     parser.add_argument("--topics", nargs=2, default=TOPICS, metavar="NAME", help="two chapters of Python's reference")
-    parser.add_argument("--characters", type=int, default=600, help="how much of each is read")
-    parser.add_argument("--max-tokens", type=int, default=96, help="tokens of each answer")
+    parser.add_argument("--characters", type=at_least_one, default=600, help="how much of each is read")
+    parser.add_argument("--max-tokens", type=at_least_one, default=96, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

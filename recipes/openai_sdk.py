@@ -12,7 +12,7 @@ import os
 from call_log import printable
 from openai import OpenAI
 from rich.console import Console
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 PROMPT = "Repeat after me: Parrots repeat what they hear, and servers answer what they are asked."
 
@@ -24,7 +24,7 @@ def show(console: Console, title: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The openai SDK against parrot_compat.")
-    parser.add_argument("--max-tokens", type=int, default=24, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=at_least_one, default=24, help="tokens of each answer")
     parser.add_argument("--prompt", default=PROMPT)
     add_server_options(parser)
     options = parser.parse_args(argv)

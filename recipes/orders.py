@@ -25,7 +25,7 @@ from plan_view import watch_plans
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from serving import add_server_options, server
+from serving import add_server_options, at_least_one, server
 
 from parrot_compat.integrations.langchain import ChatParrot
 
@@ -94,9 +94,9 @@ def show(console: Console, facts: Sequence[Mapping[str, str]], made: Sequence[Ma
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Notes become forms, and are answered.")
-    parser.add_argument("--count", type=int, default=6, help="notes (6)")
+    parser.add_argument("--count", type=at_least_one, default=6, help="notes (6)")
     parser.add_argument("--seed", type=int, default=7, help="of what is in them")
-    parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--max-tokens", type=at_least_one, default=64, help="tokens of each answer")
     add_server_options(parser)
     options = parser.parse_args(argv)
     console = Console()

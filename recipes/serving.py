@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 import openai
 from rich.console import Console
+from rich.text import Text
 
 from parrot_compat.core.errors import ParrotError
 
@@ -75,6 +76,14 @@ def _end(number: int, frame: object) -> None:
         return
     signal.signal(number, signal.SIG_IGN)  # a second one must not keep the servers from being stopped
     raise SystemExit(128 + number)
+
+
+def at_least_one(text: str) -> int:
+    """The type of an option that counts things."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1 is needed")
+    return number
 
 
 @contextmanager
@@ -172,7 +181,7 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, console: Con
                 raise ServerFailed("\n".join(["the server did not start:", *lines[-40:]]))
             if time.monotonic() - began > LOAD_S:
                 raise ServerFailed("\n".join([f"the server was not ready after {LOAD_S} s:", *lines[-40:]]))
-            status.update(lines[-1] if lines else "starting the server")
+            status.update(Text(lines[-1] if lines else "starting the server"))
             time.sleep(0.1)
     return str(json.loads(ready.read_text())["base_url"])
 

@@ -17,7 +17,7 @@ SHOWN = sorted(
     {
         command
         for path in [*RECIPES, ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-        for command in re.findall(r"^ *python recipes/.*$", path.read_text(), re.MULTILINE)
+        for command in re.findall(r"^ *(?:\.venv/bin/)?python recipes/.*$", path.read_text(), re.MULTILINE)
     }
 )
 NEEDS = {"agent": "langchain.agents", "existing_app": "langchain_openai", "llamaindex_rag": "llama_index.core"}
@@ -43,7 +43,7 @@ def recipe(name: str) -> Any:
     return importlib.import_module(name)
 
 
-@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.strip().removeprefix("python recipes/"))
+@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.partition("recipes/")[2])
 def test_a_command_that_is_shown_is_understood(command: str) -> None:
     _, script, *arguments = shlex.split(command, comments=True)
     with pytest.raises(Parsed):

@@ -14,10 +14,13 @@ from pathlib import Path
 from types import ModuleType
 
 import batch_folder
+import call_log
+import compare
 import debate
 import openai_sdk
 import pytest
 import two_line_diff
+from rich.console import Console
 from serving import add_server_options, ending_on_sigterm, served_model, server
 
 from ..server.live import live
@@ -146,3 +149,19 @@ def test_a_forked_child_of_a_recipe_ends_as_any_process_does() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
     os.close(ready)
     os.close(tell)
+
+
+@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--rounds", "0"], ["--rounds", "-1"]])
+def test_nothing_is_started_for_none_of_a_thing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        compare.main(arguments)
+    assert ended.value.code == 2
+    assert "at least 1 is needed" in capsys.readouterr().err
+
+
+def test_what_is_said_of_a_model_is_of_the_one_that_answered() -> None:
+    console = Console(record=True, width=200)
+    call_log.random_weights(console, {"builtin:random"})
+    assert "builtin:tiny" not in (said := console.export_text()) and "random weights" in said
+    call_log.random_weights(console, {"builtin:tiny"})
+    assert "7.5 M parameters" in console.export_text()
