@@ -87,6 +87,11 @@ class Fleet:
         """Of the engines here and of those being started again (as they were)."""
         return [*self._here_or_soon(model), *(one.info for one in self._gone_for_long(model))]
 
+    def counting(self, model: str) -> list[EngineInfo]:
+        """Those that a call may count on: engines that have not come back for `LONGEST_AWAY_S` only where there is no
+        other."""
+        return self._here_or_soon(model) or self.infos(model)
+
     def serving(self, model: str) -> tuple[Member, ...]:
         return tuple(member for member in self if member.info.model == model)
 
@@ -116,9 +121,8 @@ class Fleet:
         raise NoEngineForModel(f"no engine serves {'any model' if asked is None else repr(asked)}; served: {served}")
 
     def context_tokens(self, model: str) -> int | None:
-        """The largest context among the model's engines; `None` where a text engine judges lengths by itself. One that
-        has not come back for `LONGEST_AWAY_S` counts only where there is no other."""
-        infos = self._here_or_soon(model) or self.infos(model)
+        """The largest context among the engines that count; `None` where a text engine judges lengths by itself."""
+        infos = self.counting(model)
         if not infos or any(info.takes == "text" for info in infos):
             return None
         return max(info.context_tokens for info in infos)

@@ -127,7 +127,7 @@ class Manager:
         for model in self.fleet.models():
             infos = self.fleet.infos(model)
             engines = tuple(member.info.name for member in self.fleet.serving(model))
-            context_tokens = max(info.context_tokens for info in infos)
+            context_tokens = max(info.context_tokens for info in self.fleet.counting(model))
             obeys = all(info.obeys_formats for info in infos)
             card = ModelCard(name=model, context_tokens=context_tokens, engines=engines, obeys_formats=obeys)
             cards.append(card)

@@ -142,6 +142,7 @@ class Deduction:
         if (node := self._nodes.get(call)) is None:
             return set()
         node.is_delivered = is_delivered
+        self._stages.touched[node] = None
         self._rank(node)
         return self._changed()
 
@@ -211,8 +212,10 @@ class Deduction:
                 ranks.append(own)
             is_passed_over = not node.readers and not node.is_delivered and node not in self._fresh
             rank = min(ranks, default=_BACKGROUND if is_passed_over else _LATENCY)
-            if own is None and self._is_only_delivered(node):
-                rank = _LATENCY
+            if node.is_delivered:
+                self._stages.touched[node] = None  # who reads it may change what is shown, and not the rank
+                if own is None and self._is_only_delivered(node):
+                    rank = _LATENCY
             if rank != node.rank:
                 for source in node.sources:
                     source.wanted[node.rank] -= 1
@@ -249,5 +252,7 @@ class Deduction:
         stage, wanted = node.stage, KINDS[node.rank]
         if stage is None or not stage.is_group:
             return wanted, None, wanted
+        if self._own(node) is None and self._is_only_delivered(node) and node.call.stage is None:
+            return wanted, None, wanted  # each is awaited by itself: what reads them together is in the background
         only_last_counts = node.rank == _LATENCY and self._own(node) != _LATENCY
         return "throughput" if only_last_counts else wanted, f"stage-{stage.number}", wanted

@@ -119,7 +119,7 @@ class FirstJson:
 
     def apply(self, text: str) -> str:
         decoder = json.JSONDecoder()
-        left = 2 * len(text) + _JSON_CHARACTERS
+        left = 16 * len(text) + _JSON_CHARACTERS
         for start in islice((index for index, character in enumerate(text) if character in "{["), MAX_JSON_STARTS):
             try:
                 _, end = decoder.raw_decode(text, start)
@@ -129,7 +129,7 @@ class FirstJson:
                     break
             else:
                 return text[start:end]
-        raise TransformFailed(f"first_json: no JSON object or array in {_shown(text)}")
+        raise TransformFailed(f"first_json: no JSON object or array was found in {_shown(text)}")
 
 
 def _read_in_vain(error: ValueError | RecursionError, text: str, start: int) -> int:
@@ -143,8 +143,8 @@ def _read_in_vain(error: ValueError | RecursionError, text: str, start: int) -> 
 
 MAX_JSON_STARTS = 256
 _JSON_CHARACTERS = 2**16
-"""Each start may read to the end of the text. So their number is bounded, and what all of them read in vain: by twice
-the text's length, and this."""
+"""Each start may read to the end of the text. So their number is bounded, and what all of them read in vain: by 16
+times the text's length, and this."""
 
 Transform = Strip | Truncate | Lines | Regex | JsonPointer | FirstJson
 

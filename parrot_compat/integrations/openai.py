@@ -55,9 +55,9 @@ class Prompt:
     """Places of the values that are there, without the number of the message."""
 
 
-def prompt(template: str, /, *, role: str = "user", **values: str | Part) -> Prompt:
-    """`{name}` stands for a value, `{{` for a brace. A value is a text, or a reference (`ref`, `variable`).
-    Errors: `ValueError` where names and values do not agree."""
+def prompt(template: str, /, *, role: str = "user", **values: str | float | Part) -> Prompt:
+    """`{name}` stands for a value, `{{` for a brace. A value is a text, a number, or a reference (`ref`, `variable`).
+    Errors: `ValueError` where names and values do not agree, or a value is none of these."""
     parts: list[str | Part] = []
     places: list[tuple[str, int]] = []
     used: set[str] = set()
@@ -141,7 +141,7 @@ class Graph:
         told = said(*prompts)
         body = {"messages": told["messages"], **request, **extra}
         if inputs := told["extra_body"]["parrot"].get("inputs"):
-            body["parrot"] = {"v": 1, **body.get("parrot", {}), "inputs": inputs}
+            body["parrot"] = {"v": 1, **(body.get("parrot") or {}), "inputs": inputs}
         added = {"id": id, "request": body}
         self._body["calls"].append(added if function is None else {**added, "function": function})
         return ref(id)

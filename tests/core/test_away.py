@@ -104,6 +104,7 @@ async def test_a_call_that_only_the_lost_engine_has_room_for_waits_no_longer_eit
     assert not task.is_over
     await world.clock.sleep(2)
     assert isinstance(task.failure, PromptTooLong) and world.manager.open_calls == 0
+    assert [card.context_tokens for card in world.manager.models()] == [128]
     with pytest.raises(PromptTooLong):
         await session.submit(make_call("d", "x" * 200))
     assert (await (await session.submit(make_call("e"))).finished()).engine == "small"

@@ -379,7 +379,7 @@ def plain_groups(calls: list[Call]) -> dict[str, frozenset[str]]:
 
 
 def plain_ranks(
-    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], passed_over: set[str]
+    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], passed_over: set[str], delivered: set[str]
 ) -> dict[str, int]:
     kinds = ["latency", "throughput", "background"]
     ranks: dict[str, int] = {}
@@ -394,6 +394,8 @@ def plain_ranks(
                     own.append(kinds.index(kind or c.objective or "latency"))
             wanted = own + [ranks[r.id] for r in readers]
             ranks[c.id] = min(wanted) if wanted else 2 if c.id in passed_over else 0
+            if not own and c.id in delivered and all(rank == 2 for rank in wanted):
+                ranks[c.id] = 0
     return ranks
 
 
@@ -403,7 +405,7 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
     rng, deduction = random.Random(seed), Deduction()
     live: list[Call] = []
     awaits: list[tuple[str, ObjectiveKind | None]] = []
-    known, unwritten, passed_over = ["x0", "x1"], ["p0", "p1"], set[str]()
+    known, unwritten, passed_over, delivered = ["x0", "x1"], ["p0", "p1"], set[str](), set[str]()
     for number in range(rng.randrange(3, 50)):
         chance = rng.random()
         if chance < 0.65:
@@ -413,8 +415,14 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
                 output, reads = unwritten.pop(), []  # the producer of what was read before
             objective = rng.choice([None] * 9 + ["latency", "throughput", "background"])
             live.append(replace(make_call(f"c{number}", "t", *reads, output=output), objective=objective))
-            deduction.add(live[-1:], seconds=[rng.choice([1.0, 2.0, 5.0])], is_delivered=False)
+            is_delivered = rng.random() < 0.3
+            deduction.add(live[-1:], seconds=[rng.choice([1.0, 2.0, 5.0])], is_delivered=is_delivered)
+            delivered |= {live[-1].id} if is_delivered else set()
             known.append(output)
+            if rng.random() < 0.2:
+                some = rng.choice(live).id
+                deduction.deliver(some, some not in delivered)
+                delivered ^= {some}
         elif chance < 0.8 and live:
             deduction.remove(live.pop(rng.randrange(len(live))).id)
         elif chance < 0.92:
@@ -425,7 +433,12 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
         if awaits:
             passed_over |= {c.id for c in live}
     deduction.check()
-    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over)
+    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over, delivered)
+    for c in live:  # each that is only delivered is awaited by itself
+        read = [ranks[r.id] for r in live if c.output in r.prompt.inputs()]
+        is_said = c.objective is not None or any(variable == c.output for variable, _ in awaits)
+        if c.id in groups and c.id in delivered and not is_said and all(rank == 2 for rank in read):
+            groups = {id: stage - {c.id} for id, stage in groups.items() if id != c.id}
     ours: defaultdict[str | None, set[str]] = defaultdict(set)
     for c in live:
         ours[deduction.group(c.id)].add(c.id)
@@ -446,6 +459,9 @@ def test_background_work_that_reads_an_answer_takes_it_from_nobody_who_holds_its
     app.deduction.deliver(CallId("a"), False)
     app.deduction.check()
     assert app.kinds("a b") == "bb", "nobody holds it any more"
+    both = App(call("a"), call("b"), is_delivered=True)
+    both.add(call("c", "a", "b", objective="background"))
+    assert both.kinds("a b c") == "llb" and both.groups("a b") == [None, None], "each is awaited by itself"
     app.add(call("c", "a", objective="throughput"))
     app.deduction.deliver(CallId("a"), True)
     app.deduction.check()

@@ -55,6 +55,15 @@ def test_numbers_are_said_as_python_says_them() -> None:
     assert made.message["content"][0] == {"type": "text", "text": "0"}
 
 
+def test_a_graphs_calls_say_where_their_values_stand() -> None:
+    graph = Graph()
+    graph.call("one", prompt("Say {what}", what="snow"), model="m", extra_body={"parrot": None})
+    graph.call("two", {"role": "user", "content": "hi"}, model="m")
+    first, second = (call["request"] for call in graph._body["calls"])
+    assert first["parrot"] == {"v": 1, "inputs": [{"name": "what", "start": 4, "end": 8, "message": 0}]}
+    assert "parrot" not in second
+
+
 @pytest.mark.parametrize(
     ("template", "values", "message"),
     [

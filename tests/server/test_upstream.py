@@ -14,9 +14,11 @@ from starlette.responses import JSONResponse
 from parrot_compat.core.engines.openai_server import OpenAIServerEngine
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
+from parrot_compat.integrations.openai import prompt, said, variable
 from parrot_compat.server.app import create_app
 from parrot_compat.server.listening import Listener
 from tests.core.scripted_server import ScriptedServer, serving
+from tests.server.live import until
 
 CHAT: Any = [{"role": "user", "content": "snow"}]
 SNOW = "雪 ☃!"
@@ -174,18 +176,30 @@ async def test_a_stream_of_an_answer_that_is_slow_to_begin_begins_none_the_less(
     monkeypatch.setattr(behind, "pauses_at", 0)
     async with before(behind, keep_alive_s=0.05) as client, asyncio.timeout(30):
         stream = await client.chat.completions.create(model="big", messages=CHAT, stream=True)
+        await until(lambda: not behind.speaks.is_set())  # it has come to where it pauses
         behind.speaks.set()
         said = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(said) == SNOW
 
 
+async def test_a_stream_whose_call_waits_for_an_input_begins_at_once(behind: ScriptedServer) -> None:
+    async with before(behind, keep_alive_s=60) as client, asyncio.timeout(30):
+        room: Any = await client.post("/parrot/sessions", cast_to=object, body={})
+        variables = f"/parrot/sessions/{room['id']}/variables"
+        await client.post(variables, cast_to=object, body={"name": "x"})
+        told = said(prompt("{x}", x=variable("x")), session=room["id"])
+        stream = await client.chat.completions.create(model="big", stream=True, **told)
+        await client.put(f"{variables}/x", cast_to=object, body={"text": "a text"})
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == SNOW
+
+
 async def test_a_client_that_leaves_before_its_stream_begins_is_left_there_too(
-    client: openai.AsyncOpenAI, behind: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    behind: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(behind, "pauses_at", 0)
     behind.was_asked.clear()
     behind.was_left.clear()
-    async with asyncio.timeout(30):
+    async with before(behind, keep_alive_s=60) as client, asyncio.timeout(30):
         asking = asyncio.create_task(client.chat.completions.create(model="big", messages=CHAT, stream=True))
         await behind.was_asked.wait()
         asking.cancel()

@@ -30,7 +30,8 @@ __all__ = ["Application", "current_application", "current_session"]
 
 _entered: contextvars.ContextVar[Application | None] = contextvars.ContextVar("parrot_application", default=None)
 _ELSEWHERE = (
-    "this thread is in no application's block, though another one is: threads do not inherit it. Call "
+    "this thread or task is in no application's block, though another one is: only what a block starts inherits it, "
+    "and threads do not. Call "
     "`application.as_default()`, hand the thread a session (`function.within(session)`), or start it with "
     "`contextvars.copy_context().run`."
 )
@@ -62,7 +63,7 @@ def current_application() -> Application:
         if _default is None or _default.is_closed or not (_is_chosen or _default.loop.is_here):
             from .remote_host import connect  # here: it makes applications, and loads the SDK
 
-            if _blocks and _default is None and not os.environ.get("PARROT_BASE_URL"):
+            if _blocks and (_default is None or _default.is_closed) and not os.environ.get("PARROT_BASE_URL"):
                 raise CallerError(_ELSEWHERE)
             _default, _is_chosen = connect(), False
         return _default

@@ -126,7 +126,7 @@ class ChatParrot(ParrotSettings):
         return self._may_stream(kwargs) and super()._should_use_protocol_streaming(**kwargs)
 
     def _may_stream(self, kwargs: dict[str, Any]) -> bool:
-        return bool(kwargs.get("stream")) or self._choices(kwargs) == 1
+        return bool(kwargs.get("stream") or self.streaming) or self._choices(kwargs) == 1
 
     # ---- many calls ------------------------------------------------------------------------------
 

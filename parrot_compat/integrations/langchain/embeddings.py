@@ -21,7 +21,7 @@ from pydantic import Field
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.requests import TRANSPORT
 
-from .connection import ParrotConnection
+from .connection import CALL_SYNONYMS, ParrotConnection
 from .errors import sdk_errors
 from .groups import run_together
 
@@ -72,14 +72,15 @@ class ParrotEmbeddings(ParrotConnection, Embeddings):
 
     def _request(self, texts: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
         own = {} if self.dimensions is None else {"dimensions": self.dimensions}
-        asked = {**given, **(given.get("extra_body") or {})}
-        more = {**self.model_kwargs, **(self.extra_body or {}), **own, **asked}
-        more.pop("extra_body", None)
-        transport = {name: more.pop(name) for name in TRANSPORT if name in more}
+        asked = {CALL_SYNONYMS.get(name, name): value for name, value in given.items()}
+        transport = {name: asked.pop(name) for name in TRANSPORT if name in asked}
+        asked |= asked.pop("extra_body", None) or {}
+        said = {name: value for name, value in asked.items() if value is not None}
+        more = {**self.model_kwargs, **(self.extra_body or {}), **own, **said}
         # plain numbers: the SDK would ask for base64, which not every server can
         return {
             "input": texts,
-            "model": self.model_name or openai.omit,
+            "model": more.pop("model", self.model_name) or openai.omit,
             "encoding_format": "float",
             "extra_body": more,
             **transport,

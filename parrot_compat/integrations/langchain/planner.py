@@ -35,10 +35,11 @@ from parrot_compat.integrations.remote import Endpoint
 from .announce import Announced, announcement, wrap_batches
 from .graph_runs import GraphCalls, fans_out
 from .groups import narrower
+from .invocations import Invocation, decided_in, invocation_of, known, step_number, unbound
 from .kinds import kind_of
 from .plans import RunPlan
 from .provenance import Formatted, hints_of, stage_of_group
-from .runs import Invocation, Run, Runs, decided_in, invocation_of, step_number, surrounding_run, unbound
+from .runs import Run, Runs, surrounding_run
 from .soft import softly
 from .switches import is_switched_off
 from .values import UNKNOWN, is_known
@@ -108,11 +109,14 @@ class Planner(BaseCallbackHandler):
             run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled, roots.session)
             run.announced = roots
             run.width = roots.width or run.width
+            run.step = step_number(tags)
             self._runs.begin(run)
             if is_switched_off(metadata):
                 roots.leave()
-            else:
+            elif UNKNOWN not in roots.inputs:
                 self._plan_roots(run, roots, name)
+            elif is_on(compiled=run.is_compiled):
+                self._plan_run(run, Invocation(run.runnable, known(inputs), roots.arguments), tags or (), name)
             return
         invocation = invocation_of(parent, inputs, tags)
         run = Run(run_id, parent, invocation.runnable, invocation.streamed)
@@ -145,8 +149,7 @@ class Planner(BaseCallbackHandler):
             parent.models.append(run_id)
         if parent is None or len(messages) != 1 or is_switched_off(metadata):
             return
-        if is_on(compiled=parent.is_compiled):
-            self._resume(parent, messages[0], tags or (), kwargs.get("name") or "")
+        self._resume(parent, messages[0], tags or (), kwargs.get("name") or "")
 
     @softly
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -190,8 +193,11 @@ class Planner(BaseCallbackHandler):
     def _end(self, run_id: UUID, *, failed: bool) -> None:
         if (run := self._runs.end(run_id)) is None:
             return
-        for call in run.models:
-            self._in_graphs.end(call)
+        if run.parent is not None and not failed:  # a node may leave a call going on for another
+            run.parent.models += run.models
+        else:
+            for call in run.models:
+                self._in_graphs.end(call)
         for plan in run.plans:
             plan.run_ended(failed=failed)
 
@@ -202,8 +208,7 @@ class Planner(BaseCallbackHandler):
         if any(plan.covers(run.runnable) for plan in run.plans_around()):
             return
         with roots.lock:
-            is_known_yet = not any(item is UNKNOWN for item in roots.inputs)
-            if not roots.is_planned and is_known_yet and is_on(compiled=run.is_compiled):
+            if not roots.is_planned and is_on(compiled=run.is_compiled):
                 walk = Walk(self.book.is_refused)
                 walks = [partial(walk.walk, roots.runnable, item, roots.arguments) for item in roots.inputs]
                 roots.take(self._sent(walk, walks, name, run))
@@ -234,6 +239,8 @@ class Planner(BaseCallbackHandler):
         number = step_number(tags)
         sequence = parent.runnable
         if number is None or value is UNKNOWN or kind_of(sequence) is not RunnableSequence:
+            return False
+        if not is_on(compiled=parent.is_compiled):  # the step alone may be compiled
             return False
         if any(plan.covers(sequence, number) for plan in parent.plans_around()):
             return False

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from parrot_compat.core.call import Usage
 from parrot_compat.core.engine import Chunk
-from parrot_compat.core.task import Task
+from parrot_compat.core.task import Task, TaskState
 from parrot_compat.server.serving import Serving
 from parrot_compat.server.sessions.rooms import Begun
 from parrot_compat.server.sse import DONE, Frame, event, merge, while_connected
@@ -36,6 +36,8 @@ async def first_word(serving: Serving, request: Request, model: str, tasks: Sequ
     of a task, `Cancelled` where the client has left."""
     if serving.manager.tokenizer(model) is not None:
         return  # what an engine of ours refuses, it has refused by now
+    if any(task.state is TaskState.WAITING and not task.is_rendering for task in tasks):
+        return  # for inputs, which the client may be about to give: nothing has been asked yet
 
     async def heard() -> None:
         async with aclosing(merge([task.chunks() for task in tasks])) as pieces:

@@ -88,8 +88,8 @@ async def _settled(session: Session, variable: Variable, wait_s: float, objectiv
     """Returns when it is, or the time is over."""
     try:
         await session.read(variable.name, wait_s, objective)
-    except ParrotError as failure:
-        if variable.failure is not failure:
+    except ParrotError:
+        if variable.failure is None:
             raise
 
 

@@ -264,6 +264,10 @@ def test_a_thread_that_is_in_no_block_is_told_so_and_not_sent_elsewhere(
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(CallerError, match=r"as_default\(\)"):
             pool.submit(asked).result()
+        with world("embedded") as another:
+            another.application.as_default()
+        with pytest.raises(CallerError, match=r"as_default\(\)"):  # the default of before is closed
+            pool.submit(asked).result()
         assert pool.submit(contextvars.copy_context().run, asked).result() == "<Write Python\n\nfor x:>"
         there.application.as_default()
         assert pool.submit(asked).result() == "<Write Python\n\nfor x:>"

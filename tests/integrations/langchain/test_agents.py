@@ -131,6 +131,27 @@ async def test_a_model_that_is_cancelled_leaves_nothing_behind(server: PlanServe
     assert planner.ignore_llm and not len(planner._runs)
 
 
+async def test_a_model_in_a_tool_that_is_cancelled_leaves_nothing_behind(server: PlanServer) -> None:
+    llm = ours(server)
+
+    @tool("look_up")
+    async def ask(word: str) -> str:
+        """What a word means."""
+        server.stall()
+        return (await llm.ainvoke(word)).text
+
+    running = asyncio.create_task(create_agent(llm, [ask]).ainvoke(HELLO))
+    for _ in range(1000):
+        if len(server.asked()) == 2:
+            break
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    server.resume()
+    assert planner.ignore_llm and not len(planner._runs)
+
+
 async def test_a_tool_that_is_in_no_run_leaves_nothing_behind_when_it_is_cancelled(server: PlanServer) -> None:
     llm, begun = ours(server), asyncio.Event()
 

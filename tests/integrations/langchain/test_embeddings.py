@@ -100,6 +100,8 @@ async def test_a_call_says_its_own_chunk_size_and_fields_as_with_openais_class(v
     eight.embed_query("a", dimensions=4, timeout=20, extra_headers={"x-a": "1"}, extra_body={"user": "we"})
     assert vectors.last.body["dimensions"] == 4 and vectors.last.body["user"] == "we"
     assert "timeout" not in vectors.last.body and vectors.last.headers["x-a"] == "1"
+    eight.embed_query("a", dimensions=None, user=None, request_timeout=20)
+    assert vectors.last.body["dimensions"] == 8 and not {"user", "request_timeout"} & vectors.last.body.keys()
 
 
 def test_what_is_set_is_sent_and_nothing_else(vectors: OtherServer) -> None:

@@ -44,7 +44,7 @@ def test_the_environment_can_leave_planning_to_compiled_chains_and_no_frame_is_l
         raise AssertionError("a frame was looked at")
 
     monkeypatch.setenv("PARROT_PLANNING", "compiled")
-    monkeypatch.setattr("parrot_compat.integrations.langchain.runs.calling_frames", looked)
+    monkeypatch.setattr("parrot_compat.integrations.langchain.invocations.calling_frames", looked)
     chain(server).invoke(ONE)
     assert not server.asked(GRAPHS)
     compile(chain(server)).invoke(ONE)
@@ -77,6 +77,19 @@ async def test_a_compiled_chain_is_planned_however_it_is_run(
     monkeypatch.setenv("PARROT_PLANNING", "compiled")
     await WAYS[way](compile(chain(server)))
     assert counted().plans == 1
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_a_compiled_map_in_a_streamed_chain_is_planned_with_what_follows_it(
+    server: PlanServer, is_compiled: bool
+) -> None:
+    llm = ChatParrot(base_url=server.url)
+    maps = (P("map {x}") | llm | S).map()
+    step = compile(maps) if is_compiled else maps
+    opaque = RunnableLambda(lambda text: [{"x": "a"}, {"x": "b"}])
+    app = opaque | step | RunnableLambda(lambda texts: {"y": "".join(texts)}) | P("join {y}") | llm | S
+    assert "".join(app.stream("x")) == app.invoke("x")
+    assert {len(plan["calls"]) for plan in server.asked(GRAPHS)} == {2}
 
 
 def test_a_block_of_code_turns_planning_off(server: PlanServer) -> None:

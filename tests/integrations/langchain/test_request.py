@@ -90,6 +90,8 @@ def test_a_stream_asks_for_usage_unless_told_not_to(other: OtherServer) -> None:
 def test_only_one_choice_can_be_streamed(other: OtherServer) -> None:
     with pytest.raises(ValueError, match="n is 2"):
         list(ChatParrot(base_url=other.url, n=2).stream("hi"))
+    with pytest.raises(ValueError, match="n is 2"):
+        ChatParrot(base_url=other.url, n=2, streaming=True).invoke("hi")
     assert other.requests == []
 
 
