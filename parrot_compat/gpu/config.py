@@ -53,7 +53,7 @@ class EngineConfig:
     """Token budget of one step, so also the longest prefill chunk."""
     threads: int | None = None
     engines_here: int = 1
-    """How many share this machine's cores, this one among them."""
+    """How many share this machine's cores and memory, this one among them."""
     enable_prefix_caching: bool = True
     share_prefixes: bool = True
     """A prompt waits for a page that another computes now, and rows read what they have in common together."""
@@ -256,12 +256,14 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
 def _pages(config: EngineConfig, machine: Machine, *, page_bytes: int, step: int, one_context: int, useful: int) -> int:
     """As many as the engine's share of the memory holds beside the bytes of a `step`, on a CPU no more than are
     `useful`; 0 where there is no room for one. A full context gets its pages, share or no share, where half of what is
-    free holds them."""
+    free holds those of every engine here."""
     half = machine.free_bytes // 2
     if machine.device == "cuda":
         left = machine.free_bytes - min(step, half)
+        # Whoever starts several engines has divided this share by them.
         share = min(int(left * config.gpu_memory_utilization), left - spare_bytes(machine.free_bytes))
         pages = share // page_bytes
     else:
-        pages = min(min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // page_bytes, useful)
-    return max(pages, one_context) if one_context * page_bytes <= half else pages
+        share = min(int(machine.free_bytes * CPU_KV_SHARE), CPU_KV_BYTES) // config.engines_here
+        pages = min(share // page_bytes, useful)
+    return max(pages, one_context) if one_context * page_bytes <= half // config.engines_here else pages

@@ -8,7 +8,7 @@
    waits for, is a prompt like any other.
 4. A waiting prompt starts when all its tokens have pages. It is held back while a row of this very step computes its
    next page, or at least half a page that its text ends with: a step later it finds that computed. Since the row it
-   waits for runs, it cannot wait for ever.
+   waits for runs, it cannot wait for ever. A text that is read waits for no row: it computes all of itself anyway.
 5. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
    the last one. Who waits does not take pages from who has started, unless that is work ahead.
 
@@ -159,7 +159,8 @@ def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool
     known = follower.computed // page_size
     begin, end = known * page_size, min((known + 1) * page_size, len(follower.tokens))
     return (
-        leader.namespace == follower.namespace
+        not follower.is_read
+        and leader.namespace == follower.namespace
         and begin <= leader.computed < end <= len(leader.tokens)
         and 2 * (end - follower.computed) >= page_size  # for less it does not wait a step
         and (known == 0 or leader.pages[known - 1] == follower.pages[known - 1])
@@ -170,7 +171,8 @@ def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool
 def _slower_prompt(views: Sequence[SequenceView], view: SequenceView, now_s: float) -> SequenceView | None:
     """The least urgent prompt being computed, if it is of a less urgent class than `view`.
 
-    Only prompts: what they computed stays as cache. Both age alike, so they never change places twice.
+    Only prompts: what they computed stays as cache, and all but a text that is read, which begins anew, go on from
+    there. Both age alike, so they never change places twice.
     """
     prompts = [other for other in views if other.is_started and not other.is_drawing]
     slowest = max(prompts, key=lambda other: (urgency(other, now_s), other.id), default=None)

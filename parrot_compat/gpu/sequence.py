@@ -145,6 +145,7 @@ class Sequence:
             due_s=self.due_s,
             flow=self.flow,
             namespace=self.context.root,
+            is_read=self.context.is_read,
         )
 
     def draw_after(self, computed: int) -> Draw | None:

@@ -33,6 +33,8 @@ class SequenceView:
     """When its slack is used up, on the clock of `Room.now_s`."""
     flow: str = ""
     namespace: str = ""
+    is_read: bool = False
+    """It takes over nothing that another has computed."""
 
     @property
     def remaining(self) -> int:

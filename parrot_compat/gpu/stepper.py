@@ -187,8 +187,9 @@ class Stepper:
         for (sequence, row), token in zip(step.rows, drawn, strict=True):
             if not self._is_alive(sequence):  # it had ended, or failed, when this step was already under way
                 continue
-            if isinstance(error := token.drawn if isinstance(token, Read) else token, EngineError):
-                self._fail([(sequence, row)], error)  # its pages hold the same numbers: nobody is to find them
+            if (error := _why_unusable(token)) is not None:
+                # Pages of this step may hold the same numbers: nobody is to find them. Those of steps before stay.
+                self._fail([(sequence, row)], error)
                 continue
             self._contexts.commit(sequence.context, row.start + len(row.tokens))
             self._work.flows.serve(sequence.flow, len(row.tokens))
@@ -227,3 +228,13 @@ class Stepper:
             return None
         rows = self._rows.ahead([(number, sequence, row) for number, (sequence, row) in alive])
         return None if rows is None else self._launch(rows, before)
+
+
+def _why_unusable(token: Drawn | Read | None) -> EngineError | None:
+    """Why a row fails by itself; `None`: it does not."""
+    drawn = token.drawn if isinstance(token, Read) else token
+    if isinstance(drawn, EngineError):
+        return drawn
+    if isinstance(token, Read) and not token.is_usable:
+        return EngineError("the model gave states or log probabilities that are no numbers (NaN or infinite)")
+    return None

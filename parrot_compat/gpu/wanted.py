@@ -6,6 +6,7 @@ sums add up and whose lists follow each other.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,3 +48,11 @@ class Read:
     """[hidden]: the sum of the states of the row's tokens ("mean"), or the last token's state ("last")."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each target."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether numbers were read: nothing is NaN or infinite, but for a log probability, which may be -inf."""
+        if self.states is not None and not np.isfinite(self.states).all():
+            return False
+        # One bad logit makes all log probabilities of its row NaN, so the token's own tells of the others.
+        return all(item.logprob < math.inf for item in self.logprobs)

@@ -93,6 +93,8 @@ class Work:
     def extend(self, sequence: Sequence, drawn: Drawn) -> None:
         """A token was drawn: it belongs to the context, and its text to the answer."""
         chunk = sequence.accept(drawn)
+        if sequence.context.is_read:  # what was read went out with the first token
+            self.contexts.was_read(sequence.context)
         self.contexts.extend(sequence.context, chunk.tokens)
         self.outbox.answer(sequence.id, chunk)
         if chunk.finish is not None:

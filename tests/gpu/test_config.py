@@ -168,6 +168,26 @@ def test_engines_that_share_a_machine_share_its_cores() -> None:
     assert resolve(EngineConfig(engines_here=8, threads=3), FACTS, CPU).threads == 3
 
 
+@pytest.mark.parametrize("engines", [1, 2, 3, 8])
+@pytest.mark.parametrize("free_bytes", [64 << 20, 192 << 20, 16 * GIB])
+@pytest.mark.parametrize("positions", [4096, 1 << 19])
+def test_engines_that_share_a_machine_share_its_memory(engines: int, free_bytes: int, positions: int) -> None:
+    """All together they have no more than one may have: its share, or a full context in half of what is free."""
+    facts = replace(FACTS, max_position_embeddings=positions)
+    asked = EngineConfig(
+        engines_here=engines, gpu_memory_utilization=0.9 / engines
+    )  # as whoever starts them divides it
+    for here, share in ((CPU, min(free_bytes // 4, 4 * GIB)), (CUDA, int(free_bytes * 0.9))):
+        found = resolve(asked, facts, replace(here, free_bytes=free_bytes))
+        assert engines * found.kv_tokens * TOKEN_BYTES <= max(share, free_bytes // 2)
+
+
+@pytest.mark.parametrize("engines", [1, 2, 3, 8])
+def test_on_a_cpu_each_engine_has_an_equal_part_of_what_the_kv_takes_at_most(engines: int) -> None:
+    long = replace(FACTS, max_position_embeddings=1 << 21)  # so that no full context fits into half of what is free
+    assert resolve(EngineConfig(engines_here=engines), long, CPU).pages == 4 * GIB // engines // (16 * TOKEN_BYTES)
+
+
 def test_no_room_for_one_page_is_refused_with_the_bytes() -> None:
     with pytest.raises(ModelRefused, match=r"1000 bytes are free on cuda.*one page"):
         resolve(EngineConfig(), FACTS, replace(CUDA, free_bytes=1000))

@@ -16,12 +16,14 @@ from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.engine import ContextId, Embed, Embedded, Pooling
 from parrot_compat.core.engine_front import Command
-from parrot_compat.core.errors import BadPrompt
+from parrot_compat.core.errors import BadPrompt, EngineError
 from parrot_compat.core.prompt import Tokens
+from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.stepper import Stepper
+from parrot_compat.gpu.wanted import Read, Wanted
 from tests.gpu.paged_runner import (
     PagedEngine,
     PagedRunner,
@@ -121,6 +123,37 @@ async def test_a_mean_reads_every_token_though_the_text_is_in_the_cache() -> Non
     np.testing.assert_allclose(mean, pooled / np.linalg.norm(pooled), atol=1e-6)
     await drained(engine, 1)
     await engine.close()
+
+
+def test_texts_that_begin_alike_are_read_in_one_step() -> None:
+    runner = PagedRunner(resolved(step_tokens=256))
+    stepper, texts = paged_stepper(runner), [prompt(16) + prompt(5, salt) for salt in range(1, 9)]
+    vectors = computed(stepper, embed(*texts, pooling="mean"))
+    assert [len(step) for step in runner.steps] == [8]
+    for text, vector in zip(texts, vectors, strict=True):
+        pooled = np.mean([state(text[: end + 1]) for end in range(21)], axis=0)
+        np.testing.assert_allclose(vector, pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_text_whose_states_are_no_numbers_fails_alone(broken: float) -> None:
+    class Breaks(PagedRunner):
+        def _read(self, row: BatchRow, wanted: Wanted) -> Read:
+            read = super()._read(row, wanted)
+            if row.tokens[-1] == texts[1][-1]:
+                assert read.states is not None
+                read.states[3] = broken
+            return read
+
+    texts = [prompt(9), prompt(21, 1)]
+    stepper = paged_stepper(Breaks(resolved()))
+    updates = list(stepper.step([Command(n + 1, embed(text, pooling="mean")) for n, text in enumerate(texts)]).updates)
+    stepper.check()
+    answers = {update.command: update.answer for update in updates}
+    assert isinstance(answers[2], EngineError) and "no numbers" in str(answers[2])
+    assert isinstance(answers[1], Embedded) and not stepper.has_work
+    pooled = np.mean([state(texts[0][: end + 1]) for end in range(9)], axis=0)
+    np.testing.assert_allclose(answers[1].vectors[0], pooled / np.linalg.norm(pooled), atol=1e-6)
 
 
 async def test_the_last_token_is_all_that_is_computed_where_the_text_is_in_the_cache() -> None:

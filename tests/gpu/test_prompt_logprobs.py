@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,16 @@ from transformers import AutoModelForCausalLM
 from parrot_compat.core.call import ResolvedSampling, TokenLogprobs
 from parrot_compat.core.engine import Chunk, ContextId, Fill, Generate
 from parrot_compat.core.engine_front import Command
+from parrot_compat.core.errors import EngineError
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
 from parrot_compat.gpu.sequence import Sequence
+from parrot_compat.gpu.step import PlannedRow
+from parrot_compat.gpu.step_rows import Row
 from parrot_compat.gpu.stepper import Stepper
+from parrot_compat.gpu.wanted import Read
 from tests.gpu.paged_runner import tokenizer
 
 Checkpoint = Callable[[str], Path]
@@ -116,24 +121,35 @@ class Preempted:
     chunks: list[Chunk]
     lost: list[tuple[int, int]]
     """Each time that it lost its pages: how many of its tokens were computed, how many drawn."""
+    starts: list[tuple[int, int]]
+    """Each time that it started: where its first row begins, how many of its tokens were drawn."""
 
 
 def preempted(path: Path, kv_tokens: int) -> Preempted:
     """`TEXT` and 12 tokens behind it, beside an older answer that takes its pages away."""
     stepper = stepper_of(path, kv_tokens=kv_tokens, max_model_len=kv_tokens, step_tokens=4)
     preempt, lost = stepper._rows._preempt, []
+    prepare, starts = stepper._rows._prepare, []
 
     def noting(sequence: Sequence) -> None:
         assert sequence.id == 2, "the older one stays"
         lost.append((sequence.context.computed, len(sequence.drawn)))
         preempt(sequence)
 
+    def noting_starts(sequence: Sequence, planned: PlannedRow) -> Row:
+        is_new = not sequence.is_started
+        row = prepare(sequence, planned)
+        if is_new and sequence.id == 2:
+            starts.append((row[1].start, len(sequence.drawn)))
+        return row
+
     stepper._rows._preempt = noting  # type: ignore[method-assign]
+    stepper._rows._prepare = noting_starts  # type: ignore[method-assign]
     other = Generate(
         context=ContextId(9), content=Tokens(TEXT[:9]), sampling=ResolvedSampling(max_tokens=40, ignore_eos=True)
     )
     told_of = answers(stepper, other, generate(1, max_tokens=12))
-    return Preempted(told_of[2], lost)
+    return Preempted(told_of[2], lost, starts)
 
 
 @pytest.mark.parametrize(("kv_tokens", "is_read_when_it_goes"), [(52, True), (64, False)])
@@ -143,5 +159,38 @@ def test_a_prompt_that_lost_its_pages_is_told_once(
     path = tiny_checkpoint("llama")
     found = preempted(path, kv_tokens)
     assert any(computed > 0 and (drawn == 0) is is_read_when_it_goes for computed, drawn in found.lost), found.lost
+    assert all((start > 0) is (drawn > 0) for start, drawn in found.starts), "who has read it goes on from the cache"
+    assert any(drawn > 0 for _, drawn in found.starts) or is_read_when_it_goes
     check(told(found.chunks), of_hugging_face(path))
-    assert sum(len(chunk.tokens) for chunk in found.chunks) == 12
+    [alone] = answers(stepper_of(path), generate(1, max_tokens=12)).values()
+    assert [chunk.tokens for chunk in found.chunks] == [chunk.tokens for chunk in alone]
+    for chunk, right in zip(found.chunks, alone, strict=True):
+        assert chunk.logprobs[0].logprob == pytest.approx(right.logprobs[0].logprob, abs=2e-4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("max_tokens", [0, 4])
+def test_a_prompt_whose_log_probabilities_are_no_numbers_fails_alone(
+    max_tokens: int, tiny_checkpoint: Checkpoint
+) -> None:
+    path, broken = tiny_checkpoint("llama"), 255
+    runner = ModelRunner(EngineConfig(model=str(path), device="cpu", page_size=4, kv_tokens=512))
+    stepper, right = Stepper(runner, tokenizer().text_stream), of_hugging_face(path)
+    runner._decoder.embedding = runner._decoder.embedding.clone()  # type: ignore[union-attr]
+    runner._decoder.embedding[broken] = torch.nan  # type: ignore[union-attr]
+    texts = [TEXT, (*TEXT[:20], broken, *TEXT[20:])]
+    commands = [Command(n, generate(n, text, max_tokens=max_tokens)) for n, text in enumerate(texts, 1)]
+    said: dict[int, object] = {}
+    while commands or stepper.has_work:
+        report, commands = stepper.step(commands), []
+        for update in report.updates:
+            said.setdefault(update.command, update.answer)
+    stepper.check()
+    assert broken not in TEXT and isinstance(said[2], EngineError)
+    assert ("no numbers" if max_tokens == 0 else "cannot be drawn") in str(said[2])
+    assert isinstance(said[1], Chunk)
+    check(said[1].prompt_logprobs, right)
+
+
+def test_a_token_that_cannot_come_is_a_log_probability_of_minus_infinity_and_no_fault() -> None:
+    assert Read(logprobs=(TokenLogprobs(3, -math.inf, ((4, 0.0), (5, -math.inf))),)).is_usable
+    assert not Read(logprobs=(TokenLogprobs(3, -1.0), TokenLogprobs(3, math.nan))).is_usable

@@ -206,6 +206,12 @@ def test_prompts_of_other_namespaces_do_not_wait() -> None:
     assert len(planned(waiting(1, 12, salt=7), waiting(2, 12, salt=7, namespace="other"))) == 2
 
 
+def test_a_text_that_is_read_waits_for_nobody_and_others_wait_for_it() -> None:
+    assert planned(*(waiting(id, 10, salt=7, is_read=True) for id in (1, 2, 3))) == [(1, 10), (2, 10), (3, 10)]
+    assert planned(waiting(1, 10, salt=7), waiting(2, 10, salt=7, is_read=True)) == [(1, 10), (2, 10)]
+    assert planned(waiting(1, 10, salt=7, is_read=True), waiting(2, 10, salt=7)) == [(1, 10)]
+
+
 def test_without_a_prefix_cache_nobody_waits() -> None:
     assert len(planned(waiting(1, 12, salt=7), waiting(2, 12, salt=7), shares_prefixes=False)) == 2
 

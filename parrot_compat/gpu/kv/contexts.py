@@ -120,6 +120,10 @@ class Contexts:
             self._cut(context, self._computable(context))
         self.match(context)
 
+    def was_read(self, context: Context) -> None:
+        """All that somebody wanted of its tokens is known: from now on it takes over what the tree has."""
+        context.is_read = False
+
     def match(self, context: Context) -> int:
         """Take over what the tree has learnt of the tokens not computed yet; returns `computed`.
 
@@ -131,8 +135,13 @@ class Contexts:
             return context.computed
         # The last page may be cut short by keep_last: it is found whole, and copied when its last token is computed.
         size = self._pool.page_size
-        unknown = context.tokens[full * size : self._pool.pages_for(computable) * size]
-        found = self._tree.match(context.root, unknown, below=context.pages[full - 1] if full else None)
+        found = self._tree.match(
+            context.root,
+            context.tokens,
+            below=context.pages[full - 1] if full else None,
+            start=full * size,
+            stop=self._pool.pages_for(computable) * size,
+        )
         if found:
             self._pool.release(context.pages[full:])
             context.pages[full:] = found
@@ -285,6 +294,6 @@ class Contexts:
         for page in context.pages[used:]:
             assert pool.is_writable(page), f"context {context.id}: reserved page {page} is shared"
         if self._tree is not None:
-            known = self._tree.match(context.root, context.tokens[: full * size])
+            known = self._tree.match(context.root, context.tokens, stop=full * size)
             pool.release(known)
             assert known == context.pages[:full], f"context {context.id} holds other pages than the tree's"

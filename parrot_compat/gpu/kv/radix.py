@@ -64,14 +64,27 @@ class RadixTree:
         """Pages that `evict` can free at once: all that are idle, since no idle page has a held one below it."""
         return self._pool.idle
 
-    def match(self, namespace: str, tokens: Sequence[int], below: int | None = None) -> list[int]:
-        """The full pages of the longest known beginning of `tokens`, held for the caller, who must release them."""
+    def match(
+        self,
+        namespace: str,
+        tokens: Sequence[int],
+        below: int | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> list[int]:
+        """The full pages of the longest known beginning of `tokens`, held for the caller, who must release them.
+
+        `start`, `stop`: only tokens [start, stop) count. No more of them is cut out than is compared.
+        """
         pages: list[int] = []
         found = self._start(namespace, below)
         if found is None:
             return pages
         node, depth = found
-        for page_tokens in self._full_pages(tokens):
+        size, end = self._pool.page_size, len(tokens) if stop is None else min(stop, len(tokens))
+        for at in range(start, end - size + 1, size):
+            [page_tokens] = self._full_pages(tokens[at : at + size])
             if depth < len(node.pages):
                 if node.tokens[depth] != page_tokens:
                     break

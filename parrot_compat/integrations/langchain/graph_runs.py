@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.outputs import LLMResult
@@ -104,6 +104,10 @@ class GraphCalls:
         if graph is not None:
             one = response is not None and len(response.generations) == 1 and len(response.generations[0]) == 1
             graph.ended(call, response.generations[0][0].text if response is not None and one else None)
+
+    def end_all(self, calls: Iterable[uuid.UUID]) -> None:
+        for call in calls:
+            self.end(call)
 
     def hints(self, model_run: Any, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """`model_run` has `run_id` and `metadata`, as LangChain's run managers do."""

@@ -107,9 +107,7 @@ class Planner(BaseCallbackHandler):
         is_inside = parent is not None and parent.announced is roots
         if roots is not None and not is_inside and roots.begin(inputs):
             run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled, roots.session)
-            run.announced = roots
-            run.width = roots.width or run.width
-            run.step = step_number(tags)
+            run.announced, run.width, run.step = roots, roots.width or run.width, step_number(tags)
             self._runs.begin(run)
             if is_switched_off(metadata):
                 roots.leave()
@@ -196,8 +194,7 @@ class Planner(BaseCallbackHandler):
         if run.parent is not None and not failed:  # a node may leave a call going on for another
             run.parent.models += run.models
         else:
-            for call in run.models:
-                self._in_graphs.end(call)
+            self._in_graphs.end_all(run.models)
         for plan in run.plans:
             plan.run_ended(failed=failed)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from parrot_compat.core.errors import ContextLost
 from parrot_compat.gpu.kv.pages import OutOfPages
-from tests.gpu.kv.simple import Kv, numbers
+from tests.gpu.kv.simple import SIZE, Kv, numbers
 
 # -- open, reserve, commit
 
@@ -126,6 +128,41 @@ def test_a_context_that_waited_takes_over_what_another_has_computed_meanwhile() 
     assert waiting.computed == 0
     assert kv.contexts.match(waiting) == 8
     assert waiting.pages == first.pages[:2]
+
+
+def test_of_a_long_text_that_waits_no_more_is_looked_at_than_is_known() -> None:
+    class Counted(list[int]):
+        cut = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            self.cut += len(found) if isinstance(place, slice) else 1
+            return found
+
+    kv = Kv()
+    kv.computed(numbers(6))
+    begun = kv.computed([900, 901])
+    waiting = kv.open(numbers(10_000, start=1000))
+    waiting.tokens = unknown = Counted(waiting.tokens)
+    assert kv.contexts.match(waiting) == 0
+    assert 0 < unknown.cut <= 2 * SIZE, "a page for the tree, and one for those that are begun"
+    known = kv.open([*numbers(6), *numbers(10_000, start=1000)])
+    kv.contexts.drop(known)
+    known.tokens = looked_at = Counted(known.tokens)
+    assert kv.contexts.match(known) == 4 and looked_at.cut <= 3 * SIZE
+    kv.free(begun, waiting, known)
+
+
+def test_a_context_that_was_read_takes_over_what_is_known_when_it_has_lost_its_pages() -> None:
+    kv = Kv()
+    context = kv.computed(numbers(9))
+    kv.contexts.extend(context, [9], is_read=True)
+    assert context.computed == 0
+    kv.run(context)
+    kv.contexts.drop(context)
+    assert kv.contexts.match(context) == 0
+    kv.contexts.was_read(context)
+    assert kv.contexts.match(context) == 8
 
 
 def test_a_page_that_was_begun_gives_way_to_the_full_one_of_the_tree() -> None:
