@@ -18,7 +18,16 @@ from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.memory import DTYPE_BYTES, most_rows, most_tokens, spare_bytes, step_bytes, token_bytes
 
-__all__ = ["CheckpointFacts", "EngineConfig", "Machine", "ResolvedConfig", "RopeGrowth", "choose_dtype", "resolve"]
+__all__ = [
+    "CheckpointFacts",
+    "EngineConfig",
+    "Machine",
+    "ResolvedConfig",
+    "RopeGrowth",
+    "choose_dtype",
+    "resolve",
+    "threads_of",
+]
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -244,13 +253,17 @@ def resolve(config: EngineConfig, checkpoint: CheckpointFacts, machine: Machine)
         pages=pages,
         max_rows=max_rows,
         step_tokens=step_tokens,
-        threads=config.threads or max(1, machine.cores // config.engines_here),
+        threads=threads_of(config, machine.cores),
         enable_prefix_caching=config.enable_prefix_caching,
         share_prefixes=config.share_prefixes,
         enforce_eager=config.enforce_eager,
         async_scheduling=not on_cpu if config.async_scheduling is None else config.async_scheduling,
         deterministic=config.deterministic,
     )
+
+
+def threads_of(config: EngineConfig, cores: int) -> int:
+    return config.threads or max(1, cores // config.engines_here)
 
 
 def _pages(config: EngineConfig, machine: Machine, *, page_bytes: int, step: int, one_context: int, useful: int) -> int:

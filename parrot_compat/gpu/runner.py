@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.batch import BatchRow, PackedRows
-from parrot_compat.gpu.config import PAGE_SIZE, EngineConfig, ResolvedConfig, choose_dtype, resolve
+from parrot_compat.gpu.config import PAGE_SIZE, EngineConfig, ResolvedConfig, choose_dtype, resolve, threads_of
 from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.drawn import Drawn
 from parrot_compat.gpu.drawing.outcome import Outcome
@@ -26,7 +26,7 @@ from parrot_compat.gpu.kernels.sharing import Sharing
 from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.rotary import Rotary
-from parrot_compat.gpu.machine import choose_device, measure
+from parrot_compat.gpu.machine import choose_device, measure, physical_cores
 from parrot_compat.gpu.models.decoder import FastDecoder
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
@@ -50,6 +50,8 @@ class ModelRunner:
         facts = read_facts(path)
         dtype: torch.dtype = getattr(torch, choose_dtype(config, facts))
         self.device = choose_device(config)
+        if self.device.type == "cpu":  # before weights are packed, when products are tried: they run as they were tried
+            torch.set_num_threads(threads_of(config, physical_cores()))
         fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
         if config.deterministic and self.device.type == "cuda" and not (fast and fast.kernels.is_fixed_order):
             why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
@@ -58,8 +60,6 @@ class ModelRunner:
         if self.device.type == "cuda":
             warm_up(self._decoder, facts, dtype, self.device, config.page_size or PAGE_SIZE)
         self.config: ResolvedConfig = resolve(config, facts, measure(self.device))
-        if self.device.type == "cpu":
-            torch.set_num_threads(self.config.threads)
         self.sharing = self._choose_sharing(dtype) if fast is not None and fast.kernels.shares_prefixes else None
         """What its kernels read together, while `config.share_prefixes` says that they may; `None`: nothing."""
         self._storage = KvStorage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,6 +107,61 @@ def test_heads_wider_than_the_kernels_hold_are_computed_by_those_that_hold_any(t
     texts = prompts([4, 33])
 
     assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
+
+
+@pytest.mark.parametrize("shards_are_there", [True, False])
+def test_one_file_goes_before_the_index_of_shards_that_it_was_saved_over(
+    tmp_path: Path, shards_are_there: bool
+) -> None:
+    path = save_tiny("qwen3", tmp_path / "saved", shard_size="100KB")
+    if not shards_are_there:
+        for shard in path.glob("*.safetensors"):
+            shard.unlink()
+    shutil.copy(save_tiny("qwen3", tmp_path / "whole", seed=1) / "model.safetensors", path)
+    texts = prompts([4, 33])
+    assert generate(make_runner(path), sequences(texts)) == generate_with_transformers(path, texts)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
+def test_a_deterministic_model_gives_a_row_the_same_logits_in_any_chunk_and_any_company(
+    family: str, tiny_checkpoint: Checkpoint
+) -> None:
+    runner = make_runner(tiny_checkpoint(family), deterministic=True)
+    text, other = prompts([20, 17])
+    draw = Draw(sampling=GREEDY, index=0)
+
+    def logits(*rows: BatchRow) -> torch.Tensor:
+        with torch.inference_mode():
+            found = runner._decoder.logits(Batch.build(rows, PAGE, runner.device), runner._storage)
+        assert found is not None
+        return found
+
+    whole = logits(BatchRow(tokens=text, start=0, pages=[0, 1, 2, 3, 4], draw=draw))
+    logits(BatchRow(tokens=text[:1], start=0, pages=[5, 6, 7, 8, 9], draw=draw))
+    logits(BatchRow(tokens=text[1:-1], start=1, pages=[5, 6, 7, 8, 9], draw=draw))
+    decoded = logits(
+        BatchRow(tokens=other, start=0, pages=[10, 11, 12, 13, 14], draw=draw),
+        BatchRow(tokens=text[-1:], start=19, pages=[5, 6, 7, 8, 9], draw=draw),
+    )
+    assert torch.equal(decoded[1], whole[0])
+
+
+def test_products_are_tried_on_the_threads_that_they_run_on(
+    tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, tried_on = runner_module.FastDecoder.load, []
+
+    def noted(*asked: object, **options: object) -> object:
+        tried_on.append(torch.get_num_threads())
+        return load(*asked, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runner_module.FastDecoder, "load", noted)
+    before = torch.get_num_threads()
+    try:
+        make_runner(tiny_checkpoint("llama"), threads=before + 1)
+        assert tried_on == [before + 1]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_no_deterministic_kernels_hold_is_refused_where_that_was_asked(

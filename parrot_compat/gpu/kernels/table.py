@@ -33,11 +33,13 @@ def choose(
     device: torch.device, dtype: torch.dtype, *, head_dim: int = MOST_HEAD_DIM, deterministic: bool = False
 ) -> Kernels:
     """The fastest table that works for `dtype` and heads of `head_dim` on `device`. `deterministic`: a row's bits hang
-    on nothing but itself, which all but `triton` have anyway."""
+    on nothing but its text, nor on how that was cut into steps."""
     if head_dim > MOST_HEAD_DIM:
         return REFERENCE
-    if device.type == "cpu" and dtype in FORMATS and (found := cpu_kernels()) is not None:
-        return replace(found, all_layers=layers_at_once)
+    if device.type == "cpu" and dtype in FORMATS:
+        found = cpu_kernels(dtype, in_blocks=deterministic)
+        if found is not None:
+            return replace(found, all_layers=partial(layers_at_once, in_blocks=deterministic))
     if device.type == "cuda":
         try:
             # Late: only a machine with a CUDA device needs triton.

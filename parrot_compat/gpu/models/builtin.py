@@ -82,14 +82,14 @@ def checkpoint(name: str) -> Path:
     if name == "tiny":
         return _SHIPPED
     files = _files()
-    place = _cache() / f"{name}-{_content_hash(files)}"
-    if not place.is_dir():
-        try:
+    try:
+        place = _cache() / f"{name}-{_content_hash(files)}"
+        if not place.is_dir():
             _create(place, files)
-        except OSError as error:
-            raise ModelRefused(
-                f"builtin:{name} cannot be written to {place}: {error}; set XDG_CACHE_HOME to a writable folder"
-            ) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        raise ModelRefused(
+            f"builtin:{name} cannot be written: {error}; set XDG_CACHE_HOME to a writable folder"
+        ) from error
     return place
 
 

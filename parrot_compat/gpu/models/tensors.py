@@ -87,10 +87,10 @@ def _as_of_the_whole_model(there: Iterable[str], *, tied: bool) -> dict[str, str
 
 def _where(path: Path) -> dict[str, Path]:
     """tensor → the file that holds it."""
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {name: path / file for name, file in weight_map.items()}
     file = path / "model.safetensors"
+    if not file.exists():  # Hugging Face's order: a folder that was saved over may still have the index of before
+        index = path / "model.safetensors.index.json"
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: path / shard for name, shard in weight_map.items()}
     with _open(str(file), framework="pt") as tensors:
         return dict.fromkeys(tensors.keys(), file)

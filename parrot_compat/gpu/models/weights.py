@@ -74,7 +74,9 @@ def _from_hub(model: str) -> Path:
 def check_files(path: Path) -> None:
     """Every safetensors file that the checkpoint names is there and whole."""
     index, single = path / "model.safetensors.index.json", path / "model.safetensors"
-    if index.exists():
+    if single.exists():
+        _tensor_names(single)
+    elif index.exists():
         weight_map = _read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ModelRefused(f"{index} has no weight_map")
@@ -85,8 +87,6 @@ def check_files(path: Path) -> None:
             absent = sorted(tensors - _tensor_names(path / shard))
             if absent:
                 raise ModelRefused(f"{path / shard} lacks {len(absent)} tensors of the index, first {absent[0]}")
-    elif single.exists():
-        _tensor_names(single)
     else:
         pickles = sorted(item.name for item in path.glob("*.bin")) + sorted(item.name for item in path.glob("*.pt*"))
         if pickles:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +161,30 @@ def test_a_row_is_the_same_bits_alone_in_a_batch_in_chunks_and_on_any_number_of_
             assert torch.equal(out, together[start:end]), f"row {row}, its tokens {start - first} to {end - first}"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_in_blocks_a_token_alone_is_the_same_bits_as_among_several(dtype: torch.dtype) -> None:
+    kernels = cpu_kernels(dtype, in_blocks=True)
+    if kernels is None:
+        pytest.skip("there is no C++ compiler")
+    torch.manual_seed(0)
+    inputs = make_inputs([(0, 200), (700, 1), (300, 45), (130, 2)], pages=1024)
+    keys, values = torch.randn(2, SLOTS, 2, 64).to(dtype)
+    query = torch.randn(inputs.query_starts[-1], 6, 64).to(dtype)
+    together = kernels.attention(query, keys, values, kernels.prepare(inputs), scale=0.125)
+    for row, token in ((0, 0), (0, 199), (2, 0), (2, 44), (3, 0), (3, 1)):
+        first, last = inputs.query_starts[row], inputs.query_starts[row + 1]
+        at = first + token
+        alone = replace(
+            inputs,
+            slots=inputs.slots[at : at + 1],
+            query_starts=(0, 1),
+            kv_lengths=(inputs.kv_lengths[row] - (last - at - 1),),
+            pages=inputs.pages[row : row + 1],
+        )
+        found = kernels.attention(query[at : at + 1], keys, values, kernels.prepare(alone), scale=0.125)
+        assert torch.equal(found, together[at : at + 1]), f"row {row}, token {token}"
+
+
 def test_what_only_some_tokens_attend_to_is_the_same_bits_as_among_all(kernels: Kernels) -> None:
     torch.manual_seed(0)
     inputs = make_inputs([(0, 200), (700, 1), (22, 1), (300, 45), (130, 2)], pages=1024)
@@ -202,6 +229,51 @@ def test_a_build_that_fails_is_logged_and_leaves_nothing_behind(
         assert choose(torch.device("cpu"), torch.float32) is REFERENCE
     assert "no-such-flag" in caplog.text
     assert list((tmp_path / "parrot_compat" / "kernels").iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_kernels_yet")
+def test_without_a_home_folder_torch_is_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def nobodys() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobodys)
+    with caplog.at_level(logging.WARNING):
+        assert choose(torch.device("cpu"), torch.float32) is REFERENCE
+    assert "home directory" in caplog.text
+
+
+@pytest.mark.usefixtures("no_kernels_yet")
+def test_a_compiler_that_cannot_build_them_leaves_it_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernels: Kernels
+) -> None:
+    old = tmp_path / "old"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo old 1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    assert choose(torch.device("cpu"), torch.float32).name == "c++"
+
+
+def test_kernels_that_were_cut_short_are_built_again(tmp_path: Path, kernels: Kernels) -> None:
+    program = """
+import pathlib, torch
+from parrot_compat.gpu.kernels.cpu import build
+if not list(pathlib.Path(__import__("os").environ["XDG_CACHE_HOME"]).rglob("*.so")):
+    build.library()
+else:
+    print(build.library() is not None)
+"""
+    for _ in range(2):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        told = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        (made,) = tmp_path.rglob("*.so")
+        whole = made.stat().st_size
+        assert whole > 0
+        if not told.stdout:
+            os.truncate(made, 0)
+    assert told.stdout.strip() == "True"
 
 
 @pytest.mark.usefixtures("no_kernels_yet")

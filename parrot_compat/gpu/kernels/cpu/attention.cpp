@@ -2,7 +2,9 @@
 // Several queries: blocks of them against chunks of keys, as products of small matrices held in registers.
 //
 // A token's result depends on its row's keys alone, bit for bit: chunks begin at fixed positions, whatever else is in
-// the step and however many threads there are.
+// the step and however many threads there are. But the two ways add in different orders: a token that is alone in its
+// row's part of a step (drawn, or cut off alone) has other last bits than the same token among several, unless the step
+// says `in_blocks`.
 #include "rows.h"
 #include "tiles.h"
 #include <algorithm>
@@ -269,7 +271,7 @@ Attention::Attention(int format, const Step &of) : step(of) {
     for (int64_t row = 0; row < step.rows; row++) {
         const int64_t queries = step.queries(row), begins = step.begin(row), length = step.lengths[row];
         if (begins == queries) continue;
-        if (queries > 1) {
+        if (queries > 1 || step.in_blocks) {
             for (int64_t end = queries; end > begins; end -= block) // the longest first
                 for (int64_t head = 0; head < step.kv_heads; head++)
                     items.push_back({row, head, std::max(begins, end - block), end, -1});
@@ -293,8 +295,9 @@ extern "C" void parrot_attention(int format, const void *query, const void *keys
                                  int64_t rows, const int64_t *starts, const int64_t *lengths,
                                  const int64_t *const *pages, const int64_t *begins, int64_t page_size,
                                  int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window, float cap,
-                                 int threads) {
-    Attention all(format, {rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window, begins});
+                                 int64_t in_blocks, int threads) {
+    Attention all(format, {rows, page_size, heads, kv_heads, dim, starts, lengths, pages, scale, cap, window, begins,
+                           in_blocks});
     const Tensors on{query, keys, values, out};
 #pragma omp parallel num_threads(threads)
     {

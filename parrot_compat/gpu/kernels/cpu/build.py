@@ -1,8 +1,9 @@
 """Builds the C++ kernels once for each machine, and loads them.
 
-The compiler is the system's (`CXX`, else g++, c++, clang++). The result lies in the user's cache folder under a name
-made of the sources, the compiler and the CPU, and appears there whole or not at all: any number of processes may build
-at once. Where that fails there are no such kernels, a line in the log says why, and everything runs on torch's.
+The compiler is the system's: the first of `CXX`, g++ and c++ that can build them. The result lies in the user's cache
+folder under a name made of the sources, the compiler and the CPU, and appears there whole or not at all: any number of
+processes may build at once. Where that fails there are no such kernels, a line in the log says why, and everything runs
+on torch's.
 """
 
 from __future__ import annotations
@@ -38,17 +39,35 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH) == "torch":
         return None
     try:
-        return ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as error:
+        return _loaded()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home folder
         output = getattr(error, "stderr", None) or error
         logger.warning("no CPU kernels of our own, torch's are used: %s", str(output).strip()[:2000])
         return None
 
 
-def _built() -> Path:
-    compiler = next((found for name in _compilers() if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise FileNotFoundError("there is no C++ compiler (CXX, g++, c++ or clang++)")
+def _loaded() -> ctypes.CDLL:
+    """By the first compiler that can build them."""
+    compilers = dict.fromkeys(found for name in _compilers() if (found := shutil.which(name)))
+    if not compilers:
+        raise FileNotFoundError("there is no C++ compiler (CXX, g++ or c++)")
+    failed: subprocess.SubprocessError | None = None
+    for compiler in compilers:
+        try:
+            place = _built(compiler)
+        except subprocess.SubprocessError as error:
+            failed = failed or error
+            continue
+        try:
+            return ctypes.CDLL(str(place))
+        except OSError:  # cut short, as by a machine that lost its power
+            place.unlink()
+            return ctypes.CDLL(str(_built(compiler)))
+    assert failed is not None
+    raise failed
+
+
+def _built(compiler: str) -> Path:
     sources = {item.name: item.read_bytes() for item in resources.files(__package__).iterdir() if _is_source(item.name)}
     place = _cache() / f"{_fingerprint(compiler, sources)}.so"
     if place.exists():
@@ -60,13 +79,15 @@ def _built() -> Path:
         units = sorted(name for name in sources if name.endswith(".cpp"))
         command = [compiler, *FLAGS, *units, "-o", "kernels.so"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
+        with Path(folder, "kernels.so").open("rb") as made:
+            os.fsync(made.fileno())
         Path(folder, "kernels.so").replace(place)
     logger.info("built the CPU kernels with %s: %s", compiler, place)
     return place
 
 
 def _compilers() -> list[str]:
-    return [name for name in (os.environ.get("CXX"), "g++", "c++", "clang++") if name]
+    return [name for name in (os.environ.get("CXX"), "g++", "c++") if name]
 
 
 def _is_source(name: str) -> bool:

@@ -89,6 +89,15 @@ void rotate_token(int format, const Heads &heads, const void *qkv, const void *c
     });
 }
 
+// Whether the compiler has numbers of this format.
+extern "C" int parrot_has_format(int format) {
+#if HAS_F16
+    return format <= 2;
+#else
+    return format <= 1;
+#endif
+}
+
 extern "C" void parrot_norm(int format, const void *x, void *added, const float *weight, void *out, int64_t rows,
                             int64_t width, float eps, int rounds_first, int threads) {
     Norm by{weight, eps, rounds_first};

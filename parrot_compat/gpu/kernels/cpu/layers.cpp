@@ -21,7 +21,7 @@ struct Layer {
     int64_t rope, window;
 };
 struct Model {
-    int64_t format, layers, heads, kv_heads, dim, width, inner, activation;
+    int64_t format, layers, heads, kv_heads, dim, width, inner, activation, in_blocks;
     float scale, cap;
     const Layer *layer;
 };
@@ -228,7 +228,7 @@ extern "C" void parrot_layers(const Model *model, const Now *now) {
             attentions.emplace_back(int(model->format),
                                     Step{now->rows, now->page_size, model->heads, model->kv_heads, model->dim,
                                          now->starts, now->lengths, now->pages, model->scale, model->cap, window,
-                                         begins});
+                                         begins, model->in_blocks});
     }
     Team team;
 #pragma omp parallel num_threads(int(now->threads))

@@ -47,7 +47,8 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, _L) for name in ("format", "layers", "heads", "kv_heads", "dim", "width", "inner", "activation")),
+        *((name, _L) for name in ("format", "layers", "heads", "kv_heads", "dim", "width", "inner")),
+        *((name, _L) for name in ("activation", "in_blocks")),
         *((name, _F) for name in ("scale", "cap")),
         ("layer", _P),
     )
@@ -68,24 +69,26 @@ class _Now(ctypes.Structure):
     )
 
 
-def layers_at_once(plan: Any, layers: Sequence[Any]) -> LayersAtOnce | None:
-    """Of a decoder (`models.plan.DecoderPlan`, `models.decoder.Layer`). `None`: not all of its products are our own."""
+def layers_at_once(plan: Any, layers: Sequence[Any], *, in_blocks: bool = False) -> LayersAtOnce | None:
+    """Of a decoder (`models.plan.DecoderPlan`, `models.decoder.Layer`). `None`: not all of its products are our own.
+    `in_blocks`: as of `cpu_kernels`."""
     found = library()
     linears = [linear for layer in layers for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)]
     if found is None or not all(isinstance(getattr(linear, "few", None), FewRows) for linear in linears):
         return None
-    return LayersAtOnce(found, plan, layers)
+    return LayersAtOnce(found, plan, layers, in_blocks=in_blocks)
 
 
 class LayersAtOnce:
     """One model's. It writes into buffers of its own, so one step is over before the next one begins."""
 
-    def __init__(self, found: ctypes.CDLL, plan: Any, layers: Sequence[Any]) -> None:
+    def __init__(self, found: ctypes.CDLL, plan: Any, layers: Sequence[Any], *, in_blocks: bool) -> None:
         self._function = found.parrot_layers
         found.parrot_most_tokens.argtypes, found.parrot_most_tokens.restype = (_L,), _L
         self.most_tokens: int = found.parrot_most_tokens(FEW)
         self._function.argtypes, self._function.restype = (_P, _P), None
         self._plan = plan
+        self._in_blocks = in_blocks
         self._layers = layers
         self._ropes = tuple(dict.fromkeys(layer.plan.rope for layer in layers))
         self._dtype: torch.dtype = layers[0].qkv.few.dtype
@@ -148,7 +151,8 @@ class LayersAtOnce:
         )
         self._model = _Model(
             FORMATS[self._dtype], len(self._layers), plan.heads, plan.kv_heads, plan.dim, plan.hidden, plan.inner,
-            ACTIVATIONS[plan.activation], plan.scale, plan.soft_cap or 0.0, ctypes.addressof(self._rows),
+            ACTIVATIONS[plan.activation], self._in_blocks, plan.scale, plan.soft_cap or 0.0,
+            ctypes.addressof(self._rows),
         )  # fmt: skip
 
     def _layer(self, layer: Any, keys: Tensor, values: Tensor) -> _Layer:

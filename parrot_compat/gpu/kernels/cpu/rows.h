@@ -37,6 +37,7 @@ struct Step {
     float scale, cap;      // cap 0: none
     int64_t window;        // 0: none
     const int64_t *begins; // of each row the first query that is computed; null: all are
+    int64_t in_blocks;     // 1: a single query too is computed as it is among others, bit for bit
 
     int64_t group() const { return heads / kv_heads; }
     int64_t queries(int64_t row) const { return starts[row + 1] - starts[row]; }

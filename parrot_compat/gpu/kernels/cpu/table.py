@@ -26,7 +26,7 @@ SIGNATURES = {
     "parrot_norm": (_I, _P, _P, _P, _P, _L, _L, _F, _I, _I),
     "parrot_gated": (_I, _P, _P, _L, _L, _I, _I),
     "parrot_rotate": (_I, _P, _L, _L, _L, _L, _L, _P, _P, _P, _P, _P, _F, _P, _F, _I, _P, _P, _P, _I),
-    "parrot_attention": (_I, _P, _P, _P, _P, _L, _P, _P, _P, _P, _L, _L, _L, _L, _F, _L, _F, _I),
+    "parrot_attention": (_I, _P, _P, _P, _P, _L, _P, _P, _P, _P, _L, _L, _L, _L, _F, _L, _F, _L, _I),
 }
 
 
@@ -43,15 +43,16 @@ class CpuStep:
         return len(self.inputs.kv_lengths)
 
 
-def cpu_kernels() -> Kernels | None:
-    """`None` where they cannot be built."""
+def cpu_kernels(dtype: torch.dtype = torch.float32, *, in_blocks: bool = False) -> Kernels | None:
+    """`None` where they cannot be built, or the compiler has no such numbers. `in_blocks`: attention computes a token
+    that is alone in its row as it computes several, bit for bit, at the speed of one thread for each key/value head."""
     found = library()
-    if found is None:
+    if found is None or not found.parrot_has_format(FORMATS[dtype]):
         return None
     for name, arguments in SIGNATURES.items():
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, None
-    calls = _Calls(found)
+    calls = _Calls(found, in_blocks=in_blocks)
     return Kernels(
         name="c++",
         prepare=_prepare,
@@ -82,7 +83,8 @@ def _for_tokens(step: CpuStep, tokens: Tensor) -> CpuStep:
 
 
 class _Calls:
-    def __init__(self, found: ctypes.CDLL) -> None:
+    def __init__(self, found: ctypes.CDLL, *, in_blocks: bool) -> None:
+        self._in_blocks = in_blocks
         self._norm = found.parrot_norm
         self._gated = found.parrot_gated
         self._rotate = found.parrot_rotate
@@ -158,6 +160,6 @@ class _Calls:
         self._attention(
             FORMATS[query.dtype], query.data_ptr(), key_cache.data_ptr(), value_cache.data_ptr(), out.data_ptr(),
             step.rows, starts, starts + line, starts + 2 * line, starts + 3 * line, step.inputs.page_size, heads,
-            key_cache.shape[1], dim, scale, window or 0, soft_cap or 0.0, torch.get_num_threads(),
+            key_cache.shape[1], dim, scale, window or 0, soft_cap or 0.0, self._in_blocks, torch.get_num_threads(),
         )  # fmt: skip
         return out

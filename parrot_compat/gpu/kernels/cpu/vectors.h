@@ -15,13 +15,15 @@ typedef float vec __attribute__((vector_size(64)));
 typedef int32_t ivec __attribute__((vector_size(64)));
 typedef uint32_t uvec __attribute__((vector_size(64)));
 typedef uint16_t shorts __attribute__((vector_size(32)));
+#if defined(__FLT16_MANT_DIG__) // g++ before 12 (x86) and 13 (ARM) has no such numbers
+#define HAS_F16 1
+typedef _Float16 f16;
 typedef _Float16 halves __attribute__((vector_size(32)));
+#endif
 
 struct bf16 {
     uint16_t bits;
 };
-typedef _Float16 f16;
-
 static inline vec all(float x) { return x - vec{}; }
 
 static inline vec fma(vec a, vec b, vec c) {
@@ -96,20 +98,24 @@ static inline vec load(const bf16 *p) {
     memcpy(&s, p, sizeof s);
     return widen(__builtin_convertvector(s, uvec));
 }
+#if HAS_F16
 static inline vec load(const f16 *p) {
     halves h;
     memcpy(&h, p, sizeof h);
     return __builtin_convertvector(h, vec);
 }
+#endif
 static inline void store(float *p, vec x) { memcpy(p, &x, sizeof x); }
 static inline void store(bf16 *p, vec x) {
     shorts s = __builtin_convertvector(bf16_bits(x), shorts);
     memcpy(p, &s, sizeof s);
 }
+#if HAS_F16
 static inline void store(f16 *p, vec x) {
     halves h = __builtin_convertvector(x, halves);
     memcpy(p, &h, sizeof h);
 }
+#endif
 
 // The first n numbers (the rest is zero), and storing them.
 template <class T> static inline vec load(const T *p, int n) {
@@ -131,7 +137,9 @@ template <class T> static inline void store(T *p, vec x, int n) {
 template <class T> static inline vec rounded(vec x);
 template <> inline vec rounded<float>(vec x) { return x; }
 template <> inline vec rounded<bf16>(vec x) { return widen(bf16_bits(x)); }
+#if HAS_F16
 template <> inline vec rounded<f16>(vec x) { return __builtin_convertvector(__builtin_convertvector(x, halves), vec); }
+#endif
 
 // ---- functions
 
@@ -171,5 +179,7 @@ static inline vec tanh(vec x) {
 template <class F> static inline void with_format(int format, F body) {
     if (format == 0) body((float *)nullptr);
     if (format == 1) body((bf16 *)nullptr);
+#if HAS_F16
     if (format == 2) body((f16 *)nullptr);
+#endif
 }
