@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from .call import Reading
 from .engine import Chunk
-from .errors import ParrotError, without_frames
+from .errors import ParrotError
+from .frames import without_frames
 from .news import News
 from .reading import Reader
 from .tool_calls import joined_pieces

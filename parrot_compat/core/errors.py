@@ -19,9 +19,6 @@ Every error survives pickling, because engines live in processes of their own.
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
 __all__ = [
     "AlreadySettled",
     "BadPrompt",
@@ -47,7 +44,6 @@ __all__ = [
     "UnknownSession",
     "UnknownVariable",
     "UpstreamFailed",
-    "without_frames",
 ]
 
 
@@ -174,12 +170,3 @@ class UpstreamFailed(ParrotError):
 
 class Cancelled(ParrotError):
     """Stopped on request: the client left, the session ended, or a cancel was sent."""
-
-
-Error = TypeVar("Error", bound=ParrotError)
-
-
-def without_frames(error: Error) -> Error:
-    """The error, to be kept or to be raised once more. One that was raised holds the frames that it came through, and
-    those all that they were at: prompts, requests, the readers before."""
-    return copy.copy(error)

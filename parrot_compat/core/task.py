@@ -17,8 +17,9 @@ from .answer import Answer
 from .call import Call, Finish, Reading, Usage
 from .clock import Clock
 from .engine import Chunk, Scope
-from .errors import Cancelled, ParrotError, without_frames
+from .errors import Cancelled, ParrotError
 from .flow import Flow
+from .frames import without_frames
 from .lengths import USUAL_TOKENS
 from .life import Life, Lives
 from .news import News

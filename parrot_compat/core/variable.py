@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from .call import VariableName
-from .errors import AlreadySettled, ParrotError, without_frames
+from .errors import AlreadySettled, ParrotError
+from .frames import without_frames
 from .news import News
 
 __all__ = ["Variable"]

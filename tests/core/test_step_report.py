@@ -22,6 +22,7 @@ OTHER_THAN_BY_DEFAULT: dict[str, Any] = {
     "usage": Usage(prompt_tokens=3, output_tokens=2, cached_tokens=1),
     "logprobs": LOGPROBS,
     "reasoning": "hm",
+    "refusal": "no",
     "calls": (CallPiece(index=0, id="1", name="f", arguments="{}"),),
     "prompt_logprobs": LOGPROBS,
     "prompt": Usage(prompt_tokens=3, output_tokens=0, cached_tokens=1),

@@ -66,7 +66,8 @@ def test_scores_beyond_what_exp_of_tanh_holds_are_capped_all_the_same(device: st
     case = make_case([RowSpec(keys=20), RowSpec(keys=7, queries=7)]).on(device, torch.float32)
     case.query.mul_(1000.0)
     out, _ = run(case, plan_of(case), soft_cap=2.0)
-    close(out, case.expected(soft_cap=2.0), torch.float32)
+    # scores of some thousands are rounded by some ten-thousandths, which counts where one of them is small
+    torch.testing.assert_close(out.cpu().double(), case.expected(soft_cap=2.0).double(), rtol=0.0, atol=5e-3)
 
 
 @pytest.mark.parametrize("page", [1, 3, 16, 32])
