@@ -258,6 +258,7 @@ def test_kernels_that_were_cut_short_are_built_again(tmp_path: Path, kernels: Ke
     program = """
 import pathlib, torch
 from parrot_compat.gpu.kernels.cpu import build
+build.FLAGS = tuple(flag.replace("-O3", "-O0") for flag in build.FLAGS)  # they are not run
 if not list(pathlib.Path(__import__("os").environ["XDG_CACHE_HOME"]).rglob("*.so")):
     build.library()
 else:
