@@ -85,46 +85,25 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
             return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
-        chunks = super().stream(input, config, **kwargs)
-        with closing(cast("Any", chunks)):
-            # The run begins with the first chunk; what the app does between chunks is not announced.
-            with announced(self._announced([input], config, kwargs, streamed=True)):
-                first = next(chunks, _NOTHING)
-            if first is not _NOTHING:
-                yield cast("Output", first)
-                yield from chunks
+        roots = self._announced([input], config, kwargs, streamed=True)
+        return _begun(super().stream(input, config, **kwargs), roots)
 
-    async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
-        async with aclosing(cast("Any", super().astream(input, config, **kwargs))) as chunks:
-            with announced(self._announced([input], config, kwargs, streamed=True)):
-                first = await anext(chunks, _NOTHING)
-            if first is not _NOTHING:
-                yield cast("Output", first)
-                async for chunk in chunks:
-                    yield chunk
+    def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
+        roots = self._announced([input], config, kwargs, streamed=True)
+        return _abegun(super().astream(input, config, **kwargs), roots)
 
     def transform(
         self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Output]:
         """A step of a chain that is streamed. What it is given is known to its own steps, as they begin."""
-        chunks = super().transform(_apart(input), config, **kwargs)
-        with closing(cast("Any", chunks)):
-            with announced(self._announced([UNKNOWN], config, kwargs, streamed=True)):
-                first = next(chunks, _NOTHING)
-            if first is not _NOTHING:
-                yield cast("Output", first)
-                yield from chunks
+        roots = self._announced([UNKNOWN], config, kwargs, streamed=True)
+        return _begun(super().transform(_apart(input), config, **kwargs), roots)
 
-    async def atransform(
+    def atransform(
         self, input: AsyncIterator[Input], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
-        async with aclosing(cast("Any", super().atransform(_aapart(input), config, **kwargs))) as chunks:
-            with announced(self._announced([UNKNOWN], config, kwargs, streamed=True)):
-                first = await anext(chunks, _NOTHING)
-            if first is not _NOTHING:
-                yield cast("Output", first)
-                async for chunk in chunks:
-                    yield chunk
+        roots = self._announced([UNKNOWN], config, kwargs, streamed=True)
+        return _abegun(super().atransform(_aapart(input), config, **kwargs), roots)
 
     # ---- what LangChain makes of the above, where a binding would pass them by ---------------------------
 
@@ -136,6 +115,26 @@ class CompiledRunnable(RunnableBindingBase[Input, Output]):
         if {**self.kwargs, **kwargs}.get("version", "v2") == "v3":
             return super().astream_events(input, config, **kwargs)
         return Runnable.astream_events(self, input, config, **kwargs)
+
+
+def _begun(chunks: Iterator[Output], roots: Announced) -> Iterator[Output]:
+    """The run begins with the first chunk; what the app does between chunks is not announced."""
+    with closing(cast("Any", chunks)):
+        with announced(roots):
+            first = next(chunks, _NOTHING)
+        if first is not _NOTHING:
+            yield cast("Output", first)
+            yield from chunks
+
+
+async def _abegun(chunks: AsyncIterator[Output], roots: Announced) -> AsyncIterator[Output]:
+    async with aclosing(cast("Any", chunks)):
+        with announced(roots):
+            first = await anext(chunks, _NOTHING)
+        if first is not _NOTHING:
+            yield cast("Output", first)
+            async for chunk in chunks:
+                yield chunk
 
 
 def _apart(input: Iterator[Any]) -> Iterator[Any]:
