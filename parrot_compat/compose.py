@@ -58,8 +58,9 @@ async def running(settings: Settings, progress: Progress = lambda line: None) ->
 
     async with managing(settings, progress) as manager:
         app = create_app(
-            manager, keys=Keys(settings.api_keys), tool_style=settings.tool_style, aliases=settings.aliases
-        )
+            manager, keys=Keys(settings.api_keys), tool_style=settings.tool_style, aliases=settings.aliases,
+            origins=settings.allowed_origins,
+        )  # fmt: skip
         yield Served(app, manager)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -56,6 +57,8 @@ class Settings:
     """0 takes any free port."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """Each key is a tenant. The environment separates them by commas."""
+    allowed_origins: tuple[str, ...] = ()
+    """Sites whose pages may use the server from a browser, beside this machine's; `*`: all."""
     ready_file: str | None = None
     """Written when the server answers: {"base_url": …, "pid": …}."""
     drain_s: float = 30.0
@@ -135,6 +138,11 @@ class Settings:
             raise BadSettings(f"--gpu-memory-utilization {self.gpu_memory_utilization}: a share, over 0 and at most 1")
         if any(not key.strip() or not key.isascii() for key in self.api_keys):
             raise BadSettings("--api-key: a key is ASCII and not empty")
+        for origin in self.allowed_origins:
+            if origin != "*" and not _is_origin(origin):
+                raise BadSettings(f"--allowed-origins {origin}: an origin looks like https://app.example, with no path")
+        if "*" in self.allowed_origins and not self.api_keys:
+            raise BadSettings("--allowed-origins '*' without --api-key: any page that is open could use the server")
         if not self.api_keys and not self.is_local:
             raise BadSettings(
                 f"--host {self.host} can be reached from other machines, and there is no --api-key: anybody could use "
@@ -200,6 +208,11 @@ def _is_http_url(text: str) -> bool:
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.split() == [text]
     except ValueError:  # brackets that do not close, a port that is no number
         return False
+
+
+def _is_origin(text: str) -> bool:
+    """As a browser writes it: scheme and host, of the web or of a program that is made of pages (app://…)."""
+    return re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+/?", text, re.IGNORECASE) is not None
 
 
 def _truth(text: str) -> bool:

@@ -68,6 +68,7 @@ def serve(
     host: options.Host = None,
     port: options.Port = None,
     api_key: options.ApiKey = None,
+    allowed_origins: options.AllowedOrigins = None,
     ready_file: options.ReadyFile = None,
     drain: options.Drain = None,
     max_open_calls: options.MaxOpenCalls = None,
@@ -101,12 +102,13 @@ def serve(
     keys, drain_s = asked.pop("api_key"), asked.pop("drain")
     models = asked.pop("model")
     first, *more = models or [None]
-    names = asked.pop("served_model_name")
+    names, origins = asked.pop("served_model_name"), asked.pop("allowed_origins")
     _serve(
         model=first,
         more_models=tuple(more) if models else None,
         served_model_name=tuple(names) if names else None,
         api_keys=tuple(keys) if keys else None,
+        allowed_origins=tuple(origins) if origins else None,
         drain_s=drain_s,
         **asked,
     )

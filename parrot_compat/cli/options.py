@@ -96,6 +96,15 @@ ApiKey = Annotated[
         rich_help_panel=_NETWORK,
     ),
 ]
+AllowedOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A site whose pages may use the server from a browser (https://app.example; '*': all, with --api-key). "
+        "Pages of this machine may without.",
+        show_default="this machine's",
+        rich_help_panel=_NETWORK,
+    ),
+]
 ReadyFile = Annotated[
     str | None,
     typer.Option(

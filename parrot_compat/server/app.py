@@ -14,7 +14,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -38,6 +38,7 @@ from .limits import RequestLimits
 from .metrics import Metrics
 from .metrics import router as metrics_router
 from .openai import chat, completions, embeddings, models, tokenize
+from .origins import Cors, Origins
 from .parrot import calls, capabilities, graphs, sessions, variables
 from .serving import Serving, send_json
 from .sessions.directory import Directory
@@ -56,9 +57,11 @@ def create_app(
     keep_alive_s: float = 15.0,
     tool_style: ToolStyle | None = None,
     aliases: Mapping[str, str] | None = None,
+    origins: Sequence[str] = (),
 ) -> FastAPI:
     """The HTTP face of a running `manager`. Without `keys` it answers local requests only; without `tool_style` calls
-    of tools are read as each model's chat template shows them; `aliases` are other names of served models."""
+    of tools are read as each model's chat template shows them; `aliases` are other names of served models, `origins`
+    of sites beside this machine's whose pages may ask."""
     app = FastAPI(
         title="parrot_compat",
         version=__version__,
@@ -93,7 +96,9 @@ def create_app(
     _add_probes(app, manager)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ParrotError, _on_error)
-    app.add_middleware(Auth, keys=keys or Keys())
+    allowed = Origins(origins)
+    app.add_middleware(Auth, keys=keys or Keys(), origins=allowed)
+    app.add_middleware(Cors, origins=allowed)  # around it: a page may read a refusal, and a preflight has no key
     app.add_middleware(
         Edge, metrics=metrics, allowance=manager.allowance
     )  # added last, so outermost: refusals have a request id too

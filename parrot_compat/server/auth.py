@@ -11,33 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .anthropic.problems import body_of
 from .errors import ApiError, Problem
+from .origins import Origins, host_of, is_loopback
 
-__all__ = ["Auth", "Keys", "is_loopback"]
+__all__ = ["Auth", "Keys"]
 
 # Probes come without a key; the documentation holds no secret.
 _OPEN_PATHS = frozenset({"/health", "/version", "/docs", "/openapi.json"})
-
-
-def is_loopback(host: str) -> bool:
-    """Is `host` (a name or an address, without port) this machine and nothing else?"""
-    name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return (mapped or address).is_loopback
-    except ValueError:
-        return False
 
 
 class Keys:
@@ -64,9 +50,10 @@ class Keys:
 class Auth:
     """ASGI middleware: sets `scope["state"]["tenant"]`, or answers 401 or 403 by itself."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, origins: Origins) -> None:
         self._app = app
         self._keys = keys
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +67,7 @@ class Auth:
     def _tenant(self, scope: Scope) -> str:
         headers = Headers(scope=scope)
         if not self._keys:
-            _must_be_local(headers)
+            _must_be_local(headers, self._origins)
             return ""
         if scope["path"] in _OPEN_PATHS:
             return ""
@@ -99,17 +86,17 @@ def _key(headers: Headers) -> str:
     return key if kind.lower() == "bearer" else headers.get("x-api-key", "")
 
 
-def _must_be_local(headers: Headers) -> None:
+def _must_be_local(headers: Headers, origins: Origins) -> None:
     """A page of another site may point a browser here (DNS rebinding, a form post): the names give it away. A proxy may
     bring anybody's request under our own name; many say whose it is."""
     host, origin = headers.get("host", ""), headers.get("origin")
-    if not is_loopback(_name("//" + host)):
+    if not is_loopback(host_of("//" + host)):
         raise _forbidden(f"host {host[:100]!r} is not this machine")
-    if origin is not None and not is_loopback(_name(origin)):
+    if origin is not None and origin not in origins:
         raise _forbidden(f"origin {origin[:100]!r} is not this machine")
     for client in _forwarded_for(headers):
         # nginx calls whoever came by a Unix socket "unix:"; "unknown", "_hidden" and "" may be anybody
-        if client != "unix:" and not is_loopback(client) and not is_loopback(_name("//" + client)):
+        if client != "unix:" and not is_loopback(client) and not is_loopback(host_of("//" + client)):
             raise _forbidden(f"a proxy asks for {client[:100]!r}, which is not this machine")
 
 
@@ -119,17 +106,10 @@ def _forwarded_for(headers: Headers) -> Iterator[str]:
         for line in headers.getlist(name):
             yield from filter(None, map(str.strip, line.split(",")))
     for line in headers.getlist("forwarded"):
-        for pair in line.replace(",", ";").split(";"):
-            name, _, client = pair.partition("=")
-            if name.strip().lower() == "for":
-                yield client.strip().strip('"')
-
-
-def _name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # "[::1" and the like
-        return ""
+        for proxy in filter(str.strip, line.split(",")):
+            said = (pair.partition("=") for pair in proxy.split(";"))
+            clients = [client.strip().strip('"') for name, _, client in said if name.strip().lower() == "for"]
+            yield from clients or ("",)  # a proxy that does not say for whom it asks
 
 
 def _unauthorized(message: str) -> ApiError:

@@ -48,6 +48,7 @@ async def live(
     context_tokens: int = 4096,
     tokenizer: Tokenizer | None = None,
     aliases: Mapping[str, str] | None = None,
+    origins: Sequence[str] = (),
     more_models: Sequence[str] = (),
     engine_type: type[ScriptedEngine] = ScriptedEngine,
     policy: Policy | None = None,
@@ -66,7 +67,9 @@ async def live(
         fleet.add(other, other.tokenizer)
     ready = asyncio.Event()
     async with Manager(fleet, policy=policy, limits=admits) as manager:
-        app = create_app(manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s, aliases=aliases)
+        app = create_app(
+            manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s, aliases=aliases, origins=origins
+        )
         with Listener("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
             try:

@@ -6,7 +6,8 @@ import openai
 import pytest
 
 from parrot_compat.core.events import CallSubmitted, Event
-from parrot_compat.server.auth import Keys, is_loopback
+from parrot_compat.server.auth import Keys
+from parrot_compat.server.origins import is_loopback
 
 from .live import Live, live, send
 
@@ -65,6 +66,8 @@ async def test_probes_need_no_key() -> None:
         {"forwarded": "for=;proto=http"},
         {"forwarded": 'proto=https;for="[2001:db8::1]:4711"'},
         {"forwarded": "for=127.0.0.1, FOR=203.0.113.7;by=127.0.0.1"},
+        {"forwarded": "by=203.0.113.43;proto=https;host=public.example"},
+        {"forwarded": "for=127.0.0.1, proto=https"},
     ],
 )
 async def test_a_page_of_another_site_cannot_use_a_keyless_server(server: Live, headers: dict[str, str]) -> None:

@@ -58,6 +58,20 @@ async def test_include_usage_adds_one_last_chunk_without_choices(client: openai.
     assert all(chunk.usage is None and chunk.choices for chunk in others)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+async def test_each_chunk_tells_what_was_used_so_far_where_that_was_asked_for(server: Live, n: int) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    asked = {"messages": FRANCE, "n": n, "stream": True, "stream_options": options}
+    reply = await send(server, "POST", "/v1/chat/completions", asked)
+    assert "x-parrot-ignored" not in reply.headers
+    usages = [event["usage"] for event in events_of(reply)]
+    said = [usage["completion_tokens"] for usage in usages if usage is not None]
+    assert said == sorted(said) and len(set(said)) > 3
+    assert usages[0] is None  # the role comes before any token
+    assert {usage["prompt_tokens"] for usage in usages if usage is not None} == {usages[-1]["prompt_tokens"]}
+    assert usages[-2] == usages[-1]
+
+
 async def test_a_stream_cannot_be_buffered_or_cached_on_its_way(server: Live) -> None:
     reply = await send(server, "POST", PATH, {"messages": FRANCE, "stream": True})
     assert reply.headers["content-type"].startswith("text/event-stream")

@@ -3,7 +3,8 @@
 It knows nothing of calls. `translated` gives the body of a chat; the errors of that chat come back with the field that
 the client wrote.
 
-The invariant: the messages say what the request said, in its order; no part of them is dropped in silence.
+The invariant: the messages say what the request said, in its order, but that all system texts come first and
+neighbours of one role are one message; no part of them is dropped in silence.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["CLIENT_NAMES", "translated", "untranslated"]
 
 _MEDIA = frozenset({"image", "document", "search_result", "container_upload"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_BILLING = "x-anthropic-billing-header"
+"""What Claude Code puts before its system prompt begins so. It is another text in each request: a prompt that begins
+with it shares nothing with the one before."""
 _SAME = ("temperature", "top_p", "top_k", "stream", "model")
 
 
@@ -33,9 +37,14 @@ def translated(asked: CountTokensRequest, hints: Hints) -> ChatRequest:
     """Errors: `ApiError` 400."""
     asked.check()
     hints.ignored(*dict.fromkeys(asked.ignored()))
-    messages = [_system(asked.system)] if asked.system else []
-    for index, message in enumerate(asked.messages):
-        messages += _messages(message, f"messages[{index}].content", hints)
+    said = [
+        one
+        for index, message in enumerate(asked.messages)
+        for one in _messages(message, f"messages[{index}].content", hints)
+    ]
+    # many chat templates refuse a system text that is not the first, and two neighbours of one role
+    said.sort(key=lambda message: message["role"] != "system")
+    messages = _combined([*_system(asked.system, hints), *said])
     body: dict[str, Any] = {"model": asked.model, "messages": messages}
     if asked.tools:
         body["tools"] = [
@@ -71,8 +80,42 @@ def _template(thinking: ThinkingConfig) -> dict[str, Any]:
     return {"enable_thinking": thinking.type != "disabled"}
 
 
-def _system(content: str | list[Block]) -> dict[str, Any]:
-    return {"role": "system", "content": _texts(content, "system")}
+def _system(content: str | list[Block] | None, hints: Hints) -> list[dict[str, Any]]:
+    """None or one."""
+    texts = _texts(content or "", "system")
+    if isinstance(texts, str):
+        if texts.startswith(_BILLING):
+            hints.ignored(f"system.{_BILLING}")
+            texts = texts.partition("\n")[2]
+    else:
+        for place, part in enumerate(texts):
+            if part["text"].startswith(_BILLING):
+                hints.ignored(f"system[{place}]")
+        texts = [part for part in texts if not part["text"].startswith(_BILLING)]
+    return [{"role": "system", "content": texts}] if texts else []
+
+
+def _combined(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours of one role are one turn, as Anthropic says of its own API. Results of tools are each their own."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        last = turns[-1] if turns and message["role"] != "tool" else {}
+        if last.get("role") != message["role"]:
+            turns.append(message)
+            continue
+        both = {"role": message["role"]}
+        if content := [*_parts(last), *_parts(message)]:
+            both["content"] = content
+        for name, nothing in (("reasoning_content", ""), ("tool_calls", [])):
+            if more := last.get(name, nothing) + message.get(name, nothing):
+                both[name] = more
+        turns[-1] = both if len(both) > 1 else message
+    return turns
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content") or []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _messages(message: InputMessage, path: str, hints: Hints) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from parrot_compat.core.call import MOST_LOGPROBS
 from parrot_compat.core.errors import BadTemplate
@@ -87,7 +87,8 @@ Resolve = Callable[[ContentPart, str], str]
 
 class FunctionCall(Schema):
     name: str
-    arguments: str
+    arguments: Annotated[str, BeforeValidator(lambda said: "{}" if said is None else said)] = "{}"
+    """JSON. Some servers tell a call without arguments as one that has none."""
 
 
 class ToolCall(Schema):
@@ -103,6 +104,8 @@ class ChatMessage(Schema):
     refusal: str | None = None
     reasoning_content: str | None = None
     """As an answer told it. What becomes of it is the chat template's affair: most leave all but the last out."""
+    reasoning: str | None = None
+    """The same as vLLM and OpenRouter call it."""
     tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -185,7 +188,7 @@ class ChatRequest(LimitedRequest):
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
         fields = ignored_fields(self, CHAT_NOT_YET)
         if self.stream_options is not None:
-            fields += ignored_fields(self.stream_options, {"continuous_usage_stats": (False,)}, "stream_options.")
+            fields += ignored_fields(self.stream_options, {}, "stream_options.")
         if self.response_format is not None:
             fields += self.response_format.ignored("response_format.")
         for index, message in enumerate(self.messages):
@@ -232,8 +235,9 @@ def _message(message: ChatMessage, index: int, resolve: Resolve, developer_role:
     fields: dict[str, Any] = {}
     if message.name is not None:
         fields["name"] = message.name
-    if message.reasoning_content is not None:
-        fields["reasoning_content"] = message.reasoning_content
+    thoughts = message.reasoning if message.reasoning_content is None else message.reasoning_content
+    if thoughts is not None:
+        fields["reasoning_content"] = thoughts
     if message.tool_call_id is not None:
         fields["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
@@ -251,7 +255,7 @@ def _content(message: ChatMessage, path: str, resolve: Resolve) -> tuple[Segment
         return None if message.refusal is None else (Constant(message.refusal),)
     if isinstance(message.content, str):
         return (Constant(message.content),)
-    if not message.content:
+    if not message.content and message.role == "user":
         raise invalid(path, "the list of parts is empty")
     parts = [(part, f"{path}[{place}]") for place, part in enumerate(message.content)]
     if any(part.is_reference for part in message.content):

@@ -117,5 +117,5 @@ class CompletionRequest(SamplingRequest):
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
         fields = ignored_fields(self, _COMPLETION_NOT_YET)
         if self.stream_options is not None:
-            fields += ignored_fields(self.stream_options, {"continuous_usage_stats": (False,)}, "stream_options.")
+            fields += ignored_fields(self.stream_options, {}, "stream_options.")
         return fields

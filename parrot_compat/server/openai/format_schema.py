@@ -29,7 +29,8 @@ class ResponseFormat(Schema):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
     schema_: Annotated[Any, Field(alias="schema")] = None
-    """Of a json_object: llama.cpp's and Together's word for a schema that is not strict."""
+    """Of a json_object: llama.cpp's and Together's word for a schema that is not strict. llama.cpp's clients also write
+    it for a json_schema, in place of that."""
 
     def format(self) -> OutputFormat | None:
         """Errors: `ApiError` 400, `BadSchema`."""
@@ -37,6 +38,8 @@ class ResponseFormat(Schema):
             return None
         if self.type == "json_object":
             return AnyJson() if self.schema_ in (None, {}) else JsonSchema.of(self.schema_, strict=False)
+        if self.json_schema is None and self.schema_ is not None:
+            return JsonSchema.of(self.schema_, strict=False)
         if self.json_schema is None:
             raise invalid("response_format.json_schema", "missing", "missing_required_parameter")
         # not strict is OpenAI's word for best effort: what cannot be held to is passed over there
@@ -46,7 +49,8 @@ class ResponseFormat(Schema):
     def ignored(self, path: str) -> list[str]:
         """Members without effect: those that are not known, and those of another type of form."""
         fields = unknown_members(self, path)
-        fields += [f"{path}schema"] if self.schema_ is not None and self.type != "json_object" else []
+        is_read = self.type == "json_object" or (self.type == "json_schema" and self.json_schema is None)
+        fields += [f"{path}schema"] if self.schema_ is not None and not is_read else []
         if self.json_schema is not None:
             is_read = self.type == "json_schema"
             fields += unknown_members(self.json_schema, f"{path}json_schema.") if is_read else [f"{path}json_schema"]

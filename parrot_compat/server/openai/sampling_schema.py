@@ -32,6 +32,10 @@ NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
+    "json_schema": (),  # llama.cpp's words for a form
+    "grammar": (),
+    "regex": (),  # SGLang's
+    "ebnf": (),
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "bad_words": ([],),
@@ -63,6 +67,8 @@ def one_of(what: str) -> WrapValidator:
 
 class StreamOptions(Schema):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """vLLM's: each chunk has the usage so far, where the last one has that of the whole."""
     include_obfuscation: bool | None = None
     """Random padding against size analysis; TLS in front of us may do that."""
 
@@ -124,6 +130,13 @@ class SamplingRequest(Schema):
     def most_tokens(self) -> int | None:
         return self.max_tokens
 
+    def tells_usage(self) -> bool:
+        """Of a stream."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def tells_usage_always(self) -> bool:
+        return self.tells_usage() and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
     def told_logprobs(self) -> int | None:
         """How many of the likeliest tokens are told with each drawn one; `None`: nothing is told. Each endpoint has a
         field of its own for it."""
@@ -133,7 +146,8 @@ class SamplingRequest(Schema):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def sampling(self, choice: int = 0) -> Sampling:
-        """The sampling of one choice. With a seed, each of `n` choices has its own: seed, seed + 1, …"""
+        """The sampling of one choice. With a seed, each of `n` choices has its own: seed, seed + 1, … Clients that
+        always send one say -1 for none, as to vLLM and llama.cpp."""
         return Sampling(
             max_tokens=self.most_tokens(),
             min_tokens=self.min_tokens or 0,
@@ -147,7 +161,7 @@ class SamplingRequest(Schema):
             repetition_penalty=self.repetition_penalty,
             logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
             logprobs=self.told_logprobs(),
-            seed=None if self.seed is None else (self.seed + choice) % 2**63,
+            seed=None if self.seed in (None, -1) else (self.seed + choice) % 2**63,
             stop=self.stop_strings(),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),

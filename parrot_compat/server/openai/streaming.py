@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 from starlette.requests import Request
@@ -59,13 +60,14 @@ class ChoiceStream:
     ) -> None:
         """`field` is where a choice says what it adds, `of_text` what is there where that is text and nothing else."""
         self.count = len(begun.tasks)
-        self._with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        self._with_usage, self._with_usage_always = body.tells_usage(), body.tells_usage_always()
         self._head = answer.head() | ({"usage": None} if self._with_usage else {})
         self._begun = begun
         self._field = field
         self._of_text = of_text
         self._frames: dict[int, Frame] = {}
         self._usages: dict[int, Usage] = {}  # of the choices that have ended
+        self._so_far: dict[int, Usage] = {}  # of all that have begun, where each chunk tells it
 
     async def events(
         self, opening: Iterable[bytes], told: Callable[[int, Chunk], Iterable[bytes]]
@@ -76,6 +78,8 @@ class ChoiceStream:
         async for index, piece in merge([task.chunks() for task in self._begun.tasks]):
             if piece.finish is not None:
                 self._usages[index] = piece.usage or Usage()
+            if self._with_usage_always:
+                self._count(index, piece)
             for one in told(index, piece):
                 yield one
         if self._with_usage:
@@ -83,6 +87,16 @@ class ChoiceStream:
             usage = {"choices": [], "usage": usage_of(usages, self._begun.choices)}
             yield event(self._head | usage | self._begun.object(usages))
         yield DONE
+
+    def _count(self, index: int, piece: Chunk) -> None:
+        choices = self._begun.choices
+        if piece.prompt is not None:  # which is that of all answers to it
+            first = index - index % choices
+            self._so_far = dict.fromkeys(range(first, first + choices), piece.prompt) | self._so_far
+        before = self._so_far.get(index, Usage())
+        so_far = replace(before, output_tokens=before.output_tokens + len(piece.tokens))
+        self._so_far[index] = self._usages.get(index, so_far)
+        self._head["usage"] = usage_of([self._so_far.get(one, Usage()) for one in range(self.count)], choices)
 
     @property
     def is_over(self) -> bool:
@@ -101,6 +115,8 @@ class ChoiceStream:
 
     def text(self, index: int, text: str) -> bytes:
         """A choice adds text and nothing else, as it mostly does."""
+        if self._with_usage_always:
+            return event(self._data(index, self._of_text(text)))
         if (frame := self._frames.get(index)) is None:
             frame = self._frames[index] = Frame(lambda text: self._data(index, self._of_text(text)))
         return frame.event(text)

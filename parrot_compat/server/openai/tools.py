@@ -33,7 +33,8 @@ __all__ = [
     "wire_piece",
 ]
 
-MOST_TOOLS = 128
+MOST_TOOLS = 1024
+"""Agents with many servers of tools send some hundreds."""
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -111,7 +112,7 @@ def tool_use(tools: list[Tool] | None, choice: Any, is_parallel: bool, style: To
 
 
 def _calls(functions: Sequence[ToolFunction], style: ToolStyle, is_parallel: bool, **rest: Any) -> ToolCalls:
-    wanted = [(function.name, function.parameters or _NO_ARGUMENTS) for function in functions]
+    wanted = [(one.name, _NO_ARGUMENTS if one.parameters is None else one.parameters) for one in functions]
     strict = [function.name for function in functions if function.strict]
     return ToolCalls.of(wanted, style, is_parallel, strict=strict, **rest)
 

@@ -284,6 +284,44 @@ async def test_what_has_no_effect_is_named(server: Live) -> None:
     assert plain.status == 200 and "x-parrot-ignored" not in plain.headers
 
 
+def system(cch: str) -> list[dict[str, Any]]:
+    """As Claude Code begins: with a line that is another in each request."""
+    texts = (f"x-anthropic-billing-header: cc_version=2.1.177; cch={cch};", "You write code. " * 20)
+    return [{"type": "text", "text": text} for text in texts]
+
+
+async def test_what_a_client_says_of_its_billing_is_no_part_of_the_prompt() -> None:
+    async with live() as server:
+        first = await send(server, "POST", PATH, ASKED | {"system": system("36ee5")})
+        assert first.headers["x-parrot-ignored"] == "system[0]"
+        again = await ask(server, system=system("0b1c2"))
+        assert again["usage"]["cache_read_input_tokens"] > 300
+        text = await ask(server, system="\n".join(block["text"] for block in system("77777")))
+        assert text["usage"]["cache_read_input_tokens"] > 300
+        for alone in (system("1")[:1], system("1")[0]["text"]):
+            assert (await ask(server, system=alone))["content"]
+
+
+def test_system_texts_come_first_and_neighbours_of_one_role_are_one_turn() -> None:
+    """Chat templates with strict roles refuse anything else."""
+    call = {"type": "tool_use", "id": "t", "name": "add", "input": {}}
+    said = [
+        ("user", "task"),
+        ("system", "Agents: none."),
+        ("user", [{"type": "text", "text": "now"}]),
+        ("assistant", "I add."),
+        ("assistant", [call]),
+        ("user", [{"type": "tool_result", "tool_use_id": "t", "content": "3"}, {"type": "text", "text": "and"}]),
+        ("user", "then?"),
+    ]
+    messages = [{"role": role, "content": content} for role, content in said]
+    body = translated(MessagesRequest.model_validate(ASKED | {"system": "Be brief.", "messages": messages}), Hints())
+    assert [message.role for message in body.messages] == ["system", "user", "assistant", "tool", "user"]
+    texts = [[text] if isinstance(text, str) else text for text in body.texts()]
+    assert texts == [["Be brief.", "Agents: none."], ["task", "now"], ["I add."], ["3"], ["and", "then?"]]
+    assert [one.function.name for one in body.messages[2].tool_calls or ()] == ["add"]
+
+
 @pytest.mark.parametrize("said", [[{"type": "thinking", "thinking": "A city.", "signature": ""}], []])
 async def test_an_answer_without_text_can_be_said_back(said: list[dict[str, Any]]) -> None:
     """The limit fell among the thoughts, or the model said nothing: both are answers of ours."""
