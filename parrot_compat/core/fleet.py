@@ -221,8 +221,7 @@ class Fleet:
         self._returning.clear()
         self._order.clear()
         self._away.clear()
-        for member in members:
-            await _close(member)
+        await asyncio.gather(*map(_close, members))  # each may need all of its grace
         self._tell()
 
     def check(self) -> None:

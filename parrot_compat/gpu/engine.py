@@ -61,10 +61,13 @@ class StepLoop:
             self._news.notify()
 
     def run(self) -> None:
-        while (commands := self._wait()) is not None:
-            with self._stepping:
-                report = self._stepper.step(commands)
-            self._hand_back(report)
+        try:
+            while (commands := self._wait()) is not None:
+                with self._stepping:
+                    report = self._stepper.step(commands)
+                self._hand_back(report)
+        finally:
+            self._stepper.stop_compiling()  # a process would end only when the last form is there
 
     def check(self) -> None:
         """Assert the invariants of what is inside, between two steps."""

@@ -10,7 +10,8 @@
    next page, or at least half a page that its text ends with: a step later it finds that computed. Since the row it
    waits for runs, it cannot wait for ever. A text that is read waits for no row: it computes all of itself anyway.
 5. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
-   the last one. Who waits does not take pages from who has started, unless that is work ahead.
+   the last one. Who waits does not take pages from who has started, unless that is work ahead; it does from others
+   who wait. Nobody gives up its row to one that would then wait for pages.
 
 Urgency: left_s = due_s - now_s (a fill is due `FILL_AHEAD_S` later than a generate); class 0 is left_s <= 0, the
 others double: up to 0.1 s, 0.2 s, 0.4 s, …; those of work ahead come behind all of these. As time passes all work comes
@@ -110,7 +111,8 @@ def _plan_prompts(
             if is_closed or (room.shares_prefixes and any(_leads(row, view, room.page_size) for row in prefilling)):
                 continue
             if started >= min(room.rows, room.tokens):
-                if (slower := _slower_prompt(views, view, room.now_s)) is not None:
+                slower = _slower_prompt(views, view, room.now_s)
+                if slower is not None and (room.has_idle or room.missing_pages(view) <= free + len(slower.pages)):
                     return StepPlan(preempt=(slower.id,))
                 is_closed = True
                 continue
@@ -150,6 +152,10 @@ def _relief_to_start(
     if room.has_idle:
         return StepPlan(drop_idle_pages=pages)
     fills = [other for other in views if other.is_started and _is_ahead(other, room.now_s)]
+    # who only waits holds what it has found in the cache, and finds what is left of that when its turn comes
+    finders = [other for other in views if other.pages and not other.is_started and other is not view]
+    if not fills and sum(len(other.pages) for other in finders) >= pages:
+        fills = finders
     last = max(fills, key=lambda other: (urgency(other, room.now_s), other.id), default=None)
     return None if last is None else StepPlan(preempt=(last.id,))
 

@@ -51,6 +51,7 @@ class Form(Protocol):
     """The form that a text must have, and how far it is; see `forms.grammar`."""
 
     is_complete: bool
+    is_ended: bool
 
     def allowed(self, may_end: bool, without: Items[int] = ()) -> TokenBits: ...
 
@@ -232,6 +233,8 @@ class Sequence:
         least = self.verb.sampling.min_tokens
         is_end = token in self._ends and len(self.drawn) >= least
         self.drawn.append(token)
+        if self._form is not None and self._form.is_ended:
+            is_end = True  # whether or not it ends a text without a form
         text = "" if is_end else self._text.push((token,), may_stop=len(self.drawn) > least)
         is_end = is_end or (self._form is not None and self._form.is_complete)
         chunk = Chunk(

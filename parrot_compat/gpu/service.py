@@ -28,8 +28,8 @@ __all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
-ABANDONED = 3
-"""Exit status when the other end of the connection is gone."""
+ABANDONED, UNREADABLE = 3, 4
+"""Exit statuses when the other end of the connection is gone, or says what cannot be read."""
 
 
 def serve(connection: Connection, load: Callable[[EngineConfig], Stepper] = load_stepper) -> int:
@@ -93,3 +93,6 @@ class _Commands:
         except (EOFError, OSError):
             # The owner has died. Nobody reads our answers, and a step or a load may take long: leave at once.
             os._exit(ABANDONED)
+        except Exception:  # else the engine would be there, and hear nothing more
+            logger.exception("a command cannot be read")
+            os._exit(UNREADABLE)

@@ -141,6 +141,9 @@ class Stepper:
         """Forms are compiled beside the steps; `wake` is called, in whatever thread, when there is something to do."""
         self._work.forms.compile_aside(wake)
 
+    def stop_compiling(self) -> None:
+        self._work.forms.stop()
+
     def check(self) -> None:
         """Assert that nothing is lost between two steps."""
         self._work.check()

@@ -69,7 +69,10 @@ def learn_whether_ours(endpoint: Endpoint) -> None:
         if url in _ours or now_s < max(_refusing.get(url, 0.0), _asked.get(url, 0.0)):
             return
         _asked[url] = now_s + ASK_AGAIN_S
-    threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
+    try:
+        threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
+    except RuntimeError as error:  # no more threads: nobody's call fails for what is a hint
+        log.debug("%s cannot be asked what it can: %r", url, error)
 
 
 def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | None:

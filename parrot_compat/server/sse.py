@@ -54,6 +54,10 @@ def _told(problem: Problem) -> bytes:
     return event(problem.envelope())
 
 
+class _Unread(Cancelled):
+    """What is sent is not read."""
+
+
 class SseResponse(Response):
     """Sends `events` as they come, a comment in long silences, an error as one last event, in the words of `tell`.
 
@@ -63,6 +67,8 @@ class SseResponse(Response):
     """
 
     media_type = "text/event-stream"
+    longest_pause_s = 60.0
+    """So long a client may read nothing while there is something for it. What it holds is then given back."""
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class SseResponse(Response):
         self.when_over: Callable[[bytes | None], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = _soon(send, self.longest_pause_s)
         async with self._owner:
             try:
                 with suppress(Cancelled):  # the client has left: there is nobody to tell
@@ -110,6 +117,8 @@ class SseResponse(Response):
                     await say(data)
                     if self.when_over is not None:
                         sent.append(data)
+        except _Unread:
+            raise
         except Exception as error:  # the status line is out, so the failure becomes the last event
             is_whole = False
             problem = problem_of(error)
@@ -127,6 +136,19 @@ class SseResponse(Response):
         when_over, self.when_over = self.when_over, None
         if when_over is not None:
             when_over(sent)
+
+
+def _soon(send: Send, within_s: float) -> Send:
+    """`send`, for a client that reads. Errors: `_Unread` for one that does not: it is as good as gone."""
+
+    async def sent(message: Message) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await send(message)
+        except TimeoutError:
+            raise _Unread(f"the client has read nothing for {within_s:g} s") from None
+
+    return sent
 
 
 _END: Message = {"type": "http.response.body", "body": b"", "more_body": False}

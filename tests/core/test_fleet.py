@@ -34,6 +34,22 @@ async def test_context_ids_are_never_used_twice(world: World) -> None:
     assert len({world.fleet.draw_context() for _ in range(100)}) == 100
 
 
+async def test_engines_are_closed_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may need all of its grace, and whoever stops a server does not wait for ever."""
+    for name in ("a", "b", "c"):
+        world.engine(name)
+    all_closing = asyncio.Barrier(3)
+
+    async def close(engine: ScriptedEngine) -> None:
+        await all_closing.wait()
+
+    monkeypatch.setattr(ScriptedEngine, "close", close)
+    async with asyncio.timeout(60):
+        await world.fleet.close()
+    monkeypatch.undo()
+    assert not list(world.fleet)
+
+
 async def test_losing_an_engine_twice_is_losing_it_once(world: World) -> None:
     world.engine("a")
     member = world.fleet.member("a")

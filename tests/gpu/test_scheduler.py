@@ -281,6 +281,24 @@ def test_who_waits_does_not_take_pages_from_who_has_started() -> None:
     assert planned(*views, free_pages=0) == [(1, 32)]
 
 
+def test_a_prompt_takes_pages_that_others_only_found_and_wait_with() -> None:
+    finder = waiting(2, 76, pages=list(range(10)), due_s=50.0)
+    views = [drawing(1, 5), finder, waiting(3, 36)]
+    assert plan_step(views, replace(ROOM, free_pages=8), {}).preempt == (2,)
+    assert planned(drawing(1, 5), replace(finder, pages=[]), waiting(3, 36), free_pages=18) == [(1, 1), (3, 31)]
+
+
+def test_what_others_have_found_is_left_to_them_where_it_would_not_do() -> None:
+    views = [drawing(1, 5), waiting(2, 76, pages=[1, 2], due_s=50.0), waiting(3, 44)]
+    assert planned(*views, free_pages=8) == [(1, 1)]
+
+
+def test_a_prompt_that_would_then_wait_for_pages_takes_nobodys_row() -> None:
+    views = [drawing(1), prefilling(2, 40, computed=8, due_s=50.0), waiting(3, 400)]
+    assert planned(*views, rows=2, free_pages=0) == [(1, 1), (2, 31)]
+    assert plan_step(views, replace(ROOM, rows=2, free_pages=90), {}).preempt == (2,)
+
+
 def test_an_urgent_prompt_takes_the_place_of_a_slow_one_when_all_rows_are_taken() -> None:
     slow = [prefilling(id, 40, computed=8, due_s=50.0) for id in (1, 2)]
     assert plan_step([*slow, waiting(3)], replace(ROOM, rows=2), {}).preempt == (2,)

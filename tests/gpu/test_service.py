@@ -20,6 +20,7 @@ from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, ModelRefused
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.engine import TorchEngine
+from parrot_compat.gpu.service import UNREADABLE
 from tests.core.engine_contract import collect
 from tests.gpu.paged_runner import generate
 from tests.gpu.together_service import ROWS
@@ -92,6 +93,16 @@ def test_a_child_whose_owner_is_gone_ends_by_itself(child: tuple[Connection, sub
     connection.send_bytes(json.dumps(asdict(TINY)).encode())
     connection.close()  # while it is loading
     assert process.wait(100) != 0
+
+
+@pytest.mark.parametrize("child", ["tests.gpu.paged_service"], indirect=True)
+def test_a_child_that_cannot_read_a_command_ends(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:
+    """It would hear nothing any more, and everybody would wait for it."""
+    connection, process = child
+    connection.send_bytes(json.dumps(asdict(TINY)).encode())
+    assert isinstance(connection.recv(), Ready)
+    connection.send_bytes(b"no pickle at all")
+    assert process.wait(100) == UNREADABLE
 
 
 def test_a_child_told_to_stop_while_it_is_loading_stops(child: tuple[Connection, subprocess.Popen[bytes]]) -> None:

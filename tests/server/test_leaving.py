@@ -15,6 +15,7 @@ from parrot_compat.core.engines.scripted import Speed
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import Event, FirstToken, SessionClosed
 from parrot_compat.server.limits import RequestLimits
+from parrot_compat.server.sse import SseResponse
 
 from .live import CAPACITY, Live, connect, live, send, until
 
@@ -59,6 +60,18 @@ async def test_a_client_that_leaves_takes_its_work_with_it_down_to_the_context(
         server.manager.check()
         server.engine.check()
         assert server.engine.load().free_tokens == CAPACITY
+
+
+async def test_a_client_that_stays_and_reads_nothing_holds_nothing_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SseResponse, "longest_pause_s", 0.2)
+    async with live({"": "x" * 100_000}, context_tokens=200_000) as server, told(server, SessionClosed) as over:
+        asked = {"messages": HELLO, "stream": True, "n": 8}  # some 20 MB, more than all buffers on the way hold
+        _, writer = await connect(server.url, "POST", PATH, json.dumps(asked).encode())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(60):
+            await over.wait()
+            await until(lambda: not server.manager.open_calls and not server.manager.sessions())
+        writer.transport.abort()
 
 
 async def test_a_client_that_leaves_while_its_call_waits_is_forgotten() -> None:

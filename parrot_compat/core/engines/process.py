@@ -16,6 +16,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -77,13 +78,20 @@ class ProcessEngine(EngineFront):
         if self._child is None or self._ended is None:
             return
         self._outbox.put(None)
-        try:
+        if await self._ends():
+            return
+        logger.warning("engine %s (pid %d) did not end by itself within %g s", self.name, self.pid, self._grace_s)
+        self._kill()
+        if not await self._ends():  # inside the kernel, where no signal reaches it
+            logger.warning("engine %s (pid %d) cannot be ended", self.name, self.pid)
+
+    async def _ends(self) -> bool:
+        """Within the grace."""
+        assert self._ended is not None
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._grace_s):
                 await asyncio.shield(self._ended)
-        except TimeoutError:
-            logger.warning("engine %s (pid %d) did not end by itself within %g s", self.name, self.pid, self._grace_s)
-            self._kill()
-            await asyncio.shield(self._ended)
+        return self._ended.done()
 
     def _send(self, command: Command) -> None:
         self._outbox.put(command)
@@ -115,6 +123,9 @@ class ProcessEngine(EngineFront):
                     return
         except OSError:
             return  # the child is gone: the reader tells
+        except Exception:
+            logger.exception("engine %s (pid %d) cannot be told what it was to be", self.name, self.pid)
+            self._kill()
 
     def _read(self, connection: Connection) -> None:
         writer = threading.Thread(target=self._write, args=(connection,), name=f"{self.name} commands", daemon=True)

@@ -40,6 +40,11 @@ class FormDesk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="forms")
         self._wake = wake
 
+    def stop(self) -> None:
+        """No other form is begun; nobody waits for the one at hand."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
     @property
     def has_news(self) -> bool:
         return bool(self._ready)

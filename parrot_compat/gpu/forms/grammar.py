@@ -166,6 +166,8 @@ class Form:
         self._patience: Patience | None = None
         self.is_complete = False
         """Nothing can come any more."""
+        self.is_ended = False
+        """Its last token is an end of the text, and none of it."""
 
     def allowed(self, may_end: bool, without: Sequence[int] = ()) -> TokenBits:
         """What may come next. An end of the text may where it is complete, and `may_end` says so; those of `without`
@@ -186,8 +188,7 @@ class Form:
         """`token` was drawn and `left` more may be. What is taken: it, or where it leads too far from the end, the
         next token of the way to the end."""
         if token in self._ends:
-            self.is_complete = True
-            return token
+            return self._end(token)
         if left >= self._watched:
             self._consume(token)
             return token
@@ -198,11 +199,14 @@ class Form:
         if self._closing is not None and not self._stays_near(token, left, self._closing):
             token, *self._closing = self._closing or self._ends[:1]
             if token in self._ends:
-                self.is_complete = True
-                return token
+                return self._end(token)
             self._consume(token)
         elif self._closing is None:
             self._consume(token)
+        return token
+
+    def _end(self, token: int) -> int:
+        self.is_complete = self.is_ended = True
         return token
 
     def _stays_near(self, token: int, left: int, closing: list[int]) -> bool:

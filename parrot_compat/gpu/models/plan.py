@@ -15,7 +15,7 @@ from parrot_compat.gpu.kernels import Activation
 from parrot_compat.gpu.layers.heads import head_dim
 from parrot_compat.gpu.models.families import FAMILIES, FamilyRow
 
-__all__ = ["DecoderPlan", "LayerPlan", "plan_decoder"]
+__all__ = ["DecoderPlan", "LayerPlan", "plan_decoder", "row_and_activation"]
 
 ACTIVATIONS: Mapping[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 """As transformers calls them → as the kernels do."""
@@ -94,12 +94,19 @@ class DecoderPlan:
                 yield f"{name}.bias", (rows,)
 
 
-def plan_decoder(config: Any) -> DecoderPlan | None:
-    """The plan of a checkpoint, or `None` where its family has no row or its activation no kernel."""
+def row_and_activation(config: Any) -> tuple[FamilyRow, Activation] | None:
+    """Of a checkpoint; `None` where its family has no row or its activation no kernel."""
     row = FAMILIES.get(config.model_type)
     activation = None if row is None else ACTIVATIONS.get(str(getattr(config, row.activation)))
-    if row is None or activation is None:
+    return None if row is None or activation is None else (row, activation)
+
+
+def plan_decoder(config: Any) -> DecoderPlan | None:
+    """The plan of a checkpoint, if it can have one."""
+    found = row_and_activation(config)
+    if found is None:
         return None
+    row, activation = found
     dim = head_dim(config)
     stated_bias = bool(getattr(config, "attention_bias", False))
     return DecoderPlan(

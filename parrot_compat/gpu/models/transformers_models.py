@@ -26,7 +26,7 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.attention import attend
 from parrot_compat.gpu.layers.linear import pack_linears
 from parrot_compat.gpu.models.decoder import LOGITS_AT_ONCE
-from parrot_compat.gpu.models.families import FAMILIES
+from parrot_compat.gpu.models.plan import row_and_activation
 from parrot_compat.gpu.models.probe import Probe, takes_our_attention
 from parrot_compat.gpu.models.weights import check_files, read_facts
 
@@ -104,7 +104,7 @@ class TransformersDecoder:
                 some = ", ".join(sorted(str(key) for key in info[problem])[:3])
                 raise ModelRefused(f"the weights of {path} do not match its config.json: {problem} {some}")
         model.eval().requires_grad_(False).to(device)
-        probe = None if model.config.model_type in FAMILIES else Probe.of(model, str(path))
+        probe = None if row_and_activation(model.config) else Probe.of(model, str(path))
         if device.type == "cpu":
             pack_linears(model)
         decoder = cls(model)

@@ -23,7 +23,8 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.layers.heads import head_dim
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.models.families import DECODERS, FAMILIES, check_family, position_limit, rope_growth
+from parrot_compat.gpu.models.families import DECODERS, check_family, position_limit, rope_growth
+from parrot_compat.gpu.models.plan import row_and_activation
 
 __all__ = ["check_files", "locate", "read_facts"]
 
@@ -136,6 +137,9 @@ def read_facts(path: Path) -> CheckpointFacts:
             raise ModelRefused(f"{path}/config.json: {name} must be a positive integer, not {value!r}")
         return value
 
+    has_fast_decoder, growth = row_and_activation(config) is not None, rope_growth(values)
+    if growth is not None and not has_fast_decoder:  # transformers' modules take it from the longest text of a step
+        raise ModelRefused(f"{path}/config.json: rope scaling {growth.kind!r} is not served with its activation")
     heads, hidden = number("num_attention_heads"), number("hidden_size")
     ends = generation.get("eos_token_id")
     if ends is None:
@@ -152,8 +156,8 @@ def read_facts(path: Path) -> CheckpointFacts:
         max_position_embeddings=position_limit(values | {"max_position_embeddings": number("max_position_embeddings")}),
         hidden_size=hidden,
         intermediate_size=_largest(getattr(config, "intermediate_size", None)),
-        has_fast_decoder=values["model_type"] in FAMILIES,
-        rope_growth=rope_growth(values),
+        has_fast_decoder=has_fast_decoder,
+        rope_growth=growth,
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         eos_token_ids=_ids(ends),

@@ -26,6 +26,7 @@ __all__ = ["EmbeddedHost"]
 
 Start = Callable[[], AbstractAsyncContextManager[Manager]]
 """Starts a manager with its engines for as long as its block lasts."""
+_CLOSED = "the embedded application is closed"
 
 
 class EmbeddedHost:
@@ -36,14 +37,29 @@ class EmbeddedHost:
         self._stack = AsyncExitStack()
         self._manager: Manager | None = None
         self._starting = asyncio.Lock()
+        self._loading: asyncio.Task[Manager] | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
-        """Errors: `ModelRefused`, `EngineError`; it may then be tried again."""
+        """Errors: `ModelRefused`, `EngineError`; it may then be tried again. `Cancelled` if it is closed meanwhile."""
         async with self._starting:
-            if self._manager is None:
-                self._manager = await self._stack.enter_async_context(self._start())
+            if self._manager is not None:
+                return
+            if self._is_closed:
+                raise Cancelled(_CLOSED)
+            self._loading = asyncio.create_task(self._stack.enter_async_context(self._start()))
+            try:
+                self._manager = await self._loading
+            except asyncio.CancelledError:
+                if self._is_closed:
+                    raise Cancelled(_CLOSED) from None
+                raise
 
     async def close(self) -> None:
+        """What is being loaded is given up."""
+        self._is_closed = True
+        if self._loading is not None:
+            self._loading.cancel()
         async with self._starting:
             self._manager = None
             await self._stack.aclose()
@@ -102,7 +118,7 @@ class EmbeddedHost:
     @property
     def manager(self) -> Manager:
         if self._manager is None:
-            raise Cancelled("the embedded application is closed")
+            raise Cancelled(_CLOSED)
         return self._manager
 
     def _session(self, id: str) -> Session:

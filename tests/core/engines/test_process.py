@@ -241,6 +241,32 @@ async def test_a_child_that_does_not_end_by_itself_is_ended() -> None:
     assert not is_there(engine)
 
 
+async def test_a_child_that_no_signal_reaches_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = child("deaf", grace_s=0.2)
+    await engine.start()
+    assert engine.pid is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_kill", lambda: None)
+        work = asyncio.create_task(collect(engine.generate(count(1, 3))))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await engine.close()
+    with pytest.raises(EngineLost, match="closed"):
+        await work
+    assert is_there(engine)
+    engine._kill()
+    await engine.close()
+
+
+async def test_a_command_that_cannot_be_sent_ends_the_engine_and_not_its_writer_alone() -> None:
+    engine = child()
+    await engine.start()
+    async with asyncio.timeout(60):
+        with pytest.raises(EngineLost, match="signal 9"):
+            await engine.fill(Fill(context=ContextId(1), content=Tokens((lambda: 1,))))  # type: ignore[arg-type]
+    await engine.close()
+
+
 async def test_a_stopped_child_never_blocks_the_event_loop() -> None:
     engine = child("counts", grace_s=0.2)
     await engine.start()

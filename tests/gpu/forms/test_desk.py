@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import pytest
 
-from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.core.engine import ContextId, Fill
-from parrot_compat.core.errors import BadPrompt, BadSchema, ContextLost
+from parrot_compat.core.call import Finish, ResolvedSampling
+from parrot_compat.core.engine import ContextId, Fill, Generate
+from parrot_compat.core.errors import BadPrompt, BadSchema, ContextLost, EngineLost
 from parrot_compat.core.output_format import AnyJson, Regex
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.config import EngineConfig
@@ -18,13 +18,13 @@ from parrot_compat.gpu.drawing.token_bits import TokenBits, all_but
 from parrot_compat.gpu.engine import TorchEngine
 from tests.core.engine_contract import settle
 from tests.gpu.at_once import at_once
-from tests.gpu.paged_runner import VOCABULARY, PagedRunner, answer, expected, paged_stepper, prompt
+from tests.gpu.paged_runner import VOCABULARY, PagedRunner, answer, expected, paged_stepper, prompt, tokenizer
 
 FORM = AnyJson()
 
 
 class AnyText:
-    is_complete = False
+    is_complete = is_ended = False
 
     def allowed(self, may_end: bool, without: Sequence[int] = ()) -> TokenBits:
         return all_but((), VOCABULARY // 8)
@@ -84,6 +84,48 @@ async def test_an_answer_without_a_form_is_drawn_while_a_form_is_compiled(
     assert not formed.done()
     library.may_end.set()
     assert await formed == expected(prompt(9), 5)
+
+
+class Short(AnyText):
+    """Ends with its third token, which is an end to the form alone."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def take(self, token: int, left: int) -> int:
+        self.taken += 1
+        self.is_complete = self.is_ended = self.taken == 3
+        return token
+
+
+async def test_the_token_that_ends_a_form_is_no_text_of_it() -> None:
+    """Not even where the checkpoint names no end, or the call ignores it."""
+    engine = TorchEngine(EngineConfig(name="forms"), lambda _: paged_stepper(PagedRunner(), forms=lambda _: Short()))
+    await engine.start()
+    try:
+        sampling = ResolvedSampling(max_tokens=9, format=FORM, ignore_eos=True)
+        generate = Generate(context=ContextId(1), content=Tokens(prompt(9)), sampling=sampling)
+        chunks = [chunk async for chunk in engine.generate(generate)]
+    finally:
+        await engine.close()
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    assert tuple(tokens) == expected(prompt(9), 3) and chunks[-1].finish is Finish.STOP
+    assert "".join(chunk.text for chunk in chunks) == tokenizer().decode(tokens[:2])
+
+
+async def test_an_engine_that_ends_leaves_forms_that_were_not_begun(library: Library) -> None:
+    engine = TorchEngine(EngineConfig(name="forms"), lambda _: paged_stepper(PagedRunner(), forms=library))
+    await engine.start()
+    asked = [asyncio.ensure_future(answer(engine, context, prompt(9), 5, format=FORM)) for context in range(1, 5)]
+    assert await asyncio.to_thread(library.begun.wait, 30)
+    closing = asyncio.ensure_future(engine.close())
+    assert [await outcome(one) for one in asked] == [EngineLost] * 4
+    await closing
+    library.may_end.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("forms"):
+            await asyncio.to_thread(thread.join, 30)
+    assert library.compiled == 1
 
 
 async def test_verbs_in_another_line_go_on_one_after_the_other_while_a_form_is_compiled(

@@ -66,6 +66,17 @@ def test_a_family_without_a_row_of_ours_is_known_to_take_the_memory_of_transform
     assert read_facts(copy).has_fast_decoder and not read_facts(tmp_path / "mixture").has_fast_decoder
 
 
+def test_a_family_with_an_activation_that_has_no_kernel_takes_transformers_modules(copy: Path) -> None:
+    edit(copy / "config.json", hidden_act="relu")
+    assert not read_facts(copy).has_fast_decoder
+
+    edit(copy / "config.json", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0})
+    with pytest.raises(ModelRefused, match="rope scaling 'dynamic' is not served with its activation"):
+        read_facts(copy)
+    edit(copy / "config.json", hidden_act="silu")
+    assert read_facts(copy).rope_growth is not None
+
+
 def test_values_that_generation_config_states_are_defaults_even_without_do_sample(copy: Path) -> None:
     stated = dict(temperature=0.3, top_p=0.8, min_p=0.1, repetition_penalty=1.05)
     edit(copy / "generation_config.json", do_sample=False, top_k=-1, **stated)

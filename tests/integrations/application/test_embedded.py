@@ -55,6 +55,30 @@ def test_it_starts_once_in_a_thread_of_its_own_and_ends_with_its_block() -> None
         application.open_session()
 
 
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_what_is_still_loading_when_it_is_closed_is_given_up(sessions: int) -> None:
+    loading, given_up = threading.Event(), threading.Event()
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Manager]:
+        loading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        yield Manager(Fleet())  # never
+
+    application = Application(EmbeddedHost(start))
+    opened = [application.open_session() for _ in range(sessions)]
+    answers = [session.call("{{output:x}}")["x"] for session in opened]
+    assert loading.wait(60)
+    application.close()
+    assert given_up.is_set()
+    for answer in answers:
+        with pytest.raises(Cancelled, match="closed"):
+            answer.get()
+
+
 def test_without_a_block_it_starts_with_its_first_use() -> None:
     starts = Starts()
     application = Application(EmbeddedHost(starts))
