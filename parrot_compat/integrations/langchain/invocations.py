@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableBranch, RunnableParallel, RunnableSequence
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBranch,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBinding, RunnableBindingBase, RunnableEach
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.passthrough import RunnableAssign
@@ -31,8 +37,11 @@ from .values import UNKNOWN
 __all__ = ["Invocation", "calling_frames", "child_of", "decided_in", "invocation_of", "known", "step_number", "unbound"]
 
 FRAMES_SEARCHED = 30
-STREAMED_INPUT = {"input": ""}
 STREAMS = ("_transform_stream_with_config", "_atransform_stream_with_config")
+BATCHES = ("batch", "_batch_with_config", "_abatch_with_config")
+BATCHED_WHOLE = (RunnableWithFallbacks, RunnableRetry)
+"""In a batch all their runs begin before what they hold is batched, which begins all of its own: those are planned as
+one. What they tell of their inputs may be something else."""
 
 
 def step_number(tags: Sequence[str] | None) -> int | None:
@@ -103,16 +112,21 @@ class Invocation:
     width: int | None = None
 
 
-def known(inputs: Any) -> Any:
-    """What a callback says that a run begins with; of a stream it does not."""
-    return UNKNOWN if inputs == STREAMED_INPUT else inputs
+def known(inputs: Any, runnable: Any = None) -> Any:
+    """What a callback says that a run begins with; of a stream it does not. No code of the app's is run for it."""
+    if type(inputs) is not dict or inputs.keys() != {"input"}:
+        return inputs
+    said = inputs["input"]
+    # fallbacks that are batched tell of anything else as of this; what is in them is told of again
+    is_wrapped = kind_of(runnable) is RunnableWithFallbacks
+    return UNKNOWN if is_wrapped or (type(said) is str and not said) else inputs
 
 
 def invocation_of(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Invocation:
     """The invocation that begins a run in `parent`, or one that nothing is known to be around."""
     runnable = child_of(parent.runnable, tags) if parent is not None else None
     if runnable is not None:
-        return Invocation(runnable, known(inputs))
+        return Invocation(runnable, known(inputs, runnable))
     # Only compiled chains are planned where frames are not to be looked at.
     return calling_frames(inputs) if is_on() else Invocation(None)
 
@@ -132,7 +146,8 @@ def calling_frames(inputs: Any) -> Invocation:
         if found is None and isinstance(owner, Runnable):
             found = owner
             streamed = frame.f_code.co_name in STREAMS
-            value = UNKNOWN if streamed else inputs
+            is_batch = kind_of(owner) in BATCHED_WHOLE and frame.f_code.co_name in BATCHES
+            value = UNKNOWN if streamed or is_batch else inputs
         if found is not None:
             if owner is not found:
                 if owner is not None:

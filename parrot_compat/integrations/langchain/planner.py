@@ -111,7 +111,7 @@ class Planner(BaseCallbackHandler):
             self._runs.begin(run)
             if is_switched_off(metadata):
                 roots.leave()
-            elif UNKNOWN not in roots.inputs:
+            elif not any(item is UNKNOWN for item in roots.inputs):
                 self._plan_roots(run, roots, name)
             elif is_on(compiled=run.is_compiled):
                 self._plan_run(run, Invocation(run.runnable, known(inputs), roots.arguments), tags or (), name)
@@ -216,7 +216,7 @@ class Planner(BaseCallbackHandler):
     def _plan_run(self, run: Run, invocation: Invocation, tags: Sequence[str], name: str) -> None:
         if run.parent is not None and self._resume(run.parent, invocation.input, tags, name):
             return
-        if invocation.runnable is None or invocation.input is UNKNOWN:
+        if invocation.runnable is None or invocation.input is UNKNOWN or run.is_in_narrow_batch:
             return
         again = any(tag.startswith("retry:attempt:") for tag in tags)
         if not again and any(plan.covers(invocation.runnable) for plan in run.plans_around()):
@@ -237,7 +237,7 @@ class Planner(BaseCallbackHandler):
         sequence = parent.runnable
         if number is None or value is UNKNOWN or kind_of(sequence) is not RunnableSequence:
             return False
-        if not is_on(compiled=parent.is_compiled):  # the step alone may be compiled
+        if parent.is_in_narrow_batch or not is_on(compiled=parent.is_compiled):  # the step alone may be compiled
             return False
         if any(plan.covers(sequence, number) for plan in parent.plans_around()):
             return False

@@ -19,6 +19,7 @@ from parrot_compat.integrations.process_lock import ProcessLock
 from .graph_runs import GraphRun
 
 if TYPE_CHECKING:
+    from .announce import Announced
     from .plans import RunPlan
     from .provenance import Formatted
 
@@ -73,7 +74,7 @@ class Run:
         """It is in one of many copies of a graph's node."""
         self.step: int | None = None
         """Which step of its parent's sequence it is."""
-        self.announced: object = parent.announced if parent is not None else None
+        self.announced: Announced | None = parent.announced if parent is not None else None
         """The announcement that it, or what it is in, was begun by."""
         self.plans: list[RunPlan] = []
         self.inputs: Any = None
@@ -82,6 +83,12 @@ class Run:
         """The prompt that was formatted last, directly under this run."""
         self.tools: list[UUID] = []
         self.models: list[UUID] = []  # in nodes of graphs; like tools they tell of no end where they are cancelled
+
+    @property
+    def is_in_narrow_batch(self) -> bool:
+        """A plan of its own would run beside those of the others, and only one plan knows how many calls may."""
+        roots = self.announced
+        return self.width is not None and roots is not None and len(roots.inputs) > 1
 
     def graph_run(self) -> GraphRun:
         """The graph's run that this is part of; it is known by its outermost run."""

@@ -125,14 +125,21 @@ class Walk:
 
     def _sequence(self, sequence: Any, value: Any, given: Arguments, start: int = 0) -> Any:
         steps = sequence.steps
+        stopped: int | None = None
+        """The first step since the last draft that begins with something unknown in its input: with its real one more
+        may be found."""
         for number in range(start, len(steps)):
+            if stopped is None and not is_known(value):
+                stopped = number
             drafted = len(self.drafts)
             value = self.walk(steps[number], value, given if number == 0 else NONE)
+            if len(self.drafts) > drafted:  # it must not be evaluated a second time
+                stopped = None if value is not UNKNOWN else number + 1
+            elif value is UNKNOWN and stopped is None:
+                stopped = number
             if value is UNKNOWN:
-                # A step that drafted calls before it became opaque must not be evaluated a second time.
-                self._cover(sequence, number if len(self.drafts) == drafted else number + 1)
-                return UNKNOWN
-        self._cover(sequence)
+                break
+        self._cover(sequence, float("inf") if stopped is None else stopped)
         return value
 
     def _binding(self, binding: Any, value: Any, given: Arguments) -> Any:

@@ -16,7 +16,8 @@ from typing import Any
 
 from llama_index.core.instrumentation.span import BaseSpan
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
-from llama_index.core.response_synthesizers import BaseSynthesizer
+from llama_index.core.response_synthesizers import BaseSynthesizer, CompactAndRefine
+from llama_index.core.response_synthesizers.compact_and_accumulate import CompactAndAccumulate
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
@@ -127,7 +128,9 @@ class Planner(BaseSpanHandler[BaseSpan]):
             is_whole = walk(synthesizer, given, drafts)
         except (CannotPlan, PlanTooLarge):
             log.debug("%s is planned for %d calls only", span.id, len(drafts.found))
-        plan = RunPlan(self._book, type(synthesizer).__name__, synthesizer, is_whole=is_whole)
+        # These call themselves once more with what they have packed, whose first calls are these.
+        is_packed = bool(drafts.found) and isinstance(synthesizer, CompactAndRefine | CompactAndAccumulate)
+        plan = RunPlan(self._book, type(synthesizer).__name__, synthesizer, is_only=is_whole or is_packed)
         session = labelled(span.session)
         # A synthesizer that is seen to its end, in nothing else, is a session by itself.
         is_alone = is_whole and span.parent is None and session is span.session

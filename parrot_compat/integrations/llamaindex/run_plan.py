@@ -25,16 +25,16 @@ def is_stream(result: Any) -> bool:
 
 
 class RunPlan(SentPlan):
-    """`is_whole`: the calls in it are all that the synthesizer will make."""
+    """`is_only`: the synthesizer needs no other plan inside this run."""
 
-    def __init__(self, book: PlanBook, name: str, synthesizer: Any, *, is_whole: bool) -> None:
+    def __init__(self, book: PlanBook, name: str, synthesizer: Any, *, is_only: bool) -> None:
         super().__init__(book, name, users=1)
-        self.is_whole = is_whole
+        self._is_only = is_only
         self._synthesizer = weakref.ref(synthesizer)
 
     def covers(self, synthesizer: Any) -> bool:
         """Nothing that it asks inside this run needs a plan of its own."""
-        return self.is_whole and self._synthesizer() is synthesizer
+        return self._is_only and self._synthesizer() is synthesizer
 
 
 class Lingering:

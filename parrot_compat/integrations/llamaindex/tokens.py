@@ -57,6 +57,10 @@ class ServerTokenizer:
         self._default: Callable[[str], list[int]] | None = None
         self._failed_at: float | None = None
 
+    def __reduce__(self) -> tuple[Callable[..., ServerTokenizer], tuple[Endpoint, str | None]]:
+        """What has taken it is copied, and sent to other processes: there is one for each model in each."""
+        return _tokenizer_of, (self.endpoint, self.model)
+
     def __call__(self, text: str) -> list[int]:
         if self._default is not None:
             return self._default(text)

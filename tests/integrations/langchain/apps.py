@@ -188,6 +188,23 @@ APPS: dict[str, App] = {
         ),
         ONE,
     ),
+    "fallbacks of a text": App(
+        lambda llm: ({"text": RunnablePassthrough()} | P("A {text}") | llm | S | P("B {y}") | llm | S).with_fallbacks(
+            [P("F {y}") | llm | S]
+        ),
+        "one text",
+    ),
+    "opaque member": App(
+        lambda llm: (
+            RunnablePassthrough.assign(docs=RunnableLambda(lambda value: value["x"] * 2))
+            | RunnablePassthrough.assign(draft=P("draft {docs} {x}") | llm | S)
+            | RunnablePassthrough.assign(critique=P("critique {draft}") | llm | S)
+            | P("final {draft} {critique}")
+            | llm
+            | S
+        ),
+        ONE,
+    ),
     "retry": App(
         lambda llm: (P("A {x}") | llm | S | P("B {y}") | llm.with_retry(stop_after_attempt=2) | S).with_retry(), ONE
     ),

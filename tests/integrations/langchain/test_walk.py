@@ -204,6 +204,21 @@ def test_coverage_says_where_planning_may_resume() -> None:
     assert not walk.covers(APPS["chain"].make(LLM))
 
 
+def test_behind_an_opaque_member_planning_resumes_with_the_first_step_that_reads_on() -> None:
+    opaque = RunnablePassthrough.assign(docs=RunnableLambda(lambda value: value))
+    draft = RunnablePassthrough.assign(draft=P("A {docs}") | LLM | S)
+    title = RunnablePassthrough.assign(title=P("B {x}") | LLM | S)
+    for sequence, drafts, covered in (
+        (opaque | draft | P("C {draft}") | LLM, 0, [True, False, False, False]),
+        (opaque | title | draft | title, 2, [True] * 4),
+        (opaque | title | draft | P("C {draft}") | LLM, 1, [True, True, False, False, False]),
+    ):
+        walk = Walk()
+        walk.walk(sequence, {"x": "q"})
+        assert len(walk.drafts) == drafts
+        assert [walk.covers(sequence, step) for step in range(len(covered))] == covered
+
+
 def test_markers_are_found_wherever_a_value_holds_text() -> None:
     markers, other = Markers(), Markers()
     marker = markers.text(3)

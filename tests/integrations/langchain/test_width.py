@@ -71,6 +71,34 @@ def test_what_runs_inside_is_as_narrow_as_what_it_runs_in(server: PlanServer) ->
     assert server.most_at_once <= 2
 
 
+def read(given: Any) -> Any:
+    return {"x": given["x"] * 2}  # opaque: the planner runs no code of the app's
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda app: RunnableLambda(read) | app,
+        lambda app: (RunnableLambda(read) | app).with_retry(),
+        lambda app: app.with_retry(),
+        lambda app: app.with_fallbacks([app]),
+    ],
+    ids=["opaque", "opaque, tried again", "tried again", "with fallbacks"],
+)
+async def test_a_batch_whose_roots_cannot_be_planned_together_is_no_wider(
+    server: PlanServer, around: Callable[[Runnable[Any, Any]], Runnable[Any, Any]]
+) -> None:
+    app = around(chain(ChatParrot(base_url=server.url)))
+    with planning(False):
+        expected = app.batch(MANY, TWO)
+    server.forget()
+    assert app.batch(MANY, TWO) == expected
+    assert server.most_at_once <= 2 and not server.wasted
+    server.forget()
+    assert await app.abatch(MANY, TWO) == expected
+    assert server.most_at_once <= 2 and not server.wasted
+
+
 def test_a_part_of_a_chain_can_be_narrow(server: PlanServer) -> None:
     llm = ChatParrot(base_url=server.url)
     narrow = (P("sum {doc}") | llm | S).map().with_config(TWO)

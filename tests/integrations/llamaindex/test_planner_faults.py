@@ -195,6 +195,18 @@ def test_of_more_than_one_request_should_carry_the_first_calls_are_planned(
     assert (stats().planned, stats().direct) == (4, 2)
 
 
+@pytest.mark.parametrize("name", ["compact", "compact and accumulate"])
+def test_of_what_is_packed_no_call_is_sent_with_two_plans(
+    server: PlanServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (app,) = (app for app in APPS if app.name == name)
+    expected = plain(app, server)
+    monkeypatch.setattr("parrot_compat.integrations.plans.drafting.MAX_CALLS", 2)
+    assert ask(app, server.url) == expected
+    assert len(server.generated()) == 3 and not server.wasted
+    assert (stats().plans, stats().planned, stats().direct) == (1, 2, 1)
+
+
 def test_a_template_whose_calls_nobody_takes_is_planned_no_more(server: PlanServer) -> None:
     """The app changes what it asks between the plan and the call: twice is enough."""
     for number in range(3):

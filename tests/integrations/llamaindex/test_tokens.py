@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 import llama_index.core
 import pytest
 from llama_index.core import Document, Settings
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.utils import get_tokenizer
@@ -94,6 +97,16 @@ def test_llamaindexs_default_gives_way_and_two_models_take_turns(ours: Served) -
         assert llm.metadata.model_name == llm.model
         current = get_tokenizer()
         assert isinstance(current, ServerTokenizer) and current.model == llm.model
+
+
+def test_what_has_taken_the_tokenizer_can_be_copied_and_sent_to_another_process(ours: Served) -> None:
+    assert ParrotLLM(base_url=ours.url).metadata.context_window == 4096
+    splitter, current = SentenceSplitter(chunk_size=40, chunk_overlap=0), get_tokenizer()
+    memory = ChatMemoryBuffer.from_defaults(token_limit=2000)
+    for again in (copy.deepcopy(splitter), pickle.loads(pickle.dumps(splitter))):
+        assert again._tokenizer is current
+        assert again.split_text(TEXT) == splitter.split_text(TEXT)
+    assert copy.deepcopy(memory).tokenizer_fn is memory.tokenizer_fn is current
 
 
 @pytest.mark.parametrize("switched_off", [False, True])
