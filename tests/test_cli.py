@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from parrot_compat import __version__
+from parrot_compat.cli.ready_file import ReadyFile
 
 from .core import scripted_server
 from .server.live import live, until
@@ -170,6 +171,50 @@ async def test_a_ready_file_that_is_a_folder_is_one_clear_line(tmp_path: Path) -
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
 
 
+async def test_the_ready_file_of_a_killed_server_is_gone_while_the_next_one_loads(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    ready.write_text('{"pid": 1}')
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the upstream: it takes connections, and says nothing
+        upstream = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "parrot_compat", "serve", "--port", "0", "--upstream", upstream),
+            *("--ready-file", str(ready)),
+            stderr=asyncio.subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        assert process.stderr is not None
+        try:
+            async with asyncio.timeout(100):
+                assert (await process.stderr.readline()).startswith(b"asking")
+            assert not ready.exists()
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_server_that_has_no_port_leaves_the_ready_file_of_the_one_that_has(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    ready.write_text('{"pid": 1}')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, _ = await parrot("serve", "--port", str(port), "--ready-file", str(ready))
+    assert code == 1 and ready.read_text() == '{"pid": 1}'
+
+
+def test_a_server_takes_its_own_ready_file_away_and_not_its_successors(tmp_path: Path) -> None:
+    path = tmp_path / "ready.json"
+    file = ReadyFile(path)
+    file.write("http://127.0.0.1:1/v1")
+    assert json.loads(path.read_text()) == {"base_url": "http://127.0.0.1:1/v1", "pid": os.getpid()}
+    file.remove()
+    assert not list(tmp_path.iterdir())
+    file.write("http://127.0.0.1:1/v1")
+    successors = json.dumps({"base_url": "http://127.0.0.1:1/v1", "pid": os.getpid() + 1})
+    path.write_text(successors)
+    file.remove()
+    assert path.read_text() == successors
+
+
 async def test_options_without_effect_before_an_upstream_are_said() -> None:
     _, _, err = await parrot("serve", *NOWHERE, "--dtype", "float32")
     assert "without effect --dtype" in err
@@ -236,7 +281,9 @@ async def test_a_stop_lets_the_answer_in_progress_finish(tmp_path: Path) -> None
                 model="org/scripted", messages=[{"role": "user", "content": "count"}], stream=True
             )
             process.send_signal(signal.SIGINT)
-            assert process.stderr is not None
+            async with asyncio.timeout(100):  # it takes no more requests
+                await until(lambda: not (tmp_path / "ready.json").exists())
+            assert process.returncode is None
             upstream.engine.resume()
             text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         await process.communicate()

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from parrot_compat.core.errors import ParrotError
 from parrot_compat.settings import BadSettings, Settings
 
 from . import bench, options
+from .ready_file import ReadyFile
 
 if TYPE_CHECKING:
     from parrot_compat.server.listening import Listener
@@ -174,8 +174,12 @@ async def _serve_until_stopped(settings: Settings) -> None:
     from parrot_compat.compose import running
     from parrot_compat.server.listening import Listener
 
+    ready = None if settings.ready_file is None else ReadyFile(Path(settings.ready_file))
     with Listener(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
-        _on_signals(listener, settings.drain_s)
+        if ready is not None:
+            ready.clear()  # not before the port is ours: the server that has it may have the file, too
+            stack.callback(ready.remove)
+        _on_signals(listener, settings.drain_s, ready)
         status = stack.enter_context(_say.status("starting"))
         async with running(settings, _reporter(status)) as served:
 
@@ -187,8 +191,8 @@ async def _serve_until_stopped(settings: Settings) -> None:
                     _say.print(Text(f"policy {settings.policy}: without {', '.join(left_out)}"))
                 if settings.upstream is None and "builtin:random" in settings.models:
                     _say.print("its weights are random: what it says makes no sense (--model serves a real one)")
-                if settings.ready_file is not None:
-                    stack.enter_context(_ready_file(Path(settings.ready_file), listener.url))
+                if ready is not None and not listener.is_stopping:
+                    ready.write(f"{listener.url}/v1")
 
             await listener.serve(served.app, drain_s=settings.drain_s, on_ready=on_ready)
 
@@ -200,7 +204,7 @@ def _reporter(status: Status) -> Callable[[str], None]:
     return lambda line: _say.print(Text(line))
 
 
-def _on_signals(listener: Listener, drain_s: float) -> None:
+def _on_signals(listener: Listener, drain_s: float, ready: ReadyFile | None) -> None:
     from parrot_compat.server.listening import whole_seconds
 
     main = asyncio.current_task()
@@ -211,6 +215,8 @@ def _on_signals(listener: Listener, drain_s: float) -> None:
             main.cancel()
             return
         if not listener.is_stopping:
+            if ready is not None:
+                ready.remove()
             _say.print(f"stopping: answers have {whole_seconds(drain_s)} s; Ctrl-C again ends them now")
         listener.stop()
 
@@ -218,23 +224,6 @@ def _on_signals(listener: Listener, drain_s: float) -> None:
         # not on Windows, where Ctrl-C arrives as KeyboardInterrupt
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
-@contextlib.contextmanager
-def _ready_file(path: Path, url: str) -> Iterator[None]:
-    """There, whole, while the server answers."""
-    if path.is_dir():
-        raise BadSettings(f"--ready-file {path} is a folder: name a file")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps({"base_url": f"{url}/v1", "pid": os.getpid()}))
-        draft.replace(path)
-    except OSError as error:
-        raise BadSettings(f"--ready-file {path} cannot be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _fail(error: ParrotError, code: int) -> None:

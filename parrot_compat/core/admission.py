@@ -17,7 +17,7 @@ from .errors import CallerError, PromptTooLong, QueueFull, SessionFull, TooManyC
 __all__ = ["Admission", "Limits"]
 
 _LITTLE = 100  # times what a session keeps is within the limit: it is not the one that has filled it
-_CEILING = 2  # times the limit
+_CEILING = 2  # times the limit: what was let in goes on so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +25,17 @@ class Limits:
     open_calls: int = 200_000
     """Accepted and not over, in the whole server: beyond, `QueueFull`. One takes a few kilobytes beside its prompt."""
     open_prompt_tokens: int = 2**25
-    """Of all calls that are open, in the whole server: beyond, `QueueFull`. A token is held as an id of 36 bytes and as
-    text, twice: about 64 bytes, so 33 million of them are 2 GiB (4096 prompts of 8192 tokens)."""
+    """Of all calls that are open, in the whole server: beyond, `QueueFull`. Calls that were let in before their inputs
+    were there fail with it beyond twice as many. A token is held as an id of 36 bytes and as text, twice: about 64
+    bytes, so 33 million of them are 2 GiB (4096 prompts of 8192 tokens)."""
     open_calls_per_tenant: int | None = None
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
     planned_calls_per_tenant: int = 10_000
     """In plans that have not ended, whether they have run or not: beyond, `TooManyCalls`."""
     kept_bytes_per_tenant: int = 2**30
-    """About, of calls that are over and of variables, in sessions that are open: beyond, `SessionFull`. Sessions that
-    keep less than 1 % of it may go on, and new ones begin, until all keep twice as much."""
+    """About, of calls that are over, of variables and of requests in plans that have not ended, in sessions that are
+    open: beyond, `SessionFull`. Sessions that keep less than 1 % of it may go on, and new ones begin, until all keep
+    twice as much."""
     name_chars: int = 512
     """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
@@ -86,9 +88,12 @@ class Admission:
             self._idle.clear()
 
     def grow(self, prompt_tokens: int) -> None:
-        """The prompt of a call that is open has so many more tokens than it was admitted with. It stays; what comes
-        after it may be refused."""
-        self._prompt_tokens += prompt_tokens
+        """The prompt of a call that is open has so many more tokens than it was admitted with. It stays, and what comes
+        after it may be refused. Errors: `QueueFull` beyond twice the limit; then nothing is counted."""
+        tokens, most = self._prompt_tokens + prompt_tokens, _CEILING * self.limits.open_prompt_tokens
+        if prompt_tokens > 0 and tokens > most:
+            raise QueueFull(f"what its inputs have brought would make {tokens} prompt tokens here; the most is {most}")
+        self._prompt_tokens = tokens
 
     def admit_plan(self, tenant: str, calls: int) -> None:
         """Errors: `TooManyCalls`; then nothing is counted."""

@@ -12,14 +12,18 @@ from collections import deque
 from collections.abc import Callable
 
 from .call import Call, CallId, VariableName
-from .errors import AlreadySettled, Cancelled, ParrotError, UnknownVariable, UpstreamFailed
+from .errors import AlreadySettled, Cancelled, ParrotError, PromptTooLong, UnknownVariable, UpstreamFailed
 from .graph import Graph
-from .prompt import Content
+from .prompt import Bound, Content
 from .task import Task
 from .task_state import TaskState
 from .variable import Variable
 
 __all__ = ["Dataflow"]
+
+MAX_CHARACTERS = 2**25
+"""Of a prompt with the values of its inputs, each as often as it is read: as many as the body of a request has bytes.
+Beyond every context, and looked at before any text is put together: a value of megabytes is named in some bytes."""
 
 
 class Dataflow:
@@ -52,9 +56,17 @@ class Dataflow:
         if variable.is_settled:
             raise AlreadySettled(f"variable {name!r} is already settled")
 
+    def bound(self, call: Call) -> Bound:
+        """What a call with its inputs is made of. Errors: `PromptTooLong`."""
+        bound = Bound(call.prompt, {name: self.variables[name].text_so_far for name in call.prompt.inputs()})
+        if (characters := bound.characters) > MAX_CHARACTERS:
+            read = f"{characters} characters of at most {MAX_CHARACTERS}"
+            raise PromptTooLong(f"prompt is too long: call {call.id!r} reads {read}")
+        return bound
+
     def content(self, call: Call) -> Content:
-        """What a call with its inputs says. Errors: `TransformFailed`."""
-        return call.prompt.bind({name: self.variables[name].text_so_far for name in call.prompt.inputs()})
+        """What it says. Errors: `PromptTooLong`, `TransformFailed`."""
+        return self.bound(call).content()
 
     def is_read(self, call: Call) -> bool:
         """True where a task that is not over reads what the call makes."""

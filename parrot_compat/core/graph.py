@@ -14,7 +14,7 @@ from typing import assert_never
 
 from .call import Call, CallId
 from .errors import AlreadySettled, CallerError, CycleInGraph, UnknownVariable
-from .prefix import boundary_hashes
+from .prefix import boundary_hashes, opening_hash
 from .prompt import ChatPrompt, Constant, Prompt, Segment, TextPrompt, TokensPrompt
 
 __all__ = ["Graph"]
@@ -63,8 +63,9 @@ class Graph:
         they run together. A call that is like no other is not named."""
         members: defaultdict[str, list[CallId]] = defaultdict(list)
         for call in calls:
-            if _has_opening(self._calls[call].prompt):
-                members[f"prefix:{self.prefix_hashes(call, lambda variable: variable)[0]}"].append(call)
+            prompt = self._calls[call].prompt
+            if _has_opening(prompt):
+                members[f"prefix:{opening_hash(prompt)}"].append(call)
         return {call: group for group, together in members.items() if len(together) > 1 for call in together}
 
     # ---- changes ---------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from .life import Life
 from .objective import Deduction, Objective
 from .output_format import ToolCalls
 from .policy import Policy
-from .prompt import ChatPrompt, Content
+from .prompt import Bound, ChatPrompt
 from .rendering import Rendered, Renderer, about_tokens
 from .scheduler import Scheduler
 from .task import Task
@@ -71,7 +71,7 @@ class Intake:
         self._policy = machinery.policy
         self._widths: dict[CallId, Width] = {}
         self._rendered_in_turn = 0
-        self._late: deque[tuple[Task, Content]] = deque()
+        self._late: deque[tuple[Task, Bound]] = deque()
         """Tasks of a wide fan-out whose prompts are made in the turns of the loop to come."""
 
     async def submit_all(self, calls: Sequence[Call], is_delivered: bool, width: int | None) -> tuple[Task, ...]:
@@ -91,10 +91,12 @@ class Intake:
             for format, model in dict.fromkeys((call.sampling.format, model) for call, model in pairs):
                 await fleet.check_format(model, format)
             rendered: dict[CallId, Rendered] = {}
-            for number, (call, model) in enumerate(pairs, 1):
+            for number, (call, model) in enumerate(pairs):
                 if self.dataflow.has_inputs(call):
-                    rendered[call.id] = await self.render(self.dataflow.content(call), model)
-                if number % _RENDERED_AT_ONCE == 0:
+                    made = rendered[call.id] = await self._rendered(self.dataflow.bound(call), model)
+                    admission.grow(made.prompt_tokens - prompt_tokens[number])
+                    prompt_tokens[number] = made.prompt_tokens
+                if (number + 1) % _RENDERED_AT_ONCE == 0:
                     await asyncio.sleep(0)
             readings = {call.id: self._reading(call, model) for call, model in pairs}
             self._must_be_open()  # it may have been closed while a large prompt was encoded
@@ -119,10 +121,6 @@ class Intake:
             else:
                 self.dataflow.begin(task)
         return tasks
-
-    async def render(self, content: Content, model: str) -> Rendered:
-        """Errors: `BadPrompt`, `PromptTooLong`."""
-        return await self._machinery.renderer.render_any(content, model, self._flow.tenant)
 
     def deduced(self, changed: Iterable[CallId]) -> None:
         """Objectives have changed: tasks that no engine has yet take note, and their place in the queue with them. What
@@ -187,18 +185,19 @@ class Intake:
     def _run(self, task: Task) -> None:
         """Render and queue a task whose inputs have just become complete."""
         try:
-            content = self.dataflow.content(task.call)
-            if self._machinery.renderer.is_large(content):
+            bound = self.dataflow.bound(task.call)
+            if self._machinery.renderer.is_large(bound):
                 task.is_rendering = True
-                self._machinery.background.spawn(self._run_large(task, content), f"render {task.call.id}")
+                self._machinery.background.spawn(self._run_large(task, bound), f"render {task.call.id}")
                 return
             if self._is_much_for_a_turn():
                 task.is_rendering = True
-                self._late.append((task, content))
+                self._late.append((task, bound))
                 if len(self._late) == 1:
                     self._machinery.background.spawn(self._run_late(), f"render after {task.call.id}")
                 return
-            rendered = self._machinery.renderer.render(content, task.model, self._flow.tenant)
+            rendered = self._machinery.renderer.render(bound.content(), task.model, self._flow.tenant)
+            self._charge(task, rendered.prompt_tokens)
         except ParrotError as error:
             task.fail(error)
         except Exception as error:  # those who wait for this one must hear of it, and the others of theirs
@@ -219,19 +218,30 @@ class Intake:
         while self._late:
             await asyncio.sleep(0)
             for _ in range(min(_RENDERED_AT_ONCE, len(self._late))):
-                task, content = self._late.popleft()
+                task, bound = self._late.popleft()
                 if not task.is_over:
-                    await self._run_large(task, content)
+                    await self._run_large(task, bound)
 
-    async def _run_large(self, task: Task, content: Content) -> None:
+    async def _run_large(self, task: Task, bound: Bound) -> None:
         try:
-            rendered = await self.render(content, task.model)
+            rendered = await self._rendered(bound, task.model)
+            self._charge(task, rendered.prompt_tokens)
         except ParrotError as error:
             task.fail(error)
         except Exception as error:
             self._broke(task, error)
         else:
             self._put(task, rendered)
+
+    async def _rendered(self, bound: Bound, model: str) -> Rendered:
+        """Errors: `BadPrompt`, `PromptTooLong`, `TransformFailed`."""
+        return await self._machinery.renderer.render_bound(bound, model, self._flow.tenant)
+
+    def _charge(self, task: Task, prompt_tokens: int) -> None:
+        """Errors: `QueueFull`, where all that is open would be too much."""
+        if not task.is_over:
+            self._machinery.admission.grow(prompt_tokens - task.charged_tokens)
+            task.charged_tokens = prompt_tokens
 
     @staticmethod
     def _broke(task: Task, error: Exception) -> None:
@@ -241,8 +251,6 @@ class Intake:
     def _put(self, task: Task, rendered: Rendered) -> None:
         if not task.is_over:
             task.objective = replace(task.objective, slack_s=self._slack_s(task.call.id))
-            self._machinery.admission.grow(rendered.prompt_tokens - task.charged_tokens)
-            task.charged_tokens = rendered.prompt_tokens
             task.make_ready(rendered)
             self._queue(task)
 

@@ -1,4 +1,5 @@
-"""What an open session keeps: how much memory its calls that are over and its variables take, counted for its tenant.
+"""What an open session keeps: how much memory its calls that are over, its variables and the requests of its open plans
+take, counted for its tenant.
 
 Sizes are about right (of CPython, 64 bits), so that a limit in bytes means something: a text that many prompts share is
 there once, and counts once. It knows nothing of why they are kept, and refuses only what nobody waits for on an open
@@ -9,22 +10,24 @@ The invariant: what admission counts for a tenant is what its open sessions keep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from sys import getsizeof
-from typing import Any, assert_never
+from typing import Any
 
 from .admission import Admission
 from .call import Logprobs, TokenLogprobs
-from .prompt import ChatPrompt, Constant, Prompt, Segment, TextPrompt, TokensPrompt
+from .prompt import ChatPrompt, Constant, Prompt, TokensPrompt, segments_of
 from .task import Task
 
-__all__ = ["VARIABLE_BYTES", "Kept", "size_of_text"]
+__all__ = ["VARIABLE_BYTES", "Kept", "size_of_body", "size_of_text"]
 
 VARIABLE_BYTES = 1_000
 """Of one that has no text yet."""
 _CALL = 5_000  # measured: task, variable, places in the graph and in a description of a call that says nothing
 _LONG = 1_000  # bytes of a text: that a shorter one is there once already is not worth remembering
 _ID = 40  # of a token: an int and its place
+_NUMBER = 24
 _LOGPROBS = 64
 _ALTERNATIVE = 112
 
@@ -76,7 +79,7 @@ class Kept:
         if isinstance(prompt, TokensPrompt):
             return len(prompt.ids) * _ID
         size = 0
-        for segment in _segments(prompt):
+        for segment in segments_of(prompt):
             if isinstance(segment, Constant) and id(segment.text) not in self._texts:
                 text_size = size_of_text(segment.text)
                 size += text_size
@@ -101,27 +104,25 @@ def _size_of_answer(task: Task) -> int:
     return size + _size_of_logprobs(result.logprobs) + _size_of_logprobs(result.prompt_logprobs)
 
 
-def _segments(prompt: ChatPrompt | TextPrompt) -> Iterator[Segment]:
-    match prompt:
-        case TextPrompt(segments):
-            yield from segments
-        case ChatPrompt(messages):
-            for message in messages:
-                yield from message.content or ()
-        case _:
-            assert_never(prompt)
+def size_of_body(body: Mapping[str, Any], prompt: Prompt) -> int:
+    """Of a request as it was given, beside the texts that its prompt has from it."""
+    return _size_of_value(body, {id(part.text) for part in segments_of(prompt) if isinstance(part, Constant)})
 
 
-def _size_of_value(value: Any) -> int:
-    """Of all texts in it: calls of tools, reasoning, schemas."""
+def _size_of_value(value: Any, known: AbstractSet[int] = frozenset()) -> int:
+    """Calls of tools, reasoning, schemas, whole requests; without texts whose ids are known."""
     match value:
         case str():
-            return size_of_text(value)
+            return 0 if id(value) in known else size_of_text(value)
+        case int() | float() | None:
+            return _NUMBER
         case Mapping():
-            return sum(size_of_text(str(name)) + _size_of_value(member) for name, member in value.items())
+            parts = (size_of_text(str(name)) + _size_of_value(member, known) for name, member in value.items())
         case list() | tuple():
-            return sum(map(_size_of_value, value))
-    return 0
+            parts = (_size_of_value(member, known) for member in value)
+        case _:
+            return 0
+    return getsizeof(value) + sum(parts)
 
 
 def _size_of_logprobs(logprobs: Iterable[Logprobs | TokenLogprobs]) -> int:

@@ -53,8 +53,10 @@ class JsonSchema:
 
     @classmethod
     def of(cls, schema: Any, strict: bool = True) -> JsonSchema:
-        """Errors: `BadSchema`."""
-        return cls(_canonical(schema), strict)
+        """Errors: `BadSchema`, also where it is too large to be read: it would be kept until a call is refused."""
+        format = cls(_canonical(schema), strict)
+        size_of(format)
+        return format
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ __all__ = ["ClaimAnswer", "Entry", "PlanReceipt", "PlannedCall", "Settled"]
 class PlannedCall:
     call: Call
     body: Mapping[str, Any]
-    """The client's request as it was given; nobody here looks into it."""
+    """The client's request as it was given, for whoever tells of it. The session counts it as kept until the plan
+    ends; else nobody here looks into it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

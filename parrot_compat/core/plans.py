@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from .errors import UnknownPlan, UnknownVariable
 from .events import PlanEnded
 from .intake import Machinery
+from .kept import size_of_body
 from .life import Life
 from .plan import Plan
 from .plan_facts import PlannedCall, PlanReceipt
@@ -45,12 +46,16 @@ class Plans:
         ttl_s: float,
         width: int | None = None,
     ) -> Plan:
-        """Errors: `TooManyCalls`, `UnknownVariable` (awaited, and not a call of the plan), those of `submit_all`."""
+        """Errors: `TooManyCalls`, `SessionFull`, `UnknownVariable` (awaited, and not a call of the plan), those of
+        `submit_all`."""
         tenant = session.tenant
         outputs = {item.call.id: item.call.output for item in planned}
         if unknown := set(awaited) - outputs.keys():
             raise UnknownVariable(f"awaited, but not in the plan: {', '.join(sorted(unknown))}", "await")
+        size = sum(size_of_body(item.body, item.call.prompt) for item in planned if item.body)
+        session.kept.let_in(size)
         self._admission.admit_plan(tenant, len(planned))
+        session.kept.add(size)
         holds = ExitStack()
         try:
             tasks = await session.submit_all([item.call for item in planned], is_delivered=False, width=width)
@@ -61,6 +66,7 @@ class Plans:
                     holds.enter_context(session.expecting(output))
         except BaseException:
             holds.close()
+            session.kept.add(-size)
             self._admission.release_plan(tenant, len(planned))
             raise
         entries = tuple(zip(planned, tasks, strict=True))
@@ -73,6 +79,7 @@ class Plans:
             life=Life(self._clock),
         )
         self._enter(plan)
+        plan.when_over(lambda plan: plan.session.kept.add(-size))
         expiry = self._background.spawn(self._expire(plan, ttl_s), f"expiry of {plan.id}")
         plan.when_over(lambda plan: expiry.cancel())
         forget = session.at_close(lambda: plan.close())

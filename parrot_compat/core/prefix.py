@@ -16,7 +16,15 @@ from typing import assert_never
 
 from .prompt import Chat, ChatPrompt, Constant, Content, Input, Prompt, Segment, Text, TextPrompt, Tokens, TokensPrompt
 
-__all__ = ["BLOCK_TOKENS", "CHARS_PER_TOKEN", "boundary_hashes", "content_text", "text_blocks", "token_blocks"]
+__all__ = [
+    "BLOCK_TOKENS",
+    "CHARS_PER_TOKEN",
+    "boundary_hashes",
+    "content_text",
+    "opening_hash",
+    "text_blocks",
+    "token_blocks",
+]
 
 BLOCK_TOKENS = 32
 """Tokens per block hash: a prefix is known to within this many tokens, at 1/32 of the work of knowing it exactly."""
@@ -69,12 +77,20 @@ def boundary_hashes(prompt: Prompt, identity: Callable[[str], str]) -> tuple[str
 
     `identity` says what stands for a variable: its text where it is known, else a name that no text can equal.
     """
+    return tuple(_hashes(prompt, identity))
+
+
+def opening_hash(prompt: Prompt) -> str:
+    """The first of these: of what stands before the first input. Nothing behind that is looked at."""
+    return next(_hashes(prompt, str))
+
+
+def _hashes(prompt: Prompt, identity: Callable[[str], str]) -> Iterator[str]:
     digest = hashlib.blake2b(digest_size=16)
-    hashes: list[str] = []
     for part in _parts(prompt):
         match part:
             case Input(variable):
-                hashes.append(digest.hexdigest())
+                yield digest.hexdigest()
                 _update(digest, "input", identity(variable))
             case Constant(text):
                 _update(digest, "text", text)
@@ -82,8 +98,7 @@ def boundary_hashes(prompt: Prompt, identity: Callable[[str], str]) -> tuple[str
                 _update(digest, "mark", part)
             case _:
                 assert_never(part)
-    hashes.append(digest.hexdigest())
-    return tuple(hashes)
+    yield digest.hexdigest()
 
 
 def _parts(prompt: Prompt) -> Iterator[Segment | str]:

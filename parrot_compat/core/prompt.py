@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # an input carries transforms and calls them; only who makes 
     from .transform import Transform
 
 __all__ = [
+    "Bound",
     "Chat",
     "ChatPrompt",
     "Constant",
@@ -30,6 +31,7 @@ __all__ = [
     "TextPrompt",
     "Tokens",
     "TokensPrompt",
+    "segments_of",
 ]
 
 
@@ -117,7 +119,7 @@ class ChatPrompt:
 
     def inputs(self) -> tuple[str, ...]:
         """Variables that must have a value before this prompt can run, in order of first use."""
-        return _inputs(segment for message in self.messages for segment in message.content or ())
+        return _inputs(self)
 
     def bind(self, values: Mapping[str, str]) -> Chat:
         return Chat(
@@ -139,7 +141,7 @@ class TextPrompt:
     segments: tuple[Segment, ...]
 
     def inputs(self) -> tuple[str, ...]:
-        return _inputs(iter(self.segments))
+        return _inputs(self)
 
     def bind(self, values: Mapping[str, str]) -> Text:
         return Text(_fill(self.segments, values))
@@ -159,8 +161,38 @@ class TokensPrompt:
 Prompt = ChatPrompt | TextPrompt | TokensPrompt
 
 
-def _inputs(segments: Iterator[Segment]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(segment.variable for segment in segments if isinstance(segment, Input)))
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A prompt and the values of its inputs, before any text is put together."""
+
+    prompt: Prompt
+    values: Mapping[str, str]
+
+    @property
+    def characters(self) -> int:
+        """That are read for it: of a value as often as it stands there, and as it is before its transforms."""
+        return sum(
+            len(segment.text if isinstance(segment, Constant) else self.values[segment.variable])
+            for segment in segments_of(self.prompt)
+        )
+
+    def content(self) -> Content:
+        """Errors: `TransformFailed`."""
+        return self.prompt.bind(self.values)
+
+
+def segments_of(prompt: Prompt) -> Iterator[Segment]:
+    """In the order in which a model reads them. Ids are none."""
+    match prompt:
+        case TextPrompt(segments):
+            yield from segments
+        case ChatPrompt(messages):
+            for message in messages:
+                yield from message.content or ()
+
+
+def _inputs(prompt: Prompt) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(segment.variable for segment in segments_of(prompt) if isinstance(segment, Input)))
 
 
 def _fill(segments: Sequence[Segment], values: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from .errors import ParrotError, PromptTooLong
 from .fleet import Fleet
 from .prefix import CHARS_PER_TOKEN, content_text, text_blocks, token_blocks
-from .prompt import Chat, ChatPrompt, Constant, Content, Prompt, Text, TextPrompt, Tokens, TokensPrompt
+from .prompt import Bound, Chat, ChatPrompt, Constant, Content, Prompt, Text, TextPrompt, Tokens, TokensPrompt
 from .tokenizer import Tokenizer
 
 __all__ = ["Rendered", "Renderer", "about_tokens", "refuse_too_long"]
@@ -44,17 +44,19 @@ class Renderer:
         self._fleet = fleet
 
     @staticmethod
-    def is_large(content: Content) -> bool:
+    def is_large(of: Content | Bound) -> bool:
         """True where encoding would hold the event loop up for milliseconds, so that a thread should do it."""
-        match content:
+        match of:
+            case Bound():
+                return of.characters > _LARGE_CHARS or Renderer.is_large(of.content())
             case Tokens(ids):
                 return len(ids) > _LARGE_CHARS * 8  # ids are only checked and hashed
             case Text(text):
                 return len(text) > _LARGE_CHARS
             case Chat():
-                return _is_longer(content, _LARGE_CHARS)
+                return _is_longer(of, _LARGE_CHARS)
             case _:
-                assert_never(content)
+                assert_never(of)
 
     def render(self, content: Content, model: str, namespace: str) -> Rendered:
         """On the event loop: for prompts that are not large. Errors: `BadPrompt`, `PromptTooLong`."""
@@ -66,6 +68,14 @@ class Renderer:
             return self.render(content, model, namespace)
         tokenizer = self._fleet.tokenizer(model)
         return self._fitting(await asyncio.to_thread(_rendered, content, tokenizer, namespace), model)
+
+    async def render_bound(self, bound: Bound, model: str, namespace: str) -> Rendered:
+        """As `render_any`; what is large is put together in the thread too: a transform may read megabytes. Errors:
+        those, and `TransformFailed`."""
+        if bound.characters <= _LARGE_CHARS:
+            return await self.render_any(bound.content(), model, namespace)
+        tokenizer = self._fleet.tokenizer(model)
+        return self._fitting(await asyncio.to_thread(_rendered_bound, bound, tokenizer, namespace), model)
 
     async def render_input(self, content: Content, model: str, namespace: str) -> Rendered:
         """What is to be embedded: it may fill the whole context. Errors: `BadPrompt`, `PromptTooLong`."""
@@ -162,3 +172,7 @@ def _rendered(content: Content, tokenizer: Tokenizer | None, namespace: str) -> 
     text = content_text(content)
     blocks = text_blocks(namespace, text)
     return Rendered(content=content, ids=None, prompt_tokens=len(text) // CHARS_PER_TOKEN, blocks=blocks)
+
+
+def _rendered_bound(bound: Bound, tokenizer: Tokenizer | None, namespace: str) -> Rendered:
+    return _rendered(bound.content(), tokenizer, namespace)

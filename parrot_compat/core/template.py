@@ -20,6 +20,10 @@ from .prompt import ChatPrompt, Constant, Input, Message, Prompt, Segment, TextP
 
 __all__ = ["Output", "Template", "TemplateForm"]
 
+MAX_HOLES = 65_536
+"""Of one template, escapes among them; and those before each output, added up: it reads them all, so that some
+kilobytes of outputs could ask for millions."""
+
 TemplateForm = Literal["chat", "text"]
 """How a template speaks to the model. chat: what comes before an output is a user message and the output the
 assistant's turn. text: one raw text, as base models continue it."""
@@ -42,7 +46,9 @@ class Template:
         segments: list[Constant | Input | Output] = []
         constant: list[str] = []
         position = 0
-        for mark in _MARK.finditer(text):
+        for number, mark in enumerate(_MARK.finditer(text), 1):
+            if number > MAX_HOLES:
+                raise BadTemplate(f"at character {mark.start()}: a template has at most {MAX_HOLES} holes", "template")
             constant.append(text[position : mark.start()])
             position = mark.end()
             if mark["escape"]:
@@ -78,6 +84,12 @@ class Template:
     def outputs(self) -> tuple[str, ...]:
         return tuple(segment.name for segment in self.segments if isinstance(segment, Output))
 
+    @property
+    def reads(self) -> int:
+        """Holes before each output, of all outputs together: what its prompts have beside text."""
+        holes = [segment for segment in self.segments if not isinstance(segment, Constant)]
+        return sum(place for place, hole in enumerate(holes) if isinstance(hole, Output))
+
     def cut(
         self, bindings: Mapping[str, Segment], outputs: Mapping[str, VariableName], form: TemplateForm = "chat"
     ) -> tuple[tuple[VariableName, Prompt], ...]:
@@ -86,45 +98,50 @@ class Template:
         `bindings` says what each input is (a constant, or a variable of the session), `outputs` which
         variable each output becomes. Errors: `BadTemplate` for a name too many or too few.
         """
-        if missing := set(self.inputs) - set(bindings):
+        inputs = set(self.inputs)
+        if missing := inputs - set(bindings):
             raise BadTemplate(f"no binding for {', '.join(sorted(missing))}", "bindings")
-        if unknown := set(bindings) - set(self.inputs):
+        if unknown := set(bindings) - inputs:
             raise BadTemplate(f"the template has no input {', '.join(sorted(unknown))}", "bindings")
         prompts: list[tuple[VariableName, Prompt]] = []
-        turns: list[tuple[str, list[Segment]]] = []
+        turns: list[Message] = []  # that are over: each is there once, however many prompts begin with it
+        said: list[Segment] = []  # behind them
         for segment in self.segments:
-            if isinstance(segment, Output):
-                prompts.append((outputs[segment.name], _prompt(turns, form)))
-                turns.append(("assistant", [Input(outputs[segment.name])]))
-                continue
-            if not turns or turns[-1][0] != "user":
-                turns.append(("user", []))
             if isinstance(segment, Input):
                 bound = bindings.get(segment.variable)
-                turns[-1][1].append(Input(outputs[segment.variable]) if bound is None else bound)
+                said.append(Input(outputs[segment.variable]) if bound is None else bound)
+            elif isinstance(segment, Constant):
+                said.append(segment)
+            elif form == "text":
+                output = outputs[segment.name]
+                prompts.append((output, TextPrompt(tuple(said))))
+                said.append(Input(output))
             else:
-                turns[-1][1].append(segment)
+                output = outputs[segment.name]
+                if said:
+                    turns.append(Message("user", tuple(said)))
+                    said = []
+                prompts.append((output, ChatPrompt(tuple(turns))))
+                turns.append(Message("assistant", (Input(output),)))
         return tuple(prompts)
 
     def _must_make_sense(self) -> None:
-        if not self.outputs:
+        if (reads := self.reads) > MAX_HOLES:
+            raise BadTemplate(
+                f"its outputs read {reads} holes, each those before it; at most {MAX_HOLES} are read", "template"
+            )
+        to_come = set(self.outputs)
+        if not to_come:
             raise BadTemplate("a template needs at least one {{output:name}}", "template")
-        seen: set[str] = set()
         for segment in self.segments:
             if isinstance(segment, Output):
-                if segment.name in seen:
+                if segment.name not in to_come:
                     raise BadTemplate(
                         f"{{{{output:{segment.name}}}}} stands twice; a variable is written once", "template"
                     )
-                seen.add(segment.name)
-            elif isinstance(segment, Input) and segment.variable in set(self.outputs) - seen:
+                to_come.remove(segment.name)
+            elif isinstance(segment, Input) and segment.variable in to_come:
                 raise BadTemplate(f"{{{{input:{segment.variable}}}}} is read before its output is written", "template")
-
-
-def _prompt(turns: list[tuple[str, list[Segment]]], form: TemplateForm) -> Prompt:
-    if form == "text":
-        return TextPrompt(tuple(segment for _, segments in turns for segment in segments))
-    return ChatPrompt(tuple(Message(role, tuple(segments)) for role, segments in turns))
 
 
 _MARK = re.compile(r"(?P<escape>\\)?\{\{")

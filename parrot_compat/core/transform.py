@@ -22,6 +22,8 @@ from .errors import BadTemplate, TransformFailed
 __all__ = ["FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
 
 MAX_PATTERN_CHARACTERS = 1_000
+MAX_TRANSFORMS = 16
+"""Of one reference, one after another: each reads the text once more."""
 RE2_MEMORY_BYTES = 8 << 20
 
 
@@ -157,7 +159,12 @@ def parse_transforms(value: Any) -> tuple[Transform, ...]:
     if value is None:
         return ()
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(transform for item in value for transform in parse_transforms(item))
+        found: list[Transform] = []
+        for item in value:
+            found += parse_transforms(item)
+            if len(found) > MAX_TRANSFORMS:
+                raise BadTemplate(f"at most {MAX_TRANSFORMS} transforms follow each other")
+        return tuple(found)
     if isinstance(value, str):
         value = {value: {}}
     if not isinstance(value, Mapping) or len(value) != 1:

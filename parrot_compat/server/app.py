@@ -80,17 +80,7 @@ def create_app(
         tool_style=tool_style,
         aliases=dict(aliases or {}),
     )
-    app.include_router(chat.router(serving))
-    app.include_router(messages.router(serving))
-    app.include_router(completions.router(serving))
-    app.include_router(embeddings.router(serving))
-    app.include_router(models.router(serving, created=int(time.time())))
-    app.include_router(tokenize.router(serving))
-    app.include_router(capabilities.router(manager.policy))
-    for endpoints in (sessions, calls, variables):
-        app.include_router(endpoints.router(serving))
-    if manager.policy.plans:
-        app.include_router(graphs.router(serving))
+    _add_endpoints(app, serving)
     metrics = Metrics(manager)
     app.include_router(metrics_router(metrics))
     _add_probes(app, manager)
@@ -111,6 +101,16 @@ def create_app(
 
     app.openapi = described  # type: ignore[method-assign]
     return app
+
+
+def _add_endpoints(app: FastAPI, serving: Serving) -> None:
+    for endpoints in (chat, messages, completions, embeddings, tokenize, sessions, calls, variables):
+        app.include_router(endpoints.router(serving))
+    app.include_router(models.router(serving, created=int(time.time())))
+    policy = serving.manager.policy
+    app.include_router(capabilities.router(policy))
+    if policy.plans:
+        app.include_router(graphs.router(serving))
 
 
 def _add_probes(app: FastAPI, manager: Manager) -> None:

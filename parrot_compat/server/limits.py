@@ -14,6 +14,10 @@ __all__ = ["RequestLimits"]
 class RequestLimits:
     """The most that one request may ask."""
 
+    head_bytes: int = 64 * 2**10
+    """The request line and the headers."""
+    head_s: float = 60.0
+    """Until they are there, from the opening of a connection, or from the first byte behind another request."""
     body_bytes: int = 32 * 2**20
     choices: int = 128
     """Answers (`n`) to one prompt."""

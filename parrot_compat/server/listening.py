@@ -16,11 +16,14 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from parrot_compat.core.errors import ParrotError
+
+from .limits import RequestLimits
 
 __all__ = ["CannotListen", "Listener", "whole_seconds"]
 
@@ -35,7 +38,9 @@ class CannotListen(ParrotError):
 class Listener:
     """A port that is ours. `serve` puts an application on it."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, limits: RequestLimits | None = None) -> None:
+        """Of the `limits` those are kept here that no application can: they hold before it is asked."""
+        self._limits = limits or RequestLimits()
         self._socket = _bound(host, port)
         self._server: _Server | None = None
 
@@ -69,6 +74,8 @@ class Listener:
             access_log=False,
             lifespan="off",
             ws="none",
+            http=_protocol(self._limits),
+            h11_max_incomplete_event_size=self._limits.head_bytes,
             server_header=False,
             # longer than clients keep idle connections in their pools: none is closed under a request
             timeout_keep_alive=75,
@@ -124,6 +131,14 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are the command line's: uvicorn would raise them again in the midst of our own closing."""
         yield
+
+
+def _protocol(limits: RequestLimits) -> type[asyncio.Protocol] | Literal["h11"]:
+    try:
+        from .heads import limited
+    except ImportError:  # no httptools: h11 has a limit of its own for bytes, and none for time
+        return "h11"
+    return limited(limits)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -20,7 +20,10 @@ from starlette.responses import Response
 from .errors import ApiError
 from .sse import SseResponse
 
-__all__ = ["Repeats", "digest"]
+__all__ = ["REPEATED", "Repeats", "digest"]
+
+REPEATED = {"x-parrot-repeated": "true"}
+"""The header of an answer that was given before."""
 
 _KEPT_S = 600.0  # a client that has given up by then asks anew
 _KEPT_BYTES = 64 * 2**20
@@ -126,4 +129,4 @@ def _again(entry: _Entry, body: bytes) -> Response:
         )
     headers = {name: value for name, value in entry.response.headers.items() if name.startswith("x-parrot-")}
     media_type = entry.response.headers["content-type"]
-    return Response(entry.response.body, media_type=media_type, headers=headers | {"x-parrot-repeated": "true"})
+    return Response(entry.response.body, media_type=media_type, headers=headers | REPEATED)

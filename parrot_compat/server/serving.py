@@ -1,5 +1,5 @@
 """What stands behind every endpoint, whichever API it belongs to: the models and what is known of them, the limits,
-the sessions that have names, the answers that may be asked for again.
+the sessions that have names, the answers that may be asked for again, the tokenizers' own work.
 
 It knows nothing of what is asked or of the shape of any one answer.
 
@@ -23,6 +23,7 @@ from parrot_compat.core.output_format import ToolStyle
 from parrot_compat.core.prompt import Tokens
 from parrot_compat.core.tokenizer import Templated, Tokenizer, ToolStyled
 
+from .encoder import Encoder
 from .errors import ApiError, invalid
 from .limits import RequestLimits
 from .repeats import Repeats
@@ -45,6 +46,7 @@ class Serving:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of served models."""
     repeats: Repeats = field(default_factory=Repeats)
+    encoder: Encoder = field(default_factory=Encoder)
 
     def card(self, model: str | None) -> ModelCard:
         """The model asked for, by any of its names. Errors: `NoEngineForModel`."""
@@ -97,7 +99,8 @@ def tenant_of(request: Request) -> str:
     return tenant
 
 
-def send_json(data: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """JSON in ASCII: whatever a model says (lone surrogates from an upstream too) can be sent."""
-    body = json.dumps(data, separators=(",", ":")).encode()
+def send_json(data: Mapping[str, Any] | bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON in ASCII: whatever a model says (lone surrogates from an upstream too) can be sent. What is `written`
+    already is sent as it is."""
+    body = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
     return Response(body, media_type="application/json", headers=dict(headers or {}))

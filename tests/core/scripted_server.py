@@ -176,11 +176,11 @@ def _event(**fields: Any) -> str:
 
 
 @asynccontextmanager
-async def serving(server: ScriptedServer) -> AsyncIterator[ScriptedServer]:
-    """Serve on a free port until the block ends."""
+async def serving(server: ScriptedServer, port: int = 0) -> AsyncIterator[ScriptedServer]:
+    """Serve on a free port, or on this one, until the block ends."""
     config = uvicorn.Config(server.app, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
     uvicorn_server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # it listens from here on: nobody has to wait
+    with socket.create_server(("127.0.0.1", port)) as listener:  # it listens from here on: nobody has to wait
         server.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         running = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
         try:

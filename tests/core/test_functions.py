@@ -123,6 +123,14 @@ async def test_a_function_that_is_called_wrongly_is_refused(world: World) -> Non
     assert session.tasks() == ()
 
 
+async def test_one_call_may_read_the_answers_of_a_whole_stage(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session()
+    many = Template.parse("".join(f"{{{{input:x{n}}}}}" for n in range(2_000)) + "{{output:y}}")
+    task = (await session.call(many, {name: Constant("a") for name in many.inputs}, form="text"))["y"]
+    assert (await task.finished()).text == f"<{'a' * 2_000}>"
+
+
 async def test_the_first_output_failing_fails_the_second_with_its_cause(world: World) -> None:
     engine = world.engine()
     engine.fail_next(EngineError("out of paper"))

@@ -160,6 +160,26 @@ async def test_a_prompt_counts_with_what_its_inputs_have_brought_and_stays(world
     world.manager.check()
 
 
+async def test_what_inputs_bring_beyond_twice_the_limit_fails_the_calls_that_read_it(world: World) -> None:
+    world.limit(Limits(open_prompt_tokens=1000))
+    world.engine().stall()
+    session = world.manager.open_session()
+    session.declare("page")
+    readers = await session.submit_all([make_call(f"r{n}", "r", "page") for n in range(4)])
+    session.set("page", "x" * 600)
+    await world.clock.sleep(0.001)
+    assert [task.is_over for task in readers] == [False, False, False, True]
+    assert isinstance(readers[3].failure, QueueFull) and "the most is 2000" in str(readers[3].failure)
+    assert world.manager.open_calls == 3
+    world.manager.check()
+    session.cancel()
+    with pytest.raises(QueueFull):
+        await session.submit_all([make_call(f"s{n}", "s", "page") for n in range(4)])
+    assert world.manager.open_calls == 0
+    await session.submit_all([make_call(f"t{n}", "t", "page") for n in range(3)])
+    world.manager.check()
+
+
 async def test_what_the_open_sessions_of_a_tenant_keep_is_limited_until_they_are_closed(world: World) -> None:
     world.limit(Limits(kept_bytes_per_tenant=30_000))
     world.engine()

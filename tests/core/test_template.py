@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from parrot_compat.core.call import VariableName
 from parrot_compat.core.errors import BadTemplate
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, TextPrompt
-from parrot_compat.core.template import Output, Template
+from parrot_compat.core.template import MAX_HOLES, Output, Template
 
 
 def v(*names: str) -> dict[str, VariableName]:
@@ -41,6 +43,23 @@ def test_an_unreadable_hole_is_refused_with_its_position(text: str) -> None:
         Template.parse(text)
 
 
+def test_a_template_of_very_many_holes_is_read_at_once_and_one_of_more_is_refused() -> None:
+    began = time.process_time()
+    assert len(Template.parse("{{input:x}}" * (MAX_HOLES - 1) + "{{output:y}}").segments) == MAX_HOLES
+    for hole in ("{{input:x}}", r"\{{"):
+        with pytest.raises(BadTemplate, match=rf"at character \d+: a template has at most {MAX_HOLES} holes"):
+            Template.parse(hole * 1_000_000 + "{{output:y}}")
+    assert time.process_time() - began < 30  # to look through all outputs at each hole takes minutes
+
+
+def test_a_template_reads_before_each_output_all_that_stands_there() -> None:
+    assert Template.parse("{{input:x}} and {{output:y}}").reads == 1
+    assert Template.parse("{{output:x}}{{output:y}} {{input:x}}{{output:z}}").reads == 0 + 1 + 3
+    deep = "".join(f"{{{{output:o{n}}}}}" for n in range(1_000))
+    with pytest.raises(BadTemplate, match=f"read 499500 holes, each those before it; at most {MAX_HOLES} are read"):
+        Template.parse(deep)
+
+
 def test_a_template_without_output_is_refused() -> None:
     with pytest.raises(BadTemplate, match="at least one"):
         Template.parse("only {{input:x}}")
@@ -64,6 +83,8 @@ def test_each_output_reads_everything_before_it_as_turns_of_a_chat() -> None:
     assert first_prompt == ChatPrompt((asked,))
     explain = Message("user", (Constant(" Explain "), Input("joke-id"), Constant(": ")))
     assert second_prompt == ChatPrompt((asked, Message("assistant", (Input("joke-id"),)), explain))
+    assert isinstance(first_prompt, ChatPrompt) and isinstance(second_prompt, ChatPrompt)
+    assert first_prompt.messages[0] is second_prompt.messages[0], "a turn is there once"
 
 
 def test_as_text_the_prompts_spell_the_template() -> None:

@@ -76,11 +76,17 @@ def test_what_does_not_apply_fails_and_is_never_empty(transform: Any, text: str)
         {"regex": r"(a)\1"},
         {"json_pointer": "a"},
         {"json_pointer": 1},
+        ["strip"] * 17,
+        [["strip"] * 9, [["strip"] * 8]],
     ],
 )
 def test_a_bad_transform_is_refused_when_it_is_given(value: Any) -> None:
     with pytest.raises(BadTemplate):
         parse_transforms(value)
+
+
+def test_sixteen_transforms_follow_each_other() -> None:
+    assert through(["strip", [{"truncate": 9}] * 15], "  a ") == "a"
 
 
 def test_a_pattern_that_would_backtrack_for_ever_is_linear_here() -> None:

@@ -70,7 +70,7 @@ async def live(
         app = create_app(
             manager, keys=Keys(keys), limits=limits, keep_alive_s=keep_alive_s, aliases=aliases, origins=origins
         )
-        with Listener("127.0.0.1", 0) as listener:
+        with Listener("127.0.0.1", 0, limits=limits) as listener:
             serving = asyncio.create_task(listener.serve(app, drain_s=0, on_ready=ready.set))
             try:
                 await ready.wait()

@@ -14,6 +14,7 @@ from parrot_compat.core.errors import EngineError
 from parrot_compat.server.repeats import Repeats
 
 from .live import connect, live, send, until
+from .parrot.graphs import GRAPHS, SESSIONS, chain
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "the capital of France"}]}
 KEY = {"idempotency-key": "k1"}
@@ -30,6 +31,36 @@ async def test_the_same_request_again_is_answered_as_before_and_run_once() -> No
         assert other.status == 409 and other.headers["x-should-retry"] == "false"
         elsewhere = await send(server, "POST", "/v1/completions", {"prompt": "count"}, KEY)
         assert elsewhere.status == 200
+
+
+async def test_a_session_that_is_opened_again_under_its_key_is_the_same_session() -> None:
+    async with live() as server:
+        first, again = [await send(server, "POST", SESSIONS, {"name": "s"}, KEY) for _ in range(2)]
+        assert first.body == again.body and len(server.manager.sessions()) == 1
+        assert "x-parrot-repeated" not in first.headers and again.headers["x-parrot-repeated"] == "true"
+        other = await send(server, "POST", SESSIONS, {"name": "t"}, KEY)
+        assert other.status == 409 and other.error["code"] == "idempotency_key_reused"
+
+
+async def test_calls_and_graphs_that_come_again_say_that_they_were_accepted_before() -> None:
+    async with live() as server, asyncio.timeout(30):
+        session = (await send(server, "POST", SESSIONS, {})).json()["id"]
+        function = {"template": "count{{output:y}}"}
+        for path, body, headers in (
+            (f"{SESSIONS}/{session}/calls", function, KEY),
+            (f"{SESSIONS}/{session}/calls", function | {"id": "c"}, {}),
+            (GRAPHS, chain(), KEY),
+            (GRAPHS, chain(nonce="n"), {}),
+        ):
+            first, again = [await send(server, "POST", path, body, headers) for _ in range(2)]
+            assert first.status == 200 and first.body == again.body
+            assert "x-parrot-repeated" not in first.headers and again.headers["x-parrot-repeated"] == "true"
+        streamed = json.dumps(chain(nonce="m", stream=True)).encode()
+        for is_repeated in (False, True):
+            reader, writer = await connect(server.url, "POST", GRAPHS, streamed)
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            assert b" 200 " in head and (b"x-parrot-repeated: true" in head) == is_repeated
 
 
 async def test_a_key_is_its_tenants_own() -> None:

@@ -20,7 +20,15 @@ from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel, Parro
 from ..output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
 from ..prompt import Chat, Text, Tokens
 
-__all__ = ["chat_request", "completion_request", "embedding_request", "finish_of", "our_error", "usage_of"]
+__all__ = [
+    "chat_request",
+    "completion_request",
+    "embedding_request",
+    "finish_of",
+    "is_refusal",
+    "our_error",
+    "usage_of",
+]
 
 # what sampling without the field would do
 _NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -169,6 +177,11 @@ def our_error(name: str, error: Exception) -> ParrotError:
             return EngineError(f"the server behind engine {name!r} says what cannot be read: {error}")
         case _:  # the SDK before 3 hands connection errors of its HTTP library through while it reads a stream
             return EngineLost(f"the connection to engine {name!r} broke: {type(error).__name__}: {error}")
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Of an error of the SDK: nobody is at the address. A busy server may let a connection wait for too long."""
+    return isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ == "ConnectError"
 
 
 def _status_error(name: str, error: openai.APIStatusError) -> ParrotError:

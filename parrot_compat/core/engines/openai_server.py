@@ -26,13 +26,14 @@ from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, 
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel
 from ..prompt import Chat
 from .openai_answers import AnswerReader
-from .openai_requests import chat_request, completion_request, embedding_request, our_error, usage_of
+from .openai_requests import chat_request, completion_request, embedding_request, is_refusal, our_error, usage_of
 
 __all__ = ["OpenAIServerEngine", "Upstream"]
 
 Result = TypeVar("Result")
 
 _NO_KEY = "none"  # the SDK wants a key; servers without keys ignore it
+_REFUSALS = 3  # in a row: one alone may be a proxy that is just reading its configuration again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Upstream:
     """A server that is there answers a connection at once."""
     silence_s: float = 600.0
     """Between two events of an answer: a long prompt keeps even a good server busy for minutes."""
+    look_s: float = 5.0
+    """While nothing runs there: so often it is asked for its models, to know that it is there."""
 
     @property
     def is_local(self) -> bool:
@@ -68,14 +71,15 @@ class Upstream:
 class OpenAIServerEngine:
     """Made by `connect`. Several may share one server, one for each model."""
 
-    def __init__(self, client: openai.AsyncOpenAI, info: EngineInfo) -> None:
+    def __init__(self, client: openai.AsyncOpenAI, info: EngineInfo, look_s: float) -> None:
         self._client = client
         self._info = info
+        self._look_s = look_s
         self._running = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._reading: set[asyncio.Future[Any]] = set()
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     @classmethod
     async def connect(
@@ -107,7 +111,7 @@ class OpenAIServerEngine:
             takes="text",
             obeys_formats=True,  # or says that it does not
         )
-        return cls(client, info)
+        return cls(client, info, upstream.look_s)
 
     # ---- the port --------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class OpenAIServerEngine:
         return EngineLoad(running=self._running)
 
     async def close(self) -> None:
-        self._is_closed = True
+        self._closed.set()
         for reading in self._reading:
             reading.cancel()
         await self._client.close()
@@ -181,6 +185,20 @@ class OpenAIServerEngine:
             await self._is_idle.wait()
         finally:
             await self.close()
+
+    async def lost(self) -> EngineLost:
+        """When nobody is at the server's address, or this was closed. A server that is slow or answers with an error is
+        there. While it has calls of ours it is not looked for: one of them that breaks tells."""
+        refusals = 0
+        while refusals < _REFUSALS:
+            try:
+                async with asyncio.timeout(self._look_s):
+                    await self._closed.wait()
+                return EngineLost(f"engine {self._info.name!r} was closed")
+            except TimeoutError:
+                if self._is_idle.is_set():
+                    refusals = refusals + 1 if await self._is_refused() else 0
+        return EngineLost(f"the server behind engine {self._info.name!r} cannot be reached: nobody is there")
 
     # ---- inside ----------------------------------------------------------------------------------------
 
@@ -223,8 +241,20 @@ class OpenAIServerEngine:
         except Exception as error:
             raise our_error(self._info.name, error) from error
 
+    async def _is_refused(self) -> bool:
+        async def look() -> None:
+            await self._client.models.list(timeout=self._look_s)
+
+        try:
+            await self._or_closed(look())
+        except EngineLost as loss:
+            return is_refusal(loss.__cause__)
+        except Exception:
+            return False  # whatever it says, it is there
+        return False
+
     def _must_be_open(self) -> None:
-        if self._is_closed:
+        if self._closed.is_set():
             raise EngineLost(f"engine {self._info.name!r} is gone: it was closed")
 
 

@@ -28,7 +28,7 @@ from parrot_compat.core.output_format import (
 )
 from parrot_compat.core.tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax
 
-from .sizes import check_lark, check_pattern, check_schema
+from .sizes import check_gbnf, check_lark, check_pattern, check_schema
 
 __all__ = ["held_size_of", "source_of"]
 
@@ -89,6 +89,7 @@ def _said_in(schema: str) -> int:
 def _lark(text: str) -> str:
     if "::=" not in text:
         return text
+    check_gbnf(text)
     try:
         return gbnf_to_lark(text)
     except Exception as error:  # the library's converter raises what it stumbles over

@@ -68,12 +68,12 @@ def router(serving: Serving) -> APIRouter:
         asked, hints = parse(await read_raw(request, serving.limits), CountTokensRequest), Hints()
         try:
             body = translated(asked, hints)
-            chat = read_chat(serving, body, hints)
-            ids = await chat.ids(chat.prompt())
+            chat = read_chat(serving, body, hints, tenant=tenant_of(request))
+            tokens = await while_connected(request.receive, chat.count())
         except ApiError as error:
             raise untranslated(error) from None
         hints.rename(CLIENT_NAMES)
-        return send_json({"input_tokens": len(ids or ())}, hints.headers())
+        return send_json({"input_tokens": tokens}, hints.headers())
 
     return routes
 

@@ -53,16 +53,10 @@ def router(serving: Serving) -> APIRouter:
                 return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, results_of(begun.tasks))
             usages = [result.usage for result in results]
-            ids = chat.prompt_ids or _rendered_ids(begun.tasks[0], body)
-            data = completion(chat.answer, results, ids, writer)
+            data = completion(chat.answer, results, chat.prompt_ids(), writer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
-
-
-def _rendered_ids(task: Task, body: ChatRequest) -> list[int] | None:
-    ids = task.rendered.ids if body.return_token_ids and task.rendered is not None else None
-    return None if ids is None else list(ids)
 
 
 async def results_of(tasks: Sequence[Task]) -> list[TaskResult]:
@@ -107,7 +101,8 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
     """Each choice says its role, its text as it comes, and why it ended. The ids of a prompt that had holes are on the
     last chunk."""
     stream = ChoiceStream(chat.answer, chat.begun, body, "delta", lambda text: {"content": text})
-    ids = None if chat.prompt_ids is None else {"prompt_token_ids": chat.prompt_ids}
+    known = chat.prompt_ids()
+    ids = None if known is None else {"prompt_token_ids": known}
     says_more = writer is not None or body.return_token_ids
 
     def opening() -> Iterator[bytes]:
@@ -126,7 +121,7 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
         if delta or (drawn and (piece.tokens or piece.logprobs)):
             yield stream.chunk(index, delta, **drawn)
         if piece.finish is not None:
-            late = _rendered_ids(chat.begun.tasks[0], body) if stream.is_over and ids is None else None
+            late = chat.prompt_ids() if stream.is_over and ids is None else None
             of_all = {} if late is None else {"prompt_token_ids": late}
             yield stream.chunk(index, {}, piece.finish.value, of_all | stream.receipt())
 

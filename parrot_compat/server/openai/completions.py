@@ -17,11 +17,14 @@ from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Logprobs, TokenLogprobs
 from parrot_compat.core.engine import Chunk
-from parrot_compat.core.prompt import Prompt, Text
+from parrot_compat.core.prompt import Content, Prompt, Text
+from parrot_compat.core.rendering import about_tokens
 from parrot_compat.core.result import TaskResult
+from parrot_compat.core.task import Task
 from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
+from parrot_compat.server.json_values import written
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.rooms import Begun, entered
 from parrot_compat.server.sse import SseResponse, while_connected
@@ -46,14 +49,16 @@ def router(serving: Serving) -> APIRouter:
     async def answered(request: Request, raw: bytes) -> Response:
         body = parse(raw, CompletionRequest)
         ask, card = read_request(serving, body, Hints(), request.headers, tenant_of(request))
-        serving.check_tokens(card.name, body.sampling())
-        if body.sampling().prompt_logprobs is not None:
-            serving.tokenizer(card.name)  # they are told by ids
+        with body.naming_format():
+            samplings = body.samplings()
+        serving.check_tokens(card.name, samplings[0])
+        if samplings[0].prompt_logprobs is not None or body.return_token_ids:
+            serving.tokenizer(card.name)  # there are ids to tell
         tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
         writer = TokenWriter(serving.manager.tokenizer(card.name)) if tells else None
         prompts = body.prompts()
-        known = await asyncio.to_thread(_known, serving, card.name, prompts, body)
-        wanted = [(prompt, body.sampling(choice)) for prompt in prompts for choice in range(body.drawn)]
+        echoes = await _echoes(serving, request, card.name, prompts) if body.echo else [""] * len(prompts)
+        wanted = [(prompt, sampling) for prompt in prompts for sampling in samplings]
 
         async with AsyncExitStack() as stack:
             answer = answer_head(serving, "cmpl", "text_completion", body.model or card.name)
@@ -62,6 +67,7 @@ def router(serving: Serving) -> APIRouter:
                 begun = await stack.enter_async_context(room.begun(answer.id, card.name, wanted, choices=body.drawn))
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
+            known = _known(begun, echoes, body)
             if body.stream:
                 await first_word(serving, request, card.name, begun.tasks)
                 events = _stream(answer, begun, body, known, writer)
@@ -70,8 +76,9 @@ def router(serving: Serving) -> APIRouter:
             finished = asyncio.gather(*(task.finished() for task in begun.tasks))
             results = await while_connected(request.receive, finished)
             usages = [result.usage for result in results]
-            data = _whole(answer, results, body, known, writer)
-            return send_json(data | begun.object(usages), begun.headers(usages))
+            data = _whole(answer, results, body, known, writer) | begun.object(usages)
+            is_large = body.return_token_ids  # those of a prompt stand in each of its choices
+            return send_json(await asyncio.to_thread(written, data) if is_large else data, begun.headers(usages))
 
     return routes
 
@@ -90,24 +97,34 @@ class _Known:
         return {} if self.ids is None else {"prompt_token_ids": self.ids, "token_ids": []}
 
 
-def _known(serving: Serving, model: str, prompts: Sequence[Prompt], body: CompletionRequest) -> list[_Known]:
-    """One per prompt. Errors: `BadPrompt` for ids out of the vocabulary."""
+async def _echoes(serving: Serving, request: Request, model: str, prompts: Sequence[Prompt]) -> list[str]:
+    """The texts of the prompts. Errors: `BadPrompt` for ids out of the vocabulary, those of `Encoder.run`."""
+    contents = [prompt.bind({}) for prompt in prompts]
+    texts = [content.text for content in contents if isinstance(content, Text)]
+    if len(texts) == len(contents):
+        return texts
+    tokenizer = serving.tokenizer(model)
 
-    def of(prompt: Prompt) -> _Known:
-        content = prompt.bind({})
-        tells = bool(body.echo) and body.logprobs is not None
-        if not body.return_token_ids and not tells and not (body.echo and not isinstance(content, Text)):
-            return _Known(content.text if body.echo and isinstance(content, Text) else "")
-        tokenizer = serving.tokenizer(model)
-        ids = tokenizer.encode(content)
-        text = content.text if isinstance(content, Text) else tokenizer.decode(ids) if body.echo else ""
+    def text(content: Content) -> str:
+        return content.text if isinstance(content, Text) else tokenizer.decode(tokenizer.encode(content))
+
+    work = serving.encoder.run(
+        tenant_of(request), sum(map(about_tokens, contents)), lambda: [text(content) for content in contents]
+    )
+    return await while_connected(request.receive, work)
+
+
+def _known(begun: Begun, echoes: Sequence[str], body: CompletionRequest) -> list[_Known]:
+    """One per prompt; its ids are those that were made for its calls."""
+    tells = bool(body.echo) and body.logprobs is not None
+
+    def of(task: Task, echo: str) -> _Known:
+        ids = None if task.rendered is None else task.rendered.ids
         return _Known(
-            text if body.echo else "",
-            list(ids) if body.return_token_ids else None,
-            ids[0] if tells and ids else None,
+            echo, list(ids) if body.return_token_ids and ids is not None else None, ids[0] if tells and ids else None
         )
 
-    return [of(prompt) for prompt in prompts]
+    return [of(task, echo) for task, echo in zip(begun.tasks[:: body.drawn], echoes, strict=True)]
 
 
 def _whole(

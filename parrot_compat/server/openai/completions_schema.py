@@ -65,10 +65,16 @@ class CompletionRequest(SamplingRequest):
         return 0 if self.logprobs is None and self.chooses else self.logprobs
 
     def sampling(self, choice: int = 0) -> Sampling:
-        """The prompt's tokens are told once for all its choices; in a stream each tells them."""
         asked = [most for most in (self.prompt_logprobs, self.logprobs if self.echo else None) if most is not None]
-        told = max(asked) if asked and (choice == 0 or self.stream) else None
-        return replace(SamplingRequest.sampling(self, choice), prompt_logprobs=told)
+        return replace(SamplingRequest.sampling(self, choice), prompt_logprobs=max(asked, default=None))
+
+    def samplings(self) -> list[Sampling]:
+        """Of the answers to each prompt, one form and one set of biases for all. The prompt's tokens are told once for
+        all of them; in a stream each tells them."""
+        first = self.sampling()
+        told = first.prompt_logprobs if self.stream else None
+        others = [replace(first, seed=self.seed_of(choice), prompt_logprobs=told) for choice in range(1, self.drawn)]
+        return [first, *others]
 
     def check(self, limits: RequestLimits) -> None:
         SamplingRequest.check(self, limits)

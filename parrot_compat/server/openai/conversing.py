@@ -31,8 +31,12 @@ class Conversation:
     model: str
     """As it is served."""
     begun: Begun
-    prompt_ids: list[int] | None
-    """Where they were asked for and are known: a prompt that has holes is none yet."""
+    tells_ids: bool
+
+    def prompt_ids(self) -> list[int] | None:
+        """Where they are asked for and known: a prompt that has holes is none yet."""
+        rendered = self.begun.tasks[0].rendered
+        return list(rendered.ids) if self.tells_ids and rendered is not None and rendered.ids is not None else None
 
 
 async def converse(
@@ -42,13 +46,15 @@ async def converse(
 
     `kind` is what the answer is called."""
     chat = read_chat(serving, body, hints, headers, tenant)
-    first = chat.sampling()
+    with body.naming_format():
+        first = chat.sampling()
     room = await stack.enter_async_context(entered(serving.manager, serving.directory, chat.ask))
     prompt = chat.prompt(room.resolve)
-    wanted = [(prompt, replace(body.sampling(choice), format=first.format)) for choice in range(body.n or 1)]
-    known = await chat.ids(prompt) if body.return_token_ids else None
-    model = chat.card.name
+    wanted = [(prompt, replace(first, seed=body.seed_of(choice))) for choice in range(body.n or 1)]
+    model, tells_ids = chat.card.name, bool(body.return_token_ids)
+    if tells_ids:
+        serving.tokenizer(model)
     answer = answer_head(serving, "chatcmpl", kind, body.model or model, body.service_tier)
     with body.naming_format():
         begun = await stack.enter_async_context(room.begun(answer.id, model, wanted, chat.reading(first)))
-    return Conversation(answer=answer, model=model, begun=begun, prompt_ids=known)
+    return Conversation(answer=answer, model=model, begun=begun, tells_ids=tells_ids)

@@ -8,7 +8,6 @@ one; equal bodies ask the same.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -16,6 +15,7 @@ from starlette.datastructures import Headers
 from parrot_compat.core.call import Reading, Sampling
 from parrot_compat.core.manager import ModelCard
 from parrot_compat.core.prompt import ChatPrompt
+from parrot_compat.core.rendering import about_tokens
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.serving import Serving
 from parrot_compat.server.sessions.asking import Ask, read_ask
@@ -57,10 +57,12 @@ class ReadChat:
         template = self.body.template_values(self.serving.template_variables(self.card.name), self.ask.hints)
         return chat_prompt(self.body.messages, resolve, tools=self._offered(), template=template)
 
-    async def ids(self, prompt: ChatPrompt) -> list[int] | None:
-        """`None` where the prompt has holes: its ids are known once they are filled. Errors: `ApiError` 400."""
-        tokenizer = self.serving.tokenizer(self.card.name)
-        return None if prompt.inputs() else list(await asyncio.to_thread(tokenizer.encode, prompt.bind({})))
+    async def count(self) -> int:
+        """The tokens of its prompt, which must not wait for anything. Errors: `ApiError`, those of `Encoder.run`."""
+        content, tokenizer = self.prompt().bind({}), self.serving.tokenizer(self.card.name)
+        return await self.serving.encoder.run(
+            self.ask.tenant, about_tokens(content), lambda: len(tokenizer.encode(content))
+        )
 
     def _offered(self) -> list[Tool] | None:
         """The tools that the prompt tells of. Another server would call those that it is told of, so it is told of what
@@ -74,8 +76,8 @@ class ReadChat:
 def read_chat(
     serving: Serving, body: ChatRequest, hints: Hints, headers: Headers = _NO_HEADERS, tenant: str = ""
 ) -> ReadChat:
-    """One that is not answered to a client has no headers and no tenant. Errors: those of `read_request`, `BadSchema`
-    for tools that no call could be made of."""
+    """One that nobody has sent by itself has no headers and no tenant. Errors: those of `read_request`, `BadSchema` for
+    tools that no call could be made of."""
     ask, card = read_request(serving, body, hints, headers, tenant)
     use = body.tool_use(serving.tool_style_of(card.name))
     return ReadChat(serving=serving, body=body, ask=ask, card=card, use=use)

@@ -145,9 +145,13 @@ class SamplingRequest(Schema):
     def stop_strings(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
+    def seed_of(self, choice: int) -> int | None:
+        """With a seed, each of `n` choices has its own: seed, seed + 1, … Clients that always send one say -1 for none,
+        as to vLLM and llama.cpp."""
+        return None if self.seed is None or self.seed == -1 else (self.seed + choice) % 2**63
+
     def sampling(self, choice: int = 0) -> Sampling:
-        """The sampling of one choice. With a seed, each of `n` choices has its own: seed, seed + 1, … Clients that
-        always send one say -1 for none, as to vLLM and llama.cpp."""
+        """The sampling of one choice. Who makes several keeps all but the seed of the first: a form may be large."""
         return Sampling(
             max_tokens=self.most_tokens(),
             min_tokens=self.min_tokens or 0,
@@ -161,7 +165,7 @@ class SamplingRequest(Schema):
             repetition_penalty=self.repetition_penalty,
             logit_bias=tuple(sorted((int(token), bias) for token, bias in (self.logit_bias or {}).items())),
             logprobs=self.told_logprobs(),
-            seed=None if self.seed in (None, -1) else (self.seed + choice) % 2**63,
+            seed=self.seed_of(choice),
             stop=self.stop_strings(),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),

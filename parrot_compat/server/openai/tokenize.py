@@ -5,14 +5,15 @@ They know nothing of calls. The invariant: the ids are those that the generating
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.rendering import about_tokens
 from parrot_compat.server.bodies import read_body
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.serving import Serving, send_json
+from parrot_compat.server.json_values import written
+from parrot_compat.server.serving import Serving, send_json, tenant_of
+from parrot_compat.server.sse import while_connected
 
 from .sampling_schema import ignored_fields
 from .tokenize_schema import DetokenizeRequest, TokenizeRequest
@@ -29,11 +30,15 @@ def router(serving: Serving) -> APIRouter:
         hints = Hints()
         hints.ignored(*body.ignored())
         card = serving.card(body.model)
-        # in a thread: a long text takes long, and others stream meanwhile
         encode, contents = serving.tokenizer(card.name).encode, body.contents()
-        ids = await asyncio.to_thread(lambda: [list(encode(content)) for content in contents])
-        answer = {"count": sum(map(len, ids)), "max_model_len": card.context_tokens}
-        return send_json({**answer, "tokens": ids if isinstance(body.prompt, list) else ids[0]}, hints.headers())
+
+        def answer() -> bytes:
+            ids = [encode(content) for content in contents]
+            told = {"count": sum(map(len, ids)), "max_model_len": card.context_tokens}
+            return written({**told, "tokens": ids if isinstance(body.prompt, list) else ids[0]})
+
+        work = serving.encoder.run(tenant_of(request), sum(map(about_tokens, contents)), answer)
+        return send_json(await while_connected(request.receive, work), hints.headers())
 
     @routes.post("/detokenize", summary="Text of token ids", tags=["tokenizer"])
     async def detokenize(request: Request) -> Response:
@@ -43,10 +48,11 @@ def router(serving: Serving) -> APIRouter:
         card = serving.card(body.model)
         tokenizer = serving.tokenizer(card.name)
 
-        def text() -> str:
+        def answer() -> bytes:
             ids = tokenizer.encode(Tokens(tuple(body.tokens))) if body.tokens else ()  # refuses unknown ids
-            return tokenizer.decode(ids, skip_special_tokens=False)
+            return written({"prompt": tokenizer.decode(ids, skip_special_tokens=False)})
 
-        return send_json({"prompt": await asyncio.to_thread(text)}, hints.headers())
+        work = serving.encoder.run(tenant_of(request), len(body.tokens), answer)
+        return send_json(await while_connected(request.receive, work), hints.headers())
 
     return routes

@@ -15,7 +15,7 @@ from parrot_compat.core.task import Task
 from parrot_compat.server.bodies import Items, Schema, parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.repeats import digest
+from parrot_compat.server.repeats import REPEATED, digest
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.asking import objective_of
 from parrot_compat.server.sessions.directory import Known
@@ -60,9 +60,9 @@ def router(serving: Serving) -> APIRouter:
         with known.session.life.held():
             if key:
                 of_session = deferred.setdefault(known.session, Deferred())
-                made = await of_session.once(_SCOPE, [key], digest(raw), accept)
+                made, is_repeated = await of_session.once(_SCOPE, [key], digest(raw), accept)
             else:
-                made, _ = await accept()
+                (made, _), is_repeated = await accept(), False
         variables = [{output: task.output.name for output, task in tasks.items()} for tasks in made]
         return send_json(
             {
@@ -74,7 +74,7 @@ def router(serving: Serving) -> APIRouter:
                 ],
                 "variables": variables if isinstance(body.bindings, list) else variables[0],
             },
-            hints.headers(),
+            hints.headers() | (REPEATED if is_repeated else {}),
         )
 
     @routes.post("/{session}/cancel", summary="End the calls that are named, or every call that is not over")

@@ -9,6 +9,7 @@ The invariant: a body that was read says for every output what a plain request w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -28,6 +29,8 @@ from parrot_compat.server.sessions.object_schema import Name, PathName
 
 __all__ = ["Binding", "CallsRequest"]
 
+MOST_READS = 131_072
+"""Holes before the outputs of a template, added up, times its bindings: of each of 2,048 calls 64."""
 _NO_CONNECTION = ("stream", "stream_options", "n", "return_token_ids", "parrot")
 _OF_ALL = ("model", "priority", "service_tier", "nvext")
 _CALL_NOT_YET: Mapping[str, tuple[Any, ...]] = {
@@ -67,9 +70,15 @@ class CallsRequest(LimitedRequest):
     def check(self, limits: RequestLimits) -> None:
         LimitedRequest.check(self, limits)
         self._refuse(self, _NO_CONNECTION, "")
-        calls = len(self.many()) * max(1, len(self.parsed().outputs))
-        if not 1 <= calls <= limits.calls:
-            raise invalid("bindings", f"they make {calls} calls; one request makes 1 to {limits.calls}")
+        template, many = self.parsed(), len(self.many())
+        outputs = template.outputs
+        if not 1 <= many * len(outputs) <= limits.calls:
+            made = f"they make {many * len(outputs)} calls"
+            raise invalid("bindings", f"{made}; one request makes 1 to {limits.calls}")
+        if (reads := many * template.reads) > MOST_READS:
+            raise invalid("bindings", f"their calls read {reads} holes of the template, of at most {MOST_READS}")
+        if unknown := self.outputs.keys() - set(outputs):
+            raise invalid("outputs", f"the template has no output {min(unknown)[:64]!r}")
         for name, own in self.outputs.items():
             path = f"outputs.{name[:64]}"
             self._refuse(own, _NO_CONNECTION + _OF_ALL, f"{path}.")
@@ -95,8 +104,14 @@ class CallsRequest(LimitedRequest):
 
     def sampling_of(self) -> dict[str, Sampling]:
         """Of those outputs that have sampling of their own, over what is said for all."""
-        every = _said(self)
-        return {name: LimitedRequest(**(every | _said(own))).sampling() for name, own in self.outputs.items()}
+        every, form = _said(self), self.output_format()
+        return {
+            name: replace(
+                LimitedRequest(**(every | _said(own))).sampling(),
+                format=form if own.structured_outputs is None else own.output_format(),
+            )
+            for name, own in self.outputs.items()
+        }
 
     def ignored(self) -> list[str]:
         """Fields without effect. Errors: `ApiError` 400 for those that cannot be left without."""
@@ -114,11 +129,13 @@ class CallsRequest(LimitedRequest):
 
 
 _LIMITS = {"max_tokens", "max_completion_tokens"}
-_SAMPLING = set(LimitedRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL) - _LIMITS
+_FORM = {"structured_outputs"}  # may be large: one for all outputs that have none of their own
+_SAMPLING = set(LimitedRequest.model_fields) - set(_NO_CONNECTION) - set(_OF_ALL) - _LIMITS - _FORM
 
 
 def _said(request: LimitedRequest) -> dict[str, Any]:
-    """What it says of sampling, with one name for its limit: an output's own goes over that of all by either name."""
+    """What it says of sampling but for its form, with one name for its limit: an output's own goes over that of all by
+    either name."""
     most = request.most_tokens()
     said = request.model_dump(include=_SAMPLING, exclude_none=True, by_alias=True)
     return said if most is None else said | {"max_tokens": most}

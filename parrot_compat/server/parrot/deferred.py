@@ -36,8 +36,9 @@ class Deferred(Generic[T]):
 
     async def once(
         self, scope: Scope, calls: Sequence[str], body: bytes, accept: Callable[[], Awaitable[tuple[T, OnEnd | None]]]
-    ) -> T:
-        """What `accept` gives, or gave when the same `body` (its digest) with these calls came before.
+    ) -> tuple[T, bool]:
+        """What `accept` gives, or gave when the same `body` (its digest) with these calls came before; and whether it
+        did.
 
         `accept` also says how to be told of the end of what it gives; `None`: it is kept as long as this. Errors:
         `ApiError` 409, those of `accept`.
@@ -45,7 +46,7 @@ class Deferred(Generic[T]):
         while (entry := self._earlier(scope, calls, body)) is not None:
             await entry.is_settled.wait()  # the first of two at the same time may still be refused
             if entry.value is not None:
-                return entry.value
+                return entry.value, True
         entry = _Entry(body, [(scope, call) for call in calls])
         self._entries.update((key, entry) for key in entry.keys)
         try:
@@ -57,7 +58,7 @@ class Deferred(Generic[T]):
             entry.is_settled.set()
         if on_end is not None:
             on_end(lambda: self._forget(entry))
-        return entry.value
+        return entry.value, False
 
     async def earlier(self, scope: Scope, call: str) -> T | None:
         """What was accepted with this call; waits where it is about to be. `None`: nothing."""

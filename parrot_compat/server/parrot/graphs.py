@@ -20,7 +20,7 @@ from parrot_compat.core.plan import Plan
 from parrot_compat.server.bodies import parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.repeats import digest
+from parrot_compat.server.repeats import REPEATED, digest
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.asking import session_label
 from parrot_compat.server.sessions.directory import Known
@@ -63,17 +63,18 @@ def router(serving: Serving) -> APIRouter:
 
         scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))
         if scope is None:
-            accepted, _ = await accept()
+            (accepted, _), is_repeated = await accept(), False
         else:
-            accepted = await deferred.once(scope, [call.id for call in body.calls], digest(raw), accept)
+            accepted, is_repeated = await deferred.once(scope, [call.id for call in body.calls], digest(raw), accept)
+        headers = REPEATED if is_repeated else {}
         if not body.stream:
-            return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()})
+            return send_json({"object": "parrot.graph", "id": accepted.plan.id, **accepted.head()}, headers)
         owner = AsyncExitStack()
         for life in (accepted.plan.life, accepted.plan.session.life):
             owner.enter_context(life.held())
         for task in accepted.plan.tasks.values():  # a push may come after the close
             owner.enter_context(task.followed())
-        return SseResponse(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s)
+        return SseResponse(_pushes(serving, accepted), owner=owner, keep_alive_s=serving.keep_alive_s, headers=headers)
 
     @routes.post("/v1/parrot/graphs/{graph}/close", summary="The app's run is over", tags=["parrot"])
     async def close_graph(request: Request, graph: str) -> Response:

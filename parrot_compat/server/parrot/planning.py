@@ -59,14 +59,16 @@ async def planned_calls(serving: Serving, known: Known, graph: GraphRequest, is_
             await asyncio.sleep(0)
         if known.has_call(planned.id):
             raise call_exists(f"calls[{index}].id", planned.id)
-        calls.append(_planned(serving, planned, f"calls[{index}]", references, outputs[planned.id]))
+        call, notes = _read(serving, planned, f"calls[{index}]", references, outputs[planned.id])
+        told = planned.request if graph.stream else {}  # only a push tells it
+        calls.append(Planned(PlannedCall(call=call, body=told), notes))
     return calls
 
 
-def _planned(
+def _read(
     serving: Serving, planned: PlannedRequest, path: str, references: References, output: VariableName
-) -> Planned:
-    """Errors: `ApiError`, naming the field."""
+) -> tuple[Call, dict[str, Any]]:
+    """The call, and what only people read. Errors: `ApiError`, naming the field."""
     body = planned.read(path)
     try:
         chat = read_chat(serving, body, Hints())  # what a plain request would be refused for
@@ -89,7 +91,7 @@ def _planned(
         reading=chat.reading(sampling),
     )
     notes = ask.notes() | ({} if stage is None else {"stage": stage.model_dump(exclude_none=True)})
-    return Planned(PlannedCall(call=call, body=planned.request), notes)
+    return call, notes
 
 
 def push(serving: Serving, settled: Settled) -> dict[str, Any]:

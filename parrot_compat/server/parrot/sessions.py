@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from parrot_compat.server.bodies import Schema, read_body
+from parrot_compat.server.bodies import Schema, parse, read_raw
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.directory import Known
 from parrot_compat.server.sessions.object_schema import Name
@@ -32,9 +32,14 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("", summary="Open a session")
     async def open_session(request: Request) -> Response:
-        body = await read_body(request, SessionRequest, serving.limits)
-        known = await serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
-        return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
+        raw = await read_raw(request, serving.limits)
+
+        async def opened() -> Response:
+            body = parse(raw, SessionRequest)
+            known = await serving.directory.open(tenant_of(request), title=body.name, ttl_s=body.ttl_s)
+            return send_json({"object": "parrot.session", "id": known.name, "name": known.session.name})
+
+        return await serving.repeats.once(request, tenant_of(request), raw, opened)
 
     @routes.get("/{session}", summary="The graph of a session, its states, times and tokens")
     async def describe_session(request: Request, session: str) -> Response:

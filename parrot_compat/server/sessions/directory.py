@@ -193,9 +193,12 @@ class Directory:
         return known
 
     def of(self, session: Session) -> Known:
-        """What is known of a session, however it was opened."""
+        """What is known of a session, however it was opened. Whoever asks uses it."""
         known = self._known.get(session.id)
-        return known if known is not None else Known(session, session.id)
+        if known is None:
+            return Known(session, session.id)
+        self._use(known)
+        return known
 
     def __len__(self) -> int:
         return len(self._known)
@@ -207,11 +210,17 @@ class Directory:
         assert self._of_tenant == Counter(known.session.tenant for known in self._known.values())
 
     def _find(self, tenant: str, name: str) -> Known | None:
-        labels = self._labels.get(tenant, {})
-        if name in labels:
-            labels[name] = labels.pop(name)
-        known = self._known.get(labels.get(name, name))
-        return known if known is not None and known.session.tenant == tenant else None
+        """By its label or its drawn id. Whoever asks uses it."""
+        known = self._known.get(self._labels.get(tenant, {}).get(name, name))
+        if known is None or known.session.tenant != tenant:
+            return None
+        self._use(known)
+        return known
+
+    def _use(self, known: Known) -> None:
+        labels = self._labels.get(known.session.tenant, {})
+        if known.name in labels:
+            labels[known.name] = labels.pop(known.name)
 
     async def _make_room(self, tenant: str) -> None:
         """End the labelled session that was not used for longest and that nothing uses now, if it takes that."""

@@ -225,6 +225,7 @@ def test_random_schemas_hold_at_random_weights(schema: dict[str, Any], most: int
         Choice(("",)),
         Grammar("start: nowhere"),
         Grammar("root ::= ("),
+        Grammar("root ::= r\n" + 'r ::= "x"\n' * 1000),
         ToolCalls((), "hermes"),
         Regex("(x{ 3000 }){ 3000 }"),
         Grammar("start: A\nA: B{3000}\nB: C{3000}\nC: /x/"),

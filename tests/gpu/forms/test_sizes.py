@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
 
 from parrot_compat.core.errors import BadSchema
-from parrot_compat.gpu.forms.sizes import check_lark, check_pattern, check_schema
+from parrot_compat.gpu.forms.sizes import check_gbnf, check_lark, check_pattern, check_schema
 from parrot_compat.gpu.forms.sizes.lark import forced_of_lark
 from parrot_compat.gpu.forms.sizes.pattern import forced_of
 from parrot_compat.gpu.forms.sizes.schema import _named_sizes
@@ -24,13 +28,13 @@ def chain(length: int) -> str:
     return "\n".join(["start: r0", *(f"r{at}: r{at + 1}" for at in range(length)), f'r{length}: "x"'])
 
 
-def of_pairs(levels: int) -> dict[str, Any]:
+def of_pairs(levels: int, base: str = "#/$defs/") -> dict[str, Any]:
     def pair(level: int) -> dict[str, Any]:
-        inner = {"$ref": f"#/$defs/p{level + 1}"}
+        inner = {"$ref": f"{base}p{level + 1}"}
         return {"type": "array", "prefixItems": [inner, inner], "minItems": 2, "items": False}
 
     parts = {f"p{level}": pair(level) for level in range(levels)} | {f"p{levels}": {"const": 1}}
-    return {"$ref": "#/$defs/p0", "$defs": parts}
+    return {"$ref": f"{base}p0", "$defs": parts}
 
 
 def of_arrays(levels: int, items: int) -> dict[str, Any]:
@@ -83,6 +87,7 @@ def merged_objects(levels: int) -> dict[str, Any]:
         "x{20000}",
         "a|(x{ 3000 }){ 3000 }",
         "(" + "|".join(["x{20000}"] * 2) + ")y",
+        "\n(x{3000}){3000}",
     ],
 )
 def test_a_pattern_that_is_long_once_written_out_is_refused(pattern: str) -> None:
@@ -113,9 +118,31 @@ def test_what_people_write_is_read(pattern: str, forced: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "why"),
+    [("(?x)(a{200}) {100}", "flag x"), ("a(?i-ux:b)", "flag x"), ("a[b\\]", "bracket"), ("[", "bracket")],
+)
+def test_a_pattern_of_which_no_size_can_be_told_is_refused(pattern: str, why: str) -> None:
+    with pytest.raises(BadSchema, match=why):
+        check_pattern(pattern)
+    with pytest.raises(BadSchema, match=why):
+        check_schema({"pattern": pattern})
+    with pytest.raises(BadSchema, match=why):
+        check_lark(f"start: /{pattern}/")
+
+
+def test_what_only_looks_like_a_flag_or_a_bracket_is_text() -> None:
+    check_pattern(r"[(?x]\[\(?x(?:x)(?i:[\]x])")
+
+
+@pytest.mark.parametrize(
     "schema",
     [
         of_pairs(20),
+        of_pairs(20, "#/%24defs/"),
+        of_pairs(20, "json-schema:///#/$defs/"),
+        {"$id": "https://a.b/c/pairs"} | of_pairs(20, "pairs#/$defs/"),
+        {"$id": "https://a.b/c/pairs"} | of_pairs(20, "../c/./pairs#/$defs/"),
+        {"$ref": "x", "$defs": {"x": {"$id": "x"} | of_pairs(20), "p0": {"const": 1}}, "p0": {"const": 1}},
         of_arrays(3, 40),
         {"anyOf": [{"type": "null"}, of_arrays(3, 40)]},
         {"type": "object", "properties": {"may": of_arrays(3, 40)}},
@@ -137,6 +164,8 @@ def test_a_schema_that_forces_more_than_a_long_text_is_refused(schema: dict[str,
     ("schema", "forced"),
     [
         (of_pairs(8), 256),
+        ({"$id": "https://a.b/pairs"} | of_pairs(8, "pairs#/$defs/"), 256),
+        ({"$ref": "B", "$defs": {at: {"$id": at, "enum": [at * 9]} for at in "ABC"}}, 11),
         (of_arrays(2, 40), 4880),
         (SYNTAX_TREE, 34),
         ({"type": "string", "enum": [f"{at:04d} is a label" for at in range(900)]}, 17),
@@ -195,12 +224,27 @@ def test_a_schema_nested_without_end_is_refused() -> None:
         ('start: %json {"const":' + "[" * 990 + "]" * 990 + "}", "nested|forces"),
         ("start: " + "(" * 500 + '"x"' + ")" * 500, "nested"),
         ('start: %lark { start: "x" }', "%lark"),
+        ('start: a{+300}\na: b{ +300 , }\nb: "x"', "forces"),
+        ('start: a~+300..+300\na: b~ +300\nb: "x"', "forces"),
+        ('start: a{2000}\na[stop="]", suffix=/]\\/]/, capture]: "x"{2000}', "forces"),
+        ("start: a{2000}\na[stop=<[3-5]>]: /x{2000}/", "forces"),
+        ('start: a::0\na::_: "x" a::incr(_) %if lt(_, 1000000)\n  | "" %if ge(_, 1000000)', "parameters"),
+        ("start: /(x{200}) {100} # [/x", "flag x"),
+        ('start: "x', "does not end"),
+        ('start: "x\n"', "does not end"),
+        ("start: /x\n", "does not end"),
     ],
     ids=lambda text: text[:30],
 )
 def test_a_grammar_that_is_long_once_written_out_is_refused(text: str, why: str) -> None:
     with pytest.raises(BadSchema, match=why):
         check_lark(text)
+
+
+def test_a_grammar_of_many_rules_is_refused_before_it_is_written_as_another() -> None:
+    check_gbnf("root ::= r\n" + 'r ::= "x"\n' * 999)
+    with pytest.raises(BadSchema, match="has 1001 rules"):
+        check_gbnf("root ::= r\n" + 'r ::= "x"\n' * 1000)
 
 
 ARITHMETIC = """
@@ -232,3 +276,56 @@ start2[capture, max_tokens=10]: %json {"type": "object"} <|end|> | "a:b" "//"
 def test_a_grammar_with_many_levels_is_read(text: str, forced: int) -> None:
     assert forced_of_lark(text) == forced
     check_lark(text)
+
+
+LONG = 60_000
+
+
+SPELLINGS = ["".join(signs) for signs in product(("~", "~0"), repeat=11)]
+"""Of one name in a pointer."""
+
+
+def over_and_over(text: str) -> str:
+    return text * (LONG // len(text))
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (check_lark, "a" + " " * LONG + "b"),
+        (check_lark, over_and_over("a [ b ]  ")),
+        (check_lark, over_and_over('a[b]["[ ')),
+        (check_lark, '"' + over_and_over('\\"')),
+        (check_lark, "/" + over_and_over("\\/")),
+        (check_lark, over_and_over("/a\n")),
+        (check_lark, over_and_over("<a")),
+        (check_lark, over_and_over("%a ")),
+        (check_lark, over_and_over('%a{"b":')),
+        (check_lark, "%json " + '{"' + over_and_over('\\"')),
+        (check_lark, "a{1" + " " * LONG),
+        (check_lark, "a{" + "1" * LONG),
+        (check_lark, "a." + "1" * LONG),
+        (check_lark, over_and_over("a-")),
+        (check_lark, over_and_over("~  ")),
+        (check_pattern, "[" * LONG),
+        (check_pattern, over_and_over("[\\]")),
+        (check_pattern, "{" + " " * LONG),
+        (check_pattern, "{" + "1" * LONG),
+        (check_pattern, "{1" + " " * LONG),
+        (check_pattern, "{1," + " " * LONG),
+        (check_pattern, "\\u{" + "a" * LONG),
+        (check_pattern, over_and_over("(?i")),
+        (check_pattern, "(" * LONG),
+        (check_schema, {"pattern": "[" * LONG}),
+        (check_schema, {"allOf": [{"$ref": f"#/{each}"} for each in SPELLINGS], "~" * 11: {"enum": ["a"] * 6000}}),
+        (check_schema, {"anyOf": [{"$id": "a"}] * 250 + [{"$ref": f"{at}/a"} for at in range(3000)]}),
+        (check_schema, {"anyOf": [{"$anchor": "a"}] * 250 + [{"$ref": "#a"}] * 4000}),
+        (check_schema, {"anyOf": [{"$anchor": "a"}, {"$ref": "#a"}] * 2200}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_no_text_takes_longer_to_look_at_than_its_length_says(check: Callable[[Any], None], text: Any) -> None:
+    began = time.thread_time()
+    with suppress(BadSchema):
+        check(text)
+    assert time.thread_time() - began < 5  # where each character looks at all that follow it takes minutes

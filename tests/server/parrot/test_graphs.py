@@ -232,6 +232,24 @@ async def test_the_same_graph_sent_again_is_the_same_plan_where_sessions_keep_as
             assert len(server.manager.sessions()) == 2
 
 
+async def test_requests_that_pushes_will_tell_are_kept_until_the_graph_ends_within_the_limit() -> None:
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=400_000)) as server:
+        server.engine.stall()
+        body = {"session": "s", "calls": [planned("a", "one", metadata={"log": "x" * 300_000})]}
+        async with pushed(server, body) as pushes:
+            graph = (await pushes.until("parrot:accepted"))["graph"]
+            (session,) = server.manager.sessions()
+            assert session.kept.size > 300_000
+            again = {"session": "s", "stream": True, "calls": [planned("b", "two", metadata={"log": "y" * 300_000})]}
+            reply = await send(server, "POST", GRAPHS, again)
+            assert (reply.status, reply.error["code"]) == (429, "sessions_full")
+            await close(server, graph)
+            assert session.kept.size < 20_000
+        unread = await opened(server, again | {"stream": False})
+        assert unread["session"] == "s" and session.kept.size < 20_000, "nobody is told of them"
+        server.manager.check()
+
+
 async def test_a_session_in_use_keeps_nothing_of_graphs_that_were_closed() -> None:
     async with live(echo) as server:
         listeners = []

@@ -18,6 +18,9 @@ from tests.server.live import CAPACITY, Live, Reply, connect, live, send, until
 
 from .graphs import SESSIONS, echo
 
+TWO, AWAITED = "x{{output:y}} then {{output:z}}", "wait=30&objective=throughput"
+"""Waiting for `z` so can be seen from outside, while `y` runs: a call that runs stays what it began as."""
+
 
 async def opened(server: Live, **body: Any) -> str:
     reply = await send(server, "POST", SESSIONS, body)
@@ -36,6 +39,10 @@ async def called(server: Live, session: str, template: str, **body: Any) -> dict
 
 async def read(server: Live, session: str, variable: str, query: str = "wait=30") -> Reply:
     return await send(server, "GET", f"{SESSIONS}/{session}/variables/{variable}?{query}")
+
+
+def objectives(server: Live) -> list[str]:
+    return [call["objective"] for call in server.manager.sessions()[0].describe()["calls"]]
 
 
 def events(reply: Reply) -> list[dict[str, Any]]:
@@ -201,10 +208,10 @@ async def test_a_wait_on_a_session_that_ends_is_over_too(ends: str) -> None:
     async with live(echo) as server, asyncio.timeout(30):
         session = await opened(server)
         server.engine.stall()
-        made = await called(server, session, "x{{output:y}}")
-        waits = asyncio.create_task(read(server, session, made["variables"]["y"]))
+        made = await called(server, session, TWO)
         await until(lambda: server.manager.sessions()[0].describe()["calls"][0]["state"] == "running")
-        await asyncio.sleep(0.01)
+        waits = asyncio.create_task(read(server, session, made["variables"]["z"], AWAITED))
+        await until(lambda: objectives(server)[1] == "throughput")
         if ends == "DELETE":
             assert (await send(server, "DELETE", f"{SESSIONS}/{session}")).status == 200
         else:
@@ -245,9 +252,6 @@ async def test_waiting_makes_a_call_quick_and_leaving_makes_it_slow_again() -> N
         one = await called(server, session, "{{input:x}}{{output:y}}", bindings=bound)
         await called(server, session, "{{input:x}}{{output:y}}", bindings=bound)
 
-        def objectives() -> list[str]:
-            return [call["objective"] for call in server.manager.sessions()[0].describe()["calls"]]
-
         variable = one["variables"]["y"]
         for path, objective in (
             (f"{variable}?wait=30", "latency"),
@@ -255,21 +259,23 @@ async def test_waiting_makes_a_call_quick_and_leaving_makes_it_slow_again() -> N
             (f"{variable}?wait=30&objective=throughput", "throughput"),
         ):
             _, writer = await connect(server.url, "GET", f"{SESSIONS}/{session}/variables/{path}")
-            await until(lambda want=objective: objectives() == [want, "background"])
+            await until(lambda want=objective: objectives(server) == [want, "background"])
             writer.close()
-            await until(lambda: objectives()[0] == "background")
+            await until(lambda: objectives(server)[0] == "background")
 
 
 async def test_leaving_a_wait_cancels_nothing() -> None:
     async with live(echo) as server, asyncio.timeout(30):
         session = await opened(server)
         server.engine.stall()
-        made = await called(server, session, "x{{output:y}}")
-        _, writer = await connect(server.url, "GET", f"{SESSIONS}/{session}/variables/{made['variables']['y']}?wait=30")
-        await asyncio.sleep(0.01)
+        made = await called(server, session, TWO)
+        path = f"{SESSIONS}/{session}/variables/{made['variables']['z']}"
+        _, writer = await connect(server.url, "GET", f"{path}?{AWAITED}")
+        await until(lambda: objectives(server)[1] == "throughput")
         writer.close()
+        await until(lambda: objectives(server)[1] == "background")
         server.engine.resume()
-        assert (await read(server, session, made["variables"]["y"])).json()["text"] == "[x]"
+        assert (await read(server, session, made["variables"]["z"])).json()["text"] == "[ then ]"
 
 
 # ---- sessions --------------------------------------------------------------------------------------------

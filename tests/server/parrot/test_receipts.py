@@ -272,6 +272,21 @@ async def test_a_label_costs_no_request_its_answer_the_one_that_was_not_used_for
         await busy
 
 
+@pytest.mark.parametrize("uses", ["by its id", "by a claim"])
+async def test_a_session_that_is_used_otherwise_than_by_its_label_is_used_too(uses: str) -> None:
+    from parrot_compat.server.limits import RequestLimits
+
+    async with live(echo, limits=RequestLimits(sessions=2)) as server:
+        graph = await opened(server, {"session": "a", "calls": [planned("x", "one")]})
+        await asked(server, {"session": "b"})
+        if uses == "by its id":
+            assert (await send(server, "GET", f"{SESSIONS}/{graph['session_id']}")).status == 200
+        else:
+            assert (await claim(server, graph["id"], "x", "one")).json()["parrot"]["claimed"]
+        await asked(server, {"session": "c"})
+        assert {session.name for session in server.manager.sessions()} == {"a", "c"}
+
+
 async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outside_of_the_one_they_name() -> None:
     async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server:
         before = await opened(server, {"session": "s", "calls": [planned("early", "one")]})

@@ -14,23 +14,41 @@ from .pattern import MOST_FORCED, MOST_PLACES, check_pattern, counts, forced_of,
 from .schema import check_schema, forced_of_schema
 from .size import MOST_NESTED, All, One, Size, largest, refuse
 
-__all__ = ["check_lark", "forced_of_lark"]
+__all__ = ["check_gbnf", "check_lark", "forced_of_lark"]
 
 _MOST_RULES = 1000
 """The library follows chains of them on its stack, which some 3,000 overflow."""
+# What does not end is read to the end of the grammar once and refused, and no blanks are read twice: `re` lets no other
+# thread run meanwhile.
+_TEXT = r'"(?:\\.|[^"\\\n])*"'
+_PATTERN = r"/(?:\\.|[^/\\])+/"
+_TOKEN = r"<[^<>\s]*+>"
+_ATTRIBUTES = rf'\[(?:{_TEXT}|{_PATTERN}|{_TOKEN}|[^\[\]"/<#\n])*\]'
+_NUMBER = r"\+?\d++"
 _TOKENS = re.compile(
-    r"""(?://|\#)[^\n]*
-      | [?!]{0,2}(?P<head>[A-Za-z_][\w-]*)(?:\.-?\d+)?\s*(?:\[[^\]]*\])?\s*:
-      | (?P<text>"(?:\\.|[^"\\\n])*"i?)
-      | /(?P<pattern>(?:\\.|[^/\\\n])+)/[imslux]*
-      | (?P<directive>%\w+)\s*(?P<inline>(?=\{))?
-      | (?P<token><[^>\s]*>)
-      | (?P<name>[A-Za-z_][\w-]*)
-      | (?:~\s*(?=\d)|\{\s*(?=[\d,]))(?P<low>\d+)?\s*(?P<comma>,|\.\.)?\s*(?P<high>\d+)?\s*\}?(?P<counted>)
-      | (?P<mark>[()\[\]|?*+])
-      | .""",
-    re.DOTALL | re.VERBOSE,
+    "|".join(
+        [
+            r"(?://|#)[^\n]*+",
+            rf"[?!]?[?!]?(?P<head>[A-Za-z_][\w-]*+)(?:\.-?\d++)?\s*+(?:{_ATTRIBUTES}\s*+)?:(?!:)",
+            rf"(?P<text>{_TEXT}i?)",
+            rf"(?P<pattern>{_PATTERN}[imslux]*+)",
+            r'(?P<unclosed>["/])',
+            r"(?P<directive>%\w++)\s*+(?P<inline>(?=\{))?",
+            rf"(?P<token>{_TOKEN})",
+            r"(?P<name>[A-Za-z_][\w-]*+)",
+            r"(?P<parameter>::)",
+            rf"(?:~\s*+(?=[+\d])|\{{\s*+(?=[+\d,]))(?P<low>{_NUMBER})?"
+            rf"\s*+(?P<comma>,|\.\.)?\s*+(?P<high>{_NUMBER})?\s*+\}}?(?P<counted>)",
+            r"(?P<mark>[()\[\]|?*+])",
+            r".",
+        ]
+    ),
+    re.DOTALL,
 )
+_NOT_READ = {
+    "unclosed": "a text or a pattern of the grammar does not end",
+    "parameter": "rules with parameters (name::value) are not read; write them out",
+}
 _OPENS, _CLOSES = ("(", "["), (")", "]")
 
 
@@ -42,6 +60,12 @@ def check_lark(text: str) -> None:
     terminals = {name: rule.places() for name, rule in rules.items() if name.lstrip("_")[:1].isupper()}
     refuse(largest(terminals), MOST_PLACES, "the repetitions of a terminal come to {} places")
     refuse(_forced(rules), MOST_FORCED, "the grammar forces {} characters of text")
+
+
+def check_gbnf(text: str) -> None:
+    """What there is to say before it is written as Lark, which each of its rules makes slower for all the others.
+    Errors: `BadSchema`."""
+    refuse(text.count("::="), _MOST_RULES, "the grammar has {} rules")
 
 
 def forced_of_lark(text: str) -> int:
@@ -83,6 +107,8 @@ def _read(text: str) -> dict[str, _Alternatives]:
     open = [rules.setdefault("%", _Alternatives())]
     for found in _tokens(text):
         kind, value = found.lastgroup, found[0]
+        if kind in _NOT_READ:
+            raise BadSchema(_NOT_READ[kind])
         if kind in ("head", "directive"):
             open = [rules.setdefault(found["head"] or f"%{found.start()}", _Alternatives())]
         elif kind == "counted":
@@ -126,8 +152,9 @@ def _item(found: re.Match[str]) -> _Item | None:
         case "name":
             return _Item(found[0], found[0])
         case "pattern":
-            check_pattern(found["pattern"])
-            return _Item(places_of(found["pattern"]), forced_of(found["pattern"]))
+            pattern, _, flags = found[0][1:].rpartition("/")
+            check_pattern(pattern, flags)
+            return _Item(places_of(pattern), forced_of(pattern))
         case "inline":
             return _inline(found)
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from parrot_compat.core.errors import BadSchema
+
 from .size import MANY, refuse, whole_number
 
 __all__ = ["MOST_FORCED", "MOST_PLACES", "check_pattern", "counts", "forced_of", "places_of"]
@@ -12,14 +14,20 @@ MOST_PLACES = 70_000
 """Once counted repetitions are written out."""
 MOST_FORCED = 16_384
 """Characters of text that is forced: 5 ms of a step for each token that is drawn in it."""
+# what may fail to end is read once, not again from each of its characters: `re` lets no other thread run meanwhile
 _PIECES = re.compile(
-    r"\\[ux]\{[0-9A-Fa-f]*\}|\\.|\[(?:\\.|[^\]\\])*\]|\{\s*(?P<low>\d+)?\s*(?P<comma>,)?\s*(?P<high>\d+)?\s*\}|.",
+    r"\\[ux]\{[0-9A-Fa-f]*+\}|\\.|\[(?:\\.|[^\]\\])*(?:\]|(?P<unclosed>))|\(\?[a-zA-Z-]*(?P<verbose>x)"
+    r"|\{\s*+(?P<low>\d++)?\s*+(?P<comma>,)?\s*+(?P<high>\d++)?\s*+\}|.",
     re.DOTALL,
 )
+_VERBOSE = "the flag x of a pattern is not read; write it without blanks and comments"
+_NOT_READ = {"unclosed": "a pattern opens a bracket that it does not close", "verbose": _VERBOSE}
 
 
-def check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str, flags: str = "") -> None:
     """Errors: `BadSchema`. Counted repetitions multiply where they are nested: `(a{1000}){1000}` is a million."""
+    if "x" in flags:
+        raise BadSchema(_VERBOSE)
     refuse(places_of(pattern), MOST_PLACES, "the repetitions of a pattern come to {} places")
     refuse(forced_of(pattern), MOST_FORCED, "a pattern forces {} characters of text")
 
@@ -47,6 +55,8 @@ def _written_out(pattern: str, is_most: bool) -> int:
     others: list[list[int]] = [[]]  # of each open group, the alternatives before this one
     for found in _PIECES.finditer(pattern):
         piece = found[0]
+        if found.lastgroup in _NOT_READ:
+            raise BadSchema(_NOT_READ[found.lastgroup])
         if piece == "(":
             sums.append(0)
             others.append([])

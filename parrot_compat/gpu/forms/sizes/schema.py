@@ -10,11 +10,14 @@ from parrot_compat.core.errors import BadSchema
 
 from .pattern import MOST_FORCED, check_pattern, forced_of
 from .size import MANY, MOST_NESTED, All, One, Size, largest, names_in, refuse, sizes_of
+from .targets import Targets, objects_in
 
 __all__ = ["check_schema", "forced_of_schema"]
 
 _QUOTES = 6
 """Characters around a key: quotes, a colon, a comma and blanks."""
+_REFERENCE = "$ref "
+"""Begins the name of the size of a reference."""
 _COMBINING = {"$ref", "allOf", "anyOf", "oneOf"}
 _OF_ITS_OWN = {"properties", "required", "items", "minItems", "prefixItems"}
 _KINDS: Mapping[str, Any] = {
@@ -39,26 +42,31 @@ def forced_of_schema(schema: Any) -> int:
 
 
 def _named_sizes(root: Any) -> dict[str, Size]:
-    """Of the schema and of all that it refers to, by pointer."""
+    """Of the schema, "#", of its references, and of all parts that they may lead to."""
     reader = _Reader(root)
     named: dict[str, Size] = {}
     waiting = ["#"]
     while waiting:
-        pointer = waiting.pop()
-        if pointer not in named:
-            named[pointer] = reader.size(reader.at(pointer))
-            waiting += names_in(named[pointer])
+        name = waiting.pop()
+        if name not in named:
+            named[name] = reader.named(name)
+            waiting += names_in(named[name])
     return named
 
 
 class _Reader:
     def __init__(self, root: Any) -> None:
-        self.at = _Pointers(root).at
-        parts = list(_objects(root))
+        self._targets = Targets(root)
+        parts = list(objects_in(root))
         # where parts are merged into one, one of them says what of another's must be there
         merged = parts if any(map(_is_merged, parts)) else []
         self._required = frozenset(name for part in merged for name in _required(part))
         self._least = max(map(_least_items, merged), default=0)
+
+    def named(self, name: str) -> Size:
+        if name.startswith(_REFERENCE):
+            return All([(part, 1) for part in self._targets.names(name.removeprefix(_REFERENCE))])
+        return self.size(self._targets.part(name))
 
     def size(self, schema: Any, depth: int = 0) -> Size:
         if depth > MOST_NESTED:
@@ -71,7 +79,7 @@ class _Reader:
         """What a keyword adds, and how many times at least."""
         match key, value:
             case "$ref", str():
-                yield value, 1
+                yield _REFERENCE + value, 1
             case "const", _:
                 yield len(json.dumps(value)), 1
             case "enum", list():
@@ -130,44 +138,3 @@ def _least_items(part: Mapping[str, Any]) -> int:
 
 def _number(value: Any) -> int:
     return int(max(0, min(MANY, value))) if isinstance(value, int | float) else 0
-
-
-class _Pointers:
-    def __init__(self, root: Any) -> None:
-        self._root = root
-        self._named = {name: part for part in _objects(root) for name in _own_names(part)} | {"#": root}
-
-    def at(self, pointer: str) -> Any:
-        """What it points at; `None` where that is nothing."""
-        if pointer in self._named or not pointer.startswith("#/"):
-            return self._named.get(pointer)
-        found = self._root
-        for step in pointer[2:].split("/"):
-            step = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict):
-                found = found.get(step)
-            elif isinstance(found, list) and step.isdecimal() and len(step) < 10 and int(step) < len(found):
-                found = found[int(step)]
-            else:
-                return None
-        return found
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case dict() as members:
-                yield members
-                waiting += members.values()
-            case list() as items:
-                waiting += items
-
-
-def _own_names(part: Mapping[str, Any]) -> Iterator[str]:
-    match part:
-        case {"$id": str(name)}:
-            yield name
-    match part:
-        case {"$anchor": str(name)}:
-            yield "#" + name

@@ -67,7 +67,7 @@ def refuse(size: int, most: int, said: str) -> None:
 
 
 def whole_number(digits: str) -> int:
-    digits = digits.lstrip("0") or "0"
+    digits = digits.lstrip("+0") or "0"
     return int(digits) if len(digits) < 10 else MANY
 
 

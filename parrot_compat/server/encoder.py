@@ -1,0 +1,54 @@
+"""The encoder: work of tokenizers that clients ask for by itself, to count or to read, and not for a call.
+
+It has threads of its own, since those of the event loop are there for the prompts of calls, and limits of its own: no
+engine slows down who asks for nothing else. It knows nothing of HTTP, nor of what the work is.
+
+The invariant: what is counted waits for a thread or has one; what nobody waits for any more gets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from parrot_compat.core.admission import Admission, Limits
+
+__all__ = ["LIMITS", "Encoder"]
+
+Result = TypeVar("Result")
+
+LIMITS = Limits(open_calls=4096, open_calls_per_tenant=256, open_prompt_tokens=2**24)
+"""Of what waits and runs here. So many tokens are half a minute's work for a fast tokenizer."""
+_THREADS = 2
+
+
+class Encoder:
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._admission = Admission(limits or LIMITS)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="encoder")
+
+    @property
+    def open(self) -> int:
+        """What waits and what runs."""
+        return self._admission.open_calls
+
+    async def run(self, tenant: str, tokens: int, work: Callable[[], Result]) -> Result:
+        """`work`, in a thread; `tokens` is about how many it reads. Errors: `TooManyCalls`, `QueueFull`,
+        `PromptTooLong`, and those of `work`."""
+        self._admission.admit(tenant, 1, tokens)
+        job = self._threads.submit(work)
+        done = asyncio.wrap_future(job)
+
+        def over(done: asyncio.Future[Any]) -> None:
+            self._admission.release(tenant, 1, tokens)
+            if not done.cancelled():
+                done.exception()  # nobody may be left to take it
+
+        done.add_done_callback(over)
+        try:
+            await asyncio.wait((done,))
+        finally:
+            job.cancel()  # what runs already cannot be stopped, and counts until it has ended
+        return done.result()

@@ -1,0 +1,116 @@
+"""Heads: how large the request line and the headers of a request may be, and how long they may take to come.
+
+uvicorn's parser keeps what it is sent until a head is whole, without end and before anybody is asked for a key. This
+knows nothing of what a request asks.
+
+The invariant: of what is neither a body nor a whole head a connection keeps at most `head_bytes` and one read more;
+and it is closed where no request is being answered on it for `head_s`, unless it rests between two of them, which
+uvicorn times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .errors import Problem
+from .limits import RequestLimits
+
+__all__ = ["HeadProtocol", "limited"]
+
+_PATIENCE_S = 1.0
+"""For the rest of what is refused: a connection that is closed under a client's hands takes our answer with it."""
+
+
+class HeadProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    limits = RequestLimits()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._kept = 0
+        """Bytes that came since the parser has handed on a body or a whole head."""
+        self._is_refused = False
+        self._end = self.loop.call_later(self.limits.head_s, transport.close)
+        self._is_timed = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._kept += len(data)
+        super().data_received(data)
+        if self._kept > self.limits.head_bytes:
+            self._refuse(self._too_large())
+        elif not self._is_timed and not self._is_answering:  # uvicorn's own timer has ended with the first byte
+            self._close_in(self.limits.head_s)
+
+    def on_headers_complete(self) -> None:
+        self._kept = 0
+        lines = sum(len(name) + len(value) + 4 for name, value in self.headers)  # ": " and the line's end
+        if len(self.url) + lines > self.limits.head_bytes:  # it came in one read
+            problem = self._too_large()
+            self._refuse(problem)
+            raise ValueError(problem.message)  # the parser stops here
+        self._end.cancel()
+        self._is_timed = False
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._kept = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._kept = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's word for what the parser does not take."""
+        self._refuse(Problem(status=400, message=msg, code="invalid_http"))
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _too_large(self) -> Problem:
+        message = f"the request line and the headers are longer than {self.limits.head_bytes} bytes"
+        return Problem(status=431, message=message, code="headers_too_large")
+
+    def _refuse(self, problem: Problem) -> None:
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        if self._is_answering:  # an earlier request, of which this would be a part
+            self.transport.close()
+            return
+        body = problem.body()
+        head = (
+            f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.write_eof()
+        self._close_in(_PATIENCE_S)
+
+    def _close_in(self, seconds: float) -> None:
+        self._end.cancel()
+        self._end = self.loop.call_later(seconds, self.transport.close)
+        self._is_timed = True
+
+
+def limited(limits: RequestLimits) -> type[asyncio.Protocol]:
+    """The protocol with these limits: uvicorn takes a class, and gives it arguments of its own."""
+
+    class Limited(HeadProtocol):
+        pass
+
+    Limited.limits = limits
+    return Limited
