@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
+from .gpu_rows import times_s
+
 __all__ = ["main"]
 
 TRIES = 7
+CUDA_REPEATS = 10
+"""In one try: a copy takes some 200 us there, and the wait for the launch of one alone would be percents of that."""
 COPY_BYTES = 512 << 20
 """Far more than any cache holds."""
 SIZES = {"cpu": ((2048, 2048, 2048), (512, 4096, 4096)), "cuda": ((8192, 8192, 8192), (4096, 4096, 16384))}
@@ -39,14 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _best_s(run: Callable[[], object], device: torch.device) -> float:
-    best = float("inf")
-    for _ in range(TRIES):
-        began = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return best
+    repeats = CUDA_REPEATS if device.type == "cuda" else 1
+
+    def several() -> None:
+        for _ in range(repeats):
+            run()
+
+    return min(times_s(several, device, TRIES)) / repeats
 
 
 def _bandwidth(device: torch.device) -> float:

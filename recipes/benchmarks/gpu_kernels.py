@@ -158,8 +158,9 @@ def head_shape(step: Step) -> HeadShape:
 
 # ---- right -------------------------------------------------------------------------------------------------
 
-ALLOWED = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-"""Largest difference to float64 of results whose numbers are about 1."""
+ALLOWED = {torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float32: 2e-5}
+"""Largest difference to float64 of results whose numbers are about 1. What is served most comes first: a budget leaves
+out the last."""
 
 
 def exactness(sizes: Sizes, cases: Cases) -> Iterator[GpuRow]:

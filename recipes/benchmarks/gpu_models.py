@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig
 
 from parrot_compat.core.call import ResolvedSampling
-from parrot_compat.gpu.models.plan import plan_decoder
+from parrot_compat.gpu.models.plan import DecoderPlan, plan_decoder
 from parrot_compat.gpu.runner import ModelRunner
 
 from .gpu_budget import Budget
@@ -28,7 +28,7 @@ from .gpu_shapes import Load, made, runner_of
 from .gpu_shared import shared_steps
 from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers, decode_s, prefill_s
 
-__all__ = ["LANES", "engine", "kv_tokens"]
+__all__ = ["LANES", "engine", "kv_tokens", "prompt_flops"]
 
 LANES: dict[str, dict[str, bool]] = {
     "ours": {"enforce_eager": False, "async_scheduling": True},
@@ -93,7 +93,9 @@ def _setup_s(name: str) -> float:
 def _steps(name: str, runner: ModelRunner, load: Load, limits: tuple[float, float], cases: Cases) -> Iterator[GpuRow]:
     """Of decode in all lanes, and of prompts."""
     facts, dtype = runner.config.checkpoint, getattr(torch, runner.config.dtype)
-    weights = _product_bytes(Path(facts.path), dtype)
+    plan = plan_decoder(AutoConfig.from_pretrained(facts.path))
+    assert plan is not None
+    weights = _product_bytes(plan, dtype)
     token_bytes = 2 * facts.layers * facts.kv_heads * facts.head_dim * dtype.itemsize
     for rows, system, changed, sampling in _lanes(load):
         case = f"{name} decode {rows} rows {load.context} context"
@@ -104,8 +106,8 @@ def _steps(name: str, runner: ModelRunner, load: Load, limits: tuple[float, floa
     for prompt in load.prompts:
         case = f"{name} prefill {prompt}"
         row = partial(GpuRow.of, cases.where, "engine", case, "ours")
-        work = 2 * prompt * weights / dtype.itemsize  # the head's, for one token only, is a few percent of it
-        yield from cases.of(case, partial(_prefill, row, runner, load, prompt, work / limits[1]))
+        at_best_s = prompt_flops(plan, prompt) / limits[1]
+        yield from cases.of(case, partial(_prefill, row, runner, load, prompt, at_best_s))
 
 
 def _decode(
@@ -122,7 +124,8 @@ def _prefill(
 ) -> Iterator[GpuRow]:
     taken = prefill_s(runner, prompt, runner.device, load.tries)
     yield row("rate", "tokens/s", [prompt / t for t in taken])
-    yield row("share of products", "1", [at_best_s / t for t in taken])
+    # "share of products", in older rows, is of all weights for every token, the head's too, and of no attention.
+    yield row("share of products, attention included", "1", [at_best_s / t for t in taken])
 
 
 def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSampling]]:
@@ -164,10 +167,25 @@ def kv_tokens(load: Load, device: torch.device) -> int | None:
     return None if device.type == "cuda" else load.kv_tokens
 
 
-def _product_bytes(place: Path, dtype: torch.dtype) -> int:
+def _product_bytes(plan: DecoderPlan, dtype: torch.dtype) -> int:
     """Of the weights that a step multiplies with: all but the embedding, unless that is the head as well."""
-    plan = plan_decoder(AutoConfig.from_pretrained(place))
-    assert plan is not None
     sizes = {name: math.prod(shape) for name, shape in plan.tensors()}
     unused = 0 if plan.is_tied else sizes["model.embed_tokens.weight"]
     return (sum(sizes.values()) - unused) * dtype.itemsize
+
+
+def prompt_flops(plan: DecoderPlan, prompt: int) -> int:
+    """Multiplications and additions of the products of a step that reads a prompt. The head, and what stands behind the
+    last layer's attention, are for its last token only."""
+    weights = {name: math.prod(shape) for name, shape in plan.layer_tensors() if len(shape) == 2}
+    behind = sum(size for name, size in weights.items() if "o_proj" in name or "mlp." in name)
+    once = behind + plan.vocabulary * plan.hidden
+    for_each = len(plan.layers) * sum(weights.values()) - behind
+    pairs = sum(_visible_pairs(prompt, layer.window or prompt) for layer in plan.layers)
+    return 2 * (prompt * for_each + once) + 4 * plan.heads * plan.dim * pairs
+
+
+def _visible_pairs(prompt: int, window: int) -> int:
+    """Of a query and a key that it sees: those up to its own, the last `window` of them."""
+    whole = min(prompt, window)
+    return whole * (whole + 1) // 2 + (prompt - whole) * whole

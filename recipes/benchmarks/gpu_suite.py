@@ -8,11 +8,12 @@
     python -m recipes.benchmarks.gpu_suite --part all --tiny       every line of it on a CPU, with nothing worth noting
 
 Each part takes minutes. Where a device is lent for some, one call of several parts with a limit for each and one for
-all (`--part exactness,engine,identity --budget-s exactness=120,engine=260,identity=100 --within-s 480`) makes most of
+all (`--part exactness,engine,identity --budget-s exactness=80,engine=180,identity=70 --within-s 330`) makes most of
 them: a part ends between two cases, and a case or a part that fails does not end the others. A device that is lost ends
 them all. Rows are merged into a CSV file as they are measured (those of --tiny where --csv names one), with a table
 beside it in Markdown; a summary of at most 60 lines is printed last, whatever failed. `--costs FILE` also notes the
-device's numbers for the engine's own choice of what to share (`kernels/devices.json`).
+device's numbers for the engine's own choice of what to share (`kernels/devices.json`), behind all parts: engines of a
+later call choose by them. Where the part kernels is not complete, nothing is noted, and the call ends with 1.
 """
 
 from __future__ import annotations
@@ -150,11 +151,11 @@ def note_costs(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_
 
 
 def noted(rows: Sequence[GpuRow], device: torch.device, place: Path, *, is_tiny: bool) -> bool:
-    """`note_costs`, if they were measured. False: it failed."""
+    """`note_costs`. False: they were not all measured, or it failed."""
     [note] = [row.note for row in rows if row.part == "kernels" and row.metric == WALL_TIME] or ["not run"]
     if note:
-        print("the device's costs are not noted: the part kernels is not complete", file=sys.stderr)
-        return True
+        print(f"the device's costs are not noted: the part kernels is not complete: {note}", file=sys.stderr)
+        return False
     try:
         note_costs(rows, device, place, is_tiny=is_tiny)
     except Exception:

@@ -21,8 +21,9 @@ WALL_TIME = "wall time"
 PARTS = ("exactness", "identity", "engine", "vllm", "kernels")
 """What is still to be shown first comes first; attention alone is the longest."""
 SHOWN = {
-    "engine": ("rate", "share of products", "output rate", "speedup", "time of a step", "prefixes read together",
-               "texts changed by neighbours", "texts changed by graphs"),
+    "engine": ("rate", "share of products", "share of products, attention included", "output rate", "speedup",
+               "time of a step", "prefixes read together", "texts changed by neighbours", "texts changed by graphs"),
+    "identity": ("answers", "exact", "that part at a tie", "differences"),
     "kernels": ("speedup", "share of products", "copy or read", "matrix product"),
 }  # fmt: skip
 """Of parts that have more metrics than room; the rest is in the file."""

@@ -17,6 +17,7 @@ LAUNCHED = [
     "drawing/logprobs",
     "drawing/outcome",
     "drawing/sampler",
+    "drawing/softmax",
     "drawing/penalties",
     "drawing/token_bits",
     "kv/storage",

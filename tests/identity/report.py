@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +19,11 @@ from .measure import Lab
 from .oracle import Comparison
 
 
-async def report(folder: Path, seeds: int, device: str, shapes: Sequence[str] = tuple(FAMILIES)) -> Comparison:
+async def report(folder: Path, seeds: int, device: str) -> Comparison:
     lab, everything = Lab(folder, device), Comparison()
     print("| checkpoint | prompts | answers | exact | tokens compared | ties | differences |")
     print("|---|---|---|---|---|---|---|")
-    for shape in shapes:
+    for shape in FAMILIES:
         total = await lab.soups(shape, range(seeds)) if seeds else await lab.total(shape)
         print(_row(shape, total), flush=True)
         everything.add(total)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from parrot_compat.core.call import MOST_LOGPROBS, TokenLogprobs
+from parrot_compat.gpu.drawing.softmax import log_softmax
 from parrot_compat.gpu.to_device import listed
 
 __all__ = ["as_told", "looked_up", "told_logprobs"]
@@ -19,7 +20,7 @@ __all__ = ["as_told", "looked_up", "told_logprobs"]
 
 def told_logprobs(tokens: Sequence[int], logits: Tensor, tops: Sequence[int]) -> list[TokenLogprobs]:
     """Of each row of `logits` its token's, and as many of the likeliest as `tops` says. Waits for the device."""
-    own, values, ids = looked_up(listed(tokens, logits.device), logits.float().log_softmax(dim=-1))
+    own, values, ids = looked_up(listed(tokens, logits.device), log_softmax(logits.float()))
     return as_told(tokens, tops, own.tolist(), values.tolist(), ids.tolist())
 
 

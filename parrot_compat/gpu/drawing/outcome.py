@@ -16,6 +16,7 @@ from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.drawn import Drawn, Replaceable
 from parrot_compat.gpu.drawing.logprobs import as_told, looked_up
 from parrot_compat.gpu.drawing.sampler import UNUSABLE, not_drawable
+from parrot_compat.gpu.drawing.softmax import log_softmax
 from parrot_compat.gpu.to_device import listed
 from parrot_compat.gpu.to_host import HostCopies
 
@@ -51,7 +52,7 @@ class Outcome:
         if len(self._asking) < len(self._draws):
             places = listed(self._asking, logits.device)
             logits, tokens = logits[places], tokens[places]
-        logprobs = logits.float().log_softmax(dim=-1)
+        logprobs = log_softmax(logits.float())
         for row, its in zip(self._asking, logprobs.unbind(), strict=True):
             if self._draws[row].allowed is not None:
                 self._replaceable[row] = its

@@ -19,6 +19,7 @@ from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.likely import token_at, top_p_cut
 from parrot_compat.gpu.drawing.penalties import adjusted
+from parrot_compat.gpu.drawing.softmax import softmax
 from parrot_compat.gpu.drawing.token_bits import as_mask
 from parrot_compat.gpu.to_device import listed
 
@@ -154,7 +155,7 @@ def _drops_most(sampling: ResolvedSampling) -> bool:
 
 def _by_adding_up(kept: Tensor, numbers: Sequence[float]) -> Tensor:
     """[rows] int64: the token at each row's number of the distribution over its whole vocabulary."""
-    cumulative = _added_up(kept.double().softmax(dim=-1))
+    cumulative = _added_up(softmax(kept.double()))
     total = cumulative[:, -1:]
     # Strictly below the total, or rounding could point behind the last token that has any probability.
     points = torch.minimum(_column(numbers, cumulative) * total, torch.nextafter(total, torch.zeros_like(total)))
@@ -182,7 +183,7 @@ def filter_scores(
     if any(p < 1.0 for p in top_ps):
         scores = _keep_top_p(scores, top_ps)
     if any(p > 0.0 for p in min_ps):
-        shares = scores.softmax(dim=-1)
+        shares = softmax(scores)
         likeliest = shares.amax(dim=-1, keepdim=True)
         dropped = (shares < _column(min_ps, scores) * likeliest) & (shares < likeliest)
         scores = scores.masked_fill(dropped, float("-inf"))
@@ -221,7 +222,7 @@ def _keep_top_p(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
 
 def _top_p_by_sorting(scores: Tensor, top_ps: Sequence[float]) -> Tensor:
     ascending, order = scores.sort(dim=-1)
-    cumulative = _added_up(ascending.softmax(dim=-1))
+    cumulative = _added_up(softmax(ascending))
     # 1 - p in double and then rounded, which is what comparing with the Python number `1 - top_p` does.
     dropped = (cumulative <= _column([1.0 - p for p in top_ps], scores)) & (_column(top_ps, scores) < 1.0)
     dropped[:, -1] = False

@@ -47,13 +47,15 @@ def repeat(source: Source, characters: int) -> Example:
 
 def drill(source: Source, characters: int) -> Example:
     """A copy in which the last words do not tell the next one: a text whose words follow one another as they do in it
-    somewhere, few words in every order, pieces of the vocabulary, or a sentence again and again with a word or two
-    changed. Only what stands long before says where one is."""
+    somewhere, or pieces of which are said again in it, few words in every order, pieces of the vocabulary, or one
+    sentence again and again with a word or two changed. Only what stands long before says where one is."""
     rng = source.rng
     said = source.sentence().split()
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.25:
         wanted = wandering(rng, source.passage(max(600, 2 * characters)), characters)
+    elif kind < 0.55:
+        wanted = spliced(rng, source.passage(max(300, characters)))
     elif kind < 0.7:
         piece, between = rng.choice((words.piece, words.any_piece)), rng.choice((" ", " ", "\n", ", ", ""))
         wanted = between.join(piece(rng) for _ in range(max(4, characters // 6))).strip() or words.piece(rng)
@@ -85,6 +87,18 @@ def wandering(rng: Random, text: str, characters: int) -> str:
         said.append(unit)
         size += len(unit)
     return "".join(said).strip()
+
+
+def spliced(rng: Random, text: str) -> str:
+    """The text, with pieces of it said again elsewhere in it: behind them it goes on otherwise each time."""
+    units = re.findall(r"\w+|\W+", text)
+    for _ in range(rng.randrange(1, 4)):
+        start = rng.randrange(max(1, len(units) - 4))
+        piece = units[start : start + int(3 * 8 ** rng.random())]
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(units) + 1)
+            units[at:at] = piece
+    return "".join(units).strip()
 
 
 _UNITS = ("line", "paragraph", "sentence", "item")

@@ -162,7 +162,7 @@ def calls(source: Source, characters: int) -> Example:
     """A conversation of several calls, most of different tools: the request, the call, and sometimes its result and the
     report. What is hard is to choose, so there are many tools, of few fields, that requests often do not name."""
     rng = source.rng
-    most_fields = rng.choice((1, 2, 4))
+    most_fields = rng.choice((1, 1, 2, 4, 4))
     made = list({one.name: one for one in (tool(rng, most_fields) for _ in range(rng.randrange(2, 9)))}.values())
     wanted = [*rng.sample(made, len(made)), *rng.choices(made, k=rng.randrange(2))]
     has_results = rng.random() < 0.3

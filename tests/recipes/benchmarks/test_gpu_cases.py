@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,12 +22,14 @@ from recipes.benchmarks.gpu_rows import ROOT, GpuRow, Where, read
 from recipes.benchmarks.gpu_shapes import made, runner_of
 from recipes.benchmarks.gpu_shared import Told
 from recipes.benchmarks.gpu_steps import Launches
-from tests.identity import report
+from tests.identity import measure
 from tests.identity.checkpoints import FAMILIES
-from tests.identity.oracle import Comparison
+from tests.identity.oracle import Answer, Comparison, Difference
+from tests.identity.scenarios import SCENARIOS
 
 WHERE = Where(device="d", versions="v", commit="c", date="2026-01-01")
 CPU = torch.device("cpu")
+COSTS = "parrot_compat/gpu/kernels/devices.json"
 LOST = torch.AcceleratorError("CUDA error: an illegal memory access\nCUDA kernel errors might be reported later")
 
 
@@ -179,21 +181,32 @@ def test_an_exactness_case_that_fails_hides_no_other(
     assert "exactness: tiny-llama over a prefix: failures 1: failed: AssertionError: graphs change a text" in told
 
 
+LOST_SCENARIO, WRONG_SCENARIO = "forks", "preemption"
+
+
 class LosingLab:
-    """The engines of the second checkpoint are lost, and the third's answers in no order."""
+    """One scenario of the second checkpoint loses its engine, and another draws a wrong token."""
 
     def __init__(self, folder: Path, device: str) -> None:
         pass
 
-    async def total(self, shape: str) -> Comparison:
-        if shape == FAMILIES[1]:
+    async def run(self, shape: str, scenario: str) -> SimpleNamespace:
+        if (shape, scenario) == (FAMILIES[1], LOST_SCENARIO):
             raise RuntimeError("engine died")
-        assert shape != FAMILIES[2]
-        return Comparison(answers=7, exact=7, tokens=70)
+        found = Comparison(answers=7, exact=7, tokens=70)
+        if (shape, scenario) == (FAMILIES[1], WRONG_SCENARIO):
+            answer = Answer(prompt=(1, 2), output=(3,), label="chat")
+            found.differences.append(Difference(answer=answer, index=0, expected=4, drawn=3, gap=0.7))
+            found.exact -= 1
+        return SimpleNamespace(comparison=found)
 
 
-def test_a_checkpoint_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "Lab", LosingLab)
+def counts(rows: Sequence[GpuRow], metric: str) -> dict[str, tuple[float, str]]:
+    return {row.case: (row.p50, row.note) for row in rows if row.metric == metric}
+
+
+def test_a_scenario_that_fails_hides_no_other_and_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "Lab", LosingLab)
 
     def all_of_them(*given: Any, is_tiny: bool) -> Iterator[GpuRow]:
         return gpu_identity.identity(*given, is_tiny=False)
@@ -201,11 +214,39 @@ def test_a_checkpoint_that_fails_hides_no_other(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(gpu_suite, "identity", all_of_them)
     assert run(tmp_path, parts="identity")[0] == 1
     rows = read(tmp_path / "gpu.csv")
-    assert {row.case for row in rows if row.metric == "exact"} == {*FAMILIES} - {*FAMILIES[1:3]}
-    failed = {row.case: row.note for row in rows if row.metric == "failures" and row.p50}
-    assert set(failed) == {*FAMILIES[1:3]} and failed[FAMILIES[1]] == "failed: RuntimeError: engine died"
+    every = len(SCENARIOS)
+    some = {FAMILIES[1]: (7.0 * every - 8, f"of {every - 1} of {every} scenarios")}
+    assert counts(rows, "exact") == dict.fromkeys(FAMILIES, (7.0 * every, "")) | some
+    found = {row.case: row.note for row in rows if row.metric == "failures"}
+    assert set(found) == {f"{shape} {scenario}" for shape in FAMILIES for scenario in SCENARIOS}
+    lost, wrong = (f"{FAMILIES[1]} {scenario}" for scenario in (LOST_SCENARIO, WRONG_SCENARIO))
+    assert {case: note for case, note in found.items() if note} == {
+        lost: "failed: RuntimeError: engine died",
+        wrong: "failed: AssertionError: 1 of 7 answers differ from Hugging Face's; the first: chat: prompt of 2 "
+        "tokens, output token 0 is 3, Hugging Face draws 4 (float64 gap 7.00e-01)",
+    }
     [note] = [row.note for row in rows if row.metric == "wall time"]
-    assert f"2 of {len(FAMILIES)} cases failed: {FAMILIES[1]}, {FAMILIES[2]}" in note
+    assert f"2 of {len(found)} cases failed: {lost}, {wrong}" in note
+
+
+def test_a_budget_that_ends_amid_a_checkpoint_leaves_what_was_done_and_windows_were_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+
+    class SlowLab(LosingLab):
+        async def run(self, shape: str, scenario: str) -> SimpleNamespace:
+            nonlocal now_s
+            now_s += 1.0
+            return await super().run(shape, scenario)
+
+    monkeypatch.setattr(measure, "Lab", SlowLab)
+    budget = Budget(3.0, lambda: now_s)
+    rows = list(gpu_identity.identity(Path(), CPU, WHERE, budget, is_tiny=False))
+    note = f"of 3 of {len(SCENARIOS)} scenarios"
+    assert counts(rows, "answers") == {"mistral": (21.0, note)}
+    others = [shape for shape in FAMILIES if shape != "mistral"]
+    assert budget.left_out == [*(f"mistral {scenario}" for scenario in [*SCENARIOS][3:]), *others]
 
 
 # ---- time ----------------------------------------------------------------------------------------------
@@ -254,12 +295,20 @@ def test_a_part_ends_at_the_earlier_of_its_own_end_and_the_calls(monkeypatch: py
     assert left == {"exactness": 30.0, "engine": 70.0, "kernels": 20.0}
 
 
-def test_the_documented_call_ends_well_within_the_time_of_one_command() -> None:
+def test_the_documented_calls_end_well_within_the_time_of_one_command_and_bring_the_costs_back() -> None:
     document = (ROOT / "docs/gpu.md").read_text()
-    [command] = re.findall(r"gpu_suite (--part \S+ --budget-s [^#]*)#", document.replace("\\\n", ""))
-    options = gpu_suite.asked(command.split())
-    assert set(options.budget_s) == set(options.part) and sum(options.budget_s.values()) == options.within_s == 480
-    assert str(options.csv) == "$OUT/gpu.csv" and options.commit == "HASH"
+    [script] = re.findall(r"```bash\n(suite=.*?)```", document, re.DOTALL)
+    [common] = re.findall(r"gpu_suite ([^\"]*)\"", script)
+    first, second = (
+        gpu_suite.asked([*common.split(), *said.split()])
+        for said in re.findall(r"^\$suite ([^&\n]*)", script, re.MULTILINE)
+    )
+    assert first.part == ("kernels",) and str(first.costs) == "$costs" and f"costs={COSTS}\n" in script
+    assert "&& cp $costs $OUT/\n" in script
+    assert set(second.budget_s) == set(second.part) and sum(second.budget_s.values()) == second.within_s
+    assert first.within_s + second.within_s == 500
+    for options in (first, second):
+        assert str(options.csv) == "$OUT/gpu.csv" and options.commit == "HASH"
 
 
 def test_a_long_case_is_not_begun_where_it_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,9 +325,6 @@ def test_a_long_case_is_not_begun_where_it_would_not_fit(monkeypatch: pytest.Mon
     budget = Budget(80.0, lambda: now_s)
     list(gpu_models.engine(["qwen3-0.6b"], gpu_suite.TINY, (1.0, 1.0), Path(), CPU, WHERE, budget))
     assert budget.left_out == ["qwen3-0.6b 3 sequences", "qwen3-0.6b deterministic"]
-    budget = Budget(10.0, lambda: now_s)
-    list(gpu_identity.identity(Path(), CPU, WHERE, budget, is_tiny=False))
-    assert budget.left_out == [*FAMILIES]
 
 
 # ---- texts over a prefix -------------------------------------------------------------------------------

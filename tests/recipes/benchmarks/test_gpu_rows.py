@@ -1,12 +1,22 @@
-"""What the GPU suite leaves: rows in a file, tables that say where they come from, a summary, numbers in a document."""
+"""What the GPU suite leaves: rows in a file, tables that say where they come from, a summary, numbers in a document.
+And what its shares are shares of."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+from transformers import AutoConfig
+
+from parrot_compat.gpu.models.plan import DecoderPlan, plan_decoder
+from recipes.benchmarks import ceilings
+from recipes.benchmarks.gpu_models import prompt_flops
 from recipes.benchmarks.gpu_rows import KEY, RESULTS, GpuRow, Where, merge_csv, read, table
+from recipes.benchmarks.gpu_shapes import SHAPES
 from recipes.benchmarks.gpu_summary import MOST_CHARACTERS, MOST_LINES, summary
 
 WHERE = Where(device="d", versions="v", commit="c", date="2026-01-01")
@@ -89,6 +99,51 @@ def test_the_document_says_what_the_file_has() -> None:
         assert f"{shares[0]:.2f} / {shares[1]:.2f}" in told
         mixed = found[f"{name} 256 sequences", "ours", "output rate"]
         assert f"{mixed.p50:,.0f}" in told and mixed.tries == 1
+    assert "if all weights are counted, the head's too, for every token, and attention is not" in told
     assert "The exceptions are the two rates of 256 sequences: one try each" in told
     others = [row for row in found.values() if row.metric in ("rate", "time")]
     assert {(row.part, row.tries) for row in others} == {("engine", 5), ("kernels", 10)}
+
+
+# ---- what is counted ----------------------------------------------------------------------------------------
+
+
+def plan_of(name: str) -> DecoderPlan:
+    stated = dict(SHAPES[name])
+    plan = plan_decoder(AutoConfig.for_model(stated.pop("model_type"), **stated))
+    assert plan is not None
+    return plan
+
+
+def test_of_a_prompt_the_products_are_counted_that_a_step_computes() -> None:
+    attended = 1024 * 2048 + 2 * 1024 * 1024  # query; keys and values
+    behind = 2048 * 1024 + 3 * 1024 * 3072  # output; gate, up and down
+    head = 151936 * 1024
+    pairs = 2048 * 2049 // 2
+    by_hand = 2 * (2048 * (28 * attended + 27 * behind) + behind + head) + 28 * pairs * 16 * 128 * 4
+    assert prompt_flops(plan_of("qwen3-0.6b"), 2048) == by_hand
+
+
+def test_keys_outside_a_window_are_in_no_product() -> None:
+    plan = plan_of("tiny-mistral")
+    assert [layer.window for layer in plan.layers] == [24, 24]
+    whole = replace(plan, layers=tuple(replace(layer, window=None) for layer in plan.layers))
+    assert prompt_flops(plan, 24) == prompt_flops(whole, 24)
+    # Of 30 tokens the last six miss 1, 2, … 6 keys, in two layers of 4 heads over 16.
+    assert prompt_flops(whole, 30) - prompt_flops(plan, 30) == 4 * 4 * 16 * 2 * (1 + 2 + 3 + 4 + 5 + 6)
+
+
+def test_a_ceiling_on_a_device_is_taken_of_many_runs_in_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So neither a launch nor a wait is a part of it."""
+    runs: list[int] = []
+
+    def one_try(run: Callable[[], object], device: torch.device, tries: int) -> list[float]:
+        before = len(runs)
+        run()
+        return [float(len(runs) - before)] * tries
+
+    monkeypatch.setattr(ceilings, "times_s", one_try)
+    for kind, repeats in (("cuda", ceilings.CUDA_REPEATS), ("cpu", 1)):
+        runs.clear()
+        assert ceilings._best_s(lambda: runs.append(1), torch.device(kind)) == 1.0
+        assert len(runs) == repeats

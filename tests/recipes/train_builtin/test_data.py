@@ -87,6 +87,16 @@ def test_a_text_that_wanders_says_what_its_source_says_two_words_at_a_time() -> 
         assert sum(pair in pairs for pair in found) > 0.8 * len(found)  # behind its end it begins anew
 
 
+def test_a_spliced_text_is_still_there_and_what_it_says_again_goes_on_otherwise() -> None:
+    source = " ".join(f"w{number}" for number in range(60))
+    for seed in range(20):
+        text = copying.spliced(random.Random(seed), source)
+        rest = iter(text)
+        assert all(letter in rest for letter in source.strip()), "a letter is gone, or stands elsewhere"
+        again = re.search(r"(?=(w\d+))\1(.)(?=.*\1(?!\2))", text, re.DOTALL)
+        assert len(text) > len(source) and again is not None
+
+
 def test_the_same_seed_gives_the_same_examples() -> None:
     assert some(50) == some(50) != some(50, seed=4)
 
