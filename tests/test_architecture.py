@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import LONGEST
+
 ROOT = Path(__file__).parent.parent
 SOURCE = sorted((ROOT / "parrot_compat").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
@@ -74,6 +76,10 @@ def test_no_file_has_outgrown_its_noun() -> None:
         return {name(path) for path in paths if len(path.read_text().splitlines()) > limit}
 
     assert long(SOURCE + RECIPES, MAX_FILE_LINES) | long(TESTS, MAX_TEST_LINES) == set(LONG_FILES)
+
+
+def test_the_files_that_are_begun_first_are_there() -> None:
+    assert not [place for place in LONGEST if not (ROOT / "tests" / place).is_file()]
 
 
 def test_no_function_has_outgrown_a_screen() -> None:

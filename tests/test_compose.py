@@ -170,9 +170,10 @@ async def test_engines_that_have_started_are_closed_where_another_does_not(
 
 
 async def test_an_embedded_application_before_an_upstream_takes_the_model_that_it_lists() -> None:
-    def begin(upstream: str) -> None:
-        with embedded(upstream=upstream):
-            pass
+    def ask_one(upstream: str) -> str:
+        with embedded(upstream=upstream) as application, application.open_session() as session:
+            return session.call("Is it there? {{output:answer}}")["answer"].get()
 
     async with serving(ScriptedServer(lambda prompt: "yes")) as server:
-        await asyncio.to_thread(begin, server.base_url)
+        assert await asyncio.to_thread(ask_one, server.base_url) == "yes"
+    assert server.asked[-1]["model"] == "big"

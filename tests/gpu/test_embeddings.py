@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -47,6 +48,7 @@ def embed(*texts: tuple[int, ...], **asked: Any) -> Embed:
     return Embed(inputs=tuple(map(Tokens, texts)), **asked)
 
 
+@cache  # of checkpoints that nobody changes
 def of_hugging_face(path: Path, pooling: Pooling) -> list[np.ndarray[Any, Any]]:
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", dtype=torch.float32).eval()
     vectors = []

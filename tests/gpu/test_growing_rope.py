@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def text(length: int, salt: int = 0) -> tuple[int, ...]:
     return tuple(3 + (7 * at + at * at // 5 + 13 * salt) % 250 for at in range(length))
 
 
+@cache
 def of_hugging_face(path: Path, ids: tuple[int, ...]) -> tuple[int, ...]:
     # A model of its own for each text: transformers' dynamic scaling remembers the longest one it has seen.
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", dtype=torch.float32).eval()

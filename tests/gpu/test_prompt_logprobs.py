@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def check(scores: tuple[TokenLogprobs, ...], right: torch.Tensor, text: tuple[in
         assert [logprob for _, logprob in item.top] == pytest.approx(top.values.tolist(), abs=2e-4)
 
 
+@cache  # of checkpoints that nobody changes
 def of_hugging_face(path: Path, text: tuple[int, ...] = TEXT) -> torch.Tensor:
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", dtype=torch.float32).eval()
     with torch.inference_mode():

@@ -27,7 +27,18 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-__all__ = ["CONTEXT_TOKENS", "FAMILIES", "SHAPES", "SLIDING_WINDOW", "VOCAB_SIZE", "build", "build_tokenizer"]
+from tests.gpu.models.tiny import save_tiny
+
+__all__ = [
+    "CONTEXT_TOKENS",
+    "FAMILIES",
+    "MORE_FAMILIES",
+    "SHAPES",
+    "SLIDING_WINDOW",
+    "VOCAB_SIZE",
+    "build",
+    "build_tokenizer",
+]
 
 VOCAB_SIZE = 512
 CONTEXT_TOKENS = 512
@@ -147,10 +158,16 @@ SHAPES: Mapping[str, Callable[[], PreTrainedModel]] = {
     "qwen3": _qwen3,
 }
 FAMILIES = tuple(SHAPES)
+MORE_FAMILIES = ("gemma", "gemma2", "gemma3_text", "phi3", "mixtral", "cohere2")
+"""The others of the table, and two decoders that the probe lets in; their weights are those of the model tests."""
 
 
 def build(shape: str, folder: Path) -> Path:
     """Write the checkpoint called `shape` into `folder`. Same shape, same weights."""
+    if shape in MORE_FAMILIES:
+        save_tiny(shape, folder, vocab_size=VOCAB_SIZE, max_position_embeddings=CONTEXT_TOKENS)
+        build_tokenizer(_SPECIAL_TOKENS, "").save_pretrained(folder)
+        return folder
     torch.manual_seed(FAMILIES.index(shape))
     model = SHAPES[shape]().to(torch.float32).eval()
     with torch.no_grad():

@@ -7,25 +7,20 @@ from random import Random
 
 import pytest
 
-from tests.gpu.models.tiny import save_tiny
-
 from .bench import Bench
-from .checkpoints import CONTEXT_TOKENS, VOCAB_SIZE, build_tokenizer
+from .checkpoints import MORE_FAMILIES, build
+from .measure import BY_GENERATE
 from .oracle import Comparison, Oracle
 from .scenarios import SCENARIOS
 
-TABLE = ("gemma", "gemma2", "gemma3_text", "phi3")
-PROBED = ("mixtral", "cohere2")
 
-
-@pytest.mark.parametrize("family", TABLE + PROBED)
+@pytest.mark.parametrize("family", MORE_FAMILIES)
 async def test_tokens_equal_hugging_face(family: str, tmp_path: Path) -> None:
-    folder = save_tiny(family, tmp_path / family, vocab_size=VOCAB_SIZE, max_position_embeddings=CONTEXT_TOKENS)
-    build_tokenizer(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "").save_pretrained(folder)
+    folder = build(family, tmp_path / family)
     oracle, total = Oracle(folder), Comparison()
-    for scenario in ("a_little_of_everything", "preemption"):
+    for scenario in (BY_GENERATE, "preemption"):
         answers = await SCENARIOS[scenario](Bench(folder=folder, random=Random(f"{family}/{scenario}")))
         assert len({token for answer in answers for token in answer.output}) >= 20, "the checkpoint's text must vary"
-        total.add(oracle.compare(answers))
+        total.add(oracle.compare(answers, by_generate=scenario == BY_GENERATE))
     assert total.tokens > 300 and not total.differences, str(total)
     assert len(total.ties) <= 1, str(total)

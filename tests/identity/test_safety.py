@@ -65,9 +65,9 @@ class Style:
         return [token for token in ids if token in controls]
 
 
-@pytest.fixture(params=STYLES)
-def style(request: pytest.FixtureRequest, tmp_path: Path) -> Style:
-    return Style(*STYLES[request.param], tmp_path)
+@pytest.fixture(scope="module", params=STYLES)
+def style(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Style:
+    return Style(*STYLES[request.param], tmp_path_factory.mktemp(request.param))
 
 
 def chat(*contents: str) -> Chat:

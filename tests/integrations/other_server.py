@@ -158,7 +158,7 @@ class OtherServer:
     @contextmanager
     def running(self) -> Iterator[OtherServer]:
         is_a_stranger(self.url)
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True)
         thread.start()
         try:
             yield self

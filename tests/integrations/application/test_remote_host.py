@@ -75,7 +75,7 @@ def recorder() -> Iterator[Recorder]:
     recorded.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     recorded.on("POST", "", (200, {"object": "parrot.session", "id": "s/1"}))
     recorded.on("DELETE", "/s%2F1", (200, {}))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
     thread.start()
     try:
         yield recorded

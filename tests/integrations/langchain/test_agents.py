@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +32,15 @@ def ours(server: PlanServer) -> ChatParrot:
 def sessions(server: PlanServer) -> list[str | None]:
     """Of every request of the apps, the first of a run's included."""
     return [body.get("parrot", {}).get("session") for body in server.asked()]
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what no event tells."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"it never came to this: {what}")
 
 
 def calls(name: str, arguments: str) -> dict[str, Any]:
@@ -119,10 +129,7 @@ async def test_a_model_that_is_cancelled_leaves_nothing_behind(server: PlanServe
     agent = create_agent(ours(server), [look_up])
     server.stall()
     running = asyncio.create_task(agent.ainvoke(HELLO))
-    for _ in range(1000):
-        if len(planner._in_graphs):
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: len(planner._in_graphs) > 0, "a model that runs in a graph")
     assert not planner.ignore_llm
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -141,10 +148,7 @@ async def test_a_model_in_a_tool_that_is_cancelled_leaves_nothing_behind(server:
         return (await llm.ainvoke(word)).text
 
     running = asyncio.create_task(create_agent(llm, [ask]).ainvoke(HELLO))
-    for _ in range(1000):
-        if len(server.asked()) == 2:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: len(server.asked()) == 2, "a request of the model in the tool")
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

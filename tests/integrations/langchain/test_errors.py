@@ -23,7 +23,7 @@ from ..other_server import OtherServer, Reply, Request, chunk, completion
 
 def refusing(status: int, message: str = "no", code: str | None = None) -> Reply:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return Reply({"error": error}, status, {"x-request-id": "req_1"})
+    return Reply({"error": error}, status, {"x-request-id": "req_1", "retry-after-ms": "1"})
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from langchain_core.output_parsers import CommaSeparatedListOutputParser, StrOut
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel, RunnablePassthrough
 
 from parrot_compat.core.errors import BadTemplate, EngineError
+from parrot_compat.core.events import Event, FirstToken
 from parrot_compat.integrations.application.functions import semantic_function
 from parrot_compat.integrations.application.outputs import Outputs
 from parrot_compat.integrations.application.variable import Variable
@@ -140,9 +141,14 @@ def test_all_of_it_can_be_awaited(there: World) -> None:
 
 
 def test_a_reader_that_leaves_a_stream_ends_its_call(there: World) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, FirstToken):
+            there.engine.stall()  # the rest is not there yet, however late this test looks
+
+    there.inside(lambda: there.manager.events.subscribe(stop))
     pieces = write.stream({"task": "x" * 500})
     next(pieces)
-    there.stall()
+    assert there.inside(lambda: there.manager.open_calls) == 1
     pieces.close()  # type: ignore[attr-defined]
     there.until(lambda: not there.manager.sessions() and not there.manager.open_calls)
 

@@ -13,7 +13,8 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel,
 from parrot_compat.integrations import servers
 from parrot_compat.integrations.langchain import ChatParrot, compile, planning, stats
 from parrot_compat.integrations.langchain import walk as walking
-from parrot_compat.integrations.langchain.planner import planner
+from parrot_compat.integrations.langchain.planner import Planner, planner
+from parrot_compat.integrations.langchain.soft import softly
 
 from ..strangers import pass_time
 from .apps import APPS, ONE, P, S
@@ -27,6 +28,27 @@ def chain(server: PlanServer, **settings: Any) -> Runnable[Any, Any]:
 def unplanned(app: Runnable[Any, Any], value: Any = ONE) -> Any:
     with planning(False):
         return app.invoke(value)
+
+
+class Incomparable:
+    """As an array, or a table: that it equals another thing is no truth."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("how", ["invoke", "batch"])
+def test_what_an_app_begins_with_is_not_compared(server: PlanServer, how: str) -> None:
+    llm = ChatParrot(base_url=server.url)
+    app = RunnableLambda(lambda table: {"x": "q"}) | P("A {x}") | llm | S | P("B {y}") | llm | S
+    table: Any = Incomparable()
+    if how == "invoke":
+        app.invoke(table)
+    else:
+        app.batch([table, table])
+    assert stats().direct == 0 and stats().planned == (2 if how == "invoke" else 4)
 
 
 # ---- servers and lines ---------------------------------------------------------------------------
@@ -317,12 +339,32 @@ def test_a_failure_of_the_planner_is_told_once_and_costs_only_the_plan(
     def broken(self: object, *args: object) -> None:
         raise RuntimeError("the planner's own fault")
 
+    for name, method in vars(Planner).items():  # of this process another test may have been told already
+        if hasattr(method, "__wrapped__"):
+            monkeypatch.setattr(Planner, name, softly(method.__wrapped__))
     monkeypatch.setattr(walking.Walk, "walk", broken)
     with caplog.at_level(logging.DEBUG):
         assert app.invoke(ONE) == expected
         assert app.invoke(ONE) == expected
     ours = [record for record in caplog.records if record.name.startswith("parrot_compat")]
     told = [record.getMessage() for record in ours if "planner failed" in record.getMessage()]
+    assert told, "or nothing of the planner broke"
     assert len(told) == len({*told}), "told more than once per place"
     assert all(record.levelno == logging.DEBUG for record in ours)
     assert stats().plans == 0
+
+
+def test_what_fails_softly_is_told_once_and_raised_never(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[int] = []
+
+    @softly
+    def fails(number: int) -> None:
+        heard.append(number)
+        raise RuntimeError("its own fault")
+
+    with caplog.at_level(logging.DEBUG):
+        for number in range(2):
+            fails(number)
+    (record,) = (record for record in caplog.records if record.name == softly.__module__)
+    assert record.levelno == logging.DEBUG and "fails" in record.getMessage() and record.exc_info is not None
+    assert heard == [0, 1], "it is tried again all the same"
