@@ -10,8 +10,8 @@
    next page, or at least half a page that its text ends with: a step later it finds that computed. Since the row it
    waits for runs, it cannot wait for ever. A text that is read waits for no row: it computes all of itself anyway.
 5. Where pages run out, idle contexts give theirs; then the least urgent, latest sequence goes back to waiting, never
-   the last one. Who waits does not take pages from who has started, unless that is work ahead; it does from others
-   who wait. Nobody gives up its row to one that would then wait for pages.
+   the last one. Who waits does not take pages from who has started, unless that is work ahead; it does from those
+   who wait behind it. Nobody gives up its row to one that would then wait for pages.
 
 Urgency: left_s = due_s - now_s (a fill is due `FILL_AHEAD_S` later than a generate); class 0 is left_s <= 0, the
 others double: up to 0.1 s, 0.2 s, 0.4 s, …; those of work ahead come behind all of these. As time passes all work comes
@@ -21,7 +21,7 @@ into class 0, so nothing starves.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from .step import PlannedRow, Room, SequenceView, StepPlan
@@ -34,6 +34,8 @@ LONGEST_SLACK_S = 60.0
 """Slack beyond this counts as this much: even work that nobody awaits gets done under steady load."""
 SLACK_CLASS_S = 0.1
 """Width of the first class with slack left: less than a person, or a batch of prompts, would notice."""
+FINDERS = 64
+"""A prompt that lacks pages looks at so many who wait behind it for what they have found, in each step."""
 AHEAD = 64
 """So many classes lie before the first one of work ahead: more than any slack reaches."""
 
@@ -104,7 +106,8 @@ def _plan_prompts(
     budget = room.tokens - len(rows)
     prefilling: list[SequenceView] = []
     is_closed = False
-    for view in in_turn([v for v in views if not (v.is_started and v.is_drawing)], served, room.now_s):
+    order = list(in_turn([v for v in views if not (v.is_started and v.is_drawing)], served, room.now_s))
+    for place, view in enumerate(order):
         if budget == 0 or len(rows) == room.rows:
             break
         if not view.is_started:
@@ -112,7 +115,7 @@ def _plan_prompts(
                 continue
             if started >= min(room.rows, room.tokens):
                 slower = _slower_prompt(views, view, room.now_s)
-                if slower is not None and (room.has_idle or room.missing_pages(view) <= free + len(slower.pages)):
+                if slower is not None and _would_start(views, view, room, free, slower):
                     return StepPlan(preempt=(slower.id,))
                 is_closed = True
                 continue
@@ -121,6 +124,8 @@ def _plan_prompts(
                 # Nobody overtakes a prompt that waits for pages, or a long one might wait for ever.
                 if relief := _relief_to_start(views, view, room, missing - free, is_alone=not started):
                     return relief
+                if started and (finders := _finders(views, order, place, missing - free)):
+                    return StepPlan(preempt=finders)
                 is_closed = started > 0
                 if is_closed:
                     continue
@@ -152,12 +157,41 @@ def _relief_to_start(
     if room.has_idle:
         return StepPlan(drop_idle_pages=pages)
     fills = [other for other in views if other.is_started and _is_ahead(other, room.now_s)]
-    # who only waits holds what it has found in the cache, and finds what is left of that when its turn comes
-    finders = [other for other in views if other.pages and not other.is_started and other is not view]
-    if not fills and sum(len(other.pages) for other in finders) >= pages:
-        fills = finders
     last = max(fills, key=lambda other: (urgency(other, room.now_s), other.id), default=None)
     return None if last is None else StepPlan(preempt=(last.id,))
+
+
+def _finders(views: Sequence[SequenceView], order: Sequence[SequenceView], place: int, pages: int) -> tuple[int, ...]:
+    """Who waits behind the prompt at `place`, and holds so many pages that nobody else does: found in the cache, where
+    they find what is left when their turn comes. The last in turn first; none where that does not do."""
+    behind = [view for view in order[place + 1 :] if view.pages and not view.is_started]
+    if not 0 < len(behind) <= FINDERS:
+        return ()
+    waiting = {view.id for view in behind}
+    held = {page for view in views if view.id not in waiting for page in view.pages}
+    holders = Counter(page for view in behind for page in view.pages)
+    chosen: list[int] = []
+    for view in reversed(behind):
+        chosen.append(view.id)
+        for page in view.pages:
+            holders[page] -= 1
+            pages -= holders[page] == 0 and page not in held
+        if pages <= 0:
+            return tuple(chosen)
+    return ()
+
+
+def _would_start(
+    views: Sequence[SequenceView], view: SequenceView, room: Room, free: int, slower: SequenceView
+) -> bool:
+    """Whether there are pages for `view` as well, once `slower` has given up its row: its own, and those of work ahead,
+    which gives way to any prompt that is not."""
+    is_ahead = _is_ahead(view, room.now_s)
+    giving = [
+        one for one in views if one.is_started and _is_ahead(one, room.now_s) and not is_ahead and one is not slower
+    ]
+    come_free = sum(len(one.pages) for one in (slower, *giving))
+    return room.has_idle or room.missing_pages(view) <= free + come_free
 
 
 def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool:

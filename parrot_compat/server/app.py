@@ -3,8 +3,8 @@
 It knows the manager's interface and no engine. `create_app` makes one from its arguments alone; two in one
 process share nothing.
 
-The invariant: every answer has an `x-request-id`, and every error has OpenAI's envelope, or Anthropic's on its paths,
-also where the server ends in the midst of it.
+The invariant: every answer but those to preflights has an `x-request-id`, and every error has OpenAI's envelope, or
+Anthropic's on its paths, also where the server ends in the midst of it.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def create_app(
     app.add_exception_handler(ParrotError, _on_error)
     allowed = Origins(origins)
     app.add_middleware(Auth, keys=keys or Keys(), origins=allowed)
-    app.add_middleware(Cors, origins=allowed)  # around it: a page may read a refusal, and a preflight has no key
     app.add_middleware(
         Edge, metrics=metrics, allowance=manager.allowance
-    )  # added last, so outermost: refusals have a request id too
+    )  # around that: refusals have a request id too
+    app.add_middleware(Cors, origins=allowed)  # around all: a page may read any of this, and its preflight has no key
     has_keys = bool(keys)
 
     def described() -> dict[str, Any]:

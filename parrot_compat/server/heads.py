@@ -88,9 +88,12 @@ class HeadProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        if self._is_answering:  # an earlier request, of which this would be a part
-            self.transport.close()
-            return
+        if self._is_answering:
+            if self.pipeline or self.cycle.response_started or not self.cycle.more_body:
+                self.transport.close()  # an earlier request, of whose answer this would be a part
+                return
+            self.cycle.disconnected = True  # its own body is what is wrong: this is its answer
+            self.cycle.message_event.set()
         body = problem.body()
         head = (
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\ncontent-type: application/json\r\n"

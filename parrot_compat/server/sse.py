@@ -169,14 +169,28 @@ async def kept_alive(say: Say, silence_s: float) -> AsyncGenerator[Say, None]:
         spoke_s = now_s()
         await say(data)
 
+    unread: list[_Unread] = []
+    speaker = asyncio.current_task()
+
     async def keep() -> None:
-        while True:  # a sleep for each silence, not a timer for each event
-            left_s = spoke_s + silence_s - now_s()
-            await (asyncio.sleep(left_s) if left_s > 0 else speak(_KEEP_ALIVE))
+        try:
+            while True:  # a sleep for each silence, not a timer for each event
+                left_s = spoke_s + silence_s - now_s()
+                await (asyncio.sleep(left_s) if left_s > 0 else speak(_KEEP_ALIVE))
+        except _Unread as error:  # whoever speaks may wait for an event that is far off
+            assert speaker is not None
+            unread.append(error)
+            speaker.cancel()
 
     keeper = asyncio.create_task(keep())
     try:
         yield speak
+    except asyncio.CancelledError:
+        if not unread:
+            raise
+        assert speaker is not None
+        speaker.uncancel()
+        raise unread[0] from None
     finally:
         await _stop(keeper)
 

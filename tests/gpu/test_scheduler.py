@@ -288,6 +288,21 @@ def test_a_prompt_takes_pages_that_others_only_found_and_wait_with() -> None:
     assert planned(drawing(1, 5), replace(finder, pages=[]), waiting(3, 36), free_pages=18) == [(1, 1), (3, 31)]
 
 
+def test_who_is_before_in_turn_keeps_what_it_has_found() -> None:
+    first = waiting(2, 40, pages=list(range(9)), computed=36)
+    assert planned(drawing(1, 5), first, waiting(3, 36), free_pages=8) == [(1, 1), (2, 4)]
+
+
+def test_pages_that_others_hold_too_do_not_come_free() -> None:
+    system = list(range(1000, 1010))
+    running = drawing(1, 45, pages=[*system, 1, 2])
+    finders = [waiting(id, 80, pages=system, computed=40, due_s=50.0) for id in range(3, 9)]
+    assert planned(running, waiting(2, 44), *finders, free_pages=8) == [(1, 1)]
+    together = [replace(finder, pages=[7, 8, 9]) for finder in finders]
+    plan = plan_step([running, waiting(2, 44), *together], replace(ROOM, free_pages=8), {})
+    assert plan.preempt == (8, 7, 6, 5, 4, 3), "they have found the same"
+
+
 def test_what_others_have_found_is_left_to_them_where_it_would_not_do() -> None:
     views = [drawing(1, 5), waiting(2, 76, pages=[1, 2], due_s=50.0), waiting(3, 44)]
     assert planned(*views, free_pages=8) == [(1, 1)]
@@ -297,6 +312,12 @@ def test_a_prompt_that_would_then_wait_for_pages_takes_nobodys_row() -> None:
     views = [drawing(1), prefilling(2, 40, computed=8, due_s=50.0), waiting(3, 400)]
     assert planned(*views, rows=2, free_pages=0) == [(1, 1), (2, 31)]
     assert plan_step(views, replace(ROOM, rows=2, free_pages=90), {}).preempt == (2,)
+
+
+def test_work_ahead_gives_rows_and_pages_together_to_a_prompt() -> None:
+    fills = [prefilling(id, 40, computed=8, is_ahead=True, due_s=50.0) for id in (1, 2)]
+    assert plan_step([*fills, waiting(3, 60)], replace(ROOM, rows=2, free_pages=0), {}).preempt == (2,)
+    assert planned(*fills, waiting(3, 90), rows=2, free_pages=0) == [(1, 32)]
 
 
 def test_an_urgent_prompt_takes_the_place_of_a_slow_one_when_all_rows_are_taken() -> None:

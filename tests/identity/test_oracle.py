@@ -76,7 +76,7 @@ def test_the_oracle_draws_what_a_plain_loop_over_the_whole_text_draws(family: st
 
 @pytest.mark.parametrize("family", FAMILIES + MORE_FAMILIES)
 def test_one_pass_gives_the_logits_that_generate_draws_from_up_to_half_the_margin(family: str, tmp_path: Path) -> None:
-    """The length is beyond every window: where a cache leaves out what a mask hides, they agree all the same."""
+    """One text is longer than every window: where a cache leaves out what a mask hides, they agree all the same."""
     oracle = Oracle(build(family, tmp_path))
     for length in (3, 90):
         ids = torch.tensor([[(7 * at + at * at // 5 + 3) % VOCAB_SIZE for at in range(length)]])
@@ -93,7 +93,7 @@ def test_one_pass_gives_the_logits_that_generate_draws_from_up_to_half_the_margi
 
 
 @pytest.fixture
-def times_asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Oracle, Answer], int]:
+def times_asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """How often an oracle that remembers nothing runs `generate` to compare an answer."""
 
     def asked(oracle: Oracle, answer: Answer, **how: Any) -> int:
@@ -154,10 +154,7 @@ LONGROPE = {
     [
         ("llama", {"rope_parameters": DYNAMIC}),
         ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64}),
-        (
-            "gemma3_text",
-            {"rope_parameters": {"full_attention": DYNAMIC, "sliding_attention": PLAIN}},
-        ),
+        ("gemma3_text", {"rope_parameters": {"full_attention": DYNAMIC, "sliding_attention": PLAIN}}),
         ("mixtral", {}),
     ],
 )

@@ -57,13 +57,13 @@ async def test_a_head_without_end_is_a_431_in_the_envelope_and_its_connection_cl
     assert error["code"] == "headers_too_large" and "4096 bytes" in error["message"] and len(error) == 4
 
 
-async def test_what_comes_behind_a_body_in_place_of_a_request_has_an_end_too() -> None:
+async def test_what_comes_behind_a_body_has_an_end_too() -> None:
     """Trailers are kept like headers."""
     async with live(limits=LONG) as server, asyncio.timeout(30):
         server.engine.stall()
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         answer = await answer_to(server, head + b"2\r\n{}\r\n0\r\n", *[b"x: 1\r\n" * 500] * 2)
-    assert answer == b""  # it would stand in the midst of another
+    assert answer.startswith(b"HTTP/1.1 431 ") and answer.count(b"HTTP/1.1") == 1
 
 
 async def test_heads_and_bodies_within_the_limit_are_read_however_they_come() -> None:
@@ -119,6 +119,14 @@ async def test_what_is_no_http_is_a_400_in_the_envelope() -> None:
         head, _, body = (await answer_to(server, b"hello there\r\n\r\n")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+async def test_a_body_that_is_no_http_is_answered_as_well() -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    async with live() as server, asyncio.timeout(30):
+        answer = await answer_to(server, head, b"no size at all\r\n")
+        assert not server.manager.open_calls
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1 and b"invalid_http" in answer
 
 
 async def test_without_httptools_heads_have_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from parrot_compat.core.errors import Cancelled, EngineError
-from parrot_compat.server.sse import Frame, event, kept_alive, merge, while_connected
+from parrot_compat.server.sse import Frame, SseResponse, event, kept_alive, merge, while_connected
 
 
 class Source:
@@ -147,3 +148,23 @@ async def test_work_has_let_go_before_its_request_ends() -> None:
     with pytest.raises(Cancelled):
         await while_connected(leave, work())
     assert has_let_go
+
+
+@pytest.mark.parametrize("items", [(), (b"data: x\n\n",)])
+async def test_a_stream_whose_client_reads_nothing_ends_though_its_source_is_silent(
+    monkeypatch: pytest.MonkeyPatch, items: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(SseResponse, "longest_pause_s", 0.05)
+    source, sent = Source(*items, is_endless=True), 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 2 + len(items):  # the buffers are full
+            await asyncio.Event().wait()
+
+    response = SseResponse(source.events(), owner=AsyncExitStack(), keep_alive_s=0.05)
+    async with asyncio.timeout(30):
+        await response({"type": "http", "state": {}}, silent, send)
+    assert source.is_closed or not items, "a source that never began has nothing to close"
+    assert sent == 2 + len(items)

@@ -112,21 +112,26 @@ class Invocation:
     width: int | None = None
 
 
-def known(inputs: Any, runnable: Any = None) -> Any:
+def known(inputs: Any) -> Any:
     """What a callback says that a run begins with; of a stream it does not. No code of the app's is run for it."""
-    if type(inputs) is not dict or inputs.keys() != {"input"}:
-        return inputs
-    said = inputs["input"]
-    # fallbacks that are batched tell of anything else as of this; what is in them is told of again
-    is_wrapped = kind_of(runnable) is RunnableWithFallbacks
-    return UNKNOWN if is_wrapped or (type(said) is str and not said) else inputs
+    said = inputs.get("input") if type(inputs) is dict and len(inputs) == 1 else None
+    return UNKNOWN if type(said) is str and not said else inputs
+
+
+def _is_wrapped(runnable: Any, inputs: Any, parent: Run) -> bool:
+    """Fallbacks that are batched tell of what is no dict as of {"input": it}; what they hold is told of again."""
+    if kind_of(runnable) is not RunnableWithFallbacks or type(inputs) is not dict or inputs.keys() != {"input"}:
+        return False
+    return kind_of(parent.runnable) is RunnableEach or (
+        parent.announced is not None and len(parent.announced.inputs) > 1
+    )
 
 
 def invocation_of(parent: Run | None, inputs: Any, tags: Sequence[str] | None) -> Invocation:
     """The invocation that begins a run in `parent`, or one that nothing is known to be around."""
     runnable = child_of(parent.runnable, tags) if parent is not None else None
-    if runnable is not None:
-        return Invocation(runnable, known(inputs, runnable))
+    if runnable is not None and parent is not None:
+        return Invocation(runnable, UNKNOWN if _is_wrapped(runnable, inputs, parent) else known(inputs))
     # Only compiled chains are planned where frames are not to be looked at.
     return calling_frames(inputs) if is_on() else Invocation(None)
 

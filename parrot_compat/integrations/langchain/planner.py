@@ -107,7 +107,7 @@ class Planner(BaseCallbackHandler):
         is_inside = parent is not None and parent.announced is roots
         if roots is not None and not is_inside and roots.begin(inputs):
             run = Run(run_id, parent, unbound(roots.runnable), roots.streamed, roots.compiled, roots.session)
-            run.announced, run.width, run.step = roots, roots.width or run.width, step_number(tags)
+            run.begins(roots, step_number(tags))
             self._runs.begin(run)
             if is_switched_off(metadata):
                 roots.leave()

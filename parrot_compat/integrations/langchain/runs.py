@@ -41,6 +41,7 @@ class Run:
         "inputs",
         "is_compiled",
         "is_fanned_out",
+        "is_in_narrow_batch",
         "is_streamed",
         "models",
         "parent",
@@ -72,6 +73,8 @@ class Run:
         self.graph: GraphRun | None = parent.graph if parent is not None else None
         self.is_fanned_out: bool = parent is not None and parent.is_fanned_out
         """It is in one of many copies of a graph's node."""
+        self.is_in_narrow_batch: bool = parent is not None and parent.is_in_narrow_batch
+        """A plan of its own would run beside those of the others, and only one plan knows how many calls may."""
         self.step: int | None = None
         """Which step of its parent's sequence it is."""
         self.announced: Announced | None = parent.announced if parent is not None else None
@@ -84,11 +87,10 @@ class Run:
         self.tools: list[UUID] = []
         self.models: list[UUID] = []  # in nodes of graphs; like tools they tell of no end where they are cancelled
 
-    @property
-    def is_in_narrow_batch(self) -> bool:
-        """A plan of its own would run beside those of the others, and only one plan knows how many calls may."""
-        roots = self.announced
-        return self.width is not None and roots is not None and len(roots.inputs) > 1
+    def begins(self, roots: Announced, step: int | None) -> None:
+        """It is one of these."""
+        self.announced, self.width, self.step = roots, roots.width or self.width, step
+        self.is_in_narrow_batch |= self.width is not None and len(roots.inputs) > 1
 
     def graph_run(self) -> GraphRun:
         """The graph's run that this is part of; it is known by its outermost run."""

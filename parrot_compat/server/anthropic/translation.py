@@ -104,12 +104,11 @@ def _combined(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             turns.append(message)
             continue
         both = {"role": message["role"]}
-        if content := [*_parts(last), *_parts(message)]:
-            both["content"] = content
         for name, nothing in (("reasoning_content", ""), ("tool_calls", [])):
             if more := last.get(name, nothing) + message.get(name, nothing):
                 both[name] = more
-        turns[-1] = both if len(both) > 1 else message
+        content = [*_parts(last), *_parts(message)]
+        turns[-1] = both | ({"content": content or ""} if content or "tool_calls" not in both else {})
     return turns
 
 

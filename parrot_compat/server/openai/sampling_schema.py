@@ -33,9 +33,9 @@ NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "guided_choice": (),
     "guided_grammar": (),
     "json_schema": (),  # llama.cpp's words for a form
-    "grammar": (),
-    "regex": (),  # SGLang's
-    "ebnf": (),
+    "grammar": ("",),
+    "regex": ("",),  # SGLang's
+    "ebnf": ("",),
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "bad_words": ([],),

@@ -67,7 +67,9 @@ class ChoiceStream:
         self._of_text = of_text
         self._frames: dict[int, Frame] = {}
         self._usages: dict[int, Usage] = {}  # of the choices that have ended
-        self._so_far: dict[int, Usage] = {}  # of all that have begun, where each chunk tells it
+        self._so_far = Usage()  # of all that has come, where each chunk tells it
+        self._drawn: dict[int, int] = {}  # by choice, likewise
+        self._read: set[int] = set()  # prompts that are in it
 
     async def events(
         self, opening: Iterable[bytes], told: Callable[[int, Chunk], Iterable[bytes]]
@@ -89,14 +91,21 @@ class ChoiceStream:
         yield DONE
 
     def _count(self, index: int, piece: Chunk) -> None:
-        choices = self._begun.choices
-        if piece.prompt is not None:  # which is that of all answers to it
-            first = index - index % choices
-            self._so_far = dict.fromkeys(range(first, first + choices), piece.prompt) | self._so_far
-        before = self._so_far.get(index, Usage())
-        so_far = replace(before, output_tokens=before.output_tokens + len(piece.tokens))
-        self._so_far[index] = self._usages.get(index, so_far)
-        self._head["usage"] = usage_of([self._so_far.get(one, Usage()) for one in range(self.count)], choices)
+        """One of thousands of choices goes on: only what it adds is looked at."""
+        before = self._drawn.get(index, 0)
+        ended = self._usages.get(index)
+        self._drawn[index] = before + len(piece.tokens) if ended is None else ended.output_tokens
+        output_tokens = self._so_far.output_tokens + self._drawn[index] - before
+        self._so_far = replace(self._so_far, output_tokens=output_tokens)
+        of_prompt, prompt = ended or piece.prompt, index // self._begun.choices
+        if of_prompt is not None and prompt not in self._read:
+            self._read.add(prompt)
+            self._so_far = replace(
+                self._so_far,
+                prompt_tokens=self._so_far.prompt_tokens + of_prompt.prompt_tokens,
+                cached_tokens=self._so_far.cached_tokens + of_prompt.cached_tokens,
+            )
+        self._head["usage"] = usage_of([self._so_far])
 
     @property
     def is_over(self) -> bool:

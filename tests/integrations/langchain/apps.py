@@ -194,6 +194,16 @@ APPS: dict[str, App] = {
         ),
         "one text",
     ),
+    "fallbacks of an input": App(
+        lambda llm: (
+            RunnableLambda(lambda value: {"input": value["x"] * 2})
+            | (P("A {input}") | llm | S).with_fallbacks([P("F {input}") | llm | S])
+            | P("B {y}")
+            | llm
+            | S
+        ),
+        ONE,
+    ),
     "opaque member": App(
         lambda llm: (
             RunnablePassthrough.assign(docs=RunnableLambda(lambda value: value["x"] * 2))

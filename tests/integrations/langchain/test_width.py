@@ -99,6 +99,15 @@ async def test_a_batch_whose_roots_cannot_be_planned_together_is_no_wider(
     assert server.most_at_once <= 2 and not server.wasted
 
 
+def test_a_narrow_run_in_a_batch_that_is_not_is_planned(server: PlanServer) -> None:
+    llm = ChatParrot(base_url=server.url)
+    inside = chain(llm)
+    app = RunnableLambda(lambda given: inside.invoke(given, TWO)) | P("C {z}") | llm | S
+    app.batch(MANY[:2])
+    assert [plan.get("max_concurrency") for plan in server.asked(GRAPHS)] == [2, 2]
+    assert stats().planned == 4 and not server.wasted
+
+
 def test_a_part_of_a_chain_can_be_narrow(server: PlanServer) -> None:
     llm = ChatParrot(base_url=server.url)
     narrow = (P("sum {doc}") | llm | S).map().with_config(TWO)

@@ -322,10 +322,14 @@ def test_system_texts_come_first_and_neighbours_of_one_role_are_one_turn() -> No
     assert [one.function.name for one in body.messages[2].tool_calls or ()] == ["add"]
 
 
-@pytest.mark.parametrize("said", [[{"type": "thinking", "thinking": "A city.", "signature": ""}], []])
-async def test_an_answer_without_text_can_be_said_back(said: list[dict[str, Any]]) -> None:
+THOUGHT = {"type": "thinking", "thinking": "A city.", "signature": ""}
+
+
+@pytest.mark.parametrize("said", [[THOUGHT], []])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_answer_without_text_can_be_said_back(said: list[dict[str, Any]], times: int) -> None:
     """The limit fell among the thoughts, or the model said nothing: both are answers of ours."""
-    messages = [HELLO, {"role": "assistant", "content": said}, {"role": "user", "content": "Go on"}]
+    messages = [HELLO, *[{"role": "assistant", "content": said}] * times, {"role": "user", "content": "Go on"}]
     async with live({"": "Well."}, tokenizer=Thinking()) as server:
         answer = await ask(server, messages=messages)
         counted = await send(server, "POST", f"{PATH}/count_tokens", {"model": "org/scripted", "messages": messages})
