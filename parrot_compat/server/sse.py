@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -90,28 +91,29 @@ class SseResponse(Response):
         self.when_over: Callable[[bytes | None], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        send = _soon(send, self.longest_pause_s)
+        soon = _soon(send, self.longest_pause_s)
         async with self._owner:
             try:
                 with suppress(Cancelled):  # the client has left: there is nobody to tell
-                    await while_connected(receive, self._send_all(scope, send))
+                    await while_connected(receive, self._send_all(scope, send, soon))
             except asyncio.CancelledError:
                 if not self._is_open:
                     raise
-                await send(_body(self._tell(SHUTTING_DOWN)))
-                await send(_END)
+                await soon(_body(self._tell(SHUTTING_DOWN)))
+                await soon(_END)
             finally:
                 self._over(None)
 
-    async def _send_all(self, scope: Scope, send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send, soon: Send) -> None:
+        """`send` is for events, of which there are many: their keeper sees how long one takes."""
         sent: list[bytes] = []
         is_whole = True
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await soon({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._is_open = True
         try:
             async with (
                 aclosing(self._events) as events,
-                kept_alive(lambda data: send(_body(data)), self._keep_alive_s) as say,
+                kept_alive(lambda data: send(_body(data)), self._keep_alive_s, self.longest_pause_s) as say,
             ):
                 async for data in events:
                     await say(data)
@@ -127,9 +129,9 @@ class SseResponse(Response):
                 log.exception("a stream failed inside (request %s)", request_id)
             elif problem.status > 500:
                 log.warning("a stream failed (request %s): %s: %s", request_id, type(error).__name__, error)
-            await send(_body(self._tell(problem)))
+            await soon(_body(self._tell(problem)))
         self._over(b"".join(sent) if is_whole else None)  # before a client can know that this was all
-        await send(_END)
+        await soon(_END)
         self._is_open = False
 
     def _over(self, sent: bytes | None) -> None:
@@ -159,39 +161,50 @@ def _body(data: bytes) -> Message:
 
 
 @asynccontextmanager
-async def kept_alive(say: Say, silence_s: float) -> AsyncGenerator[Say, None]:
-    """`say`, and a comment said wherever `silence_s` seconds have brought nothing."""
+async def kept_alive(say: Say, silence_s: float, pause_s: float = math.inf) -> AsyncGenerator[Say, None]:
+    """`say`, and a comment said wherever `silence_s` seconds have brought nothing. Errors: `_Unread` where one saying
+    takes `pause_s`, whatever the block waits for then."""
     now_s = asyncio.get_running_loop().time
     spoke_s = now_s()
-
-    async def speak(data: bytes) -> None:
-        nonlocal spoke_s
-        spoke_s = now_s()
-        await say(data)
-
+    is_speaking = False
     unread: list[_Unread] = []
     speaker = asyncio.current_task()
+    assert speaker is not None
+
+    async def speak(data: bytes) -> None:
+        nonlocal spoke_s, is_speaking
+        spoke_s, is_speaking = now_s(), True
+        await say(data)
+        is_speaking = False
 
     async def keep() -> None:
-        try:
-            while True:  # a sleep for each silence, not a timer for each event
-                left_s = spoke_s + silence_s - now_s()
-                await (asyncio.sleep(left_s) if left_s > 0 else speak(_KEEP_ALIVE))
-        except _Unread as error:  # whoever speaks may wait for an event that is far off
-            assert speaker is not None
-            unread.append(error)
-            speaker.cancel()
+        """Sleeps for each silence: a timer for each event would cost more than the event."""
+        while True:
+            left_s = spoke_s + (pause_s if is_speaking else silence_s) - now_s()
+            if left_s > 0:
+                await asyncio.sleep(min(left_s, silence_s))
+            elif is_speaking:
+                raise _Unread(f"the client has read nothing for {pause_s:g} s")
+            else:
+                async with asyncio.timeout(None if pause_s == math.inf else pause_s):
+                    await speak(_KEEP_ALIVE)
+
+    def ended(keeper: asyncio.Task[None]) -> None:
+        if not keeper.cancelled() and isinstance(error := keeper.exception(), _Unread | TimeoutError):
+            unread.append(_Unread(str(error) or f"the client has read nothing for {pause_s:g} s"))
+            speaker.cancel()  # it may wait for an event that is far off
 
     keeper = asyncio.create_task(keep())
+    keeper.add_done_callback(ended)
     try:
         yield speak
     except asyncio.CancelledError:
         if not unread:
             raise
-        assert speaker is not None
         speaker.uncancel()
         raise unread[0] from None
     finally:
+        keeper.remove_done_callback(ended)
         await _stop(keeper)
 
 
