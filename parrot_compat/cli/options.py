@@ -108,7 +108,7 @@ AllowedOrigins = Annotated[
 ReadyFile = Annotated[
     str | None,
     typer.Option(
-        help='A file to write {"base_url": …, "pid": …} to once the server answers, for scripts that start it.',
+        help='A file with {"base_url": …, "pid": …} that is there while the server answers, for scripts that start it.',
         rich_help_panel=_NETWORK,
     ),
 ]

@@ -186,11 +186,10 @@ def _would_start(
 ) -> bool:
     """Whether there are pages for `view` as well, once `slower` has given up its row: its own, and those of work ahead,
     which gives way to any prompt that is not."""
-    is_ahead = _is_ahead(view, room.now_s)
-    giving = [
-        one for one in views if one.is_started and _is_ahead(one, room.now_s) and not is_ahead and one is not slower
-    ]
-    come_free = sum(len(one.pages) for one in (slower, *giving))
+    giving = {slower.id: slower}
+    if not _is_ahead(view, room.now_s):
+        giving |= {one.id: one for one in views if one.is_started and _is_ahead(one, room.now_s)}
+    come_free = sum(len(one.pages) for one in giving.values())
     return room.has_idle or room.missing_pages(view) <= free + come_free
 
 

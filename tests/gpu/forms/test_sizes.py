@@ -131,7 +131,12 @@ def test_a_pattern_of_which_no_size_can_be_told_is_refused(pattern: str, why: st
 
 
 def test_what_only_looks_like_a_flag_or_a_bracket_is_text() -> None:
-    check_pattern(r"[(?x]\[\(?x(?:x)(?i:[\]x])")
+    text = r"[(?x]\[\(?x(?:x)(?i:[\]x])"
+    check_pattern(text)
+    with pytest.raises(BadSchema, match="flag x"):
+        check_pattern(text + "(?x)")
+    with pytest.raises(BadSchema, match="bracket"):
+        check_pattern(text + "[x")
 
 
 @pytest.mark.parametrize(
