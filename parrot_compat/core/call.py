@@ -204,6 +204,8 @@ class Reading:
     """False: at most one call of a tool, and the answer ends with it."""
     is_first: bool = False
     """An answer that does not begin with a call has none: it is JSON, which may quote one."""
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """Of the tools' arguments, by name, where the model writes these as plain text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,8 @@ class Call:
     """Served model name; `None` takes the fleet's first."""
     function: str | None = None
     """Name of the function (template) that made this call, for people and for learned lengths."""
+    function_output: str | None = None
+    """Which of its function's outputs it draws: a text and the verdict behind it have lengths of their own."""
     objective: ObjectiveKind | None = None
     """What the app says of this call; `None`: deduced from the graph."""
     stage: StageLabel | None = None

@@ -48,6 +48,7 @@ class FunctionCall:
                         sampling=self.outputs.get(output, self.sampling or Sampling()),
                         model=self.model,
                         function=self.function,
+                        function_output=output,
                         objective=self.objective,
                         stage=StageLabel(name=f"{stems[0]}.{output}", size=len(many)) if len(many) > 1 else None,
                     )

@@ -265,7 +265,12 @@ class Intake:
         put(task)
 
     def _slack_s(self, call: CallId) -> float:
-        return self.deduction.slack_s(call) if self._policy.objectives and self._policy.slack else 0.0
+        uses_slack = self._policy.objectives and self._policy.slack
+        return self.deduction.slack_s(call, self._spent_s) if uses_slack else 0.0
+
+    def _spent_s(self, call: CallId) -> float:
+        started_s = self.dataflow.tasks[call].started_s
+        return 0.0 if started_s is None else self._machinery.fleet.clock.now() - started_s
 
     def _objective(self, call: CallId, slack_s: float) -> Objective:
         if not self._policy.objectives:
@@ -292,4 +297,4 @@ class Intake:
         self.dataflow.ended(task)
 
     def _length_name(self, call: Call, model: str) -> tuple[str | None, ...]:
-        return self._flow.tenant, model, call.function
+        return self._flow.tenant, model, call.function, call.function_output

@@ -7,7 +7,8 @@ from its acceptance until it is over. Rules:
    that reads it: latency before throughput before background. What nothing reads and nobody awaits is latency-bound
    where its answer is delivered on an open connection, or while it has not been passed over; else background. A call is
    passed over where an await is open when it comes, or begins later: the app waits for something else then. (One that
-   asks for each answer right behind its call has none open between the two.)
+   asks for each answer right behind its call has none open between the two.) Of calls that the app has labelled as a
+   stage none is passed over once one is awaited: it reads their answers one by one, and needs them all.
    An open connection or a claim counts for nothing where something that is wanted more than in the background reads
    the call.
 2. Calls read by the same units are a stage: a call that is alone in its stage is a unit, a stage of several is one
@@ -22,8 +23,8 @@ and their edges. `check()` deduces everything anew and compares.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from .call import Call, CallId, ObjectiveKind
 from .slack import slack_s
@@ -53,6 +54,15 @@ class Objective:
     slack_s: float = 0.0
 
 
+@dataclass(slots=True)
+class _Labelled:
+    """Live calls of one label."""
+
+    members: dict[Node, None] = field(default_factory=dict)
+    rank: int = _BACKGROUND
+    """The most that an output of them has been awaited as."""
+
+
 class Deduction:
     """Every change returns the calls of which it has changed what they are wanted for, their kind or their group."""
 
@@ -63,6 +73,7 @@ class Deduction:
         self._awaits: dict[str, list[int]] = {}  # variable: how many awaits of each rank, and unsaid
         self._stages = Stages()
         self._fresh: dict[Node, None] = {}  # not passed over yet
+        self._labelled: dict[str, _Labelled] = {}
 
     # ---- questions -----------------------------------------------------------------------------------
 
@@ -78,13 +89,17 @@ class Deduction:
     def is_awaited(self, variable: str) -> bool:
         return variable in self._awaits
 
-    def slack_s(self, call: CallId) -> float:
-        """See `slack`."""
-        return slack_s(self._nodes[call], self._base_s)
+    def slack_s(self, call: CallId, spent_s: Callable[[CallId], float] = lambda _: 0.0) -> float:
+        """See `slack`. `spent_s`: how long a call has been running. All that a call feeds is wanted no more than it is,
+        so that it may be as late as that, however far `slack` looks."""
+        node = self._nodes[call]
+        least_s = BASE_SLACK_S[KINDS[node.rank]]
+        return max(least_s, slack_s(node, self._base_s, lambda node: spent_s(node.call.id)))
 
     def check(self) -> None:
         fresh = Deduction()
         fresh._awaits = {variable: list(counts) for variable, counts in self._awaits.items()}
+        fresh._labelled = {name: _Labelled(rank=labelled.rank) for name, labelled in self._labelled.items()}
         for node in reversed(self._nodes.values()):
             fresh.add([node.call], seconds=[node.seconds], is_delivered=node.is_delivered)
         fresh._pass_over(fresh._nodes[call] for call, node in self._nodes.items() if node not in self._fresh)
@@ -133,6 +148,11 @@ class Deduction:
             self._stages.unlink(source, node)
             self._rank(source)
         self._fresh.pop(node, None)
+        if node.call.stage is not None:
+            labelled = self._labelled[node.call.stage.name]
+            del labelled.members[node]
+            if not labelled.members:
+                del self._labelled[node.call.stage.name]
         self._stages.settle()
         self._stages.touched.pop(node, None)
         return self._changed()
@@ -150,6 +170,8 @@ class Deduction:
         """Somebody waits for the variable from now on, to `end_await`. `None`: as the call says, else latency."""
         counts = self._awaits.setdefault(variable, [0, 0, 0, 0])
         counts[_UNSAID if kind is None else KINDS.index(kind)] += 1
+        if (node := self._producers.get(variable)) is not None:
+            self._read(node)
         self._pass_over(tuple(self._fresh))
         return self._awaited(variable)
 
@@ -170,6 +192,9 @@ class Deduction:
             reader.sources[node] = None
             node.wanted[reader.rank] += 1
         self._stages.enter(node)
+        if node.call.stage is not None:
+            self._labelled.setdefault(node.call.stage.name, _Labelled()).members[node] = None
+            self._read(node)
         self._rank(node)
         for variable in node.call.prompt.inputs():
             self._readers.setdefault(variable, {})[node] = None
@@ -193,6 +218,17 @@ class Deduction:
                 del self._fresh[node]
                 self._rank(node)
 
+    def _read(self, node: Node) -> None:
+        """Where its output is awaited, those of its label will be."""
+        own = self._own(node) if node.call.output in self._awaits else None
+        if own is None or node.call.stage is None:
+            return
+        labelled = self._labelled[node.call.stage.name]
+        if own < labelled.rank:
+            labelled.rank = own
+            for member in labelled.members:
+                self._rank(member)
+
     def _own(self, node: Node) -> int | None:
         """Its rank by what the app says of it, if it says anything."""
         ranks = [] if node.asked is None else [node.asked]
@@ -211,7 +247,7 @@ class Deduction:
             if own is not None:
                 ranks.append(own)
             is_passed_over = not node.readers and not node.is_delivered and node not in self._fresh
-            rank = min(ranks, default=_BACKGROUND if is_passed_over else _LATENCY)
+            rank = min(ranks, default=self._rank_passed_over(node) if is_passed_over else _LATENCY)
             if node.is_delivered:
                 self._stages.touched[node] = None  # who reads it may change what is shown, and not the rank
                 if own is None and self._is_only_delivered(node):
@@ -223,6 +259,9 @@ class Deduction:
                 node.rank = rank
                 stale += node.sources
                 self._stages.touched[node] = None
+
+    def _rank_passed_over(self, node: Node) -> int:
+        return _BACKGROUND if node.call.stage is None else self._labelled[node.call.stage.name].rank
 
     @staticmethod
     def _is_only_delivered(node: Node) -> bool:

@@ -3,7 +3,7 @@
 A pure function. It knows nothing of sessions or HTTP, asks nobody and changes nothing: same inputs, same answer.
 
 The invariant: an idle engine is never passed over in favour of one where the wait costs more than the reuse
-saves; and where nothing is saved, load alone decides.
+saves, or of what has slack more than `_WORTH` times as much; and where nothing is saved, load alone decides.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from .prefix import BLOCK_TOKENS
 
 __all__ = ["Assignment", "Candidate", "EngineView", "place"]
+
+_WORTH = 6.0
+"""Seconds that a task with slack may be done later for each second of computing that this saves. What computes less
+leaves more to others; but many that go home for a few tokens would leave the other engines idle."""
 
 _ROW_SHARE = 0.05  # of a step's time that one more row adds: between a CPU (0.09) and a GPU far from full (0.01)
 
@@ -116,7 +120,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
     `prompt`, `reused`, `output`, `waiting` in tokens, `prefill` in tokens per second, `rows` in tasks; every task
     that is assigned counts for those after it, also as the new home of its prefix. Between equal engines this is
     score = reused / prefill - queue_s. A task with slack goes, of the engines with a free row that finish it within the
-    slack, where least is left to compute, then where it finishes first. Ties go to the engine named first.
+    slack, and not later by more than `_WORTH` times what they save, where least is left to compute, then where it
+    finishes first. Ties go to the engine named first.
 
     A task whose best engine is full is left out: it waits, because waiting there is cheaper than starting
     elsewhere. Members of a group are looked at together, at the place of the first, the longest first, so that
@@ -132,7 +137,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
                 continue
             reused_tokens = min(plan.reused_tokens(task), task.prompt_tokens)
             finish_s = plan.finish_s(task, reused_tokens)
-            slack_s = 0.0 if plan.is_full else task.slack_s  # nobody waits for a row to save work while others idle
+            slack_s = min(task.slack_s, _WORTH * reused_tokens / plan.view.prefill_tokens_s)
+            slack_s = 0.0 if plan.is_full else slack_s  # nobody waits for a row to save work while others idle
             cost = (max(0.0, finish_s - slack_s), -reused_tokens if slack_s else 0, finish_s)
             if best is None or cost < best[0]:
                 best = cost, plan, reused_tokens

@@ -1,11 +1,13 @@
 """Slack: the time by which a call may finish later without anybody noticing.
 
     slack(call) = min over its readers of slack(reader) + longest(reader) - path(call), and the base of its own
-    path(call)  = seconds(call) + longest(call);  longest(call) = max over its live sources of path(source)
+    path(call)  = left(call) + longest(call);  longest(call) = max over its live sources of path(source)
 
-All in seconds, of expected durations. The base is `BASE_SLACK_S` of what the call is wanted for by itself.
+All in seconds, of expected durations; `left` is what of it a call has not been running yet. The base is `BASE_SLACK_S`
+of what the call is wanted for by itself.
 
-It is asked for when a call becomes ready, not kept: every answer that comes in changes it. It knows no clock.
+It is asked for when a call becomes ready, not kept: every answer that comes in changes it. It is told what of a call is
+over, and knows no clock.
 
 The invariant: a question costs at most `SIGHT` looks, however large the graph, the nearest first; where that is not
 enough there is no slack, so that what it gives is never more than these lengths say.
@@ -29,16 +31,18 @@ SIGHT = 256
 """Looks that one question takes: at calls, and at the edges back from them. So many have `WIDE` chains of `AHEAD`."""
 
 
-def slack_s(node: Node, base_s: Callable[[Node], float | None]) -> float:
-    """`base_s` is what a call may wait for its own sake; `None` where only its readers want it."""
-    return _Look(base_s).slack_s(node, AHEAD)
+def slack_s(node: Node, base_s: Callable[[Node], float | None], spent_s: Callable[[Node], float]) -> float:
+    """`base_s` is what a call may wait for its own sake; `None` where only its readers want it. `spent_s`: how long it
+    has been running."""
+    return _Look(base_s, spent_s).slack_s(node, AHEAD)
 
 
 class _Look:
     """One question, and how much of the graph it may still look at."""
 
-    def __init__(self, base_s: Callable[[Node], float | None]) -> None:
+    def __init__(self, base_s: Callable[[Node], float | None], spent_s: Callable[[Node], float]) -> None:
         self._base_s = base_s
+        self._spent_s = spent_s
         self._left = SIGHT
         self._paths: dict[Node, float] = {}
 
@@ -71,5 +75,5 @@ class _Look:
         if self._left >= 0:
             for source in node.sources:
                 longest_s = max(longest_s, self._path_s(source, back - 1))
-        path_s = self._paths[node] = node.seconds + longest_s
+        path_s = self._paths[node] = max(0.0, node.seconds - self._spent_s(node)) + longest_s
         return path_s

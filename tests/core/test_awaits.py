@@ -201,6 +201,23 @@ async def test_slack_is_of_the_moment_in_which_a_call_becomes_ready(world: World
     session.check()
 
 
+async def test_the_slack_of_a_call_is_what_is_left_of_those_that_run_beside_it(world: World) -> None:
+    world.engine()
+    session = world.manager.open_session()
+    session.declare("go")
+    short = await session.submit(make_call("short", "s", "go", max_tokens=10))
+    long = await session.submit(make_call("long", "x" * 100, max_tokens=100))
+    await session.submit(make_call("join", "j", "out-short", "out-long"))
+    step_s = world.fleet.step_s("m")
+    await world.clock.sleep(0.4)
+    assert long.state is TaskState.RUNNING
+    session.set("go", "!")
+    await asyncio.sleep(0)
+    assert short.objective.slack_s == pytest.approx((100 - 10) * step_s - 0.4, abs=0.01)
+    await long.finished()
+    session.check()
+
+
 async def test_a_call_that_is_left_goes_on_if_it_is_read_or_awaited(world: World) -> None:
     world.engine().stall()
     session = world.manager.open_session()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from parrot_compat.core.call import Sampling
@@ -167,3 +169,13 @@ async def test_lengths_are_learned_per_function_and_tenant(world: World) -> None
     assert (await session.call(template, {}, function="G"))["x"].expected_tokens == 128
     other = world.manager.open_session("other")
     assert (await other.call(template, {}, function="F"))["x"].expected_tokens == 128
+
+
+async def test_each_output_of_a_function_has_a_length_of_its_own(world: World) -> None:
+    world.engine(script=lambda prompt: "no" if "Grade" in prompt else "x" * 40)
+    session = world.manager.open_session("t")
+    template = Template.parse("Essay: {{output:essay}} Grade: {{output:grade}}")
+    tasks = await session.call(template, {}, function="judge")
+    await asyncio.gather(*(task.finished() for task in tasks.values()))
+    again = await session.call(template, {}, function="judge")
+    assert {name: task.expected_tokens for name, task in again.items()} == {"essay": 40, "grade": 2}

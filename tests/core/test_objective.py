@@ -287,6 +287,40 @@ def test_the_app_may_announce_a_stage_before_it_is_all_there() -> None:
     assert app.are_together("first second")
 
 
+def test_of_a_labelled_stage_whose_answers_are_read_one_by_one_none_is_passed_over() -> None:
+    app = App(*(call(f"m{n}", stage=StageLabel(name="map", size=4)) for n in range(4)), call("other")).awaits("m0")
+    assert [app.deduction.wanted(CallId(f"m{n}")) for n in range(4)] == ["latency"] * 4
+    assert app.slack_s("m3") == 0 and app.kinds("other") == "b"
+    app.deduction.end_await("out-m0")
+    app.over("m0")
+    assert app.slack_s("m3") == 0 and app.slack_s("other") == BASE_SLACK_S["background"]
+
+
+def test_a_labelled_stage_of_which_nothing_is_awaited_is_passed_over_as_any_call_is() -> None:
+    stage = [call(f"m{n}", stage=StageLabel(name="map", size=2)) for n in range(2)]
+    app = App(*stage, call("other")).awaits("other")
+    assert [app.deduction.wanted(CallId(f"m{n}")) for n in range(2)] == ["background"] * 2
+    app.awaits("m0", kind="throughput")
+    assert [app.deduction.wanted(CallId(f"m{n}")) for n in range(2)] == ["throughput"] * 2
+
+
+def test_what_feeds_background_work_has_its_slack_however_far_upstream() -> None:
+    chain = [call(f"c{n}", *([f"c{n - 1}"] if n else [])) for n in range(30)]
+    app = App(*chain).awaits("c29", kind="background")
+    assert {app.slack_s(each.id) for each in chain} == {BASE_SLACK_S["background"]}
+
+
+def test_slack_counts_what_is_left_of_a_call_that_runs() -> None:
+    calls = call("a"), call("c"), call("b", "c"), call("r", "a", "b")
+    app = App(*calls, a=10.0, b=4.0, c=5.0).awaits("r")
+    assert app.slack_s("b") == 1
+    app.over("c")
+    spent = {"a": 5.0}
+    assert app.deduction.slack_s(CallId("b"), lambda id: spent.get(id, 0.0)) == 1
+    spent = {"a": 50.0}  # longer than expected: it may end at any moment
+    assert app.deduction.slack_s(CallId("b"), lambda id: spent.get(id, 0.0)) == 0
+
+
 def test_an_await_on_a_variable_that_a_call_writes_later() -> None:
     app = App(call("other"))
     app.awaits("late")
@@ -326,7 +360,7 @@ def test_slack_looks_at_a_bounded_part_of_the_graph() -> None:
 
     from parrot_compat.core.slack import SIGHT, slack_s
 
-    slack_s(app.deduction._nodes[CallId("0.0")], base_s)
+    slack_s(app.deduction._nodes[CallId("0.0")], base_s, lambda _: 0.0)
     assert len(looked) <= SIGHT
 
 
@@ -379,7 +413,11 @@ def plain_groups(calls: list[Call]) -> dict[str, frozenset[str]]:
 
 
 def plain_ranks(
-    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], passed_over: set[str], delivered: set[str]
+    calls: list[Call],
+    awaits: list[tuple[str, ObjectiveKind | None]],
+    passed_over: set[str],
+    delivered: set[str],
+    labels: dict[str, int],
 ) -> dict[str, int]:
     kinds = ["latency", "throughput", "background"]
     ranks: dict[str, int] = {}
@@ -393,10 +431,25 @@ def plain_ranks(
                 if variable == c.output:
                     own.append(kinds.index(kind or c.objective or "latency"))
             wanted = own + [ranks[r.id] for r in readers]
-            ranks[c.id] = min(wanted) if wanted else 2 if c.id in passed_over else 0
+            unread = labels.get(c.stage.name, 2) if c.stage else 2
+            ranks[c.id] = min(wanted) if wanted else unread if c.id in passed_over else 0
             if not own and c.id in delivered and all(rank == 2 for rank in wanted):
                 ranks[c.id] = 0
     return ranks
+
+
+def plain_labels(
+    calls: list[Call], awaits: list[tuple[str, ObjectiveKind | None]], before: dict[str, int]
+) -> dict[str, int]:
+    """By label, the most that an output of its calls has been awaited as while some of them were there."""
+    kinds = ["latency", "throughput", "background"]
+    labels = {c.stage.name: before.get(c.stage.name, 2) for c in calls if c.stage}
+    for c in calls:
+        for variable, kind in awaits:
+            if c.stage and variable == c.output:
+                said = [kinds.index(kind or c.objective or "latency"), kinds.index(c.objective or "background")]
+                labels[c.stage.name] = min(labels[c.stage.name], *said)
+    return labels
 
 
 @settings(max_examples=200, deadline=None)
@@ -406,6 +459,7 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
     live: list[Call] = []
     awaits: list[tuple[str, ObjectiveKind | None]] = []
     known, unwritten, passed_over, delivered = ["x0", "x1"], ["p0", "p1"], set[str](), set[str]()
+    labels: dict[str, int] = {}
     for number in range(rng.randrange(3, 50)):
         chance = rng.random()
         if chance < 0.65:
@@ -414,7 +468,9 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
             if unwritten and chance < 0.06:
                 output, reads = unwritten.pop(), []  # the producer of what was read before
             objective = rng.choice([None] * 9 + ["latency", "throughput", "background"])
-            live.append(replace(make_call(f"c{number}", "t", *reads, output=output), objective=objective))
+            stage = rng.choice([None] * 6 + [StageLabel(name=name) for name in ("s", "t")])
+            made = make_call(f"c{number}", "t", *reads, output=output)
+            live.append(replace(made, objective=objective, stage=stage))
             is_delivered = rng.random() < 0.3
             deduction.add(live[-1:], seconds=[rng.choice([1.0, 2.0, 5.0])], is_delivered=is_delivered)
             delivered |= {live[-1].id} if is_delivered else set()
@@ -432,12 +488,13 @@ def test_what_is_deduced_is_what_the_plain_rules_say(seed: int) -> None:
             deduction.end_await(*awaits.pop(rng.randrange(len(awaits))))
         if awaits:
             passed_over |= {c.id for c in live}
+        labels = plain_labels(live, awaits, labels)
     deduction.check()
-    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over, delivered)
+    groups, ranks = plain_groups(live), plain_ranks(live, awaits, passed_over, delivered, labels)
     for c in live:  # each that is only delivered is awaited by itself
         read = [ranks[r.id] for r in live if c.output in r.prompt.inputs()]
         is_said = c.objective is not None or any(variable == c.output for variable, _ in awaits)
-        if c.id in groups and c.id in delivered and not is_said and all(rank == 2 for rank in read):
+        if c.stage is None and c.id in groups and c.id in delivered and not is_said and all(rank == 2 for rank in read):
             groups = {id: stage - {c.id} for id, stage in groups.items() if id != c.id}
     ours: defaultdict[str | None, set[str]] = defaultdict(set)
     for c in live:

@@ -109,6 +109,15 @@ def test_background_work_is_spread_over_engines_too() -> None:
     assert Counter(engines_of(tasks, [engine("a"), engine("b")]).values()) == {"a": 6, "b": 6}
 
 
+def test_work_with_slack_and_a_short_prefix_in_common_leaves_no_engine_idle() -> None:
+    tasks = [task(f"t{n}", 116, "p", shared_blocks=1, slack_s=60.0) for n in range(12)]
+    slow = {"step_s": 0.03}
+    assert Counter(engines_of(tasks, [engine("a", **slow), engine("b", **slow)]).values()) == {"a": 6, "b": 6}
+    many = [task(f"t{n}", 116, "p", shared_blocks=6, slack_s=60.0) for n in range(200)]
+    shares = Counter(engines_of(many, [engine("a", **slow), engine("b", **slow)]).values())
+    assert abs(shares["a"] - shares["b"]) < 20, "a home is worth some seconds, not the other engine"
+
+
 def test_two_groups_with_a_prefix_each_are_brought_together() -> None:
     tasks = [
         task(f"{app}{n}", 3300, app, shared_blocks=100, group=app) for n in range(4) for app in ("first", "second")

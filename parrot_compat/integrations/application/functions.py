@@ -96,7 +96,8 @@ def semantic_function(
 
 
 class SemanticFunction(Generic[P, R]):
-    """Made by `semantic_function`. Calls belong to the session of the variables they read, else to the current one."""
+    """Made by `semantic_function`. Calls belong to the session that the function is within, else to that of the
+    variables they read, else to the current one."""
 
     def __init__(self, function: Callable[P, R], request: Request) -> None:
         functools.update_wrapper(self, function)
@@ -131,12 +132,12 @@ class SemanticFunction(Generic[P, R]):
 
     def map_values(self, each: list[dict[str, str | Variable]]) -> list[R]:
         """As `map`, over inputs by name."""
-        read = (value.session for values in each for value in values.values() if isinstance(value, Variable))
-        session = next(read, self._own_session) or current_session()
+        joined = (session for values in each if (session := self.joined_session(values)) is not None)
+        session = next(joined, None) or current_session()
         return [self._outputs(variables) for variables in session.call_each(self.request, each)]
 
     def within(self, session: Session) -> Self:
-        """The same function, whose calls belong to this session."""
+        """The same function, whose calls belong to this session. A variable of another one is `BadTemplate`."""
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__, _own_session=session)
         return bound
@@ -155,8 +156,9 @@ class SemanticFunction(Generic[P, R]):
     __qualname__: str
 
     def joined_session(self, values: Mapping[str, str | Variable]) -> Session | None:
-        """The session of the variables that are read, or the one this function is within."""
-        return next((value.session for value in values.values() if isinstance(value, Variable)), self._own_session)
+        """The session that this function is within, or that of the variables that are read."""
+        read = (value.session for value in values.values() if isinstance(value, Variable))
+        return self._own_session or next(read, None)
 
     def session_of(self, values: Mapping[str, str | Variable]) -> Session:
         return self.joined_session(values) or current_session()

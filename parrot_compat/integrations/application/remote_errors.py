@@ -14,7 +14,7 @@ from typing import Any
 import openai
 
 from parrot_compat.core import errors
-from parrot_compat.integrations.errors import broken_request
+from parrot_compat.integrations.errors import broken_request, unreachable
 
 from .host import NotAParrotServer, ServerUnreachable
 
@@ -53,8 +53,7 @@ def tree_errors() -> Iterator[None]:
     except openai.APIStatusError as error:
         raise error_of(error.body, status=error.status_code, headers=error.response.headers) from error
     except openai.APIConnectionError as error:
-        reason = f": {error.__cause__}" if error.__cause__ else ""
-        raise ServerUnreachable(f"no answer from {error.request.url}{reason}") from error
+        raise ServerUnreachable(unreachable(error)) from error
     except openai.APIError as error:  # inside a stream that had begun well
         raise error_of(error.body or {"message": error.message}) from error
     except Exception as error:

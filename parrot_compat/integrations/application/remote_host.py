@@ -19,6 +19,7 @@ import openai
 
 from parrot_compat.core.call import ObjectiveKind
 from parrot_compat.core.errors import ParrotError, UnknownSession
+from parrot_compat.core.shown import shown_url
 from parrot_compat.integrations.chunks import chunks
 from parrot_compat.integrations.remote import Endpoint, async_client, environment_api_key, environment_base_url
 
@@ -54,7 +55,7 @@ def connect(
         max_retries=0,
         headers=tuple((headers or {}).items()),
     )
-    return Application(RemoteHost(endpoint), name=f"application at {endpoint.base_url}")
+    return Application(RemoteHost(endpoint), name=f"application at {shown_url(endpoint.base_url)}")
 
 
 class RemoteHost:

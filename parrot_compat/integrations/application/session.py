@@ -30,7 +30,7 @@ from .lifetime import Opened, close_on
 from .loop_thread import LoopThread, shared
 from .output import Output
 from .request import Bound, Request
-from .variable import Variable
+from .variable import Variable, text_of
 
 if TYPE_CHECKING:
     from .application import Application
@@ -127,11 +127,13 @@ class Session:
             self.loop.spawn(self._submit(request, bindings, made))
         return made
 
-    def variable(self, text: str | None = None, *, name: str | None = None) -> Variable:
-        """A variable that no call writes. Without a text it is written later, by its `set`."""
+    def variable(self, text: str | int | float | None = None, *, name: str | None = None) -> Variable:
+        """A variable that no call writes. Without a text it is written later, by its `set`. Errors: `BadTemplate` for
+        what is neither a text nor a number."""
         self._must_be_open()
         variable = Variable(self, name or "variable")
-        self.loop.spawn(self._add_variable(variable, name, text))
+        written = None if text is None else text_of(text, f"variable {variable.name!r}")
+        self.loop.spawn(self._add_variable(variable, name, written))
         return variable
 
     # ---- the whole of it ---------------------------------------------------------------------------------

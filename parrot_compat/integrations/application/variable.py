@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from parrot_compat.core.call import ObjectiveKind
-from parrot_compat.core.errors import ParrotError, TransformFailed, UnknownSession, UpstreamFailed
+from parrot_compat.core.errors import BadTemplate, ParrotError, TransformFailed, UnknownSession, UpstreamFailed
 from parrot_compat.core.transform import parse_transforms
 
 from .lifetime import Opened
@@ -24,10 +24,19 @@ from .request import Bound
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["Variable"]
+__all__ = ["Variable", "text_of"]
 
 WAIT_S = 30.0
 """Of one request for a text; where it has none by then, the next one follows."""
+
+
+def text_of(value: object, what: str) -> str:
+    """Errors: `BadTemplate`, which says `what` it was for."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    raise BadTemplate(f"{what} is given a {type(value).__name__}; it must be a text or a number")
 
 
 class Variable:
@@ -76,12 +85,13 @@ class Variable:
 
     # ---- writing ---------------------------------------------------------------------------------------
 
-    def set(self, text: str) -> None:
-        """Write a variable that was declared without a text. Errors: `AlreadySettled`."""
-        self.session.loop.run(self._set(text))
+    def set(self, text: str | int | float) -> None:
+        """Write a variable that was declared without a text; a number as its text. Errors: `AlreadySettled`, and
+        `BadTemplate` for what is neither."""
+        self.session.loop.run(self._set(text_of(text, f"variable {self.name!r}")))
 
-    async def aset(self, text: str) -> None:
-        await self.session.loop.arun(self._set(text))
+    async def aset(self, text: str | int | float) -> None:
+        await self.session.loop.arun(self._set(text_of(text, f"variable {self.name!r}")))
 
     def __repr__(self) -> str:
         text = self._known.text

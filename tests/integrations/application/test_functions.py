@@ -205,6 +205,28 @@ def test_calls_belong_to_the_session_of_what_they_read(here: World) -> None:
         assert write_test(session.variable("x")).test.session is session
 
 
+def test_a_function_within_a_session_takes_no_variable_of_another_into_it(here: World) -> None:
+    elsewhere = here.application.open_session().variable("x")
+    with here.application.open_session() as mine:
+        with pytest.raises(BadTemplate, match="of another session"):
+            write_test.within(mine)(elsewhere)
+        with pytest.raises(BadTemplate, match="of another session"):
+            write_test.within(mine).map(["text", elsewhere])
+        assert write_test.within(mine)(mine.variable("y")).test.session is mine
+
+
+def test_a_variable_is_a_text_or_a_number_wherever_the_app_runs(here: World) -> None:
+    session = here.application.open_session()
+    assert session.variable(0).get() == "0"
+    empty = session.variable()
+    with pytest.raises(BadTemplate, match="NoneType"):
+        empty.set(None)  # type: ignore[arg-type]
+    with pytest.raises(BadTemplate, match="list"):
+        session.variable(["x"])  # type: ignore[arg-type]
+    empty.set(7)
+    assert empty.get() == "7" and session.describe()["variables"]
+
+
 def test_calls_in_threads_and_tasks_of_a_block_belong_to_it(here: World) -> None:
     async def run() -> bool:
         async with here.application.open_session() as session:
