@@ -6,7 +6,7 @@ Nothing is downloaded or imported: the sources are parsed. It knows nothing of t
 Copyright (c) 2001-2023 Python Software Foundation, under the PSF License Agreement.
 
 The invariant: whole topics and whole packages are held out, and a hash of their names says which, so no text of a
-held-out package is ever in the other part. The same CPython gives the same corpus.
+held-out package, nor of the tests of one, is ever in the other part. The same CPython gives the same corpus.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import inspect
+import itertools
 import json
 import lzma
 import sysconfig
@@ -27,6 +29,8 @@ LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "encodings",
 HELD_OUT_OF = 10
 """One in so many topics and packages is held out."""
 CODE_LINES = range(2, 41)
+LEAST = 80
+"""Characters of a comment or a string that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Document:
     source: str
     """The topic, or the package."""
     kind: str
-    """`topic`, `doc` (a docstring) or `code` (a function)."""
+    """`topic`, `doc` (a docstring), `code` (a function), or `more`: comments and long strings, those of tests
+    too. `more` is only trained on, and only where a run asks for it."""
     text: str
 
     @property
@@ -51,6 +56,52 @@ def extracted() -> Iterator[Document]:
         parts = path.relative_to(library).with_suffix("").parts
         if not LEFT_OUT & set(parts) and not parts[0].startswith("_sysconfigdata"):
             yield from of_file(path, f"package {parts[0]}")
+
+
+def more() -> Iterator[Document]:
+    """What else is written in the library's files, one document of each, of nothing that is held out."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).with_suffix("").parts
+        if {"site-packages", "encodings", "pydoc_data"} & set(parts) or parts[0].startswith("_sysconfigdata"):
+            continue
+        is_test = parts[0] == "test" and len(parts) > 1
+        source = f"package {parts[1].removeprefix('test_') if is_test else parts[0]}"
+        try:
+            written = path.read_text("utf-8")
+            blocks = [*comments(written), *strings(written, with_docstrings=bool(LEFT_OUT & set(parts)))]
+        except (SyntaxError, ValueError):
+            continue
+        document = Document(source, "more", "\n\n".join(blocks))
+        if blocks and not document.is_held_out:
+            yield document
+
+
+def comments(written: str) -> Iterator[str]:
+    """The comments that stand on lines of their own, those without a line between them together."""
+    lines = [line.strip() for line in written.splitlines()]
+    for is_comment, some in itertools.groupby(lines, lambda line: line.startswith("#")):
+        text = "\n".join(line.lstrip("#").removeprefix(" ") for line in some) if is_comment else ""
+        if len(text.strip()) >= LEAST:
+            yield text.strip("\n")
+
+
+def strings(written: str, *, with_docstrings: bool) -> Iterator[str]:
+    """The literals that somebody wrote to be read: long ones, with blanks in them."""
+    tree = ast.parse(written)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        text = inspect.cleandoc(node.value)
+        is_prose = len(text) >= LEAST and text.count(" ") >= len(text) / 15 and text.replace("\n", "").isprintable()
+        if is_prose and (with_docstrings or id(node) not in docstrings):
+            yield text
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node) is not None
 
 
 def of_file(path: Path, source: str) -> Iterator[Document]:
@@ -72,7 +123,7 @@ def of_file(path: Path, source: str) -> Iterator[Document]:
 def load(path: Path | None = None) -> list[Document]:
     """From the file, or from this CPython where none is given; equal texts once."""
     if path is None:
-        documents: Sequence[Document] = list(extracted())
+        documents: Sequence[Document] = [*more(), *extracted()]  # of equal texts the last one is kept
     else:
         documents = [Document(**fields) for fields in json.loads(lzma.decompress(path.read_bytes()))]
     return list({document.text: document for document in documents}.values())
@@ -91,7 +142,7 @@ def main() -> None:
     save(documents, output)
     held_out = [document for document in documents if document.is_held_out]
     for name, some in (("all", documents), ("held out", held_out)):
-        sizes = {kind: sum(len(d.text) for d in some if d.kind == kind) for kind in ("topic", "doc", "code")}
+        sizes = {kind: sum(len(d.text) for d in some if d.kind == kind) for kind in ("topic", "doc", "code", "more")}
         print(f"{name}: {len(some)} documents, characters {sizes}")
     print(sorted({document.source for document in held_out}))
     print(f"{output}: {output.stat().st_size} bytes")

@@ -123,9 +123,11 @@ class Loader:
             worker.start()
 
     def batch(self, progress: float) -> Batch:
+        return batch([self.segment(progress) for _ in range(self._segments)], self._device)
+
+    def segment(self, progress: float) -> Segment:
         self._progress.value = progress
-        some = [self._next() for _ in range(self._segments)]
-        return batch(some, self._device)
+        return self._next()
 
     def _next(self) -> Segment:
         self.taken += 1

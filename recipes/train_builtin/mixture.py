@@ -82,6 +82,8 @@ class Wish:
     """The share of passages in which words are replaced."""
     long: float = 0.025
     """The share of long texts, once half of the way is done."""
+    more: float = 0.0
+    """The share of passages taken from comments and strings."""
 
 
 USUAL = Wish()
@@ -92,7 +94,7 @@ def examples(
 ) -> Iterator[Example]:
     """Without end."""
     rng = Random(seed)
-    source = Source(documents, rng, wish.noise)
+    source = Source(documents, rng, wish.noise, wish.more)
     names = list(TASKS)
     while True:
         done = progress()

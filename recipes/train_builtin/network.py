@@ -97,13 +97,15 @@ class Network(nn.Module):
         """By Hugging Face's names."""
         return [(name.replace("/", "."), weight) for name, weight in self.weights.items()]
 
-    def forward(self, ids: Tensor, positions: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, rows: Sequence[tuple[int, int]], *, is_usual: bool | None = None
+    ) -> Tensor:
         """ids, positions [tokens]; rows: (number, width) of each segment, one after the other → [tokens, hidden]."""
         weights = {name: weight for name, weight in self.named()}
         x = F.embedding(ids, weights["model.embed_tokens.weight"])
         cos, sin = self.rotations(positions)
         # scoring comes with other numbers of tokens, and would compile for each
-        is_compiled = self._is_compiled and torch.is_grad_enabled()
+        is_compiled = self._is_compiled and (torch.is_grad_enabled() if is_usual is None else is_usual)
         first, second = self._compiled if is_compiled else (before, after)
         for layer in range(self.shape.num_hidden_layers):
             at = f"model.layers.{layer}"

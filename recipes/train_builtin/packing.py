@@ -85,7 +85,14 @@ def _segment(width: int, made: list[Row], generator: np.random.Generator) -> Seg
     for at, (some, counted) in enumerate(made):
         ids[at, : len(some)] = some
         weights[at, : len(counted) - 1] = counted[1:]  # it counts where it is foretold
+    return counted_most(ids, weights, generator)
+
+
+def counted_most(
+    ids: npt.NDArray[np.uint16], weights: npt.NDArray[np.uint8], generator: np.random.Generator
+) -> Segment:
+    """Rows as a segment: ids and weights [rows, width], a token's weight that of the one behind it."""
     counts = weights.reshape(-1)
     order = counts + generator.random(SEGMENT, np.float32) * (counts > 0)
     places = np.sort(np.argpartition(-order, COUNTED - 1)[:COUNTED]).astype(np.uint16)
-    return Segment(width, ids.reshape(-1), places, counts[places])
+    return Segment(ids.shape[1], ids.reshape(-1), places, counts[places])

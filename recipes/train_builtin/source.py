@@ -19,21 +19,28 @@ MOST_CHARACTERS = 11_000
 
 
 class Source:
-    def __init__(self, documents: Sequence[Document], rng: Random, noise: float = 0.0) -> None:
+    def __init__(self, documents: Sequence[Document], rng: Random, noise: float = 0.0, more: float = 0.0) -> None:
+        """`noise`: the share of passages that have words replaced; `more`: of those from comments and strings."""
         self.rng = rng
         self.noise = noise
-        self.prose = [document.text for document in documents if document.kind != "code" and len(document.text) > 60]
+        self.prose = [one.text for one in documents if one.kind in ("topic", "doc") and len(one.text) > 60]
         self.functions = [document.text for document in documents if document.kind == "code"]
         self.docstrings = [
             document.text for document in documents if document.kind == "doc" and "\n\n" in document.text
         ]
         self._long = [text for text in self.prose if len(text) > 2500] or self.prose
-        self._prose_sizes = [min(len(text), 20_000) for text in self.prose]
+        self._prose_sizes = _sizes(self.prose)
+        self._more = [document.text for document in documents if document.kind == "more"]
+        self._more_sizes = _sizes(self._more)
+        self._more_share = more if self._more else 0.0
 
     def passage(self, characters: int) -> str:
         """About so many characters: it begins and ends with a line, and most often with a paragraph."""
         rng = self.rng
-        text = rng.choice(self._long) if characters > 1500 else rng.choices(self.prose, self._prose_sizes)[0]
+        if self._more_share and rng.random() < self._more_share:
+            text = rng.choices(self._more, self._more_sizes)[0]
+        else:
+            text = rng.choice(self._long) if characters > 1500 else rng.choices(self.prose, self._prose_sizes)[0]
         while len(text) < characters:
             text += "\n\n" + rng.choice(self.prose)
         start = rng.randrange(len(text) - characters + 1)
@@ -89,6 +96,10 @@ class Source:
         some = rng.sample(makers, rng.randrange(1, 6))
         glue = rng.choice((" ", " ", " ", ", ", "\n", "; ", " | ", "-"))
         return glue.join(rng.choice(some)(rng) for _ in range(count))
+
+
+def _sizes(texts: Sequence[str]) -> list[int]:
+    return [min(len(text), 20_000) for text in texts]
 
 
 def _like(old: str, rng: Random) -> str:

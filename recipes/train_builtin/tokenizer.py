@@ -32,7 +32,7 @@ BLANK = "Ġ"
 def corpus() -> Iterator[str]:
     """The language reference, docstrings and functions, always in the same order, without what is held out."""
     for document in load():
-        if not document.is_held_out:
+        if not document.is_held_out and document.kind != "more":
             yield document.text
 
 

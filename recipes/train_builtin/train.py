@@ -24,6 +24,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -32,15 +34,20 @@ from torch import Tensor
 
 from recipes.train_builtin import scoring
 from recipes.train_builtin.corpus import load
-from recipes.train_builtin.loading import Batch, Loader
+from recipes.train_builtin.loading import Batch, Loader, batch
 from recipes.train_builtin.mixture import TASKS, USUAL, Wish
 from recipes.train_builtin.network import Network, Shape
 from recipes.train_builtin.optimizer import Optimizer, has_bfloat16, multiplier
-from recipes.train_builtin.packing import IN_PROMPT, SEGMENT
+from recipes.train_builtin.packing import IN_PROMPT, SEGMENT, Segment
+from recipes.train_builtin.sieving import Sieve
 
 SHIPPED = "parrot_compat.gpu.models"
 KEPT = torch.float16
 """What weights are rounded to: of the formats of two bytes the one that moves numbers of this size the least."""
+
+
+UNSURE = 0.5
+"""A loss above this is a token foretold wrongly, or with less than 0.6."""
 
 
 @dataclass(slots=True)
@@ -69,7 +76,8 @@ class Training:
         documents = load(options.corpus)
         self.loader = Loader(
             documents, text, seed=options.seed, workers=options.workers, device=self.device, tokens=options.tokens,
-            wish=Wish(drawn=dict(options.draw), noise=options.noise, long=options.long), in_prompt=options.in_prompt,
+            wish=Wish(drawn=dict(options.draw), noise=options.noise, long=options.long, more=options.more),
+            in_prompt=options.in_prompt,
         )  # fmt: skip
         torch.manual_seed(options.seed)
         torch.set_float32_matmul_precision("high")
@@ -85,6 +93,7 @@ class Training:
         if options.start:
             self.begin_with(load_file(Path(options.start) / "model.safetensors"))
         self.optimizer = Optimizer(self.network, options.optimizer, options.rate)
+        self.sieve = Sieve(self.wrong, options.seed) if options.sieve else None
         self._loss = torch.compile(loss_of, dynamic=False) if options.compile else loss_of
         self.step = self.tokens = 0
         self.out = Path(options.out)
@@ -99,6 +108,24 @@ class Training:
     def autocast(self) -> torch.autocast:
         is_enabled = self.device.type == "cuda" or (torch.is_grad_enabled() and has_bfloat16())
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_enabled)
+
+    def batch(self, progress: float) -> Batch:
+        maturity = self.maturity(progress)
+        if self.sieve is None:
+            return self.loader.batch(maturity)
+        some: list[Segment] = []
+        while len(some) < self.options.tokens // SEGMENT:
+            sieved = self.sieve.push(self.loader.segment(maturity))
+            some += [] if sieved is None else [sieved]
+        return batch(some, self.device)
+
+    @torch.no_grad()
+    def wrong(self, segment: Segment) -> npt.NDArray[np.bool_]:
+        one = batch([segment], self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda" or has_bfloat16()):
+            hidden = self.network(one.ids, one.positions, one.rows, is_usual=True)
+            losses = F.cross_entropy(self.network.logits(hidden[one.places]).float(), one.labels, reduction="none")
+        return (losses > UNSURE).cpu().numpy()
 
     def gradients(self, batch: Batch) -> Tensor:
         with self.autocast():
@@ -150,7 +177,7 @@ class Training:
     def run(self, began: float) -> None:
         options = self.options
         before = self.resume() if options.resume else 0.0
-        self.gradients(self.loader.batch(self.maturity(before)))  # compiles, before the clock runs
+        self.gradients(self.batch(before))  # compiles, before the clock runs
         self.network.zero_grad(set_to_none=True)
         now = time.monotonic()
         left_s = 60 * options.minutes * (1 - before) - (now - began) - options.reserve
@@ -160,17 +187,18 @@ class Training:
         score_log = csv.writer((self.out / "scores.csv").open("a", newline="", buffering=1))
         shown, saved, scored = now, now, now
         while (progress := clock.progress) < 1.0:
-            loss = self.gradients(self.loader.batch(self.maturity(progress)))
+            loss = self.gradients(self.batch(progress))
             norm = self.optimizer.step(multiplier(progress, self.step))
             self.step += 1
             self.tokens += options.tokens
             now = time.monotonic()
             if now - shown > options.show:
                 row = [f"{now - began:.1f}", self.step, self.tokens, f"{progress:.3f}", f"{loss.item():.4f}"]
-                row += [f"{norm.item():.3f}", f"{self.loader.echoes / self.loader.taken:.3f}"]
+                row += [f"{norm.item():.3f}", f"{self.loader.echoes / self.loader.taken:.3f}", self._passed()]
                 log.writerow(row)
                 rate = options.tokens * (self.step - self._shown_step) / (now - shown)
-                print("s {} step {} tokens {} done {} loss {} norm {} echoed {}".format(*row), f"{rate:,.0f} tokens/s")
+                said = "s {} step {} tokens {} done {} loss {} norm {} echoed {} passed {}".format(*row)
+                print(said, f"{rate:,.0f} tokens/s")
                 shown, self._shown_step = now, self.step
             if now - saved > options.save_every:
                 self.checkpoint(progress)
@@ -184,6 +212,10 @@ class Training:
         self._score(score_log, 1.0, None)
 
     _shown_step = 0
+
+    def _passed(self) -> str:
+        """Of the rows that were read, those that are trained on."""
+        return "1" if self.sieve is None else f"{self.sieve.passed / max(1, self.sieve.seen):.3f}"
 
     def _rounded(self) -> None:
         """What is scored is what is kept."""
@@ -221,6 +253,8 @@ def parser() -> argparse.ArgumentParser:
     add("--draw", nargs="*", type=_drawn, default=[], metavar="TASK=WEIGHT", help="how often a task is drawn")
     add("--noise", type=float, default=USUAL.noise, help=f"share of texts with words replaced ({USUAL.noise})")
     add("--long", type=float, default=USUAL.long, help=f"share of long texts ({USUAL.long})")
+    add("--more", type=float, default=USUAL.more, help=f"share of passages from comments and strings ({USUAL.more:g})")
+    add("--sieve", action="store_true", help="read on until what is not learnt yet fills a step; with --start")
     add("--in-prompt", type=int, default=IN_PROMPT, help=f"what a prompt's token counts, of 64 ({IN_PROMPT})")
     add("--rate", type=float, default=1.0, help="multiplies the learning rates (1)")
     add("--seed", type=int, default=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,56 +12,9 @@ from hypothesis import strategies as st
 
 from parrot_compat.core.call import Call, CallId, ObjectiveKind, StageLabel
 from parrot_compat.core.objective import BASE_SLACK_S, Deduction
-from parrot_compat.core.stages import Node
 
+from .apps import INF, App, call
 from .conftest import make_call
-
-INF = BASE_SLACK_S["background"]
-
-
-def call(id: str, *reads: str, objective: ObjectiveKind | None = None, stage: StageLabel | None = None) -> Call:
-    """A call that reads the outputs of other calls (by their ids) or variables from outside (`$name`)."""
-    inputs = [name[1:] if name.startswith("$") else f"out-{name}" for name in reads]
-    return replace(make_call(id, "t", *inputs), objective=objective, stage=stage)
-
-
-class App:
-    """Calls of one app, accepted in order, and what is deduced of them."""
-
-    def __init__(self, *calls: Call, is_delivered: bool = False, **seconds: float) -> None:
-        self.deduction = Deduction()
-        self.seconds = seconds
-        self.add(*calls, is_delivered=is_delivered)
-
-    def add(self, *calls: Call, is_delivered: bool = False) -> None:
-        expected = [self.seconds.get(call.id, 1.0) for call in calls]
-        self.deduction.add(calls, seconds=expected, is_delivered=is_delivered)
-        self.deduction.check()
-
-    def awaits(self, *calls: str, kind: ObjectiveKind | None = None) -> App:
-        for id in calls:
-            self.deduction.begin_await(f"out-{id}", kind)
-        self.deduction.check()
-        return self
-
-    def over(self, *calls: str) -> None:
-        for id in calls:
-            self.deduction.remove(CallId(id))
-            self.deduction.check()
-
-    def kinds(self, ids: str) -> str:
-        """One letter per call: l, t or b."""
-        return "".join(self.deduction.kind(CallId(id))[0] for id in ids.split())
-
-    def groups(self, ids: str) -> list[str | None]:
-        return [self.deduction.group(CallId(id)) for id in ids.split()]
-
-    def are_together(self, ids: str) -> bool:
-        groups = self.groups(ids)
-        return groups[0] is not None and len(set(groups)) == 1
-
-    def slack_s(self, id: str) -> float:
-        return self.deduction.slack_s(CallId(id))
 
 
 def map_reduce() -> App:
@@ -151,48 +103,6 @@ def test_a_diamond() -> None:
     app = App(call("top"), call("left", "top"), call("right", "top"), call("join", "left", "right")).awaits("join")
     assert app.kinds("top left right join") == "lttl"  # all wait for the top: it is a chain's link
     assert app.are_together("left right")
-
-
-def test_the_short_arm_of_a_diamond_has_slack() -> None:
-    calls = call("l1"), call("l2", "l1"), call("r1"), call("join", "l2", "r1")
-    app = App(*calls, l1=3.0, l2=4.0, r1=2.0).awaits("join")
-    assert app.slack_s("l1") == 0 and app.slack_s("r1") == 5
-    app.over("l1")
-    assert app.slack_s("l2") == 0 and app.slack_s("r1") == 2
-
-
-def test_the_shorter_members_of_a_group_have_slack_up_to_the_longest() -> None:
-    app = App(call("a"), call("b"), call("r", "a", "b"), a=1.0, b=4.0).awaits("r")
-    assert (app.slack_s("a"), app.slack_s("b")) == (3, 0)
-    app.over("b")
-    assert app.slack_s("a") == 0 and app.kinds("a") == "l" and app.groups("a") == [None]
-
-
-def test_in_a_stage_wider_than_any_engine_no_length_gives_slack() -> None:
-    maps = [call(f"m{n}") for n in range(100)]
-    app = App(*maps, call("r", *(m.id for m in maps)), m0=1.0, m1=100.0).awaits("r")
-    assert app.slack_s("m0") == 0
-
-
-@pytest.mark.parametrize("chains", [2, 20, 30, 32, 40])
-def test_of_equal_chains_that_join_none_has_slack_however_many_they_are(chains: int) -> None:
-    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(chains) for k in range(8)]
-    seconds = dict.fromkeys((each.id for each in calls), 4.0)
-    app = App(*calls, call("join", *(f"c{n}.7" for n in range(chains))), **seconds).awaits("join")
-    assert [app.slack_s(f"c{n}.{k}") for n in range(chains) for k in range(8)] == [0] * len(calls)
-
-
-def test_reduces_of_reduces_have_no_slack_that_they_do_not_have() -> None:
-    maps = [call(f"m{n}.{k}") for n in range(12) for k in range(10)]
-    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(10))) for n in range(12)]
-    app = App(*maps, *reduces, call("top", *(f"r{n}" for n in range(12))), **{"m7.3": 5.0}).awaits("top")
-    assert app.slack_s("m7.3") == app.slack_s("r7") == 0 and app.slack_s("m7.0") == app.slack_s("m0.0") == 4
-
-
-def test_the_short_one_of_many_chains_has_the_slack_of_its_length() -> None:
-    calls = [call(f"c{n}.{k}", *([f"c{n}.{k - 1}"] if k else [])) for n in range(20) for k in range(8 if n else 3)]
-    app = App(*calls, call("join", "c0.2", *(f"c{n}.7" for n in range(1, 20)))).awaits("join")
-    assert app.slack_s("c0.0") == 5 and app.slack_s("c1.0") == 0
 
 
 def test_two_sinks_one_awaited() -> None:
@@ -304,23 +214,6 @@ def test_a_labelled_stage_of_which_nothing_is_awaited_is_passed_over_as_any_call
     assert [app.deduction.wanted(CallId(f"m{n}")) for n in range(2)] == ["throughput"] * 2
 
 
-def test_what_feeds_background_work_has_its_slack_however_far_upstream() -> None:
-    chain = [call(f"c{n}", *([f"c{n - 1}"] if n else [])) for n in range(30)]
-    app = App(*chain).awaits("c29", kind="background")
-    assert {app.slack_s(each.id) for each in chain} == {BASE_SLACK_S["background"]}
-
-
-def test_slack_counts_what_is_left_of_a_call_that_runs() -> None:
-    calls = call("a"), call("c"), call("b", "c"), call("r", "a", "b")
-    app = App(*calls, a=10.0, b=4.0, c=5.0).awaits("r")
-    assert app.slack_s("b") == 1
-    app.over("c")
-    spent = {"a": 5.0}
-    assert app.deduction.slack_s(CallId("b"), lambda id: spent.get(id, 0.0)) == 1
-    spent = {"a": 50.0}  # longer than expected: it may end at any moment
-    assert app.deduction.slack_s(CallId("b"), lambda id: spent.get(id, 0.0)) == 0
-
-
 def test_an_await_on_a_variable_that_a_call_writes_later() -> None:
     app = App(call("other"))
     app.awaits("late")
@@ -347,49 +240,6 @@ def test_a_chain_is_deduced_link_by_link_at_the_cost_of_a_link(is_backwards: boo
         told += len(deduction.begin_await(link.output))
     assert told <= 2 * 2000  # each is news when it comes and when it is awaited: a link changes none before it
     deduction.check()
-
-
-def test_slack_looks_at_a_bounded_part_of_the_graph() -> None:
-    layers = [[call(f"{n}.{k}", *(f"{n - 1}.{j}" for j in range(8) if n)) for k in range(8)] for n in range(50)]
-    app = App(*(each for layer in layers for each in layer)).awaits("49.0")
-    looked: list[object] = []
-
-    def base_s(node: object) -> float | None:
-        looked.append(node)
-        return app.deduction._base_s(node)  # type: ignore[arg-type]  # counts what the question looks at
-
-    from parrot_compat.core.slack import SIGHT, slack_s
-
-    slack_s(app.deduction._nodes[CallId("0.0")], base_s, lambda _: 0.0)
-    assert len(looked) <= SIGHT
-
-
-def test_what_a_chain_of_any_length_feeds_can_be_asked_for_from_any_depth() -> None:
-    links = [call(f"c{n}", *([f"c{n - 1}"] if n else [])) for n in range(1000)]
-    app = App(*links, call("beside"), call("join", "c999", "beside")).awaits("join")
-
-    def deep(frames: int) -> float:
-        return deep(frames - 1) if frames else app.slack_s("beside")
-
-    assert deep(600) == 0
-
-
-def test_slack_does_not_look_at_every_call_of_a_stage_beside_its_own() -> None:
-    maps = [call(f"m{n}.{k}") for n in range(2) for k in range(1000)]
-    reduces = [call(f"r{n}", *(f"m{n}.{k}" for k in range(1000))) for n in range(2)]
-    app = App(*maps, *reduces, call("top", "r0", "r1")).awaits("top")
-    looked: list[Node] = []
-
-    class Noting(dict[Node, None]):
-        def __iter__(self) -> Iterator[Node]:
-            for node in super().__iter__():
-                looked.append(node)
-                yield node
-
-    for id in ("r0", "r1"):
-        node = app.deduction._nodes[CallId(id)]
-        node.sources = Noting(node.sources)
-    assert app.slack_s("m0.0") == 0 and not looked
 
 
 # ---- random histories ----------------------------------------------------------------------------------------------

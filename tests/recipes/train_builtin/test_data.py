@@ -15,7 +15,7 @@ from parrot_compat.core.prompt import Chat
 from parrot_compat.core.tool_calls import ToolReader
 from parrot_compat.gpu.models.builtin import checkpoint
 from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
-from recipes.train_builtin import mixture, packing
+from recipes.train_builtin import corpus, mixture, packing
 from recipes.train_builtin.corpus import Document
 from recipes.train_builtin.evaluate import called, wire
 from recipes.train_builtin.example import Example, call_text
@@ -107,6 +107,33 @@ def test_nothing_that_is_held_out_is_in_an_example() -> None:
     for example in some(400):
         text = example.prompt() + example.answer
         assert not [number for number in hidden if f"source{number} " in text or f"source{number}(" in text]
+
+
+def test_comments_and_strings_are_read_where_a_run_asks_for_them_and_the_test_has_none(tokenizer: Tokenizer) -> None:
+    said = "\n\n".join(f"A remark of number {number} that nobody says elsewhere in this text." for number in range(9))
+    with_more = [*documents(), Document("package p1", "more", said), Document("package p2", "more", said)]
+    trained = [document for document in with_more if not document.is_held_out]
+
+    def remarks(more: float) -> int:
+        made = itertools.islice(mixture.examples(trained, 3, lambda: 0.9, mixture.Wish(more=more)), 200)
+        return sum("A remark of" in example.prompt() for example in made)
+
+    assert remarks(0.0) == 0 < remarks(0.5)
+    assert held_out(with_more, tokenizer, 1) == held_out(documents(), tokenizer, 1)
+
+
+def test_comments_are_blocks_and_strings_are_prose_without_what_is_a_docstring_already() -> None:
+    remark = "# Says at some length why the thing below is done as it is,\n    # which takes a second line.\n"
+    literal = "This is said to somebody who reads it, and it is long enough to be worth it: {}, and so on and on."
+    written = (
+        f'def f():\n    """{literal.format("doc")}"""\n    {remark}    x = 1  # short\n'
+        f'    return "{literal.format("text")}", "short"\n'
+    )
+    assert list(corpus.comments(written)) == [
+        "Says at some length why the thing below is done as it is,\nwhich takes a second line."
+    ]
+    assert list(corpus.strings(written, with_docstrings=False)) == [literal.format("text")]
+    assert set(corpus.strings(written, with_docstrings=True)) == {literal.format("text"), literal.format("doc")}
 
 
 def test_the_test_is_made_of_what_is_held_out_and_the_same_every_time(tokenizer: Tokenizer) -> None:

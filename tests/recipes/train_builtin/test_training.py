@@ -116,3 +116,15 @@ def test_a_run_ends_in_its_time_and_goes_on_from_its_checkpoint(tmp_path: Path) 
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert model.config.num_hidden_layers == 1
     assert "copy 3K" in (tmp_path / "run" / "scores.csv").read_text()
+
+
+def test_a_run_from_given_weights_reads_on_until_what_is_not_learnt_fills_a_step(tmp_path: Path) -> None:
+    texts = tmp_path / "corpus.json.xz"
+    corpus.save(documents(), texts)
+    small = ["--hidden", "64", "--layers", "1", "--tokens", "12288", "--workers", "1", "--each", "1", "--no-compile"]
+    said = ["--corpus", str(texts), "--reserve", "0", "--show", "0", "--minutes", "0.02"]
+    train.main([*small, *said, "--out", str(tmp_path / "first")])
+    train.main([*small, *said, "--out", str(tmp_path / "then"), "--start", str(tmp_path / "first"), "--sieve"])
+    assert json.loads((tmp_path / "then" / "run.json").read_text())["steps"] >= 1
+    passed = (tmp_path / "then" / "train.csv").read_text().splitlines()[-1].split(",")[-1]
+    assert 0 < float(passed) < 1
