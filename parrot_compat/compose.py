@@ -24,6 +24,7 @@ from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Limits, Manager
 from parrot_compat.core.output_format import ReasoningStyle
 from parrot_compat.core.policy import Policy
+from parrot_compat.core.shown import shown_url
 from parrot_compat.core.tokenizer import Tokenizer
 from parrot_compat.integrations.application.application import Application
 from parrot_compat.integrations.application.embedded import EmbeddedHost
@@ -95,9 +96,8 @@ def embedded(model: str | None = None, **options: Any) -> Application:
     ...     session = application.open_session()
     """
     settings = Settings(model=model, **options)
-    return Application(
-        EmbeddedHost(lambda: managing(settings)), name=f"embedded {model or settings.upstream or BUILTIN_MODEL}"
-    )
+    served = model or (BUILTIN_MODEL if settings.upstream is None else shown_url(settings.upstream))
+    return Application(EmbeddedHost(lambda: managing(settings)), name=f"embedded {served}")
 
 
 async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) -> None:
@@ -193,6 +193,7 @@ def _engine_config(settings: Settings, model: str, path: str, number: int) -> di
         "enforce_eager": settings.enforce_eager,
         "async_scheduling": settings.async_scheduling,
         "deterministic": settings.deterministic,
+        "log_level": settings.log_level,
         # engines of one machine share one device
         "gpu_memory_utilization": settings.gpu_memory_utilization / engines,
     }
@@ -202,7 +203,7 @@ async def _join_upstream(fleet: Fleet, settings: Settings, progress: Progress) -
     assert settings.upstream is not None
     upstream = Upstream(base_url=settings.upstream, api_key=settings.upstream_api_key)
     models: Sequence[str | None] = settings.models or (None,)  # not asked: the first one it lists
-    progress(f"asking {settings.upstream} what it serves")
+    progress(f"asking {shown_url(settings.upstream)} what it serves")
     for number, model in enumerate(models):
 
         async def connect(model: str | None = model, number: int = number) -> Engine:

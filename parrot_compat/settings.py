@@ -1,7 +1,7 @@
-"""Settings: what was asked of a server, from its command line or from the environment.
+"""Settings: what was asked of a server, by its command line, the environment (`cli/environment.py`) or a program.
 
 They know nothing of engines or of HTTP, and decide nothing that needs the machine or the checkpoint: `None` is
-"not asked". The environment names every field `PARROT_<FIELD>`.
+"not asked".
 
 The invariant: `Settings` that exist can be served as they are; whatever contradicts itself is a `BadSettings`
 that names the option.
@@ -12,15 +12,18 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import get_args
 from urllib.parse import urlsplit
 
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.output_format import ReasoningStyle, ToolStyle
 from parrot_compat.core.policy import Policy
+from parrot_compat.core.shown import shown_url
 from parrot_compat.core.tool_styles import TOOL_STYLES
+from parrot_compat.gpu.config import Device, Dtype
+from parrot_compat.gpu.logs import LEVELS
 
 __all__ = ["BadSettings", "Settings"]
 
@@ -56,7 +59,7 @@ class Settings:
     port: int = 8000
     """0 takes any free port."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Each key is a tenant. The environment separates them by commas."""
+    """Each key is a tenant. Blanks around one are not part of it: clients cannot send them."""
     allowed_origins: tuple[str, ...] = ()
     """Sites whose pages may use the server from a browser, beside this machine's; `*`: all."""
     ready_file: str | None = None
@@ -70,6 +73,8 @@ class Settings:
     """Of what is over, in sessions that are open; not asked: `Limits` says."""
     policy: str = "all"
     """Which ways of finishing apps sooner are in use, as `Policy.read` takes it."""
+    log_level: str = "info"
+    """What the log has at least; of the engines' processes, too."""
 
     device: str = "auto"
     dtype: str = "auto"
@@ -86,8 +91,9 @@ class Settings:
     deterministic: bool = False
     engines: int = 1
 
-    upstream: str | None = None
-    """Base URL of an OpenAI-compatible server that generates the text in place of our own engine."""
+    upstream: str | None = field(default=None, repr=False)
+    """Base URL of an OpenAI-compatible server that generates the text in place of our own engine. There may be a
+    password in it."""
     upstream_api_key: str | None = field(default=None, repr=False)
 
     @property
@@ -111,20 +117,39 @@ class Settings:
         return None if self.tool_call_parser is None else TOOL_PARSERS[self.tool_call_parser]
 
     def __post_init__(self) -> None:
-        if self.tool_call_parser is not None and self.tool_call_parser not in TOOL_PARSERS:
-            raise BadSettings(f"--tool-call-parser {self.tool_call_parser}: there is {', '.join(TOOL_PARSERS)}")
-        if self.reasoning_parser is not None and self.reasoning_parser not in REASONING_STYLES:
-            raise BadSettings(f"--reasoning-parser {self.reasoning_parser}: there is {', '.join(REASONING_STYLES)}")
+        # a secret that was made with `echo` ends in a newline
+        object.__setattr__(self, "api_keys", tuple(key.strip() for key in self.api_keys))
+        object.__setattr__(self, "upstream_api_key", (self.upstream_api_key or "").strip() or None)
+        object.__setattr__(self, "log_level", self.log_level.lower())
+        self._check_choices()
+        self._check_models()
+        self._check_numbers()
+        self._check_keys()
+        self._check_who_may_ask()
+
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (asked := getattr(self, name)) is not None and asked not in choices:
+                raise BadSettings(f"{_option(name)} {asked}: there is {', '.join(choices)}")
         try:
             Policy.read(self.policy)
         except ValueError as error:
             raise BadSettings(f"--policy {self.policy}: {error}") from None
+
+    def _check_models(self) -> None:
         if self.more_models and self.served_model_name:
             raise BadSettings("--served-model-name names one model, and there are several: leave it out")
         if len(set(self.models)) < len(self.models):
             raise BadSettings("--model: the same model is named twice; --engines serves one several times")
         if any(not name for name in (*self.models, *self.served_model_name)):
             raise BadSettings("--model and --served-model-name: a name is not empty")
+        if self.upstream is not None and self.served_model_name:
+            raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
+        if self.upstream is not None and not _is_http_url(self.upstream):
+            shown = shown_url(self.upstream)
+            raise BadSettings(f"--upstream {shown!r} is no URL; it looks like http://127.0.0.1:8001/v1")
+
+    def _check_numbers(self) -> None:
         if not 0 <= self.port <= 65535:
             raise BadSettings(f"--port {self.port} is not a port (0 to 65535)")
         if self.engines < 1:
@@ -136,8 +161,15 @@ class Settings:
                 raise BadSettings(f"{_option(name)} {number}: at least 1 is needed")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise BadSettings(f"--gpu-memory-utilization {self.gpu_memory_utilization}: a share, over 0 and at most 1")
-        if any(not key.strip() or not key.isascii() for key in self.api_keys):
-            raise BadSettings("--api-key: a key is ASCII and not empty")
+
+    def _check_keys(self) -> None:
+        """Of one that is refused nothing is repeated: it is a secret all the same."""
+        if not all(map(_is_key, self.api_keys)):
+            raise BadSettings(f"--api-key (PARROT_API_KEYS, --api-keys-file): {_A_KEY}")
+        if self.upstream_api_key is not None and not _is_key(self.upstream_api_key):
+            raise BadSettings(f"PARROT_UPSTREAM_API_KEY: {_A_KEY}")
+
+    def _check_who_may_ask(self) -> None:
         for origin in self.allowed_origins:
             if origin != "*" and not _is_origin(origin):
                 raise BadSettings(f"--allowed-origins {origin}: an origin looks like https://app.example, with no path")
@@ -148,10 +180,6 @@ class Settings:
                 f"--host {self.host} can be reached from other machines, and there is no --api-key: anybody could use "
                 "the server. Give it a key (--api-key KEY, or PARROT_API_KEYS), or leave --host at 127.0.0.1."
             )
-        if self.upstream is not None and self.served_model_name:
-            raise BadSettings("--served-model-name has no effect with --upstream: that server has named its models")
-        if self.upstream is not None and not _is_http_url(self.upstream):
-            raise BadSettings(f"--upstream {self.upstream!r} is no URL; it looks like http://127.0.0.1:8001/v1")
 
     @property
     def of_our_engine(self) -> tuple[str, ...]:
@@ -171,22 +199,14 @@ class Settings:
         except ValueError:
             return False
 
-    @classmethod
-    def read(cls, environment: Mapping[str, str], **asked: Any) -> Settings:
-        """What was `asked` (`None`: not asked), then the environment, then the defaults. Errors: `BadSettings`."""
-        values = {name: value for name, value in asked.items() if value is not None}
-        for item in fields(cls):
-            variable = f"PARROT_{item.name.upper()}"
-            text = environment.get(variable, "")
-            if item.name in values or not text:
-                continue
-            try:
-                values[item.name] = _READERS[str(item.type)](text)
-            except ValueError:
-                raise BadSettings(f"{variable}={text!r} cannot be read as {item.type}") from None
-        return cls(**values)
 
-
+_CHOICES: Mapping[str, Collection[str]] = {
+    "tool_call_parser": TOOL_PARSERS,
+    "reasoning_parser": REASONING_STYLES,
+    "device": get_args(Device),
+    "dtype": get_args(Dtype),
+    "log_level": LEVELS,
+}
 _AT_LEAST_ONE = (
     "max_open_calls", "max_open_calls_per_tenant", "max_kept_bytes_per_tenant", "max_model_len", "page_size",
     "kv_tokens", "max_num_seqs", "max_num_batched_tokens", "threads",
@@ -198,8 +218,16 @@ _OF_OUR_ENGINE = frozenset({
 })  # fmt: skip
 
 
+_A_KEY = "a key is not empty, and is of ASCII characters that can be seen, with no blanks inside"
+
+
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _is_key(text: str) -> bool:
+    """Can it be sent in a header?"""
+    return re.fullmatch(r"[!-~]+", text) is not None
 
 
 def _is_http_url(text: str) -> bool:
@@ -213,26 +241,3 @@ def _is_http_url(text: str) -> bool:
 def _is_origin(text: str) -> bool:
     """As a browser writes it: scheme and host, of the web or of a program that is made of pages (app://…)."""
     return re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+/?", text, re.IGNORECASE) is not None
-
-
-def _truth(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if text.lower() not in words:
-        raise ValueError(text)
-    return words[text.lower()]
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
-_READERS: Mapping[str, Callable[[str], Any]] = {
-    "str": str,
-    "str | None": str,
-    "int": int,
-    "int | None": int,
-    "float": float,
-    "bool": _truth,
-    "bool | None": _truth,
-    "tuple[str, ...]": _list,
-}

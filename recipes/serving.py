@@ -31,7 +31,7 @@ from rich.text import Text
 from parrot_compat.core.errors import ParrotError
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
-_NAMES = "HOST PORT API_KEYS READY_FILE UPSTREAM UPSTREAM_API_KEY MODEL MORE_MODELS SERVED_MODEL_NAME"
+_NAMES = "HOST PORT API_KEYS API_KEYS_FILE READY_FILE UPSTREAM UPSTREAM_API_KEY MODEL MORE_MODELS SERVED_MODEL_NAME"
 _OF_ANOTHER = frozenset(f"PARROT_{name}" for name in _NAMES.split())
 """Where another server listens, who may ask it, and what it serves."""
 LOAD_S = 600

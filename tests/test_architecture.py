@@ -27,7 +27,10 @@ LONG_FUNCTIONS: dict[str, str] = {
     "parrot_compat/gpu/kernels/triton/attention.py:attend_strips": "22 lines of it are signature and contract",
 }
 
-GPU_MAY_SEE = {"call", "prompt", "engine", "engine_front", "tokenizer", "errors", "output_format", "tool_styles"}
+GPU_MAY_SEE = {
+    *("call", "prompt", "engine", "engine_front", "tokenizer", "errors"),
+    *("output_format", "tool_styles", "parameters"),
+}
 
 
 def name(path: Path) -> str:

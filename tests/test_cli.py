@@ -12,14 +12,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import openai
 import pytest
 
 from parrot_compat import __version__
+from parrot_compat.cli import _with_unread_calls
 from parrot_compat.cli.ready_file import ReadyFile
+from parrot_compat.core.engines.char_tokenizer import CharTokenizer
+from parrot_compat.settings import Settings
 
 from .core import scripted_server
+from .core.test_unread_calls import Templated, hermes, its_own
 from .server.live import live, until
 
 NOWHERE = ("--port", "0", "--upstream", "http://127.0.0.1:9/v1")
@@ -42,6 +48,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256 if HARD else most))
 atexit.register(lambda: print(*resource.getrlimit(resource.RLIMIT_NOFILE)))
 parrot_compat.__main__.main()
 """
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) parrot_compat\.\S+ "
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("PARROT_")}
 
 
@@ -89,8 +96,9 @@ async def serving(tmp_path: Path, *arguments: str) -> AsyncIterator[tuple[asynci
             await process.wait()
 
 
-async def test_the_version_is_printed() -> None:
-    code, out, _ = await parrot("version")
+@pytest.mark.parametrize("asked", ["version", "--version"])
+async def test_the_version_is_printed(asked: str) -> None:
+    code, out, _ = await parrot(asked)
     assert code == 0
     assert out.startswith(f"parrot_compat {__version__} ")
 
@@ -150,6 +158,22 @@ async def test_a_model_that_is_not_there_is_one_clear_line(model: str) -> None:
     assert model.removeprefix("builtin:") in err and "Traceback" not in err
 
 
+async def test_all_that_is_told_elsewhere_than_at_a_terminal_is_a_line_of_the_log() -> None:
+    folder = "/nowhere/" + "a-long-name/" * 20  # as long as one line, whatever a terminal would do
+    code, _, err = await parrot("serve", "--port", "0", "--model", folder, PARROT_MODLE="x", COLUMNS="80")
+    assert code == 1
+    lines = err.splitlines()
+    assert len(lines) == 3 and all(re.match(LINE, line) for line in lines), err
+    assert "WARNING" in lines[0] and "PARROT_MODLE (is it PARROT_MODEL?)" in lines[0]
+    assert "INFO" in lines[1] and f"finding {folder}" in lines[1]
+    assert "ERROR" in lines[2] and folder in lines[2]
+
+
+async def test_the_log_has_what_was_asked_for() -> None:
+    _, _, err = await parrot("serve", *NOWHERE, "--log-level", "error")
+    assert re.fullmatch(f"{LINE}.*cannot be reached.*", err.strip()) and " ERROR " in err
+
+
 async def test_names_in_brackets_are_printed_as_they_are() -> None:
     code, _, err = await parrot("serve", "--port", "0", "--model", "/nowhere/[old]/[/x]")
     assert code == 1
@@ -171,6 +195,12 @@ async def test_a_ready_file_that_is_a_folder_is_one_clear_line(tmp_path: Path) -
     assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
 
 
+async def test_a_ready_file_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    code, _, err = await parrot("serve", *NOWHERE, "--ready-file", str(tmp_path / "nothing" / "ready"))
+    assert code == 2 and "--ready-file" in err
+    assert "asking" not in err and "Traceback" not in err
+
+
 async def test_the_ready_file_of_a_killed_server_is_gone_while_the_next_one_loads(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     ready.write_text('{"pid": 1}')
@@ -185,7 +215,7 @@ async def test_the_ready_file_of_a_killed_server_is_gone_while_the_next_one_load
         assert process.stderr is not None
         try:
             async with asyncio.timeout(100):
-                assert (await process.stderr.readline()).startswith(b"asking")
+                assert b" asking " in await process.stderr.readline()
             assert not ready.exists()
         finally:
             process.kill()
@@ -220,6 +250,12 @@ async def test_options_without_effect_before_an_upstream_are_said() -> None:
     assert "without effect --dtype" in err
 
 
+@pytest.mark.parametrize(("option", "asked"), [("--device", "gpu"), ("--dtype", "half")])
+async def test_a_choice_that_there_is_not_is_refused_before_anything_is_loaded(option: str, asked: str) -> None:
+    code, _, err = await parrot("serve", "--port", "0", option, asked)
+    assert code == 2 and f"{option} {asked}: there is auto, " in err and "finding" not in err
+
+
 async def test_an_upstream_that_is_not_there_is_one_clear_line() -> None:
     code, _, err = await parrot("serve", "--port", "0", "--upstream", "http://127.0.0.1:9/v1")
     assert code == 1
@@ -234,7 +270,7 @@ async def test_a_stop_while_a_model_is_fetched_ends_the_fetching(number: signal.
     assert process.stderr is not None
     try:
         async with asyncio.timeout(100):
-            assert (await process.stderr.readline()).startswith(b"finding")
+            assert b" finding " in await process.stderr.readline()
             process.send_signal(number)
             rest = await process.stderr.read()
             await process.wait()
@@ -242,7 +278,8 @@ async def test_a_stop_while_a_model_is_fetched_ends_the_fetching(number: signal.
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert (process.returncode, rest.decode().strip()) == (0, "stopped before it was ready")
+    assert process.returncode == 0
+    assert re.fullmatch(f"{LINE}stopped before it was ready", rest.decode().strip())
 
 
 async def test_it_may_open_as_many_files_as_it_is_let() -> None:
@@ -256,7 +293,7 @@ async def test_where_it_may_open_few_files_it_says_so_and_when() -> None:
     pytest.importorskip("resource")
     _, out, err = await parrot("serve", *NOWHERE, python=("-c", FEW_FILES.replace("HARD", "True")))
     assert out.split() == ["256", "256"]
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} parrot_compat.cli .* 256 files", err)
+    assert re.match(f"{LINE}.* 256 files", err)
 
 
 async def test_a_server_in_front_of_another_answers_and_stops_when_told(tmp_path: Path) -> None:
@@ -314,3 +351,15 @@ async def test_a_second_stop_ends_the_answers_in_progress(tmp_path: Path) -> Non
 async def test_prefix_caching_is_switched_off_by_vllms_name_too() -> None:
     code, _, err = await parrot("serve", "--no-enable-prefix-caching", *NOWHERE)
     assert code == 1 and "No such option" not in err
+
+
+def test_the_models_whose_calls_of_tools_nobody_reads_are_named_unless_a_style_is() -> None:
+    class Styled(Templated):
+        tool_style = "hermes"
+
+    tokenizers = {"a": Styled("Tools: ", its_own), "b": Styled("Tools: ", hermes), "c": CharTokenizer()}
+    manager: Any = SimpleNamespace(
+        models=lambda: [SimpleNamespace(name=name) for name in tokenizers], tokenizer=tokenizers.get
+    )
+    assert _with_unread_calls(Settings(), manager) == ["a"]
+    assert _with_unread_calls(Settings(tool_call_parser="hermes"), manager) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
     lines = [line.strip() for line in Path(str(parrot_compat.__file__)).read_text().splitlines()]
     typed = {line.rpartition(" as ")[2] for line in lines if line.startswith("from parrot_compat.")}
     assert typed == set(parrot_compat.__all__) - {"__version__"} == set(parrot_compat._HOMES)
+
+
+def test_what_tells_type_checkers_that_there_are_types_is_in_the_package() -> None:
+    root = Path(str(parrot_compat.__file__)).parent
+    told = tomllib.loads((root.parent / "pyproject.toml").read_text())
+    named = told["tool"]["setuptools"]["package-data"]["*"]
+    assert "py.typed" in named and not [name for name in named if not any(root.rglob(name))]
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

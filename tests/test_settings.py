@@ -1,4 +1,4 @@
-"""Settings: the command line, then the environment, then the defaults; and nothing that contradicts itself."""
+"""Settings: nothing that contradicts itself, and nothing that is found out only when a model has been loaded."""
 
 from __future__ import annotations
 
@@ -7,37 +7,6 @@ from typing import Any
 import pytest
 
 from parrot_compat.settings import BadSettings, Settings
-
-
-def test_what_is_asked_wins_over_the_environment_and_that_over_the_default() -> None:
-    environment = {"PARROT_PORT": "9000", "PARROT_DTYPE": "float32", "PARROT_MAX_MODEL_LEN": ""}
-    settings = Settings.read(environment, port=9001, dtype=None)
-    assert (settings.port, settings.dtype, settings.max_model_len) == (9001, "float32", None)
-    assert settings.models == ("builtin:tiny",)
-
-
-def test_every_kind_of_value_can_be_read_from_the_environment() -> None:
-    environment = {
-        "PARROT_API_KEYS": "a, b,",
-        "PARROT_ENABLE_PREFIX_CACHING": "off",
-        "PARROT_DRAIN_S": "1.5",
-        "PARROT_KV_TOKENS": "4096",
-        "PARROT_HOST": "0.0.0.0",
-        "PARROT_PLANNING": "off",  # somebody else's
-    }
-    settings = Settings.read(environment)
-    assert settings.api_keys == ("a", "b")
-    assert settings.enable_prefix_caching is False
-    assert (settings.drain_s, settings.kv_tokens) == (1.5, 4096)
-
-
-@pytest.mark.parametrize(
-    ("variable", "text"),
-    [("PORT", "http"), ("ENABLE_PREFIX_CACHING", "maybe"), ("DRAIN_S", "soon"), ("ENGINES", "1.5")],
-)
-def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> None:
-    with pytest.raises(BadSettings, match=f"PARROT_{variable}='?{text}"):
-        Settings.read({f"PARROT_{variable}": text})
 
 
 @pytest.mark.parametrize(
@@ -59,6 +28,9 @@ def test_what_cannot_be_read_names_the_variable(variable: str, text: str) -> Non
         ({"gpu_memory_utilization": 1.5, "engines": 2}, "--gpu-memory-utilization 1.5"),
         ({"gpu_memory_utilization": 0.0}, "--gpu-memory-utilization"),
         ({"api_keys": (" ",)}, "--api-key"),
+        ({"device": "gpu"}, "--device gpu: there is auto, cpu, cuda"),
+        ({"dtype": "int3"}, "--dtype int3: .*bfloat16"),
+        ({"log_level": "loud"}, "--log-level loud: .*debug"),
         ({"allowed_origins": ("*",)}, "--allowed-origins"),
         ({"allowed_origins": ("app.example",)}, "--allowed-origins app.example"),
         ({"allowed_origins": ("https://app.example/page",)}, "--allowed-origins https://app.example/page"),
@@ -85,7 +57,7 @@ def test_the_built_in_model_stands_in_only_where_our_own_engine_serves_and_none_
     assert Settings(more_models=("b",)).models == ("builtin:tiny", "b")
     assert Settings(upstream=upstream).models == ()
     assert Settings(upstream=upstream, model="builtin:tiny").models == ("builtin:tiny",)
-    assert Settings.read({"PARROT_MODEL": "a", "PARROT_MORE_MODELS": "b"}, upstream=upstream).models == ("a", "b")
+    assert Settings(model="a", more_models=("b",), upstream=upstream).models == ("a", "b")
 
 
 def test_options_of_our_engine_that_mean_nothing_before_an_upstream_are_named() -> None:
@@ -96,6 +68,32 @@ def test_options_of_our_engine_that_mean_nothing_before_an_upstream_are_named() 
     assert not Settings(upstream="http://x/v1").of_our_engine
 
 
-def test_keys_are_not_printed() -> None:
-    settings = Settings(host="0.0.0.0", api_keys=("secret",), upstream="http://x/v1", upstream_api_key="secret")
+def test_keys_and_passwords_are_not_printed() -> None:
+    upstream = "http://me:secret@x/v1"
+    settings = Settings(host="0.0.0.0", api_keys=("secret",), upstream=upstream, upstream_api_key="secret")
     assert "secret" not in repr(settings)
+    for broken in ("http://me:secret@x:port/v1", "http://me:se/secret@x/v1 ", "me:secret@x/v1"):
+        with pytest.raises(BadSettings, match=r"--upstream '(http://)?x") as refused:
+            Settings(upstream=broken)
+        assert "secret" not in str(refused.value)
+
+
+def test_a_newline_at_the_end_of_a_key_is_not_part_of_it() -> None:
+    settings = Settings(api_keys=("secret\n", " b\t"), upstream="http://x/v1", upstream_api_key="secret\r\n")
+    assert (settings.api_keys, settings.upstream_api_key) == (("secret", "b"), "secret")
+    assert Settings(upstream_api_key=" ").upstream_api_key is None
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "sec ret", "sec\x00ret", "s\u00e9cret", "sec\x7fret"])
+def test_a_key_that_no_header_can_have_is_refused_unprinted(key: str) -> None:
+    for asked, named in (
+        ({"api_keys": ("a", key)}, "--api-key"),
+        ({"upstream_api_key": key}, "PARROT_UPSTREAM_API_KEY"),
+    ):
+        with pytest.raises(BadSettings, match=named) as refused:
+            Settings(**asked)
+        assert "ret" not in str(refused.value).replace("secret", "")
+
+
+def test_levels_of_the_log_are_written_in_any_case() -> None:
+    assert Settings(log_level="WARNING").log_level == "warning"

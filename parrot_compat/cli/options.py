@@ -14,8 +14,11 @@ import typer
 
 from parrot_compat.core.admission import Limits
 from parrot_compat.core.policy import MECHANISMS
+from parrot_compat.gpu.logs import LEVELS
 
 _MODEL, _ENGINE, _NETWORK, _APPS = "Model", "Engine", "Network", "Apps"
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
 
 Model = Annotated[
     list[str] | None,
@@ -37,8 +40,8 @@ ServedModelName = Annotated[
 ToolCallParser = Annotated[
     str | None,
     typer.Option(
-        help="How the model writes that it calls a tool: hermes, llama3_json, mistral (a list) or mistral_args "
-        "([TOOL_CALLS]name[ARGS]{…}).",
+        help="How the model writes that it calls a tool: granite (<|tool_call|> and a list; Phi-4 mini, too), hermes, "
+        "llama3_json, mistral (a list), mistral_args ([TOOL_CALLS]name[ARGS]{…}) or qwen3_coder (<function=…>).",
         show_default="what the checkpoint shows",
         rich_help_panel=_MODEL,
     ),
@@ -96,6 +99,14 @@ ApiKey = Annotated[
         rich_help_panel=_NETWORK,
     ),
 ]
+ApiKeysFile = Annotated[
+    str | None,
+    typer.Option(
+        help="A file with more of them, one on a line; empty lines and those that begin with # are none. It is read "
+        "when the server starts.",
+        rich_help_panel=_NETWORK,
+    ),
+]
 AllowedOrigins = Annotated[
     list[str] | None,
     typer.Option(
@@ -145,6 +156,14 @@ MaxKeptBytesPerTenant = Annotated[
         min=1,
         help="Memory for what an API key's open sessions keep of calls that are over and of variables, in bytes.",
         show_default=f"{Limits().kept_bytes_per_tenant:,}",
+        rich_help_panel=_NETWORK,
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What the log on standard error has at least: {', '.join(LEVELS)}.",
+        show_default="info",
         rich_help_panel=_NETWORK,
     ),
 ]

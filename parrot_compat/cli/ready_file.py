@@ -28,8 +28,12 @@ class ReadyFile:
         self._written: str | None = None
 
     def clear(self) -> None:
-        """Take away what an earlier server has left, or still has. Errors: `BadSettings`."""
+        """Take away what an earlier server has left, or still has. Errors: `BadSettings`, also where none could be
+        written here: that is not to be found out when the model has been loaded."""
+        draft = self._draft()
         try:
+            draft.write_text("")
+            draft.unlink()
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise self._not_written(error) from error
@@ -37,7 +41,7 @@ class ReadyFile:
     def write(self, base_url: str) -> None:
         """Errors: `BadSettings`."""
         text = json.dumps({"base_url": base_url, "pid": os.getpid()})
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        draft = self._draft()
         try:
             draft.write_text(text)
             draft.replace(self._path)
@@ -51,6 +55,9 @@ class ReadyFile:
         with contextlib.suppress(OSError):  # it is gone already
             if written is not None and self._path.read_text() == written:
                 self._path.unlink()
+
+    def _draft(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.{os.getpid()}")
 
     def _not_written(self, error: OSError) -> BadSettings:
         return BadSettings(f"--ready-file {self._path} cannot be written: {error.strerror}")

@@ -5,9 +5,10 @@ These are plain immutable facts. They know nothing of sessions, engines or HTTP.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 from .output_format import OutputFormat, ReasoningStyle, ToolStyle
 from .prompt import Prompt

@@ -17,6 +17,7 @@ from dataclasses import replace
 from .admission import Admission
 from .engine import Embed, Embedded, Pooling, Scope
 from .errors import EngineLost, ModelAway, NoEngineForModel
+from .events import InputsEmbedded
 from .fleet import Fleet, Member
 from .placement import Candidate, EngineView, place
 from .prompt import Content, Tokens
@@ -27,6 +28,8 @@ __all__ = ["Embedder"]
 Answer = Embedded | EngineLost
 
 _ATTEMPTS = 2  # a text that kills engines must not be carried from one to the next
+_RENDERED_AT_ONCE = 32
+"""Inputs that are made without a look at what else is to be done."""
 
 
 class Embedder:
@@ -51,13 +54,32 @@ class Embedder:
         self._admission.admit(tenant, len(inputs), prompt_tokens)
         self.open += len(inputs)
         try:
-            rendered = [await self._renderer.render_input(content, model, tenant) for content in inputs]
+            rendered = await self._rendered(inputs, model, tenant)
             scope = Scope(namespace=tenant, flow=f"{tenant}/")
             wanted = Embed(inputs=(), pooling=pooling, dimensions=dimensions, scope=scope)
-            return await self._spread(model, rendered, wanted)
+            embedded = await self._spread(model, rendered, wanted)
         finally:
             self.open -= len(inputs)
             self._admission.release(tenant, len(inputs), prompt_tokens)
+        self._fleet.events.emit(
+            InputsEmbedded(
+                at_s=self._fleet.clock.now(),
+                tenant=tenant,
+                model=model,
+                inputs=len(inputs),
+                prompt_tokens=embedded.prompt_tokens,
+            )
+        )
+        return embedded
+
+    async def _rendered(self, inputs: Sequence[Content], model: str, tenant: str) -> list[Rendered]:
+        """Errors: `BadPrompt`, `PromptTooLong`."""
+        rendered: list[Rendered] = []
+        for content in inputs:
+            rendered.append(await self._renderer.render_input(content, model, tenant))
+            if len(rendered) % _RENDERED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # small ones are made here, and a request may have thousands
+        return rendered
 
     async def _spread(self, model: str, rendered: Sequence[Rendered], wanted: Embed) -> Embedded:
         """Share the inputs out by load, and those of a lost engine again."""

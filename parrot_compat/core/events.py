@@ -1,4 +1,4 @@
-"""Events: what happened to sessions, calls and engines, told once to whoever listens.
+"""Events: what happened to sessions, calls, embeddings and engines, told once to whoever listens.
 
 The stream knows nothing of its listeners (journal, metrics, dashboard, a table of calls) and keeps nothing.
 
@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "EventStream",
     "FirstToken",
+    "InputsEmbedded",
     "Listener",
     "PlanEnded",
     "SessionClosed",
@@ -79,10 +80,22 @@ class CallPlaced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstToken:
+    """Told once of every call that has said anything, whatever becomes of it: how long it took to begin is to be known
+    of calls that nobody waited for to the end, too. Where the first chunk was the whole answer, `CallFinished` is told
+    before it."""
+
     at_s: float
     session: str
     call: CallId
+    model: str
     engine: str
+    submitted_s: float
+    ready_s: float
+    """When it had all that it reads."""
+    started_s: float
+    """When it was given to this engine; others may have been lost with it before."""
+    waited_s: float
+    """Since then, inside the engine, before the first step in which it took part; 0 where an engine does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +140,22 @@ class CallFailed:
     model: str
     engine: str | None
     error: ParrotError
+    usage: Usage
+    """So far: its prompt, if an engine has been given it, and what was drawn. What of the prompt was cached is not in
+    it; of a text engine the prompt is a guess, and what it drew is not known."""
     submitted_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputsEmbedded:
+    """One request for vectors was answered, with one for each of its `inputs`."""
+
+    at_s: float
+    tenant: str
+    model: str
+    inputs: int
+    prompt_tokens: int
+    """Of all inputs together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +197,7 @@ Event = (
     | CallRetried
     | CallFinished
     | CallFailed
+    | InputsEmbedded
     | PlanEnded
     | EngineJoined
     | EngineGone
@@ -178,10 +207,12 @@ Listener = Callable[[Event], None]
 
 
 class EventStream:
-    """Tells every listener every event, in order, at once."""
+    """Tells every listener every event, in order, at once; one that fails hears the next all the same."""
 
     def __init__(self) -> None:
         self._listeners: dict[object, Listener] = {}
+        self._failing: set[object] = set()
+        """Subscriptions whose last event went wrong."""
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Returns the function that ends the subscription; calling it again does nothing."""
@@ -190,6 +221,7 @@ class EventStream:
 
         def unsubscribe() -> None:
             self._listeners.pop(subscription, None)
+            self._failing.discard(subscription)
 
         return unsubscribe
 
@@ -198,5 +230,8 @@ class EventStream:
             try:
                 listener(event)
             except Exception:  # the stream is the owner of what listeners raise: serving must not stop for them
-                self._listeners.pop(subscription, None)
-                _log.exception("listener %r failed on %s and hears nothing more", listener, type(event).__name__)
+                if subscription not in self._failing:  # a full disk is told once, and not once for each event
+                    self._failing.add(subscription)
+                    _log.exception("listener %r failed on %s", listener, type(event).__name__)
+            else:
+                self._failing.discard(subscription)

@@ -18,10 +18,10 @@ from typing import cast
 from .call import ResolvedSampling
 from .engine import Chunk, ContextId, Engine, EngineInfo, Generate, Hurries, Pours
 from .errors import ContextLost, EngineError, EngineLost, ParrotError
-from .events import FirstToken
 from .fleet import Fleet, Member
 from .prompt import Content, Tokens
 from .task import Task
+from .task_events import beginning_of
 
 __all__ = ["Attempt", "Executor"]
 
@@ -94,7 +94,7 @@ class Executor:
         def take(chunk: Chunk) -> bool:
             task.push(chunk)
             if not attempt.has_first_token and task.has_spoken:
-                self._first_token(attempt)
+                self._first_token(attempt, chunk)
             return not task.is_over
 
         try:
@@ -106,19 +106,12 @@ class Executor:
         if not task.is_over:
             raise EngineError(f"engine {member.info.name!r} ended call {task.call.id!r} without saying how")
 
-    def _first_token(self, attempt: Attempt) -> None:
+    def _first_token(self, attempt: Attempt, chunk: Chunk) -> None:
         task = attempt.task
         attempt.has_first_token = True
         assert task.first_token_s is not None and task.started_s is not None
         attempt.member.prefilled(attempt.new_tokens, attempt.tokens_ahead, task.first_token_s - task.started_s)
-        self._fleet.events.emit(
-            FirstToken(
-                at_s=task.first_token_s,
-                session=task.flow.session,
-                call=task.call.id,
-                engine=attempt.member.info.name,
-            )
-        )
+        self._fleet.events.emit(beginning_of(task, chunk))
 
     def _learn(self, attempt: Attempt, output_tokens: int) -> None:
         task = attempt.task

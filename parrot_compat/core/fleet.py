@@ -20,6 +20,7 @@ from .clock import Clock, RealClock
 from .engine import ContextId, Engine, EngineInfo
 from .errors import BadSchema, EngineError, EngineLost, ModelAway, ModelRefused, NoEngineForModel, ParrotError
 from .events import EngineGone, EngineJoined, EventStream
+from .format_checks import FormatChecks
 from .member import Member, Mortal, Restart, Retiring
 from .output_format import OutputFormat, size_of
 from .tokenizer import FormatChecker, Tokenizer
@@ -69,6 +70,7 @@ class Fleet:
         self._returning: dict[str, _Return] = {}
         self._away: dict[str, _Absence] = {}  # by model
         self._tokenizers: dict[str, Tokenizer] = {}
+        self._formats = FormatChecks()
         self._contexts = itertools.count(1)
         self._background = Background()
         self._watchers: list[Callable[[], None]] = []
@@ -145,7 +147,7 @@ class Fleet:
             raise BadSchema(f"the engine of model {model!r} cannot hold an answer to an output format")
         tokenizer = self.tokenizer(model)
         if isinstance(tokenizer, FormatChecker):
-            await asyncio.to_thread(tokenizer.check_format, format)  # hostile ones take their time
+            await self._formats.check(tokenizer, format)
 
     def member(self, name: str) -> Member:
         return self._members[name]

@@ -23,6 +23,7 @@ __all__ = [
     "Regex",
     "ToolCalls",
     "ToolStyle",
+    "is_whole",
     "size_of",
 ]
 
@@ -31,8 +32,9 @@ MAX_CHARACTERS = 65_536
 
 _ANY_OBJECT = '{"type":"object"}'
 
-ToolStyle = Literal["hermes", "llama3_json", "mistral", "mistral_args"]
-"""How a family of models writes that it calls a tool; `mistral_args`: Mistral's newer ones, as `name[ARGS]{}`."""
+ToolStyle = Literal["granite", "hermes", "llama3_json", "mistral", "mistral_args", "qwen3_coder"]
+"""How a family of models writes that it calls a tool; `mistral_args`: Mistral's newer ones, as `name[ARGS]{}`;
+`qwen3_coder`: Qwen's newer ones, whose arguments are plain text between tags."""
 
 ReasoningStyle = Literal["think", "think_open", "mistral", "none"]
 """How a family of models writes what it thinks before it answers: between <think> and </think>, of which the first may
@@ -122,6 +124,11 @@ class ToolCalls:
 
 
 OutputFormat = AnyJson | JsonSchema | Regex | Choice | Grammar | ToolCalls
+
+
+def is_whole(format: OutputFormat | None) -> bool:
+    """All of an answer is held to it, from the first character on."""
+    return format is not None and not (isinstance(format, ToolCalls) and format.is_amid_text)
 
 
 def size_of(format: OutputFormat) -> int:

@@ -88,7 +88,7 @@ class Reader:
 
 
 def _tool_reader(style: ToolStyle, reading: Reading) -> ToolReader:
-    return ToolReader(style, reading.is_parallel, reading.names, reading.is_first)
+    return ToolReader(style, reading.is_parallel, reading.names, reading.is_first, reading.schemas)
 
 
 @dataclass(slots=True)

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from .call_object import CallObject
 from .named_call import NamedCall
 from .output_format import ToolStyle
+from .tagged_call import TaggedCall
 from .tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax, held_back
 
 __all__ = ["CallPiece", "ToolCall", "ToolReader", "joined_pieces", "new_call_id", "whole_calls"]
 
 
 _USUAL_ID = re.compile(SHORT_ID)
+_AnyCall = CallObject | NamedCall | TaggedCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class ToolReader:
     """Of the tools that may be called: what would call another is text. `None`: any."""
     is_first: bool = False
     """Calls come before all else, or there are none."""
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """Of the tools' arguments, by name: what they are, where a model does not write JSON."""
     pieces: list[CallPiece] = field(default_factory=list)
     is_over: bool = False
     """The one call that is wanted is whole."""
@@ -86,7 +90,7 @@ class ToolReader:
     _held: str = ""
     _mark: str | None = None
     """What came before the first call of a run; `None` once there is one."""
-    _call: CallObject | NamedCall = field(default_factory=CallObject)
+    _call: _AnyCall = field(default_factory=CallObject)
     _index: int = -1
     """Of the call that is being told."""
     _has_text: bool = False
@@ -137,37 +141,42 @@ class ToolReader:
     # ---- each goes on from its place; True: there is more to read ---------------------------------------
 
     def _find(self, said: list[str], is_end: bool) -> bool:
-        mark = self._syntax.mark
+        marks = self._syntax.openings
         if not self._syntax.is_amid_text or (self.is_first and not self.pieces):
             self._say(said, self._held)
             self._held = ""
             return False
-        before, found, after = self._held.partition(mark)
-        if found:
-            text = before.rstrip()
+        place, mark = min(((at, mark) for mark in marks if (at := self._held.find(mark)) >= 0), default=(-1, ""))
+        if mark:
+            text = self._held[:place].rstrip()
             self._say(said, text)
-            self._place, self._mark, self._held = "between", before[len(text) :] + mark, after
+            self._open(self._held[len(text) : place], mark, self._held[place + len(mark) :])
             return True
-        safe = len(self._held) if is_end else len(self._held) - held_back(self._held, mark)
-        if is_end and self._held.endswith(tuple(mark[:size] for size in range(2, len(mark)))):
+        safe = len(self._held) if is_end else len(self._held) - held_back(self._held, *marks)
+        if is_end and self._held.endswith(tuple(mark[:size] for mark in marks for size in range(2, len(mark)))):
             self._ends_begun = True
         text, self._held = self._held[:safe], self._held[safe:]
         self._say(said, text.rstrip() if is_end and self.pieces else text)
         return False
 
     def _start(self, is_end: bool) -> bool:
-        mark = self._syntax.mark
         begun = self._held.lstrip()
         space = self._held[: len(self._held) - len(begun)]
-        if begun.startswith(mark):
-            self._place, self._mark, self._held = "between", space + mark, begun.removeprefix(mark)
-        elif not is_end and mark.startswith(begun):
+        mark = next((mark for mark in self._syntax.openings if begun.startswith(mark)), None)
+        if mark is not None:
+            self._open(space, mark, begun.removeprefix(mark))
+        elif not is_end and any(mark.startswith(begun) for mark in self._syntax.openings):
             return False
         elif self._syntax.bare and begun.startswith(self._syntax.bare):
             self._place, self._mark, self._held = "between", space, begun
         else:
             self._place = "text"
         return True
+
+    def _open(self, space: str, mark: str, after: str) -> None:
+        """Calls begin: with a mark before them, or with that of a call itself."""
+        of_call = mark if mark == self._syntax.call_mark else ""
+        self._place, self._mark, self._held = "between", space + mark.removesuffix(of_call), of_call + after
 
     def _begin(self, said: list[str], is_end: bool) -> bool:
         close = self._syntax.close
@@ -176,8 +185,7 @@ class ToolReader:
             self._mark += self._held[: len(self._held) - len(rest)]
         self._held = rest
         if self._may_be_call(rest):
-            self._place = "call"
-            self._call = NamedCall(self.names) if self._syntax.is_named else CallObject(self.names)
+            self._place, self._call = "call", self._new_call(rest)
             return True
         if close and rest.startswith(close):
             self._held = rest.removeprefix(close)
@@ -196,7 +204,17 @@ class ToolReader:
     def _may_be_call(self, rest: str) -> bool:
         if self._syntax.is_named:
             return bool(rest) and self._mark is not None  # each has a mark of its own
-        return rest.startswith("{")
+        tag = self._syntax.call_mark
+        return rest.startswith("{") or (bool(tag) and rest.startswith(tag[:2]))
+
+    def _new_call(self, rest: str) -> _AnyCall:
+        if self._syntax.is_named:
+            return NamedCall(self.names)
+        if rest.startswith("{"):
+            return CallObject(self.names)
+        # without the mark before it only the name of a tool tells a call from a text about one
+        is_bare = self._mark is not None and not self._mark.strip()
+        return TaggedCall(list(self.schemas) if is_bare and self.names is None else self.names, self.schemas)
 
     def _leave(self, said: list[str], end: str = "") -> None:
         """There are no more calls here; what looked like some and was none is text."""
@@ -222,7 +240,7 @@ class ToolReader:
             self.is_over, self._held = True, ""
         return not self.is_over
 
-    def _tell(self, call: CallObject | NamedCall) -> None:
+    def _tell(self, call: _AnyCall) -> None:
         arguments = call.take_arguments()
         if self._index < 0:
             self._mark, self._index = None, self.pieces[-1].index + 1 if self.pieces else 0
@@ -230,7 +248,7 @@ class ToolReader:
         elif arguments:
             self.pieces.append(CallPiece(index=self._index, arguments=arguments))
 
-    def _id_of(self, call: CallObject | NamedCall) -> str:
+    def _id_of(self, call: _AnyCall) -> str:
         """The model's own, where it has written one: the history is then what it has drawn, and cached."""
         own = call.call_id
         is_good = own is not None and _USUAL_ID.fullmatch(own) and all(piece.id != own for piece in self.pieces)

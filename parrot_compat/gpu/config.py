@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 from parrot_compat.core.call import Sampling
 from parrot_compat.core.engine import Pooling
 from parrot_compat.core.errors import EngineError, ModelRefused
+from parrot_compat.gpu.logs import LEVELS
 from parrot_compat.gpu.memory import DTYPE_BYTES, most_rows, most_tokens, spare_bytes, step_bytes, token_bytes
 
 __all__ = [
@@ -74,9 +75,10 @@ class EngineConfig:
     """A row has the same bits whatever is computed beside it, on a CUDA device too; slower there."""
     gpu_memory_utilization: float = 0.9
     """Share of the free device memory, after the weights, that the KV may take."""
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
-        for name, choices in (("device", get_args(Device)), ("dtype", get_args(Dtype))):
+        for name, choices in (("device", get_args(Device)), ("dtype", get_args(Dtype)), ("log_level", LEVELS)):
             if getattr(self, name) not in choices:
                 raise EngineError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("max_model_len", "page_size", "kv_tokens", "max_rows", "step_tokens", "threads", "engines_here"):
@@ -138,7 +140,7 @@ class CheckpointFacts:
     eos_token_ids: tuple[int, ...] = ()
     defaults: Sampling = field(default_factory=Sampling)
     notes: tuple[str, ...] = ()
-    """What the files ask for and this engine does not do; shown with the resolved config."""
+    """What of the files this engine does not do, or does otherwise than transformers; shown with the resolved config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from parrot_compat.core.call import Finish, ResolvedSampling, TokenLogprobs, Usage
 from parrot_compat.core.engine import Chunk, Embed, Embedded, Fill, Filled, Generate, Pooling
 from parrot_compat.core.errors import EngineError
+from parrot_compat.core.output_format import is_whole
 
 from .drawing.draw import Draw
 from .drawing.drawn import Drawn, Replaceable
@@ -41,6 +42,8 @@ class TextStream(Protocol):
 
     met: str | None
     """The stop string that has ended the text."""
+
+    def follow(self, token_id: int | None) -> None: ...
 
     def push(self, token_ids: Items[int], may_stop: bool = True) -> str: ...
 
@@ -111,6 +114,8 @@ class Sequence:
         sampling = self.verb.sampling
         self._max_tokens = max_tokens
         self._text = text
+        # what is held to a form has all of it, the blank at its beginning too
+        text.follow(None if is_whole(sampling.format) else self.context.tokens[-1])
         self._form = form
         self._ends = frozenset(sampling.stop_token_ids) | (
             frozenset() if sampling.ignore_eos else frozenset(eos_token_ids)

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,6 +21,7 @@ from parrot_compat.core.errors import EngineError, ParrotError
 
 from .config import EngineConfig
 from .engine import StepLoop, load_stepper
+from .logs import set_level, start_log
 from .stepper import Stepper
 
 __all__ = ["serve"]
@@ -34,11 +34,13 @@ ABANDONED, UNREADABLE = 3, 4
 
 def serve(connection: Connection, load: Callable[[EngineConfig], Stepper] = load_stepper) -> int:
     """Serve the engine that the first message asks for. Returns the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    start_log()
     commands = _Commands(connection)
     threading.Thread(target=commands.read, name="commands", daemon=True).start()
     try:
-        stepper = load(commands.config())
+        config = commands.config()
+        set_level(config.log_level)
+        stepper = load(config)
     except ParrotError as refusal:
         connection.send(refusal)
         return 1

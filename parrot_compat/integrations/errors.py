@@ -29,6 +29,8 @@ from typing import Any, TypeVar, cast
 
 import openai
 
+from parrot_compat.core.shown import shown_error, shown_url
+
 __all__ = [
     "ParrotAPIError",
     "ParrotAuthenticationError",
@@ -46,6 +48,7 @@ __all__ = [
     "ParrotUnprocessableError",
     "broken_request",
     "sdk_errors",
+    "unreachable",
 ]
 
 
@@ -163,7 +166,7 @@ def _translated(error: openai.APIError, own: Own) -> openai.APIError:
     if isinstance(error, openai.APITimeoutError):
         return _own(ParrotTimeoutError, own)(request=error.request)
     if isinstance(error, openai.APIConnectionError):
-        return _own(ParrotConnectionError, own)(message=_unreachable(error), request=error.request)
+        return _own(ParrotConnectionError, own)(message=unreachable(error), request=error.request)
     if isinstance(error, openai.APIResponseValidationError):
         return error
     return _own(ParrotStreamError, own)(error.message, error.request, body=error.body)
@@ -179,6 +182,7 @@ def _is_overflow(error: openai.APIStatusError) -> bool:
     return error.code == _OVERFLOW_CODE or any(words in error.message for words in _OVERFLOW_WORDS)
 
 
-def _unreachable(error: openai.APIConnectionError) -> str:
-    reason = f": {error.__cause__}" if error.__cause__ else ""
-    return f"no answer from {error.request.url}{reason}"
+def unreachable(error: openai.APIConnectionError) -> str:
+    """What it says to the user of an app, whose logs may be read by others."""
+    reason = f": {shown_error(error.__cause__)}" if error.__cause__ else ""
+    return f"no answer from {shown_url(str(error.request.url))}{reason}"

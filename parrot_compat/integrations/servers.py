@@ -18,6 +18,8 @@ from typing import Any
 
 import openai
 
+from parrot_compat.core.shown import shown_url
+
 from . import remote
 from .process_lock import ProcessLock
 from .remote import Endpoint
@@ -72,7 +74,7 @@ def learn_whether_ours(endpoint: Endpoint) -> None:
     try:
         threading.Thread(target=_ask, args=(endpoint,), name="parrot-capabilities", daemon=True).start()
     except RuntimeError as error:  # no more threads: nobody's call fails for what is a hint
-        log.debug("%s cannot be asked what it can: %r", url, error)
+        log.debug("%s cannot be asked what it can: %r", shown_url(url), error)
 
 
 def model_card(endpoint: Endpoint, model: str | None) -> Mapping[str, Any] | None:
@@ -95,7 +97,7 @@ def _ask(endpoint: Endpoint) -> None:
             "/parrot", cast_to=object, options={"max_retries": 0, "timeout": PROBE_TIMEOUT_S}
         )
     except Exception as error:
-        log.debug("%s does not tell what it can: %r", endpoint.base_url, error)
+        log.debug("%s does not tell what it can: %r", shown_url(endpoint.base_url), error)
         if not _is_away(error):
             _asked[endpoint.base_url] = time.monotonic() + ASK_A_STRANGER_AGAIN_S
         return

@@ -40,6 +40,7 @@ from .metrics import router as metrics_router
 from .openai import chat, completions, embeddings, models, tokenize
 from .origins import Cors, Origins
 from .parrot import calls, capabilities, graphs, sessions, variables
+from .responses import responses
 from .serving import Serving, send_json
 from .sessions.directory import Directory
 
@@ -104,7 +105,7 @@ def create_app(
 
 
 def _add_endpoints(app: FastAPI, serving: Serving) -> None:
-    for endpoints in (chat, messages, completions, embeddings, tokenize, sessions, calls, variables):
+    for endpoints in (chat, responses, messages, completions, embeddings, tokenize, sessions, calls, variables):
         app.include_router(endpoints.router(serving))
     app.include_router(models.router(serving, created=int(time.time())))
     policy = serving.manager.policy
@@ -139,7 +140,9 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if problem.status >= 500:
         request_id = getattr(request.state, "request_id", "none")
         kind = type(error).__name__
-        log.warning("%s %s (request %s): %s: %s", request.method, request.url.path, request_id, kind, error)
+        # a server that is full is asked for much, and each line would make it slower: metrics count its refusals
+        level = logging.DEBUG if problem.code == "queue_full" else logging.WARNING
+        log.log(level, "%s %s (request %s): %s: %s", request.method, request.url.path, request_id, kind, error)
     return _response(problem, request.url.path)
 
 

@@ -31,6 +31,8 @@ from .parrot.calls_schema import CallsRequest
 from .parrot.graphs_schema import CloseRequest, GraphRequest
 from .parrot.sessions import SessionRequest
 from .parrot.variables import TextRequest, VariableRequest
+from .responses.answers_schema import ResponseAnswer, ResponseEvent
+from .responses.responses_schema import ResponsesRequest
 
 __all__ = ["describe"]
 
@@ -56,6 +58,7 @@ _ENDPOINTS: dict[tuple[str, str], _Endpoint] = {
     ("post", "/v1/chat/completions"): _Endpoint(
         takes=ChatRequest, gives=told.ChatCompletion, streams=told.ChatCompletionChunk
     ),
+    ("post", "/v1/responses"): _Endpoint(takes=ResponsesRequest, gives=ResponseAnswer, streams=ResponseEvent),
     ("post", "/v1/completions"): _Endpoint(
         takes=CompletionRequest, gives=told.TextCompletion, streams=told.TextCompletion
     ),

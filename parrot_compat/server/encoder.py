@@ -8,12 +8,11 @@ The invariant: what is counted waits for a thread or has one; what nobody waits 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from parrot_compat.core.admission import Admission, Limits
+from parrot_compat.core.threads import Threads
 
 __all__ = ["LIMITS", "Encoder"]
 
@@ -27,7 +26,7 @@ _THREADS = 2
 class Encoder:
     def __init__(self, limits: Limits | None = None) -> None:
         self._admission = Admission(limits or LIMITS)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="encoder")
+        self._threads = Threads(_THREADS, "encoder")
 
     @property
     def open(self) -> int:
@@ -38,17 +37,4 @@ class Encoder:
         """`work`, in a thread; `tokens` is about how many it reads. Errors: `TooManyCalls`, `QueueFull`,
         `PromptTooLong`, and those of `work`."""
         self._admission.admit(tenant, 1, tokens)
-        job = self._threads.submit(work)
-        done = asyncio.wrap_future(job)
-
-        def over(done: asyncio.Future[Any]) -> None:
-            self._admission.release(tenant, 1, tokens)
-            if not done.cancelled():
-                done.exception()  # nobody may be left to take it
-
-        done.add_done_callback(over)
-        try:
-            await asyncio.wait((done,))
-        finally:
-            job.cancel()  # what runs already cannot be stopped, and counts until it has ended
-        return done.result()
+        return await self._threads.run(work, over=lambda: self._admission.release(tenant, 1, tokens))

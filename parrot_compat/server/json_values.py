@@ -43,7 +43,7 @@ def _pieces(value: Any) -> Iterator[str]:
     match value:
         case dict():
             yield from _joined("{}", (_member(name, member) for name, member in value.items()))
-        case list() | tuple() if value and isinstance(value[0], int):
+        case list() | tuple() if value and isinstance(value[0], int | float):
             yield from _joined("[]", ([_dumped(part)[1:-1]] for part in _parts(value)))
         case list() | tuple():
             yield from _joined("[]", map(_pieces, value))

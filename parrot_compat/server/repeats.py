@@ -3,7 +3,8 @@
 It knows nothing of what is asked or answered, and keeps whole answers only: a stream once it has been sent to its end,
 and then it comes at once. An error is not kept, nor a stream that a client has left: it may go better the next time.
 
-The invariant: within a tenant and a path a key stands for one body; while its first request runs no second one does.
+The invariant: within a tenant and a path a key stands for one body; while its first request runs no second one does. No
+more than `_KEPT_BYTES` are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ REPEATED = {"x-parrot-repeated": "true"}
 _KEPT_S = 600.0  # a client that has given up by then asks anew
 _KEPT_BYTES = 64 * 2**20
 _ENTRY_BYTES = 2_000  # of a response with its headers, beside its body
-_LONGEST_STREAM = 8 * 2**20
+_LONGEST = 8 * 2**20
+"""Bytes of an answer: a few large ones are not to take the place of all others."""
 _LONGEST_KEY = 256
 _Key = tuple[str, str, str]
 
@@ -78,12 +80,12 @@ class Repeats:
             kind = response.headers["content-type"]
 
             def over(sent: bytes | None) -> None:
-                is_kept = sent is not None and len(sent) <= _LONGEST_STREAM
-                self._keep(key, Response(sent, media_type=kind, headers=headers) if is_kept else None)
+                self._keep(key, None if sent is None else Response(sent, media_type=kind, headers=headers))
 
-            response.when_over = over
+            response.when_over, response.most_told = over, _LONGEST
         else:
-            self._keep(key, response if response.status_code == 200 else None)
+            is_kept = response.status_code == 200 and len(response.body) <= _LONGEST
+            self._keep(key, response if is_kept else None)
         return response
 
     def _keep(self, key: _Key, response: Response | None) -> None:
@@ -94,6 +96,7 @@ class Repeats:
         entry = self._entries[key]
         entry.response = response
         self._bytes += entry.size
+        self._forget_old()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -64,7 +64,7 @@ class SseResponse(Response):
 
     `owner` is what the events are made from (a session with calls in it); it is closed when the stream has
     ended, whichever way, even if it never began. Who sets `when_over` is told all that was sent, then; `None` where
-    that was not all, or a failure.
+    that was not all, or a failure, or more than `most_told` bytes.
     """
 
     media_type = "text/event-stream"
@@ -89,6 +89,7 @@ class SseResponse(Response):
         self._is_open = False
         """The status line is out, and the end is not."""
         self.when_over: Callable[[bytes | None], None] | None = None
+        self.most_told: float = math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         soon = _soon(send, self.longest_pause_s)
@@ -107,7 +108,7 @@ class SseResponse(Response):
     async def _send_all(self, scope: Scope, send: Send, soon: Send) -> None:
         """`send` is for events, of which there are many: their keeper sees how long one takes."""
         sent: list[bytes] = []
-        is_whole = True
+        size, is_whole = 0, True
         await soon({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._is_open = True
         try:
@@ -117,8 +118,12 @@ class SseResponse(Response):
             ):
                 async for data in events:
                     await say(data)
-                    if self.when_over is not None:
+                    if self.when_over is not None and is_whole:
                         sent.append(data)
+                        size += len(data)
+                        if size > self.most_told:
+                            is_whole = False
+                            sent.clear()
         except _Unread:
             raise
         except Exception as error:  # the status line is out, so the failure becomes the last event

@@ -1,8 +1,9 @@
 """What a server says of its own work: how many seconds calls spent in each phase, and how many requests came.
 
 It knows what vLLM and parrot_compat call these at `/metrics`, in Prometheus' text, and nothing of lanes or cells. Both
-count a call when it has ended, by the same phases: in the queue, from the first step to the first token, from there to
-the last. In front of another server `prefill_s` is all that is heard of its queue.
+count by the same phases: in the queue, from the first step to the first token, from there to the last. vLLM counts a
+call when it has ended, parrot_compat the first two phases at the first token, also of calls that fail later. In front
+of another server `prefill_s` is all that is heard of its queue.
 
 The invariant: a server that does not say something says nothing of it, never 0.
 """

@@ -9,7 +9,7 @@ import pytest
 from parrot_compat.core.engines.word_vectors import text_vector
 from parrot_compat.core.errors import EngineLost, NoEngineForModel, PromptTooLong, QueueFull, TooManyCalls
 from parrot_compat.core.manager import Limits
-from parrot_compat.core.prompt import Text, Tokens
+from parrot_compat.core.prompt import Content, Text, Tokens
 
 from .conftest import World
 
@@ -94,6 +94,30 @@ async def test_a_reader_that_leaves_stops_the_work(world: World) -> None:
         await asked
     assert engine.load().waiting_tokens == 0 and world.manager.open_calls == 0
     engine.check()
+
+
+async def test_many_small_inputs_leave_turns_of_the_loop_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = world.engine()
+    encode, in_turn, most = engine.tokenizer.encode, 0, 0
+
+    def next_turn() -> None:
+        nonlocal in_turn
+        in_turn = 0
+
+    def counted(content: Content) -> tuple[int, ...]:
+        nonlocal in_turn, most
+        if isinstance(content, Text):  # the engine is given ids
+            if not in_turn:
+                asyncio.get_running_loop().call_soon(next_turn)
+            in_turn += 1
+            most = max(most, in_turn)
+        return encode(content)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", counted)
+    assert len((await world.manager.embed([Text("small")] * 2048)).vectors) == 2048
+    assert most == 32
 
 
 async def test_an_unknown_model_and_a_closed_manager_embed_nothing(world: World) -> None:

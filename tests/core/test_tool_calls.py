@@ -51,6 +51,15 @@ TEXTS: list[tuple[ToolStyle, str, str | None, int]] = [
     ("mistral", "[TOOL_CALLS", "[TOOL_CALLS", 0),
     ("mistral", f"I add. [TOOL_CALLS] [{CALL}, {CALL}]", "I add.", 2),
     ("mistral", "Hello", "Hello", 0),
+    ("granite", f"<|tool_call|>[{CALL}]", "", 1),
+    ("granite", f"<|tool_call|> [{CALL}, {CALL}]<|/tool_call|>", "", 2),
+    ("granite", f"<tool_call>[{CALL}]", "", 1),
+    ("granite", f"[{CALL}]", "", 1),
+    ("granite", f"I add. <|tool_call|>[{CALL}]<|/tool_call|> Done. ", "I add. Done.", 1),
+    ("granite", f"<|tool_call|>[{CALL}, {CALL}]<|/tool_ca", "", 2),
+    ("granite", "<|tool_call|>[]", "<|tool_call|>[]", 0),
+    ("granite", "<|tool_call|>print(1)<|/tool_call|>", "<|tool_call|>print(1)<|/tool_call|>", 0),
+    ("granite", "a <| and <|tool", "a <| and <|tool", 0),
     ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}", "", 1),
     ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[ARGS]{ARGUMENTS}", "", 2),
     ("mistral_args", f"I add. [TOOL_CALLS] add[CALL_ID]a1b2c3d4e[ARGS] {ARGUMENTS} Done. ", "I add.Done.", 1),
@@ -67,13 +76,23 @@ MARKS: list[tuple[ToolStyle, str]] = [
     ("llama3_json", LLAMA),
     ("mistral", f"[TOOL_CALLS][{CALL}]"),
     ("mistral_args", f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}"),
+    ("granite", f"<|tool_call|>[{CALL}]<|/tool_call|>"),
 ]
 FRAGMENTS = (
     *("[ARGS]", "[CALL_ID]", "a1b2c3d4e", "add", "add[ARGS]{}"),
-    *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>", CALL, '"name": "add"', '"arguments": {'),
+    *(
+        "<tool_call>",
+        "</tool_call>",
+        "[TOOL_CALLS]",
+        "<|python_tag|>",
+        "<|tool_call|>",
+        CALL,
+        '"name": "add"',
+        '"arguments": {',
+    ),
     *('"x": 2', "{", "}", "[", "]", ",", ":", ";", " ", "\n", '"', "\\", "a", "<"),
 )
-STYLES: tuple[ToolStyle, ...] = ("hermes", "llama3_json", "mistral", "mistral_args")
+STYLES: tuple[ToolStyle, ...] = ("hermes", "llama3_json", "mistral", "mistral_args", "granite", "qwen3_coder")
 
 
 def read(style: ToolStyle, pieces: list[str], is_parallel: bool = True) -> tuple[str, list[tuple[str, str]]]:
@@ -194,6 +213,8 @@ def test_nor_is_it_a_call_where_the_arguments_come_first() -> None:
         ("mistral_args", "[TOOL_CALLS"),
         ("hermes", f"<tool_call>{CALL}</tool_call>"),
         ("mistral", f"[TOOL_CALLS] [{CALL}]"),
+        ("granite", f"<|tool_call|>[{CALL}]"),
+        ("qwen3_coder", "<function=add></function>"),
     ],
 )
 def test_where_calls_come_first_json_may_quote_one(style: ToolStyle, quoted: str) -> None:
@@ -204,12 +225,14 @@ def test_where_calls_come_first_json_may_quote_one(style: ToolStyle, quoted: str
             assert said == text and not reader.calls
 
 
-@pytest.mark.parametrize("style", ["hermes", "mistral_args", "mistral"])
+@pytest.mark.parametrize("style", ["hermes", "mistral_args", "mistral", "granite", "qwen3_coder"])
 def test_where_calls_come_first_there_may_be_several(style: ToolStyle) -> None:
     texts = {
         "hermes": f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
         "mistral_args": f"[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[ARGS]{ARGUMENTS}",
         "mistral": f"[TOOL_CALLS] [{CALL}, {CALL}]",
+        "granite": f"<|tool_call|>[{CALL}, {CALL}]",
+        "qwen3_coder": "<tool_call>\n<function=add>\n</function>\n</tool_call>\n" * 2,
     }
     for size in (1, 1000):
         reader, text = ToolReader(style, is_first=True), texts[style]

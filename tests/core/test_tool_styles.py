@@ -18,10 +18,12 @@ def test_every_style_has_a_row() -> None:
 
 def test_only_a_style_that_is_told_amid_text_has_marks_to_show() -> None:
     assert {style: syntax.marks for style, syntax in TOOL_STYLES.items()} == {
+        "granite": ("<|tool_call|>", "<tool_call>", "<|/tool_call|>"),
         "hermes": ("<tool_call>", "</tool_call>"),
         "llama3_json": (),
         "mistral": ("[TOOL_CALLS]",),
         "mistral_args": ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+        "qwen3_coder": ("<tool_call>", "</tool_call>"),
     }
 
 
@@ -35,6 +37,13 @@ def test_only_a_style_that_is_told_amid_text_has_marks_to_show() -> None:
         ("ipython parameters", ("[TOOL_CALLS]",), "llama3_json"),
         ("ipython", ("[TOOL_CALLS]",), "mistral"),
         ("", ("[TOOL_CALLS]", "[ARGS]"), "mistral_args"),
+        ("respond with <|tool_call|> followed by a JSON list", (), "granite"),
+        ("", ("<|tool_call|>", "<|/tool_call|>"), "granite"),
+        ("<tool_call> <|tool|>", ("<|tool_call|>",), "hermes"),
+        ("<tool_call>\n<function=' + name + '>", (), "qwen3_coder"),
+        ("<tool_call>\n<function=", ("<|tool_call|>",), "qwen3_coder"),
+        ("<seed:tool_call><function=", (), "hermes"),
+        ("", ("<tool_call>", "<function="), "qwen3_coder"),
         ("", ("ipython", "parameters"), "hermes"),  # words of a template, not marks
         ("", (), "hermes"),
     ],
@@ -48,7 +57,11 @@ def test_a_checkpoint_shows_its_style(template: str, controls: tuple[str, ...], 
     [("", 0), ("a", 0), ("a <", 2), ("a  <tool_", 8), ("a <tool_call>", 0), ("a < b", 0), ("a \n", 2), ("<", 1)],
 )
 def test_a_beginning_of_the_mark_is_held_back_with_the_space_before_it(text: str, held: int) -> None:
-    assert held_back(text, "<tool_call>") == held
+    assert held_back(text, "<tool_call>") == held_back(text, "<tool_call>", "<tool_b>") == held
+
+
+def test_of_several_marks_the_one_that_is_begun_is_held_back() -> None:
+    assert [held_back(text, "<tool_call>", "<function=") for text in ("a <func", "a <too", "a <x")] == [6, 5, 0]
 
 
 @given(before=st.text("a <[", max_size=9), mark=st.sampled_from(sorted({row.mark for row in TOOL_STYLES.values()})))

@@ -56,6 +56,35 @@ async def test_a_claim_of_a_call_that_waits_for_its_turn_holds(world: World) -> 
     assert most_at_once(world) == 1
 
 
+async def test_a_claimed_call_passes_before_those_that_nobody_waits_for(world: World) -> None:
+    engine = world.engine()
+    engine.stall()
+    plan = await world.plan(planned(*map(make_call, "abcd")), width=1, awaited=["a"])
+    answer = await plan.claim("d", make_call("real", "d"), "run")
+    assert answer.task is plan.tasks["d"]
+    engine.resume()
+    assert len(await settled(plan)) == 4
+    assert [event.call for event in world.of(CallPlaced)] == ["a", "d", "b", "c"]  # type: ignore[attr-defined]
+    assert most_at_once(world) == 1
+
+
+async def test_what_is_awaited_passes_before_what_is_not_and_else_they_pass_as_they_came(world: World) -> None:
+    world.engine()
+    plan = await world.plan(planned(*map(make_call, "abcdef")), width=1, awaited=["a", "d", "f"])
+    assert len(await settled(plan)) == 6
+    assert [event.call for event in world.of(CallPlaced)] == ["a", "d", "f", "b", "c", "e"]  # type: ignore[attr-defined]
+
+
+async def test_a_claim_that_is_left_again_gives_up_its_place(world: World) -> None:
+    engine = world.engine()
+    engine.stall()
+    plan = await world.plan(planned(*map(make_call, "abcd")), width=1, awaited=["a", "b", "c", "d"])
+    await plan.claim("d", make_call("real", "d"), "run")
+    plan.leave("run")
+    engine.resume()
+    assert len(await settled(plan)) == 4 and most_at_once(world) == 1
+
+
 async def test_what_is_cancelled_before_its_turn_makes_room(world: World) -> None:
     engine = world.engine()
     plan = await world.plan(wide(5), width=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -124,6 +125,40 @@ def test_what_cannot_be_served_is_refused_in_words(
     refusal = connection.recv()
     assert isinstance(refusal, error) and said in str(refusal)
     assert process.wait(100) == 1
+
+
+LOADING = """
+import logging, sys
+from multiprocessing.connection import Connection
+from parrot_compat.core.errors import EngineError
+from parrot_compat.gpu.service import serve
+
+def load(config):
+    for name in ("parrot_compat.gpu.engine", "some.library"):
+        logging.getLogger(name).info("what was decided")
+        logging.getLogger(name).warning("what is wrong")
+    raise EngineError("enough")
+
+sys.exit(serve(Connection(int(sys.argv[-1])), load))
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        ("info", ["INFO parrot_compat.gpu.engine", "WARNING parrot_compat.gpu.engine", "WARNING some.library"]),
+        ("warning", ["WARNING parrot_compat.gpu.engine", "WARNING some.library"]),
+        ("error", []),
+    ],
+)
+async def test_an_engine_logs_what_was_asked_with_date_and_level(
+    level: str, said: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(EngineError, match="enough"):
+        await ProcessEngine([sys.executable, "-c", LOADING], {"log_level": level}).start()
+    lines = [line for line in capfd.readouterr().err.splitlines() if " what " in line]
+    shown = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+ \S+) what .*", r"\1", line) for line in lines]
+    assert shown == said
 
 
 async def test_a_child_that_fails_to_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from parrot_compat.core.engine import Chunk, ContextId, EngineLoad, Fill
 from parrot_compat.core.engine_front import Command
 from parrot_compat.core.errors import ContextLost, PromptTooLong
-from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.prompt import Text, Tokens
+from parrot_compat.gpu.stepper import Stepper
+from parrot_compat.gpu.text.tokenizer import HuggingFaceTokenizer
 from tests.gpu.paged_runner import (
     PagedEngine,
     PagedRunner,
@@ -24,6 +27,7 @@ from tests.gpu.paged_runner import (
     prompt,
     resolved,
 )
+from tests.gpu.vocabularies import save_vocabulary
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
@@ -192,3 +196,17 @@ def test_what_prompts_have_in_common_is_computed_once_where_they_wait_for_each_o
     assert drawn == {n: expected(ids, 3) for n, ids in prompts.items()}
     read = sum(len(row.tokens) for step in runner.steps for row in step if row.start < 16)
     assert read in range(16 * times, 16 * times + 2 * 3 + 1)
+
+
+@pytest.mark.parametrize("style", ["llama2", "mistral", "qwen25"])
+def test_the_text_of_an_answer_goes_on_where_its_prompt_ends(tmp_path: Path, style: str) -> None:
+    tokenizer = HuggingFaceTokenizer(save_vocabulary(style, tmp_path / "vocabulary"))
+    before, whole = (tokenizer.encode(Text(text)) for text in ("The quick brown", "The quick brown fox jumps"))
+    drawn = whole[len(before) :]
+    for stop, said in {(): " fox jumps", (" jum",): " fox"}.items():
+        runner = PagedRunner(draws={whole[:end]: whole[end] for end in range(len(before), len(whole))})
+        stepper = Stepper(runner, tokenizer.text_stream)
+        updates = list(stepper.step([Command(1, generate(1, before, len(drawn), stop=stop))]).updates)
+        while stepper.has_work:
+            updates += stepper.step(()).updates
+        assert "".join(update.answer.text for update in updates if isinstance(update.answer, Chunk)) == said

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from parrot_compat.integrations import remote
+from parrot_compat.integrations.errors import ParrotConnectionError, sdk_errors
 from parrot_compat.integrations.remote import Endpoint
 
 from .forks import held, in_a_child
@@ -27,6 +28,19 @@ def test_equal_endpoints_share_one_client_and_others_do_not() -> None:
 def test_an_endpoint_does_not_show_its_key_or_headers() -> None:
     shown = repr(endpoint(headers=(("authorization", "hidden"),)))
     assert "secret" not in shown and "hidden" not in shown
+
+
+def test_who_cannot_be_asked_is_named_without_the_password() -> None:
+    with pytest.raises(ParrotConnectionError) as failed, sdk_errors():
+        remote.client(endpoint("http://me:hunter2@127.0.0.1:9/v1", max_retries=0)).models.list()
+    assert str(failed.value) == "no answer from http://127.0.0.1:9/v1/models: [Errno 111] Connection refused"
+
+
+def test_a_key_that_cannot_be_sent_is_not_printed(other: OtherServer) -> None:
+    asked = Endpoint(base_url=other.url, api_key="secret\n", max_retries=0)
+    with pytest.raises(ParrotConnectionError) as failed, sdk_errors():
+        remote.client(asked).models.list()
+    assert str(failed.value) == f"no answer from {other.url}/models: LocalProtocolError"
 
 
 def test_without_a_timeout_only_connecting_is_limited() -> None:

@@ -72,6 +72,40 @@ async def test_the_page_for_operators_names_metrics_that_there_are() -> None:
     assert len(named) > 20 and named - {"parrot_"} <= set(re.findall(r"^# TYPE (\w+)", told, re.MULTILINE))
 
 
+def test_the_times_that_the_page_for_operators_gives_a_stop_are_enough() -> None:
+    pytest.importorskip("uvicorn")
+    from parrot_compat.core.engines.process import GRACE_S
+    from parrot_compat.core.manager import _LET_GO_S
+    from parrot_compat.server.limits import RequestLimits
+    from parrot_compat.server.listening import _LAST_WORDS_S
+    from parrot_compat.settings import Settings
+
+    page = (DOCS / "operating.md").read_text()
+    (before,) = re.findall(r'preStop: .*\[sleep, "(\d+)"\]', page)
+    given = re.findall(r"(?:terminationGracePeriodSeconds: |TimeoutStopSec=|docker stop -t )(\d+)", page)
+    # an engine that does not end is killed, and then waited for as long again
+    worst = int(before) + Settings().drain_s + _LAST_WORDS_S + _LET_GO_S + 2 * GRACE_S
+    assert len(given) == 3 and all(int(seconds) >= worst for seconds in given), worst
+    (body,) = re.findall(r"client_max_body_size (\d+)m;", page)
+    assert int(body) * 2**20 == RequestLimits().body_bytes
+
+
+async def test_the_page_for_operators_asks_for_life_where_a_server_without_engines_answers() -> None:
+    pytest.importorskip("fastapi")
+    from ..server.live import live, send
+    from ..server.test_health import lose
+
+    page = (DOCS / "operating.md").read_text()
+    probes = dict(re.findall(r"(\w+)Probe: {httpGet: {path: (/\w+),", page))
+    async with live() as server:
+        assert {kind: (await send(server, "GET", path)).status for kind, path in probes.items()} == {
+            "startup": 200, "readiness": 200, "liveness": 200,
+        }  # fmt: skip
+        await lose(server)
+        assert (await send(server, "GET", probes["readiness"])).status == 503
+        assert (await send(server, "GET", probes["liveness"])).status == 200
+
+
 def test_choices_that_are_shown_in_a_shell_are_no_pipe() -> None:
     shells = {str(block): block.text for block in BLOCKS if block.language == "bash"}
     shells |= {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import openai
 import pytest
 
-from .live import Live, send
+from parrot_compat.server.json_values import written
+from parrot_compat.server.openai import embeddings
+
+from .live import Live, send, until
 
 MODEL = "org/scripted"
 
@@ -75,3 +81,24 @@ async def test_a_text_longer_than_the_context_says_so(server: Live) -> None:
 async def test_fields_without_effect_are_named(server: Live) -> None:
     reply = await send(server, "POST", "/v1/embeddings", {"input": "a", "user": "u", "truncate": True})
     assert reply.status == 200 and reply.headers["x-parrot-ignored"] == "truncate"
+
+
+async def test_while_a_large_answer_is_written_others_are_answered(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may = threading.Event(), threading.Event()
+
+    def slowly(data: Mapping[str, Any]) -> bytes:
+        begun.set()
+        assert may.wait(120)
+        return written(data)
+
+    monkeypatch.setattr(embeddings, "written", slowly)
+    asked: dict[str, Any] = {"input": [f"text {number}" for number in range(500)]}
+    async with asyncio.timeout(120):
+        large = asyncio.create_task(send(server, "POST", "/v1/embeddings", asked))
+        await until(begun.is_set)
+        small = (await send(server, "POST", "/v1/embeddings", {"input": "text 7"})).json()
+        may.set()
+        vectors = (await large).json()["data"]
+    assert len(vectors) == 500 and vectors[7]["embedding"] == small["data"][0]["embedding"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,6 +65,29 @@ async def test_work_beyond_a_tenants_limit_is_refused_and_counts_until_it_has_en
         assert await running[1] == "y"
         await until(lambda: encoder.open == 0)
         assert one.begun == ["x", "y"]
+
+
+async def test_nothing_is_kept_of_work_that_nobody_waits_for_any_more() -> None:
+    class Body:
+        """What it would have read."""
+
+    async with held() as one:
+        encoder = Encoder(FEW)
+        running = [asyncio.create_task(encoder.run("a", 1, lambda name=name: one.work(name))) for name in "xy"]  # type: ignore[misc]
+        await until(lambda: len(one.begun) == 2)
+        body = Body()
+        kept = weakref.ref(body)
+        waiting = asyncio.create_task(encoder.run("a", 1, lambda body=body: one.work(str(body))))  # type: ignore[misc]
+        del body
+        await asyncio.sleep(0)
+        assert encoder.open == 3
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        del waiting
+        gc.collect()
+        assert kept() is None and encoder.open == 2
+        one.may.set()
+        assert [await task for task in running] == ["x", "y"]
 
 
 async def test_work_for_all_tenants_has_a_limit_in_tokens() -> None:

@@ -15,7 +15,7 @@ from parrot_compat.core.call import Sampling, TokenLogprobs
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.server.openai.chat_schema import ChatRequest
 from parrot_compat.server.openai.completions_schema import CompletionRequest
-from parrot_compat.server.openai.logprobs import TextLogprobs, chat_logprobs
+from parrot_compat.server.openai.logprobs import ChatLogprobs, TextLogprobs, TokenWriter
 
 from .live import Live, events_of, send
 
@@ -95,19 +95,20 @@ def test_parts_of_characters_are_told_by_their_bytes_and_offsets_count_whole_cha
     snow = "雪!".encode()
     drawn = [TokenLogprobs(byte, -0.5, ((byte, -0.5), (33, -2.0))) for byte in snow]
 
-    entries = chat_logprobs(ByteTokenizer(), drawn)["content"]
+    entries = ChatLogprobs(TokenWriter(ByteTokenizer())).told(drawn)["content"]
     assert b"".join(bytes(entry["bytes"]) for entry in entries) == snow
     assert entries[0]["token"] == "\N{REPLACEMENT CHARACTER}"
 
-    told = TextLogprobs(ByteTokenizer()).told(drawn)
+    told = TextLogprobs(TokenWriter(ByteTokenizer())).told(drawn)
     assert told["text_offset"] == [0, 0, 0, 1]
     assert told["top_logprobs"][0] == {"\N{REPLACEMENT CHARACTER}": -0.5, "!": -2.0}
 
 
 def test_minus_infinity_is_told_as_the_least_number_that_openai_tells() -> None:
     drawn = [TokenLogprobs(97, -math.inf, ((98, 0.0), (97, -math.inf)))]
-    assert chat_logprobs(CharTokenizer(), drawn)["content"][0]["logprob"] == -9999.0
-    assert TextLogprobs(CharTokenizer()).told(drawn)["token_logprobs"] == [-9999.0]
+    writer = TokenWriter(CharTokenizer())
+    assert ChatLogprobs(writer).told(drawn)["content"][0]["logprob"] == -9999.0
+    assert TextLogprobs(writer).told(drawn)["token_logprobs"] == [-9999.0]
 
 
 def test_what_is_asked_is_what_the_engine_learns() -> None:
@@ -185,10 +186,13 @@ def test_a_control_token_takes_no_place_in_the_text() -> None:
     vocabulary = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, []))
     vocabulary.decoder = tokenizers.decoders.ByteLevel()
     vocabulary.add_special_tokens(["<|bos|>"])
-    decoder = TextDecoder(vocabulary)
+    decoder: Any = TextDecoder(vocabulary)
+    decoder.decode = vocabulary.decode
 
     def offsets(echo: str, *ids: int) -> list[int]:
-        told = TextLogprobs(decoder).told_of_prompt(ids[0], [TokenLogprobs(id, -1.0) for id in ids[1:]], echo)
+        told = TextLogprobs(TokenWriter(decoder)).told_of_prompt(
+            ids[0], [TokenLogprobs(id, -1.0) for id in ids[1:]], echo
+        )
         assert told["tokens"] == ["ab"[id] if id < 2 else "<|bos|>" for id in ids]
         return list(told["text_offset"])
 

@@ -37,6 +37,8 @@ ASKED: list[tuple[str, str, str, Any]] = [
         {**CHAT, "n": 2, "logprobs": True, "top_logprobs": 1, "return_token_ids": True, "parrot": {"session": "s1"}},
     ),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {**CHAT, "n": 0}),
+    ("POST", "/v1/responses", "/v1/responses", {"input": "count", "max_output_tokens": 9, "parrot": {"session": "s1"}}),
+    ("POST", "/v1/responses", "/v1/responses", {"input": 1}),
     ("POST", "/v1/messages", "/v1/messages", {**CHAT, "model": "org/scripted", "max_tokens": 9}),
     ("POST", "/v1/messages", "/v1/messages", {**CHAT, "model": "org/scripted"}),
     ("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens", {**CHAT, "model": "org/scripted"}),

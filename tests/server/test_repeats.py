@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from parrot_compat.core.errors import EngineError
 from parrot_compat.server.repeats import Repeats
+from parrot_compat.server.sse import SseResponse
 
 from .live import connect, live, send, until
 from .parrot.graphs import GRAPHS, SESSIONS, chain
@@ -132,16 +138,86 @@ async def test_a_stream_that_failed_or_was_left_is_run_anew() -> None:
 async def test_small_answers_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parrot_compat.server.repeats._KEPT_BYTES", 10_000)
     repeats = Repeats()
-
-    async def answered() -> Response:
-        return Response(b"yes", media_type="text/plain")
-
     for number in range(50):
-        headers = [(b"idempotency-key", str(number).encode())]
-        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
-        assert (await repeats.once(Request(scope), "", b"body", answered)).body == b"yes"
-        assert (await repeats.once(Request(scope), "", b"body", answered)).headers["x-parrot-repeated"] == "true"
+        assert (await answered(repeats, str(number), b"yes")).body == b"yes"
+        assert (await answered(repeats, str(number), b"yes")).headers["x-parrot-repeated"] == "true"
     assert len(repeats) < 10
+
+
+def keyed(name: str) -> Request:
+    headers = [(b"idempotency-key", name.encode())]
+    return Request({"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers})
+
+
+async def answered(repeats: Repeats, name: str, body: bytes) -> Response:
+    async def work() -> Response:
+        return Response(body, media_type="text/plain")
+
+    return await repeats.once(keyed(name), "", b"asked", work)
+
+
+async def test_large_answers_that_come_at_once_are_kept_as_far_as_there_is_room() -> None:
+    repeats, may, begun = Repeats(), asyncio.Event(), 0
+
+    async def large() -> Response:
+        nonlocal begun
+        begun += 1
+        await may.wait()
+        return Response(bytes(8 * 2**20), media_type="text/plain")
+
+    waiting = [asyncio.create_task(repeats.once(keyed(f"k{n}"), "", b"asked", large)) for n in range(40)]
+    await until(lambda: begun == 40)
+    may.set()
+    given = [weakref.ref(response) for response in await asyncio.gather(*waiting)]
+    waiting.clear()
+    await asyncio.sleep(0)  # in this turn the loop itself holds what it has just brought
+    gc.collect()
+    kept = sum(len(response.body) for each in given if (response := each()) is not None)
+    assert 32 * 2**20 < kept <= 64 * 2**20
+    again = [await answered(repeats, f"k{n}", b"anew") for n in range(40)]
+    assert sum("x-parrot-repeated" in one.headers for one in again) == kept // 2**23
+
+
+async def test_an_answer_that_is_too_large_to_be_kept_takes_no_others_place() -> None:
+    repeats = Repeats()
+    await answered(repeats, "small", b"yes")
+    for _ in range(2):
+        whole = await answered(repeats, "large", bytes(9 * 2**20))
+        assert "x-parrot-repeated" not in whole.headers and len(repeats) == 1
+    assert (await answered(repeats, "small", b"no")).body == b"yes"
+
+
+@pytest.mark.parametrize(("events", "is_kept"), [(3, True), (5, False)])
+async def test_a_stream_is_remembered_as_far_as_it_may_be_kept(
+    monkeypatch: pytest.MonkeyPatch, events: int, is_kept: bool
+) -> None:
+    monkeypatch.setattr("parrot_compat.server.repeats._LONGEST", 4000)
+    repeats, pieces, sent = Repeats(), [], bytearray()
+
+    class Piece(bytearray):
+        """It can be seen to be gone."""
+
+    async def said() -> AsyncGenerator[bytes, None]:
+        for _ in range(events):
+            piece = Piece(b"x" * 1000)
+            pieces.append(weakref.ref(piece))
+            yield piece  # type: ignore[misc]
+        del piece
+        gc.collect()
+        assert [piece() is not None for piece in pieces[:-1]] == [is_kept] * (events - 1)
+
+    async def work() -> Response:
+        return SseResponse(said(), owner=AsyncExitStack())
+
+    async def send(message: Message) -> None:
+        sent.extend(message.get("body", b""))
+
+    async def never() -> Message:
+        return await asyncio.Event().wait() and {}
+
+    response = await repeats.once(keyed("k"), "", b"asked", work)
+    await response({"type": "http"}, never, send)
+    assert len(sent) == 1000 * events and len(repeats) == is_kept
 
 
 async def test_the_tier_that_was_asked_for_is_told() -> None:

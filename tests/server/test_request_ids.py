@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 
 import pytest
 
 from parrot_compat.core.errors import EngineError
+from parrot_compat.core.manager import Limits
 from parrot_compat.server.sse import SseResponse
 
 from .live import live, send
@@ -35,6 +37,18 @@ async def test_the_log_of_a_client_s_own_mistake_is_empty(caplog: pytest.LogCapt
     async with live() as server:
         assert (await send(server, "POST", "/v1/chat/completions", {"messages": []})).status == 400
         assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_full_server_counts_its_refusals_and_does_not_warn_of_each(
+    caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    async with live(admits=Limits(open_calls=1)) as server:
+        reply = await send(server, "POST", "/v1/chat/completions", {**ASKED, "n": 2, "stream": stream})
+        assert (reply.status, reply.error["code"]) == (503, "queue_full")
+        assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+        told = (await send(server, "GET", "/metrics")).body.decode()
+        assert 'parrot_requests_total{route="/v1/chat/completions",status="503"} 1.0' in told
 
 
 async def test_an_accident_in_a_stream_is_logged_with_its_request_and_where_it_was(

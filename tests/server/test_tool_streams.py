@@ -15,13 +15,28 @@ from .live import events_of, live, send
 
 ARGUMENTS = '{"a": 1, "text": "a } and a \\" in it"}'
 CALL = f'{{"name": "add", "arguments": {ARGUMENTS}}}'
+TAGGED = """<tool_call>
+<function=add>
+<parameter=a>
+1
+</parameter>
+<parameter=text>
+a } and a " in it
+</parameter>
+</function>
+</tool_call>"""
 SAID: dict[ToolStyle, str] = {
     "hermes": f"I add.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>",
     "llama3_json": "; ".join([CALL.replace("arguments", "parameters")] * 2),
     "mistral": f"[TOOL_CALLS] [{CALL}, {CALL}]",
     "mistral_args": f"I add.[TOOL_CALLS]add[ARGS]{ARGUMENTS}[TOOL_CALLS]add[CALL_ID]a1b2c3d4e[ARGS]{ARGUMENTS}",
+    "granite": f"<|tool_call|>[{CALL}, {CALL}]",
+    "qwen3_coder": f"I add.\n{TAGGED}\n{TAGGED}",
 }
-TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+SAYS: Any = {"hermes", "mistral_args", "qwen3_coder"}
+"""Text before the first call."""
+PARAMETERS: Any = {"type": "object", "properties": {"a": {"type": "integer"}, "text": {"type": "string"}}}
+TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": PARAMETERS}}]
 ASKED: Any = {"messages": [{"role": "user", "content": "Add"}], "tools": TOOLS}
 PATH = "/v1/chat/completions"
 
@@ -52,7 +67,7 @@ async def test_a_call_is_streamed_as_its_arguments_are_drawn_and_comes_to_the_wh
         assert all(set(piece) == {"index", "function"} and set(piece["function"]) == {"arguments"} for piece in own[1:])
         assert "".join(piece["function"]["arguments"] for piece in own) == ARGUMENTS
     content = "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
-    assert content == (whole["message"]["content"] or "") == ("I add." if style in ("hermes", "mistral_args") else "")
+    assert content == (whole["message"]["content"] or "") == ("I add." if style in SAYS else "")
     assert events[-1]["choices"][0]["finish_reason"] == whole["finish_reason"] == "tool_calls"
 
 
@@ -75,7 +90,8 @@ async def test_where_calls_must_not_be_parallel_the_first_ends_the_answer(style:
             arguments, finish, usage = call["function"]["arguments"], choice["finish_reason"], reply.json()["usage"]
         assert arguments == ARGUMENTS and finish == "tool_calls"
         # the engine has not drawn what nobody would read, and what it has drawn is counted
-        end = SAID[style].index(ARGUMENTS) + len(ARGUMENTS)
+        last = "</function>" if style == "qwen3_coder" else ARGUMENTS
+        end = SAID[style].index(last) + len(last)
         assert end < usage["completion_tokens"] <= end + 16
         assert usage["prompt_tokens"] > 0
         again = (await send(server, "POST", PATH, ASKED | {"parallel_tool_calls": False})).json()["usage"]

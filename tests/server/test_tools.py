@@ -175,6 +175,9 @@ def test_calls_of_strict_tools_are_held_to_their_schemas_also_where_none_is_requ
         ("mistral_args", JsonSchema.of({"type": "array"}), True),
         ("mistral", JsonSchema.of({"type": "object"}), True),
         ("mistral", JsonSchema.of({"type": "array"}), False),  # its calls are a list too
+        ("granite", JsonSchema.of({"type": "object"}), True),
+        ("granite", JsonSchema.of({"type": "array"}), False),
+        ("qwen3_coder", JsonSchema.of({"type": "array"}), True),
         ("llama3_json", AnyJson(), False),  # its calls are objects too
         ("hermes", Regex("a+"), False),
     ],
@@ -192,6 +195,13 @@ def test_an_answer_that_has_tools_and_a_form_is_calls_or_has_the_form(
         assert (reading.tools, reading.names) == (style, ("measure", "now"))
     else:
         assert held == form and reading.tools is None
+
+
+def test_a_style_whose_arguments_are_plain_text_is_read_with_the_schemas_that_say_what_they_are() -> None:
+    tools = [a_tool(), a_tool(name="now", parameters=None)]
+    for style, schemas in (("qwen3_coder", {"measure": SCHEMA, "now": {}}), ("hermes", {})):
+        use = tool_use(tools, "auto", True, style)  # type: ignore[arg-type]
+        assert reading_of(use, None).schemas == schemas
 
 
 async def test_an_answer_that_may_be_calls_or_json_is_one_of_the_two(client: openai.AsyncOpenAI) -> None:

@@ -115,6 +115,29 @@ async def test_reasoning_that_another_server_counts_is_told(client: openai.Async
     assert usage is not None and usage.completion_tokens_details is None
 
 
+async def test_counts_of_the_other_server_that_are_none_are_not_counted_and_the_next_are(
+    client: openai.AsyncOpenAI, behind: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def counted() -> list[float]:
+        scraped = await client.get(str(client.base_url.copy_with(path="/metrics")), cast_to=str)
+        names = ("calls_finished", "prompt_tokens", "cached_tokens", "output_tokens")
+        lines = [line for line in scraped.splitlines() if not line.startswith("#")]
+        return [sum(float(line.split()[-1]) for line in lines if line.startswith(f"parrot_{n}_total")) for n in names]
+
+    details: Any = {"prompt_tokens_details": {"cached_tokens": 0.5}}
+    monkeypatch.setattr(behind, "usage", {"prompt_tokens": -1, "completion_tokens": "many", **details})
+    before = await counted()
+    told = (await client.chat.completions.create(model="big", messages=CHAT)).usage
+    assert told is not None and (told.prompt_tokens, told.completion_tokens) == (0, 0)
+    middle = await counted()
+    assert [now - then for now, then in zip(middle, before, strict=True)] == [1, 0, 0, 0]
+    monkeypatch.setattr(behind, "usage", {})
+    told = (await client.chat.completions.create(model="big", messages=CHAT)).usage
+    assert told is not None and told.completion_tokens == len(SNOW)
+    new = [now - then for now, then in zip(await counted(), middle, strict=True)]
+    assert new == [1, told.prompt_tokens, told.prompt_tokens // 2, len(SNOW)]
+
+
 async def test_a_session_tells_the_tokens_that_the_other_server_has_counted(client: openai.AsyncOpenAI) -> None:
     said = {"parrot": {"session": "counted"}}
     usage = (await client.chat.completions.create(model="big", messages=CHAT, extra_body=said)).usage

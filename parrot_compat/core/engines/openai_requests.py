@@ -19,6 +19,7 @@ from ..engine import Embed
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel, ParrotError, PromptTooLong, QueueFull
 from ..output_format import AnyJson, Choice, Grammar, JsonSchema, OutputFormat, Regex, ToolCalls
 from ..prompt import Chat, Text, Tokens
+from ..shown import is_of_the_network, shown_error
 
 __all__ = [
     "chat_request",
@@ -150,15 +151,21 @@ def finish_of(reason: str, *, has_calls: bool = False) -> Finish:
 
 
 def usage_of(usage: Any) -> Usage:
-    """Of a usage object; some servers leave fields out."""
+    """Of a usage object; some servers leave fields out, or say what is no count."""
     details = getattr(usage, "prompt_tokens_details", None)
     answer_details = getattr(usage, "completion_tokens_details", None)
     return Usage(
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        output_tokens=getattr(usage, "completion_tokens", None) or 0,
-        cached_tokens=getattr(details, "cached_tokens", None) or 0,
-        reasoning_tokens=getattr(answer_details, "reasoning_tokens", None),
+        prompt_tokens=_count(usage, "prompt_tokens") or 0,
+        output_tokens=_count(usage, "completion_tokens") or 0,
+        cached_tokens=_count(details, "cached_tokens") or 0,
+        reasoning_tokens=_count(answer_details, "reasoning_tokens"),
     )
+
+
+def _count(said: Any, name: str) -> int | None:
+    """The SDK checks nothing: what is counted and charged is to be a number of tokens."""
+    value = getattr(said, name, None)
+    return value if type(value) is int and 0 <= value <= sys.maxsize else None
 
 
 def our_error(name: str, error: Exception) -> ParrotError:
@@ -168,7 +175,10 @@ def our_error(name: str, error: Exception) -> ParrotError:
             # It is there and slow, or we have asked too much of it: the others that it answers are not to die of it.
             return EngineError(f"the server behind engine {name!r} did not answer in time")
         case openai.APIConnectionError():  # that no connection came about in time is among them
-            return EngineLost(f"the server behind engine {name!r} cannot be reached: {error.__cause__ or error}")
+            cause = error.__cause__ or error
+            if is_of_the_network(cause):
+                return EngineLost(f"the server behind engine {name!r} cannot be reached: {cause}")
+            return EngineLost(f"the server behind engine {name!r} could not be asked: {shown_error(cause)}")
         case openai.APIStatusError():
             return _status_error(name, error)
         case openai.APIError():
@@ -176,7 +186,8 @@ def our_error(name: str, error: Exception) -> ParrotError:
         case ValueError():
             return EngineError(f"the server behind engine {name!r} says what cannot be read: {error}")
         case _:  # the SDK before 3 hands connection errors of its HTTP library through while it reads a stream
-            return EngineLost(f"the connection to engine {name!r} broke: {type(error).__name__}: {error}")
+            said = f": {error}" if is_of_the_network(error) else ""
+            return EngineLost(f"the connection to engine {name!r} broke: {type(error).__name__}{said}")
 
 
 def is_refusal(error: BaseException | None) -> bool:

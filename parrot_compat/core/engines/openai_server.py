@@ -16,7 +16,7 @@ import ipaddress
 import sys
 from array import array
 from collections.abc import AsyncGenerator, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ import openai
 from ..engine import Chunk, ContextId, Embed, Embedded, EngineInfo, EngineLoad, Fill, Filled, Generate
 from ..errors import BadPrompt, EngineError, EngineLost, NoEngineForModel
 from ..prompt import Chat
+from ..shown import shown_error, shown_url
 from .openai_answers import AnswerReader
 from .openai_requests import chat_request, completion_request, embedding_request, is_refusal, our_error, usage_of
 
@@ -33,6 +34,9 @@ __all__ = ["OpenAIServerEngine", "Upstream"]
 Result = TypeVar("Result")
 
 _NO_KEY = "none"  # the SDK wants a key; servers without keys ignore it
+_MOST_CALLS = 900
+"""With the server at a time, of the 1,000 connections that the SDK opens: what waits for one waits in no tenant's turn,
+and fails after `silence_s`. The others are for embeddings and looks. What is more waits in our queue."""
 _REFUSALS = 3  # in a row: one alone may be a proxy that is just reading its configuration again
 
 
@@ -40,8 +44,8 @@ _REFUSALS = 3  # in a row: one alone may be a proxy that is just reading its con
 class Upstream:
     """Where a server is, and how long it may be silent."""
 
-    base_url: str
-    api_key: str | None = None
+    base_url: str = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
     connect_s: float = 5.0
     """A server that is there answers a connection at once."""
     silence_s: float = 600.0
@@ -90,25 +94,27 @@ class OpenAIServerEngine:
         Errors: `EngineLost` (nobody answers), `NoEngineForModel`, `EngineError`.
         """
         upstream = Upstream(base_url=upstream) if isinstance(upstream, str) else upstream
+        url = shown_url(upstream.base_url)
         try:
             client = upstream.client()
         except Exception as error:  # of the HTTP library that the SDK has
-            raise EngineError(f"{upstream.base_url!r} is no URL of a server: {error}") from error
+            raise EngineError(f"{url!r} is no URL of a server: {shown_error(error)}") from error
         try:
-            listed = await _listed(client, upstream.base_url, name or upstream.base_url)
+            listed = await _listed(client, url, name or url)
             chosen = listed.get(model) if model is not None else next(iter(listed.values()), None)
             if chosen is None:
                 served = ", ".join(map(repr, listed)) or "nothing"
-                raise NoEngineForModel(f"{upstream.base_url} does not list {model!r}; it lists {served}")
+                raise NoEngineForModel(f"{url} does not list {model!r}; it lists {served}")
         except BaseException:
             await client.close()
             raise
         limit = (chosen.model_extra or {}).get("max_model_len")
         info = EngineInfo(
-            name=name or f"{upstream.base_url} {chosen.id}",
+            name=name or f"{url} {chosen.id}",
             model=chosen.id,
             context_tokens=limit if isinstance(limit, int) and limit > 0 else sys.maxsize,  # it will say so by itself
             takes="text",
+            max_rows=_MOST_CALLS,
             obeys_formats=True,  # or says that it does not
         )
         return cls(client, info, upstream.look_s)

@@ -3,7 +3,8 @@
 It knows no model and no torch: only a command to run, what to say to it first, and that it will speak the messages of
 `core.engine_front` over a socket pair. Two threads read and write, so that the event loop never waits for the child.
 
-The invariant: when the child is gone, however it went, everybody who waits for it is told at once.
+The invariant: when the child is gone, however it went, everybody who waits for it is told at once; and one that is
+there and says nothing of what it was asked goes after a while (`silence`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..engine import EngineInfo
-from ..engine_front import Command, EngineFront, Ready
+from ..engine_front import Command, EngineFront, Ready, StepReport
 from ..errors import EngineError, EngineLost, ParrotError
+from .silence import Silence, processor_s
 
 __all__ = ["ProcessEngine"]
 
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """How long a child may take to end by itself: a step is over by then."""
+SILENCE_S = 120.0
+"""How long, about, a child with a model may say nothing of what it was asked; five times as long while it computes. It
+tells of every step; no step of a GPU takes that long, and what has to be compiled is compiled before it is there."""
 
 
 class ProcessEngine(EngineFront):
@@ -42,11 +47,22 @@ class ProcessEngine(EngineFront):
     The child's stderr is ours, and so is what it prints. A lost engine stays lost: start another one.
     """
 
-    def __init__(self, command: Sequence[str], hello: Mapping[str, Any], *, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        hello: Mapping[str, Any],
+        *,
+        grace_s: float = GRACE_S,
+        silence_s: float = SILENCE_S,
+    ) -> None:
         super().__init__(str(hello.get("name", "engine")))
         self._command = tuple(command)
         self._hello = dict(hello)
         self._grace_s = grace_s
+        self._silence = Silence(silence_s)
+        self._sent = self._taken = 0
+        """Last command that was sent, and that the child has told of."""
+        self._reports = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[EngineInfo] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -94,6 +110,7 @@ class ProcessEngine(EngineFront):
         return self._ended.done()
 
     def _send(self, command: Command) -> None:
+        self._sent = command.id
         self._outbox.put(command)
 
     def _run_child(self) -> Connection:
@@ -176,6 +193,31 @@ class ProcessEngine(EngineFront):
             assert isinstance(hello, Ready), hello
             self._join(hello)
             self._started.set_result(hello.info)
+            self._look()
+
+    def _deliver(self, report: StepReport) -> None:
+        self._taken = report.taken
+        self._reports += 1
+        super()._deliver(report)
+
+    @property
+    def _is_asked(self) -> bool:
+        """There is something that the child has not answered, or taken: whoever asked may have given up since."""
+        return self._sent > self._taken or any(not answers.ended for answers in self._answers.values())
+
+    def _look(self) -> None:
+        """Again and again, until it is lost."""
+        assert self._loop is not None and self.pid is not None
+        if self._lost is not None:
+            return
+        used_s = processor_s(self.pid)
+        if self._silence.is_too_long(is_asked=self._is_asked, heard=self._reports, used_s=used_s):
+            reason = f"engine {self.name!r} (pid {self.pid}) said nothing more of what it was asked"
+            logger.error("%s: it is ended", reason)
+            self._lose(reason)  # at once: inside the kernel no signal reaches it, and it would not be gone
+            self._kill()
+        else:
+            self._loop.call_later(self._silence.look_s, self._look)
 
     def _gone(self, status: int) -> None:
         assert self._started is not None and self._ended is not None

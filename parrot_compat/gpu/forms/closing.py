@@ -75,10 +75,12 @@ def bits_of(matcher: TokenMatcher) -> TokenBits:
 
 
 class Closings:
-    """The closings of one vocabulary."""
+    """The closings of one vocabulary. `endings`: texts that end something of a form, tried before all else: nothing
+    shows a search of tokens that a text which may go on for ever ends with a whole tag."""
 
-    def __init__(self, text: TokenText, ends: Sequence[int]) -> None:
+    def __init__(self, text: TokenText, ends: Sequence[int], endings: Sequence[str] = ()) -> None:
         self._text = text
+        self._endings = [text.tokenize_bytes(ending.encode()) for ending in endings]
         self._end = ends[0]
         self._orders = [self._order(first) for first in _ORDERS]
 
@@ -103,7 +105,7 @@ class Closings:
         most_tokens = 3 * most + 256  # it is written shorter in the end
         try:
             while not matcher.is_accepting():
-                taken = matcher.compute_ff_tokens()
+                taken = matcher.compute_ff_tokens() or self._ending(matcher)
                 patience.left -= max(1, len(taken))
                 if patience.left < 0:
                     return None
@@ -127,6 +129,11 @@ class Closings:
                 break
         shorter = self._text.tokenize_bytes(self._text.decode_bytes(path)) if path else path
         return shorter if len(shorter) < len(path) and self.closes(matcher, shorter) else path
+
+    def _ending(self, matcher: TokenMatcher) -> list[int]:
+        """The first that may come as a whole; [] where none may."""
+        whole = (ending for ending in self._endings if matcher.validate_tokens(ending) == len(ending))
+        return next(whole, [])
 
     def _order(self, first: str) -> _Order:
         bytes_ = list((first + _REST).encode())

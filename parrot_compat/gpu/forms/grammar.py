@@ -9,20 +9,27 @@ are left, a way to such an end that fits into them is known, if one was found wh
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import llguidance
 
 from parrot_compat.core.errors import BadSchema
-from parrot_compat.core.output_format import OutputFormat, ToolCalls, size_of
+from parrot_compat.core.output_format import JsonSchema, OutputFormat, ToolCalls, size_of
+from parrot_compat.core.tool_styles import TOOL_STYLES
 from parrot_compat.gpu.drawing.token_bits import TokenBits, all_but
 
 from .closing import Closings, Patience, bits_of
+from .loosening import without_unreadable
 from .source import held_size_of, source_of
+from .tagged import CLOSING_TEXTS
+from .vocabulary import without_names
 
 __all__ = ["Form", "Grammars"]
+
+_log = logging.getLogger(__name__)
 
 _LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=500_000,
@@ -58,13 +65,14 @@ class Grammars:
     ) -> None:
         """`tokenizer` is the text of a tokenizer.json, `added` are its added tokens by name."""
         self._ends = tuple(dict.fromkeys(eos_token_ids)) or (0,)
-        self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(self._ends))
-        # for the library these are no text, whatever the tokenizer says: Qwen's <tool_call> among them
+        spelled, self._named = without_names(tokenizer)
+        self._tokens = llguidance.LLTokenizer(spelled, n_vocab=vocabulary, eos_token=list(self._ends))
         is_special = self._tokens.is_special_token
         self._controls = {
             name: token for name, token in (added or {}).items() if is_special(token) and token not in self._ends
         }
         self._closings = Closings(self._tokens, self._ends)
+        self._tagged_closings = Closings(self._tokens, self._ends, CLOSING_TEXTS)
         self._going_on = all_but(self._ends, vocabulary // 8 + 8)
         self._compiled: OrderedDict[OutputFormat, llguidance.LLMatcher] = OrderedDict()
         self._checked: OrderedDict[OutputFormat, str] = OrderedDict()
@@ -89,7 +97,7 @@ class Grammars:
             matcher = self._matcher(format)
         except BadSchema as error:
             return str(error)
-        if self._closings.find(matcher, _MOST_WATCHED // 8) is not None:
+        if self._closings_of(format).find(matcher, _MOST_WATCHED // 8) is not None:
             return ""
         why = _first_line(matcher.get_error()) or "it may have none, or only very long ones"
         return f"no answer of this output format was found: {why}"
@@ -98,7 +106,12 @@ class Grammars:
         """The form of one answer. Errors: `BadSchema`."""
         watched = min(_MOST_WATCHED, _WATCHED + held_size_of(format) // 2)
         renew = partial(self._renewed, format)
-        return Form(self._matcher(format), self._closings, self._ends, self._going_on, watched, ends_at_eos, renew)
+        closings = self._closings_of(format)
+        return Form(self._matcher(format), closings, self._ends, self._going_on, watched, ends_at_eos, renew)
+
+    def _closings_of(self, format: OutputFormat) -> Closings:
+        is_tagged = isinstance(format, ToolCalls) and TOOL_STYLES[format.style].call_mark
+        return self._tagged_closings if is_tagged else self._closings
 
     def _matcher(self, format: OutputFormat) -> llguidance.LLMatcher:
         size_of(format)
@@ -113,18 +126,35 @@ class Grammars:
         return compiled.deep_copy()
 
     def _compile(self, format: OutputFormat) -> llguidance.LLMatcher:
-        """Errors: `BadSchema`. What is wrong with a tool that need be neither called nor held to is no error."""
+        """Errors: `BadSchema`. What is wrong with what need not be held to is no error."""
         try:
             return self._compiled_as_it_is(format)
+        except BadSchema as error:
+            wrong = error
+        for loosened in self._loosened(format):
+            try:
+                return self._compiled_as_it_is(loosened)
+            except BadSchema as error:
+                wrong = error
+        raise wrong
+
+    def _loosened(self, format: OutputFormat) -> Iterator[OutputFormat]:
+        """Ways of holding an answer to less of it, the best first."""
+        if (readable := without_unreadable(format, self._reads)) is not None:
+            yield readable
+        if isinstance(format, ToolCalls) and (loosened := format.loosened()) is not None:
+            yield loosened
+
+    def _reads(self, pattern: str) -> bool:
+        try:
+            self._compiled_as_it_is(JsonSchema.of({"type": "string", "pattern": pattern}))
         except BadSchema:
-            loosened = format.loosened() if isinstance(format, ToolCalls) else None
-            if loosened is None:
-                raise
-            return self._compiled_as_it_is(loosened)
+            return False
+        return True
 
     def _compiled_as_it_is(self, format: OutputFormat) -> llguidance.LLMatcher:
         try:
-            source = source_of(format, self._controls)
+            source = source_of(format, self._controls, self._named)
             compiled = llguidance.LLMatcher(self._tokens, source, limits=_LIMITS, log_level=0)
         except ValueError as error:  # half a surrogate pair, or a schema that the library cannot even begin with
             raise BadSchema(f"the output format cannot be read: {error}") from None
@@ -188,7 +218,7 @@ class Form:
         """`token` was drawn and `left` more may be. What is taken: it, or where it leads too far from the end, the
         next token of the way to the end."""
         if token in self._ends:
-            return self._end(token)
+            return self._end_with(token)
         if left >= self._watched:
             self._consume(token)
             return token
@@ -199,13 +229,17 @@ class Form:
         if self._closing is not None and not self._stays_near(token, left, self._closing):
             token, *self._closing = self._closing or self._ends[:1]
             if token in self._ends:
-                return self._end(token)
+                return self._end_with(token)
             self._consume(token)
         elif self._closing is None:
             self._consume(token)
         return token
 
-    def _end(self, token: int) -> int:
+    def _end_with(self, token: int) -> int:
+        if not self._matcher.is_accepting():  # where nothing else could come: a limit of the library was met
+            _log.warning(
+                "an answer ended before its form did: %s", _first_line(self._matcher.get_error()) or "no way on"
+            )
         self.is_complete = self.is_ended = True
         return token
 

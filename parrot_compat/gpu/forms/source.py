@@ -28,7 +28,8 @@ from parrot_compat.core.output_format import (
 )
 from parrot_compat.core.tool_styles import SHORT_ID, TOOL_STYLES, CallSyntax
 
-from .sizes import check_gbnf, check_lark, check_pattern, check_schema
+from .sizes import check_gbnf, check_lark, check_pattern, check_schema, with_ids
+from .tagged import SHARED_RULES, tagged_rules
 
 __all__ = ["held_size_of", "source_of"]
 
@@ -41,13 +42,15 @@ _SAID = ("description", "title", "$comment")
 """What is said to a reader of a schema."""
 
 
-def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
-    """Errors: `BadSchema`, `ValueError` of the library."""
+def source_of(format: OutputFormat, controls: Mapping[str, int], named: Mapping[str, int]) -> str:
+    """`controls`: the ids of tokens that are no text and end none, `named`: of all that are no text, by their names.
+    Errors: `BadSchema`, `ValueError` of the library."""
     matcher = llguidance.LLMatcher
     match format:
         case AnyJson() | JsonSchema():
             schema, options = _json(format)
-            return matcher.grammar_from_json_schema(schema, overrides=options)  # type: ignore[arg-type]
+            # as a text: of a value the library takes no numbers of more than 64 bits
+            return matcher.grammar_from_json_schema(json.dumps(schema), overrides=options)  # type: ignore[arg-type]
         case Regex(pattern=pattern):
             check_pattern(pattern)
             return matcher.grammar_from_regex(pattern)
@@ -58,7 +61,7 @@ def source_of(format: OutputFormat, controls: Mapping[str, int]) -> str:
         case Grammar(text=text):
             rules = _lark(text)
             check_lark(rules)
-            return matcher.grammar_from_lark(rules)
+            return matcher.grammar_from_lark(with_ids(rules, named))
         case ToolCalls():
             return matcher.grammar_from_lark(_tool_calls(format, controls))
 
@@ -122,19 +125,14 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
     if not format.tools:
         raise BadSchema("there is no tool that could be called")
     syntax, many = TOOL_STYLES[format.style], format.is_parallel
-    rules = []
+    rules = list(SHARED_RULES) if syntax.call_mark else []
     for number, (name, schema) in enumerate(format.tools):
-        rules.append(f"tool_{number}: " + _one_call(name, syntax, f"arguments_{number}", controls))
-        held = {"x-guidance": _JSON | {"lenient": name not in format.strict}, "type": "object", **_schema(schema)}
-        if "properties" in held and not held.keys() & (_COMBINES | _NAMES_MORE):
-            # a function takes the arguments that it names: none may be made up beside them
-            held.setdefault("additionalProperties", False)
-        rules.append(f"arguments_{number}: %json {json.dumps(held)}")
+        rules += _tool(number, name, schema, syntax, name in format.strict, controls)
     rules.append("tool: " + " | ".join(f"tool_{number}" for number in range(len(format.tools))))
     run, between = _run(format.style, many, controls)
-    opens = syntax.mark if syntax.is_amid_text else ""
     if format.is_amid_text:
-        return "\n".join([_amid_text(opens, run, many, controls), *rules])
+        return "\n".join([_amid_text(syntax, run, controls), *rules])
+    opens = syntax.mark if syntax.is_amid_text else ""
     # a list is told by its bracket too, where the vocabulary has no token for the mark
     is_bare = not opens or (bool(syntax.bare) and opens not in controls)
     more = f" ({between}call)*" if many and between is not None else ""
@@ -142,21 +140,58 @@ def _tool_calls(format: ToolCalls, controls: Mapping[str, int]) -> str:
         answer, options = _json(format.answer)
         rules.append(f"answer: %json {json.dumps({'x-guidance': options} | answer)}")
     start = f"start: call{more}{'' if format.answer is None else ' | answer'}"
-    return "\n".join([start, f"call: {'' if is_bare else _mark(opens, controls)} {run}", *rules])
+    return "\n".join([start, f"call: {'' if is_bare else _mark(opens, controls)} {_first_tag(syntax)} {run}", *rules])
+
+
+def _tool(
+    number: int, name: str, schema: str, syntax: CallSyntax, is_strict: bool, controls: Mapping[str, int]
+) -> list[str]:
+    """The rule `tool_{number}`, and those that it needs."""
+    guidance = _JSON | {"lenient": not is_strict}
+    if syntax.call_mark:
+        return tagged_rules(number, name, _schema(schema), guidance)
+    held = {"x-guidance": guidance, "type": "object", **_schema(schema)}
+    if "properties" in held and not held.keys() & (_COMBINES | _NAMES_MORE) and _requires_what_it_names(held):
+        # a function takes the arguments that it names: none may be made up beside them
+        held.setdefault("additionalProperties", False)
+    call = _one_call(name, syntax, f"arguments_{number}", controls)
+    return [f"tool_{number}: {call}", f"arguments_{number}: %json {json.dumps(held)}"]
+
+
+def _requires_what_it_names(schema: Mapping[str, Any]) -> bool:
+    required, names = schema.get("required"), schema["properties"]
+    """Else what it requires would be forbidden."""
+    return not (isinstance(required, list) and isinstance(names, dict)) or all(
+        isinstance(name, str) and name in names for name in required
+    )
 
 
 def _run(style: ToolStyle, many: bool, controls: Mapping[str, int]) -> tuple[str, str | None]:
-    """What follows an opening mark, and what stands between calls that have a mark each; `None`: one mark stands before
-    all of them."""
+    """What follows an opening mark and, where there is one, the mark of the call itself; and what stands between calls
+    that have a mark each; `None`: one mark stands before all of them."""
+    close = _mark(TOOL_STYLES[style].close, controls)
     match style:
         case "hermes":
-            return f'"\\n" tool "\\n" {_mark(TOOL_STYLES[style].close, controls)}', '"\\n" '
+            return f'"\\n" tool "\\n" {close}', '"\\n" '
+        case "qwen3_coder":
+            return f'tool "\\n" {close}', '"\\n" '
         case "mistral":
-            return '" "? "[" tool' + (' (", " tool)*' if many else "") + ' "]"', None
+            return _list(many), None
+        case "granite":
+            return f"{_list(many)} ({close})?", None
         case "mistral_args":
             return "tool", ""
         case "llama3_json":
             return "tool" + (' ("; " tool)*' if many else ""), None
+
+
+def _list(many: bool) -> str:
+    return '" "? "[" tool' + (' (", " tool)*' if many else "") + ' "]"'
+
+
+def _first_tag(syntax: CallSyntax) -> str:
+    """What of a call's first tag stands before the name of its tool."""
+    return _literal(f"\n{syntax.call_mark}") if syntax.call_mark else ""
 
 
 def _one_call(name: str, syntax: CallSyntax, arguments: str, controls: Mapping[str, int]) -> str:
@@ -169,19 +204,25 @@ def _one_call(name: str, syntax: CallSyntax, arguments: str, controls: Mapping[s
     return f'{head} {arguments} "}}"'
 
 
-def _amid_text(opens: str, run: str, many: bool, controls: Mapping[str, int]) -> str:
+def _amid_text(syntax: CallSyntax, run: str, controls: Mapping[str, int]) -> str:
     """Text of any kind, where what follows the opening mark of a call is one. Control tokens are no text for the
-    library, and may come in it as they may without a form."""
-    if not opens:
+    library, and may come in it as they may without a form. Also where one call is wanted there may be more: some stand
+    in the model's thoughts, which no grammar tells apart, and whoever reads the answer ends it after the first."""
+    if not syntax.is_amid_text:
         raise BadSchema("calls without a mark cannot be told from text")
-    others = _ranges(sorted(token for name, token in controls.items() if name != opens))
+    opens = syntax.openings
+    others = _ranges(sorted(token for name, token in controls.items() if name not in opens))
     passed = f"(TEXT <[{others}]>)* " if others else ""
-    begins = f"TEXT {_mark(opens, controls)}" if opens in controls else "head"
+    begins, heads = list[str](), list[str]()
+    for number, mark in enumerate(opens):
+        begun = f"TEXT {_mark(mark, controls)}" if mark in controls else f"head_{number}"
+        begins.append(begun if mark == syntax.call_mark else f"{begun} {_first_tag(syntax)}")
+        heads.append(f"head_{number}[lazy]: TEXT {_literal(mark)}")
     return "\n".join(
         [
-            f"start: call{'*' if many else '?'} {passed}TEXT",
-            f"call: {passed}{begins} {run}",
-            f"head[lazy]: TEXT {_literal(opens)}",
+            f"start: call* {passed}TEXT",
+            f"call: {passed}({' | '.join(begins)}) {run}",
+            *heads,
             "TEXT: /(?s:.*)/",
         ]
     )

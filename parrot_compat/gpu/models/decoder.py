@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from parrot_compat.gpu.batch import Batch
 from parrot_compat.gpu.kernels import AllLayers, Kernels, NormWeight, Positions
@@ -26,6 +25,7 @@ from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.linear import Linear, linear
 from parrot_compat.gpu.layers.rotary import GrowingRotary, Rotary, rotary
 from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
+from parrot_compat.gpu.models.reading import read_config
 from parrot_compat.gpu.models.tensors import EMBEDDING, HEAD, CheckpointTensors
 
 __all__ = ["LOGITS_AT_ONCE", "FastDecoder", "Layer"]
@@ -83,8 +83,7 @@ class FastDecoder:
         cls, path: Path, dtype: torch.dtype, device: torch.device, *, deterministic: bool = False
     ) -> FastDecoder | None:
         """`None`: this family has no row. Errors: `ModelRefused`, naming the file or the tensors that are wrong."""
-        config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-        plan = plan_decoder(config)
+        plan = plan_decoder(read_config(path))
         if plan is None:
             return None
         tensors = CheckpointTensors(path, plan.tensors(), tied=plan.is_tied)

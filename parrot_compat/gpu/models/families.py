@@ -18,7 +18,7 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import RopeGrowth
 from parrot_compat.gpu.layers.rotary import GROWING
 
-__all__ = ["DECODERS", "FAMILIES", "FamilyRow", "check_family", "position_limit", "rope_growth"]
+__all__ = ["DECODERS", "FAMILIES", "MULTIMODAL", "FamilyRow", "check_family", "position_limit", "rope_growth"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,8 @@ FAMILIES: Mapping[str, FamilyRow] = {
 
 DECODERS: Mapping[str, str] = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 """All that transformers calls causal language models, by model_type. `models/probe.py` decides about each."""
+MULTIMODAL = frozenset({"gemma3"})
+"""Those multimodal ones of which the text is served: that of Gemma 3 is a `gemma3_text`."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary scalings whose frequencies are fixed when the model is loaded."""
@@ -83,6 +85,11 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
     model_type = str(config.get("model_type"))
     row = FAMILIES.get(model_type)
     served = DECODERS.get(model_type) if row is None else row.architecture
+    if config.get("text_config") and model_type not in MULTIMODAL:
+        raise ModelRefused(
+            f"{where}: model_type {model_type!r} is a multimodal checkpoint; only those of text alone are served, and "
+            f"the text of {', '.join(sorted(MULTIMODAL))}"
+        )
     if served is None or config.get("is_encoder_decoder"):
         raise ModelRefused(
             f"{where}: model_type {model_type!r} is not served; served are {', '.join(sorted(FAMILIES))}, "
@@ -90,7 +97,7 @@ def check_family(path: str, config: Mapping[str, Any]) -> None:
         )
     architectures = config.get("architectures") or [served]
     if served not in architectures:
-        raise ModelRefused(f"{where}: architectures {architectures} do not generate text; served is {served}")
+        raise ModelRefused(f"{where}: architectures {architectures} are not served; served is {served}")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise ModelRefused(f"{where}: quantized weights ({method}) are not served; use the unquantized checkpoint")

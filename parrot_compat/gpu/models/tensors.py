@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ from torch import Tensor
 from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.models.weights import check_files
 
-__all__ = ["EMBEDDING", "HEAD", "CheckpointTensors"]
+__all__ = ["EMBEDDING", "HEAD", "TEXT_NAMES", "CheckpointTensors"]
 
 DERIVED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|\.attn\.bias$")
 """Buffers that old versions saved beside the weights; they follow from config.json."""
+TEXT_NAMES: Mapping[str, str] = {
+    r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^(?:model\.)?language_model\.(?:model\.)?": "model.",
+}
+"""How versions of transformers name the text model inside of a multimodal one → as it is named alone."""
+OTHER_PARTS = re.compile(r"^(?:model\.)?(?:vision_tower|multi_modal_projector)\.")
 HEAD, EMBEDDING, _MODEL = "lm_head.weight", "model.embed_tokens.weight", "model."
 _open: Any = safe_open
 
@@ -76,13 +82,21 @@ class CheckpointTensors:
 
 def _as_of_the_whole_model(there: Iterable[str], *, tied: bool) -> dict[str, str]:
     """Name as the whole model has it → name in the files. Some hold the model without its head (Qwen3-Embedding), some
-    a tied embedding under the head's name."""
-    names = {name: name for name in there}
+    a tied embedding under the head's name, some what sees beside what writes (Gemma 3)."""
+    names = {_as_text_alone(name): name for name in there}
+    if any(own != name for name, own in names.items()):
+        names = {name: own for name, own in names.items() if not OTHER_PARTS.match(own)}
     if EMBEDDING.removeprefix(_MODEL) in names and EMBEDDING not in names:
         names = {name if name.startswith("lm_head.") else _MODEL + name: name for name in names}
     if tied and HEAD in names and EMBEDDING not in names:
         names[EMBEDDING] = names[HEAD]
     return names
+
+
+def _as_text_alone(name: str) -> str:
+    for inside, alone in TEXT_NAMES.items():
+        name = re.sub(inside, alone, name)
+    return name
 
 
 def _where(path: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.utils import logging
 
 from parrot_compat.core.errors import ModelRefused
@@ -28,6 +28,8 @@ from parrot_compat.gpu.layers.linear import pack_linears
 from parrot_compat.gpu.models.decoder import LOGITS_AT_ONCE
 from parrot_compat.gpu.models.plan import row_and_activation
 from parrot_compat.gpu.models.probe import Probe, takes_our_attention
+from parrot_compat.gpu.models.reading import read_config
+from parrot_compat.gpu.models.tensors import TEXT_NAMES
 from parrot_compat.gpu.models.weights import check_files, read_facts
 
 __all__ = ["TransformersDecoder"]
@@ -82,12 +84,14 @@ class TransformersDecoder:
     def load(cls, path: Path, dtype: torch.dtype, device: torch.device) -> TransformersDecoder:
         """Errors: `ModelRefused`, naming the file or the tensors that are wrong."""
         check_files(path)
-        config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        config = read_config(path)
         takes_our_attention(config, str(path))
         try:
             with _no_progress_bar():
                 model, info = _loader.from_pretrained(
                     str(path),
+                    config=config,
+                    key_mapping=dict(TEXT_NAMES),
                     dtype=dtype,
                     attn_implementation=ATTENTION,
                     use_safetensors=True,

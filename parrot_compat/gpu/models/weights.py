@@ -1,21 +1,17 @@
 """Finds a checkpoint, checks its files, and says what they state (`CheckpointFacts`).
 
-It reads config.json, generation_config.json and the headers of the safetensors files, never the weights
-themselves. The invariant: whatever passes here has every file it names, whole; anything else is a
-`ModelRefused` whose message names the file.
+It reads the small JSON files and the headers of the safetensors files, never the weights themselves. The invariant:
+whatever passes here has every file it names, whole; anything else is a `ModelRefused` whose message names the file.
 """
 
 from __future__ import annotations
 
-import json
-import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig
 
 from parrot_compat.core.call import REPETITION_PENALTIES, Sampling
 from parrot_compat.core.engine import Pooling
@@ -23,16 +19,17 @@ from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.config import CheckpointFacts
 from parrot_compat.gpu.layers.heads import head_dim
 from parrot_compat.gpu.models.builtin import checkpoint
-from parrot_compat.gpu.models.families import DECODERS, check_family, position_limit, rope_growth
+from parrot_compat.gpu.models.ends import read_ends
+from parrot_compat.gpu.models.families import position_limit, rope_growth
+from parrot_compat.gpu.models.hub import download
 from parrot_compat.gpu.models.plan import row_and_activation
+from parrot_compat.gpu.models.reading import read_config, read_json
 
 __all__ = ["check_files", "locate", "read_facts"]
 
 BUILTIN = "builtin:"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _open: Any = safe_open
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-REASON_CHARACTERS = 400
 NOT_APPLIED = (
     "typical_p", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
     "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "penalty_alpha", "epsilon_cutoff",
@@ -53,23 +50,7 @@ def locate(model: str) -> Path:
         raise ModelRefused(f"{model} is a file; a model is a folder with config.json and safetensors")
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelRefused(f"there is no folder {model}")
-    return _from_hub(model)
-
-
-def _from_hub(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub's own, and those of whatever carries its files: HTTP, proxies, xet
-        # the hub's own say what is wrong below a blank line
-        reason = textwrap.shorten(str(error), REASON_CHARACTERS, placeholder=" …") or type(error).__name__
-        if isinstance(error, RepositoryNotFoundError):  # gated ones too
-            reason += " — is the name right? A private or gated model needs a token in HF_TOKEN"
-        raise ModelRefused(
-            f"{model!r} is neither a folder here nor a model that the Hugging Face hub gave: {reason}"
-        ) from error
+    return download(model)
 
 
 def check_files(path: Path) -> None:
@@ -78,7 +59,7 @@ def check_files(path: Path) -> None:
     if single.exists():
         _tensor_names(single)
     elif index.exists():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ModelRefused(f"{index} has no weight_map")
         shards: dict[str, set[str]] = {}
@@ -109,25 +90,16 @@ def _tensor_names(file: Path) -> set[str]:
 
 
 def read_facts(path: Path) -> CheckpointFacts:
-    """What config.json and generation_config.json state.
+    """What config.json, generation_config.json and, of the end of a text, the tokenizer's files state.
 
     Sampling defaults are vLLM's (`get_diff_sampling_param`): a value that generation_config.json states is the
     default, whatever `do_sample` says, and what it does not state is not filtered (temperature 1). Ends of
-    sequence are Hugging Face's: generation_config.json's, or else config.json's.
+    sequence are Hugging Face's (generation_config.json's, or else config.json's), and the tokenizer's.
     """
-    stated = _read_json(path / "config.json")
-    if "model_type" not in stated:
-        raise ModelRefused(f"{path}/config.json has no model_type")
-    if stated["model_type"] not in DECODERS:
-        check_family(str(path), stated)  # before transformers reads it: its own error would not name the file
-    try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever a broken value made transformers trip over
-        raise ModelRefused(f"{path}/config.json cannot be read by transformers: {error}") from error
+    config = read_config(path)
     values = config.to_dict()
-    check_family(str(path), values)
     generation_file = path / "generation_config.json"
-    generation = _read_json(generation_file) if generation_file.exists() else {}
+    generation = read_json(generation_file) if generation_file.exists() else {}
 
     def number(name: str, otherwise: int | None = None) -> int:
         value = getattr(config, name, None)  # by transformers' name, whatever the family calls it
@@ -141,9 +113,8 @@ def read_facts(path: Path) -> CheckpointFacts:
     if growth is not None and not has_fast_decoder:  # transformers' modules take it from the longest text of a step
         raise ModelRefused(f"{path}/config.json: rope scaling {growth.kind!r} is not served with its activation")
     heads, hidden = number("num_attention_heads"), number("hidden_size")
-    ends = generation.get("eos_token_id")
-    if ends is None:
-        ends = values.get("eos_token_id")
+    stated = generation.get("eos_token_id")
+    ends, end_notes = read_ends(path, values.get("eos_token_id") if stated is None else stated)
     dtype = values.get("dtype") or _dtype_of_files(path)
     return CheckpointFacts(
         path=str(path),
@@ -160,12 +131,15 @@ def read_facts(path: Path) -> CheckpointFacts:
         rope_growth=growth,
         pooling=_pooling(path / "1_Pooling" / "config.json"),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
-        eos_token_ids=_ids(ends),
+        eos_token_ids=ends,
         defaults=_sampling_defaults(generation_file, generation),
-        notes=tuple(
-            f"generation_config.json asks for {key} = {generation[key]!r}, which is not applied"
-            for key in NOT_APPLIED
-            if generation.get(key) not in NEUTRAL
+        notes=(
+            *end_notes,
+            *(
+                f"generation_config.json asks for {key} = {generation[key]!r}, which is not applied"
+                for key in NOT_APPLIED
+                if generation.get(key) not in NEUTRAL
+            ),
         ),
     )
 
@@ -189,7 +163,7 @@ def _dtype_of_files(path: Path) -> str | None:
 
 def _pooling(file: Path) -> Pooling:
     """As sentence-transformers states it; other checkpoints were not trained for one and get the mean."""
-    stated = _read_json(file) if file.exists() else {}
+    stated = read_json(file) if file.exists() else {}
     return "last" if stated.get("pooling_mode_lasttoken") is True else "mean"
 
 
@@ -211,22 +185,3 @@ def _sampling_defaults(file: Path, generation: Mapping[str, Any]) -> Sampling:
         min_p=stated("min_p", float, 0.0, 1.0),
         repetition_penalty=stated("repetition_penalty", float, *REPETITION_PENALTIES),
     )
-
-
-def _ids(value: Any) -> tuple[int, ...]:
-    """One id, a list of them, or none."""
-    if value is None:
-        return ()
-    return tuple(int(item) for item in value) if isinstance(value, list | tuple) else (int(value),)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelRefused(f"{file} is missing") from error
-    except (ValueError, OSError) as error:
-        raise ModelRefused(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelRefused(f"{file} holds {type(value).__name__}, not a JSON object")
-    return value

@@ -21,7 +21,7 @@ import tokenizers
 
 from parrot_compat.core.errors import BadPrompt
 
-__all__ = ["ControlTokens", "encodable"]
+__all__ = ["ControlTokens", "alias", "encodable", "renamed"]
 
 _PLAIN_WORD = re.compile(r"[\w.-]*")
 
@@ -32,7 +32,7 @@ class ControlTokens:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         nonce = secrets.token_hex(12)
         special = {at: token for at, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special}
-        self._alias_of = {token.content: _alias(token.content, f"{nonce}n{at}") for at, token in special.items()}
+        self._alias_of = {token.content: alias(token.content, f"{nonce}n{at}") for at, token in special.items()}
         self._content_of = {alias: content for content, alias in self._alias_of.items()}
         self._control = _any_of(self._alias_of)
         self._alias = _any_of(self._content_of)
@@ -43,7 +43,8 @@ class ControlTokens:
         self._ids = special.keys() - {unknown}
         """Unknown characters become the unknown token in any text: that one controls nothing."""
         self._counted = {self._alias_of[token.content] for at, token in special.items() if at != unknown}
-        self._tokenizer = _renamed(state, self._alias_of)
+        clone = renamed(state, self._alias_of) | {"decoder": None}  # which never decodes
+        self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(clone))
 
     def template(self, source: str) -> str:
         """The template with its control strings aliased."""
@@ -84,7 +85,7 @@ class ControlTokens:
         return tuple(ids)
 
 
-def _alias(content: str, name: str) -> str:
+def alias(content: str, name: str) -> str:
     """Begins and ends like the control string: with a letter or not matters to tokens that must stand alone."""
     return f"{'x' if content[0].isalnum() else '<'}{name}{'x' if content[-1].isalnum() else '>'}"
 
@@ -123,22 +124,25 @@ def _unknown_id(model: Mapping[str, Any]) -> int | None:
     return model.get("unk_id")
 
 
-def _renamed(state: dict[str, Any], alias_of: Mapping[str, str]) -> tokenizers.Tokenizer:
-    """The tokenizer of this state, but its control tokens are called by their aliases: same ids, same flags."""
-    for token in state["added_tokens"]:
-        token["content"] = alias_of.get(token["content"], token["content"])
-    model = state["model"]
-    if "merges" in model:  # no text may grow into a control token
+def renamed(state: Mapping[str, Any], alias_of: Mapping[str, str]) -> dict[str, Any]:
+    """The state of the same tokenizer, but these tokens are called by their aliases: same ids, same flags. It encodes
+    texts as they are, without tokens of its own around them."""
+
+    def called(content: str) -> str:
+        return alias_of.get(content, content)
+
+    model = dict(state["model"])
+    if "merges" in model:  # no text may grow into one of them
         model["merges"] = [pair for pair in model["merges"] if not {*pair, "".join(pair)} & alias_of.keys()]
     if isinstance(model["vocab"], dict):
-        model["vocab"] = {alias_of.get(content, content): token_id for content, token_id in model["vocab"].items()}
+        model["vocab"] = {called(content): token_id for content, token_id in model["vocab"].items()}
     else:  # unigram: the id is the place in the list
-        model["vocab"] = [[alias_of.get(content, content), score] for content, score in model["vocab"]]
+        model["vocab"] = [[called(content), score] for content, score in model["vocab"]]
     if model.get("unk_token") is not None:
-        model["unk_token"] = alias_of.get(model["unk_token"], model["unk_token"])
-    # Chats are encoded without the post-processor's tokens, whole, and never decoded by the clone.
-    state |= {"post_processor": None, "decoder": None, "truncation": None, "padding": None}
-    return tokenizers.Tokenizer.from_str(json.dumps(state))
+        model["unk_token"] = called(model["unk_token"])
+    added = [token | {"content": called(token["content"])} for token in state["added_tokens"]]
+    changed = {"model": model, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+    return {**state, **changed}
 
 
 def encodable(text: str) -> str:

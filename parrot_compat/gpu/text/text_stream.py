@@ -4,10 +4,10 @@ Knows a `tokenizers.Tokenizer` and nothing of requests or engines. The work per 
 because every decoder accepted here turns a token into text (or bytes) that does not depend on its neighbours; the
 exceptions, the very first text and runs of byte tokens, are decoded together. Other decoders are refused.
 
-The invariant: pushes and flush put together are exactly `decode(all ids, skip_special_tokens=True)` (and the names of
-those control tokens that a stream was asked to show where they stand), cut before the
-stop string that is complete first (of those complete at the same character, the longest; not those that are complete
-where none may stop it), whatever the push sizes.
+The invariant: pushes and flush put together are exactly `decode(all ids, skip_special_tokens=True)`, or what that adds
+to the text before them where a stream was told that it follows one (and the names of those control tokens that it was
+asked to show where they stand), cut before the stop string that is complete first (of those complete at the same
+character, the longest; not those that are complete where none may stop it), whatever the push sizes.
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ class TextStream:
     def stopped(self) -> bool:
         return self.met is not None
 
+    def follow(self, token_id: int | None) -> None:
+        """Before anything is pushed: the text goes on behind this token, the last of its prompt. So its first token
+        writes the blank that some decoders take from the beginning; behind a control token a text begins anew. `None`:
+        it writes it wherever the text stands."""
+        self._tokens.follow(token_id)
+
     def push(self, token_ids: Sequence[int], may_stop: bool = True) -> str:
         """Take drawn tokens; give the text that is safe to show now. A stop string that is complete with these is none
         unless it `may_stop`."""
@@ -124,6 +130,8 @@ def _may_begin(text: str, stop: str) -> int:
 class _TokenText(Protocol):
     """Tokens to whole characters; knows no stop strings."""
 
+    def follow(self, token_id: int | None) -> None: ...
+
     def push(self, token_ids: Sequence[int]) -> str: ...
 
     def flush(self) -> str: ...
@@ -159,6 +167,9 @@ class _ByteText:
         self._table = table
         self._shown = {token_id: name.encode() for token_id, name in shown.items()}
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def follow(self, token_id: int | None) -> None:
+        """Bytes are the same wherever they stand."""
 
     def push(self, token_ids: Sequence[int]) -> str:
         found = [self._shown.get(token_id) or self._table[token_id] for token_id in token_ids]
@@ -226,6 +237,9 @@ class _PieceText:
         self._begun = False
         self._open: list[int] = []
         """Tokens whose text depends on what comes: a run of bytes, or all tokens while there is no text yet."""
+
+    def follow(self, token_id: int | None) -> None:
+        self._begun = token_id is None or self._table[token_id] != ""
 
     def push(self, token_ids: Sequence[int]) -> str:
         shown = []

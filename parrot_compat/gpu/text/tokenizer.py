@@ -13,7 +13,8 @@ import importlib.util
 import inspect
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +25,7 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from parrot_compat.core.errors import BadPrompt, BadSchema, ModelRefused
 from parrot_compat.core.output_format import OutputFormat, ReasoningStyle, ToolStyle
@@ -32,6 +33,7 @@ from parrot_compat.core.prompt import Chat, Content, Text
 from parrot_compat.core.tool_styles import shown_style
 
 from .control_tokens import ControlTokens, encodable
+from .messages import for_template, with_all_contents
 from .text_stream import TextDecoder, TextStream
 
 if TYPE_CHECKING:
@@ -118,11 +120,13 @@ class HuggingFaceTokenizer:
         template = str(self._hf.chat_template or "")
         if "[/THINK]" in template:
             return "mistral"
-        if "</think>" not in template:
+        if "<think>" not in template and "</think>" not in template:
             return "none"
         asked = Chat(({"role": "user", "content": "?"},), template=values)
         prompt = self.decode(self.encode(asked), skip_special_tokens=False)
-        return "think_open" if prompt.rstrip().endswith("<think>") else "think"
+        if prompt.rstrip().endswith("<think>"):
+            return "think_open"
+        return "think" if "</think>" in template else "none"
 
     @cached_property
     def template_variables(self) -> frozenset[str]:
@@ -166,7 +170,7 @@ class HuggingFaceTokenizer:
         return self._grammars_by_end[ends]
 
     def _encode_chat(self, chat: Chat) -> tuple[int, ...]:
-        messages = [_for_template(message) for message in chat.messages]
+        messages = [for_template(message) for message in chat.messages]
         tools = [dict(tool) for tool in chat.tools] or None
         values = {name: value for name, value in chat.template.items() if name in self.template_variables}
         text = self._render(messages, tools, values)
@@ -188,17 +192,27 @@ class HuggingFaceTokenizer:
         if self._hf.chat_template is None:
             raise BadPrompt(f"the model in {self._path.name!r} has no chat template; use a text prompt")
         try:
-            rendered = self._hf.apply_chat_template(
-                messages,
-                tools=tools,
-                chat_template=self._controls.template(self._hf.get_chat_template(tools=tools)),
-                add_generation_prompt=True,
-                tokenize=False,
-                **self._controls.replaced(dict(self._hf.special_tokens_map)),
-                **values,
-            )
+            return self._apply_template(messages, tools, values)
         except _TEMPLATE_FAILURES as error:
-            raise BadPrompt(f"the chat template refuses the messages: {self._controls.original(str(error))}") from None
+            reason = self._controls.original(str(error))
+        # Some join the content of every message to a text (Granite's, DeepSeek's), and beside calls there may be none.
+        if (filled := with_all_contents(messages)) != messages:
+            with suppress(*_TEMPLATE_FAILURES):
+                return self._apply_template(filled, tools, values)
+        raise BadPrompt(f"the chat template refuses the messages: {reason}")
+
+    def _apply_template(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None, values: Mapping[str, Any]
+    ) -> str:
+        rendered = self._hf.apply_chat_template(
+            messages,
+            tools=tools,
+            chat_template=self._controls.template(self._hf.get_chat_template(tools=tools)),
+            add_generation_prompt=True,
+            tokenize=False,
+            **self._controls.replaced(dict(self._hf.special_tokens_map)),
+            **values,
+        )
         assert isinstance(rendered, str)
         return rendered
 
@@ -217,50 +231,15 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope(body, lineno=line)
 
 
-# ---- messages as templates want them ---------------------------------------------------------------
-
-
-def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's wire form → what templates read: text parts joined, tool-call arguments as objects.
-
-    Fields that are `None` are left out, as newer transformers do: many templates would write the word "None".
-    """
-    changed = {name: value for name, value in message.items() if value is not None}
-    if isinstance(message.get("content"), (list, tuple)):
-        changed["content"] = "".join(_texts(message["content"]))
-    if message.get("tool_calls"):
-        changed["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
-    return changed
-
-
-def _texts(parts: Sequence[Any]) -> Iterator[str]:
-    for part in parts:
-        if isinstance(part, str):
-            yield part
-        elif isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            yield part["text"]
-        else:
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadPrompt(f"content part of type {kind!r} is not text; this model takes text only")
-
-
-def _tool_call(call: Any) -> Any:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"] or "{}")
-    except (ValueError, RecursionError):
-        return call  # what a model wrote that nothing held to JSON stands in the prompt as it was written
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
 # ---- loading ---------------------------------------------------------------------------------------
 
 
 def _load(path: Path) -> PreTrainedTokenizerFast:
+    # A tokenizer.json that transformers 4 saved beside Mistral's own tekken.json splits words by a wrong pattern. Where
+    # mistral_common is installed, transformers would read tekken.json in its place, with another class.
+    mended = {"fix_mistral_regex": True} if (path / "tekken.json").is_file() else {}
     try:
-        loaded = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        loaded = AutoTokenizer.from_pretrained(path, local_files_only=True, mistral_format=False, **mended)
     except Exception as error:  # the tokenizers library raises bare ones
         raise ModelRefused(f"no tokenizer could be loaded from {path}: {error}") from error
     if not isinstance(loaded, PreTrainedTokenizerFast):
@@ -278,4 +257,8 @@ def _vocabulary_size(path: Path, tokenizer: PreTrainedTokenizerFast) -> int:
         facts = json.loads(config.read_text("utf-8"))
     except ValueError as error:
         raise ModelRefused(f"{config} is not JSON: {error}") from error
-    return max(words, facts.get("vocab_size") or facts.get("text_config", {}).get("vocab_size") or 0)
+    rows = facts.get("vocab_size") or (facts.get("text_config") or {}).get("vocab_size")
+    if not rows:  # Gemma 3's files leave out what transformers takes for granted
+        with suppress(Exception):
+            rows = AutoConfig.from_pretrained(path, local_files_only=True).get_text_config().vocab_size
+    return max(words, rows or 0)

@@ -23,6 +23,7 @@ import openai
 from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer, split_by_sep
 from llama_index.core.utils import get_tokenizer, set_global_tokenizer
 
+from parrot_compat.core.shown import shown_url
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.process_lock import ProcessLock
 from parrot_compat.integrations.remote import Endpoint
@@ -83,7 +84,7 @@ class ServerTokenizer:
 
     def _without(self, error: Exception) -> Callable[[str], list[int]]:
         """What counts in its place: for good where the server has no such path, for a while where it failed."""
-        log.debug("%s counts no tokens for us: %s", self.endpoint.base_url, error)
+        log.debug("%s counts no tokens for us: %s", shown_url(self.endpoint.base_url), error)
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         if isinstance(error, _OneByOne) or status in _NOT_SO:
             self._default = _default_tokenizer()

@@ -23,6 +23,7 @@ from typing import Any
 
 import openai
 
+from parrot_compat.core.shown import shown_url
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.remote import Endpoint
 from parrot_compat.integrations.servers import plans_refused, remember_ours, remember_refusal
@@ -176,7 +177,7 @@ class OpenPlan:
                     self._handle(push)
         except NotAPlan as error:
             remember_refusal(self.endpoint)
-            log.debug("%s has no plans: %s", self.endpoint.base_url, error)
+            log.debug("%s has no plans: %s", shown_url(self.endpoint.base_url), error)
         except openai.APIStatusError as error:
             if error.status_code in (404, 405) and error.code not in OUR_404S:
                 remember_refusal(self.endpoint)

@@ -25,11 +25,11 @@ from parrot_compat.server.sse import SseResponse, while_connected
 from .answering import AnswerHead, usage_of
 from .chat_schema import ChatRequest
 from .conversing import Conversation, converse
-from .logprobs import TokenWriter, Writes, chat_logprobs
+from .logprobs import ChatLogprobs, TokenWriter, Writes
 from .streaming import ChoiceStream, first_word
 from .tools import wire_call, wire_piece
 
-__all__ = ["completion", "results_of", "router"]
+__all__ = ["completion", "results_of", "router", "writer_of"]
 
 
 def router(serving: Serving) -> APIRouter:
@@ -45,7 +45,7 @@ def router(serving: Serving) -> APIRouter:
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         async with AsyncExitStack() as stack:
             chat = await converse(serving, body, request.headers, tenant_of(request), hints, kind, stack)
-            begun, writer = chat.begun, TokenWriter(serving.manager.tokenizer(chat.model)) if body.logprobs else None
+            begun, writer = chat.begun, writer_of(serving, chat.begun.tasks[0]) if body.logprobs else None
             if body.stream:
                 await first_word(serving, request, chat.model, begun.tasks)
                 events = _stream(chat, body, writer)
@@ -53,10 +53,15 @@ def router(serving: Serving) -> APIRouter:
                 return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
             results = await while_connected(request.receive, results_of(begun.tasks))
             usages = [result.usage for result in results]
-            data = completion(chat.answer, results, chat.prompt_ids(), writer)
+            data = completion(chat.answer, results, chat.known_ids(), chat.tells_ids, writer)
             return send_json(data | begun.object(usages), begun.headers(usages))
 
     return routes
+
+
+def writer_of(serving: Serving, task: Task) -> TokenWriter:
+    """Errors: `NoEngineForModel`."""
+    return TokenWriter(serving.manager.tokenizer(task.model), task.call.sampling.format)
 
 
 async def results_of(tasks: Sequence[Task]) -> list[TaskResult]:
@@ -66,22 +71,24 @@ async def results_of(tasks: Sequence[Task]) -> list[TaskResult]:
 def completion(
     answer: AnswerHead,
     results: Sequence[TaskResult],
-    prompt_ids: list[int] | None = None,
+    ids: Sequence[int] | None = None,
+    tells_ids: bool = False,
     writer: Writes | None = None,
 ) -> dict[str, Any]:
-    """The answer, whole. With `prompt_ids` all token ids are in it, with `writer` the log probabilities."""
+    """The answer, whole, to the prompt of these `ids`, if they are known. All token ids are in it if it `tells_ids`,
+    with `writer` the log probabilities."""
     choices: list[dict[str, Any]] = [
         {
             "index": index,
             "message": _message(result),
             "finish_reason": result.finish.value,
-            "logprobs": None if writer is None else chat_logprobs(writer, result.logprobs),
+            "logprobs": None if writer is None else ChatLogprobs(writer, ids).told(result.logprobs),
         }
         for index, result in enumerate(results)
     ]
     data = answer.head() | {"choices": choices}
-    if prompt_ids is not None:
-        data["prompt_token_ids"] = prompt_ids
+    if tells_ids and ids is not None:
+        data["prompt_token_ids"] = list(ids)
         for choice, result in zip(choices, results, strict=True):
             choice["token_ids"] = list(result.tokens)
     return data | {"usage": usage_of([result.usage for result in results], len(results))}
@@ -104,6 +111,7 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
     known = chat.prompt_ids()
     ids = None if known is None else {"prompt_token_ids": known}
     says_more = writer is not None or body.return_token_ids
+    logprobs: dict[int, ChatLogprobs] = {}
 
     def opening() -> Iterator[bytes]:
         for index in range(stream.count):
@@ -116,7 +124,9 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
             return
         drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
         if writer is not None:
-            drawn["logprobs"] = chat_logprobs(writer, piece.logprobs)
+            if index not in logprobs:  # the prompt is whole by now
+                logprobs[index] = ChatLogprobs(writer, chat.known_ids())
+            drawn["logprobs"] = logprobs[index].told(piece.logprobs)
         delta = _delta(piece)
         if delta or (drawn and (piece.tokens or piece.logprobs)):
             yield stream.chunk(index, delta, **drawn)

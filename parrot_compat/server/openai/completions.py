@@ -55,7 +55,7 @@ def router(serving: Serving) -> APIRouter:
         if samplings[0].prompt_logprobs is not None or body.return_token_ids:
             serving.tokenizer(card.name)  # there are ids to tell
         tells = body.logprobs is not None or body.prompt_logprobs is not None or body.chooses
-        writer = TokenWriter(serving.manager.tokenizer(card.name)) if tells else None
+        writer = TokenWriter(serving.manager.tokenizer(card.name), samplings[0].format) if tells else None
         prompts = body.prompts()
         echoes = await _echoes(serving, request, card.name, prompts) if body.echo else [""] * len(prompts)
         wanted = [(prompt, sampling) for prompt in prompts for sampling in samplings]
@@ -87,6 +87,8 @@ def router(serving: Serving) -> APIRouter:
 class _Known:
     """What an answer repeats of its prompt."""
 
+    prompt: Sequence[int] | None
+    """Its tokens, where they are known."""
     echo: str = ""
     ids: list[int] | None = None
     first: int | None = None
@@ -121,7 +123,10 @@ def _known(begun: Begun, echoes: Sequence[str], body: CompletionRequest) -> list
     def of(task: Task, echo: str) -> _Known:
         ids = None if task.rendered is None else task.rendered.ids
         return _Known(
-            echo, list(ids) if body.return_token_ids and ids is not None else None, ids[0] if tells and ids else None
+            prompt=ids,
+            echo=echo,
+            ids=list(ids) if body.return_token_ids and ids is not None else None,
+            first=ids[0] if tells and ids else None,
         )
 
     return [of(task, echo) for task, echo in zip(begun.tasks[:: body.drawn], echoes, strict=True)]
@@ -145,7 +150,7 @@ def _whole(
             "finish_reason": result.finish.value,
         }
         if writer is not None and body.logprobs is not None:
-            choice["logprobs"] = _told(TextLogprobs(writer), prompt, scores, result.logprobs, body.logprobs)
+            choice["logprobs"] = _told(writer, prompt, scores, result.logprobs, body.logprobs)
         if writer is not None and body.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_logprobs(writer, scores, body.prompt_logprobs)
         if prompt.ids is not None:
@@ -167,13 +172,14 @@ def _chosen(results: Sequence[TaskResult], body: CompletionRequest) -> list[Task
 
 
 def _told(
-    text: TextLogprobs,
+    writer: Writes,
     known: _Known,
     scores: Sequence[TokenLogprobs],
     drawn: Sequence[Logprobs],
     most: int,
 ) -> dict[str, Any]:
     """Of the echoed prompt, if its first token is known, and then of what was drawn."""
+    text = TextLogprobs(writer, known.prompt)
     if known.first is None:
         return text.told(drawn)
     shown = [replace(score, top=score.top[:most]) for score in scores]
@@ -187,7 +193,7 @@ def _stream(
     """Each choice says its prompt, if that was asked for, its text as it comes, and with its last why it ended."""
     stream = ChoiceStream(answer, begun, body, "text", str)
     prompts = [known[index // (body.n or 1)] for index in range(stream.count)]
-    logprobs = [] if writer is None else [TextLogprobs(writer) for _ in prompts]
+    logprobs = [] if writer is None else [TextLogprobs(writer, prompt.prompt) for prompt in prompts]
     says_more = bool(logprobs) or body.return_token_ids
     echoed: set[int] = set()
 

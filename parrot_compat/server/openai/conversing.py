@@ -35,8 +35,13 @@ class Conversation:
 
     def prompt_ids(self) -> list[int] | None:
         """Where they are asked for and known: a prompt that has holes is none yet."""
+        ids = self.known_ids() if self.tells_ids else None
+        return None if ids is None else list(ids)
+
+    def known_ids(self) -> tuple[int, ...] | None:
+        """Those of the prompt, asked for or not."""
         rendered = self.begun.tasks[0].rendered
-        return list(rendered.ids) if self.tells_ids and rendered is not None and rendered.ids is not None else None
+        return None if rendered is None else rendered.ids
 
 
 async def converse(

@@ -140,7 +140,9 @@ def reading_of(use: ToolUse | None, format: OutputFormat | None) -> Reading:
     # beside JSON that may quote what looks like a call, one of a tool that there is not is none
     is_first = format is not None and format.answer is not None
     names = tuple(name for name, _ in format.tools) if format is not None and is_first else use.names
-    return Reading(tools=use.style, names=names, is_parallel=use.is_parallel, is_first=is_first)
+    # as they are, and not as canonical text: most answers call nothing
+    schemas = {one.name: one.parameters or {} for one in use.functions if TOOL_STYLES[use.style].call_mark}
+    return Reading(tools=use.style, names=names, is_parallel=use.is_parallel, is_first=is_first, schemas=schemas)
 
 
 def _choice(choice: Any, names: list[str]) -> tuple[tuple[str, ...] | None, bool]:

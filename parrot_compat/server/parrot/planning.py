@@ -20,9 +20,8 @@ from parrot_compat.core.prompt import Chat, Content
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.answering import answer_head
-from parrot_compat.server.openai.chat import completion
+from parrot_compat.server.openai.chat import completion, writer_of
 from parrot_compat.server.openai.chat_schema import REF
-from parrot_compat.server.openai.logprobs import TokenWriter
 from parrot_compat.server.openai.requests import read_chat
 from parrot_compat.server.serving import Serving
 from parrot_compat.server.sessions.directory import Known
@@ -101,13 +100,14 @@ def push(serving: Serving, settled: Settled) -> dict[str, Any]:
         assert task.failure is not None
         return {"type": "parrot:failed", "call": settled.call, **problem_of(task.failure).envelope()}
     answer = answer_head(serving, "chatcmpl", "chat.completion", settled.body.get("model") or task.model)
-    ids = task.rendered.ids if task.rendered is not None and settled.body.get("return_token_ids") else None
-    writer = TokenWriter(serving.manager.tokenizer(task.model)) if task.call.sampling.logprobs is not None else None
+    ids = None if task.rendered is None else task.rendered.ids
+    tells_ids = bool(settled.body.get("return_token_ids"))
+    writer = writer_of(serving, task) if task.call.sampling.logprobs is not None else None
     return {
         "type": "parrot:call",
         "call": settled.call,
         "request": resolved(settled.body, settled.content),
-        "completion": completion(answer, [task.result], None if ids is None else list(ids), writer),
+        "completion": completion(answer, [task.result], ids, tells_ids, writer),
     }
 
 

@@ -1,7 +1,8 @@
 """`python -m tests.core.engines.child --fd N`: the far end of a ProcessEngine in plain Python, so it starts at once.
 
 It counts: a Generate is answered with the ids 0, 1, 2, … one report each. The first message's `model` says how it
-behaves: "counts", "deaf" (never answers, does not end), "refused", or "babbles" (sends what cannot be read).
+behaves: "counts", "deaf" (never answers, does not end), "sticks" (in the midst of an answer, after one token),
+"refused", or "babbles" (sends what cannot be read).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from parrot_compat.core.engine_front import Command, Ready, StepReport, Update
 from parrot_compat.core.errors import ModelRefused
 
 
-def answer(connection: Connection, command: Command) -> None:
+def answer(connection: Connection, command: Command, sticks: bool) -> None:
     verb = command.verb
     if isinstance(verb, Generate):
         for token in range(verb.sampling.max_tokens):
@@ -29,6 +30,8 @@ def answer(connection: Connection, command: Command) -> None:
                 usage=Usage(output_tokens=token + 1) if is_last else None,
             )
             connection.send(StepReport(updates=(Update(command.id, chunk),), taken=command.id))
+            if sticks:
+                threading.Event().wait()
     else:
         done = Filled(tokens=3, cached_tokens=0) if isinstance(verb, Fill) else None
         connection.send(StepReport(updates=(Update(command.id, done),), taken=command.id))
@@ -49,7 +52,7 @@ def main() -> None:
         while (command := connection.recv()) is not None:
             if hello["model"] == "deaf":
                 threading.Event().wait()
-            answer(connection, command)
+            answer(connection, command, sticks=hello["model"] == "sticks")
     except EOFError:
         sys.exit(3)
 

@@ -145,6 +145,24 @@ async def test_what_is_no_url_is_one_sentence(url: str) -> None:
         await OpenAIServerEngine.connect(url)
 
 
+async def test_a_key_that_cannot_be_sent_is_not_printed(server: ScriptedServer) -> None:
+    with pytest.raises(EngineLost) as lost:
+        await OpenAIServerEngine.connect(Upstream(base_url=server.base_url, api_key="sk-secret\n"), name="theirs")
+    assert "sk-secret" not in str(lost.value) and "cannot be reached" not in str(lost.value)
+    assert str(lost.value).endswith("'theirs' could not be asked: LocalProtocolError")
+
+
+async def test_an_engine_is_not_called_after_the_password_in_its_url(server: ScriptedServer) -> None:
+    upstream = Upstream(base_url=server.base_url.replace("http://", "http://operator:hunter2@"), api_key="sk-secret")
+    engine = await OpenAIServerEngine.connect(upstream)
+    assert engine.info.name == f"{server.base_url} big"
+    assert "hunter2" not in repr(upstream) and "sk-secret" not in repr(upstream)
+    await engine.close()
+    with pytest.raises(NoEngineForModel, match="huge") as refused:
+        await OpenAIServerEngine.connect(upstream, model="huge")
+    assert "hunter2" not in str(refused.value)
+
+
 async def test_only_what_was_asked_is_sent(engine: OpenAIServerEngine, server: ScriptedServer) -> None:
     unasked = Sampling().resolve(engine.info.defaults, room=engine.info.context_tokens, seed=7)
     await collect(engine.generate(generate(sampling=unasked)))

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.call import Call, CallId, ResolvedSampling, Sampling, VariableName
 from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Generate
+from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
+from parrot_compat.core.fleet import Fleet
+from parrot_compat.core.manager import Manager
 from parrot_compat.core.member import Mortal
-from parrot_compat.core.prompt import Tokens
+from parrot_compat.core.prompt import Constant, TextPrompt, Tokens
 from tests.core.engine_contract import EngineContract, collect
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -278,6 +281,71 @@ async def test_a_stopped_child_never_blocks_the_event_loop() -> None:
         await asyncio.sleep(0)
         await engine.close()
     assert [type(outcome) for outcome in await asyncio.gather(*fills, return_exceptions=True)] == [EngineLost] * 3
+
+
+@pytest.mark.parametrize("model", ["counts", "sticks"])
+async def test_a_child_that_is_there_and_says_nothing_more_is_lost_and_its_calls_go_on_or_fail(model: str) -> None:
+    engine = child(model, silence_s=0.2)
+    await engine.start()
+    fleet = Fleet()
+
+    async def restart() -> Engine:
+        another = child()
+        await another.start()
+        return another
+
+    member = fleet.add(engine, CharTokenizer(), restart=restart)
+    async with Manager(fleet) as manager, asyncio.timeout(120):
+        session = manager.open_session()
+        sampling, prompt = Sampling(max_tokens=3), TextPrompt((Constant("how many?"),))
+        call = Call(id=CallId("c"), prompt=prompt, output=VariableName("y"), sampling=sampling)
+        assert engine.pid is not None
+        if model == "counts":  # it has not begun: nobody notices
+            os.kill(engine.pid, signal.SIGSTOP)
+            task = await session.submit(call)
+            assert (await task.finished()).text == "0 1 2 " and task.attempts == 2
+        else:
+            task = await session.submit(call)
+            assert (await anext(task.chunks())).text == "0 "
+            os.kill(engine.pid, signal.SIGSTOP)
+            assert task.work is not None
+            work = asyncio.wait((task.work,))
+            with pytest.raises(EngineLost, match="said nothing more"):
+                await task.finished()
+            await work
+        assert member.rows == 0
+        manager.check()
+    await engine.close()
+    assert not is_there(engine)
+
+
+async def test_an_engine_that_has_done_all_it_was_told_is_asked_for_nothing() -> None:
+    engine = await real_engine()
+    assert isinstance(engine, ProcessEngine)
+    async with asyncio.timeout(120):
+        leaving = engine.generate(count(1, 50))
+        await anext(leaving)
+        assert engine._is_asked
+        engine.hurry(ContextId(1), 0.0)
+        await leaving.aclose()  # type: ignore[attr-defined]
+        await collect(engine.generate(count(2, 3)))
+        await engine.free(ContextId(2))
+        assert not engine._is_asked
+        engine.hurry(ContextId(2), 0.0)
+        while engine._is_asked:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+    await engine.close()
+
+
+async def test_a_child_that_everybody_has_given_up_is_lost_too() -> None:
+    engine = child("deaf", silence_s=0.2)
+    await engine.start()
+    work = asyncio.create_task(collect(engine.generate(count(1, 3))))
+    await asyncio.sleep(0)
+    work.cancel()
+    async with asyncio.timeout(60):
+        assert "said nothing more" in str(await engine.lost())
+    await engine.close()
 
 
 @pytest.mark.parametrize("command", [CHILD, PAGED], ids=["idle child", "engine in a step"])

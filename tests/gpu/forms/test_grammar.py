@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -312,7 +313,7 @@ def vocabulary_of(style: str, folder: Path) -> tuple[HuggingFaceTokenizer, Gramm
 
 
 @pytest.mark.parametrize("vocabulary", ["qwen25", "mistral_args"])
-@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args", "llama3_json"])
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args", "llama3_json", "granite"])
 @pytest.mark.parametrize("is_parallel", [True, False])
 def test_calls_in_every_familys_form_are_read_as_they_were_held(
     tmp_path: Path, vocabulary: str, style: ToolStyle, is_parallel: bool
@@ -336,6 +337,27 @@ def test_calls_in_every_familys_form_are_read_as_they_were_held(
             times = len(reader.calls) if style == "mistral_args" else 1
             assert tokens.count(controls["[TOOL_CALLS]"]) == times
     assert names == {"add", "now.utc"}
+
+
+@pytest.mark.parametrize("marks", [["<|tool_call|>", "<|/tool_call|>"], ["<|tool_call|>"]])  # Phi-4 mini's, Granite's
+def test_granites_marks_are_written_and_read_as_the_tokens_that_they_are(tmp_path: Path, marks: list[str]) -> None:
+    folder = save_vocabulary("llama3", tmp_path / "m")
+    vocabulary = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    vocabulary.add_special_tokens(marks)
+    vocabulary.save(str(folder / "tokenizer.json"))
+    tokenizer = HuggingFaceTokenizer(folder)
+    assert tokenizer.tool_style == "granite"
+    grammars = tokenizer._grammars((tokenizer._hf.eos_token_id,))
+    form = ToolCalls.of([("add", PERSON)], "granite", True)
+    closed = set()
+    for seed in range(8):
+        tokens = drawn_with(grammars, form, 120, seed)
+        assert tokens[0] == vocabulary.token_to_id("<|tool_call|>")
+        closed.add(tokens[-1] == vocabulary.token_to_id("<|/tool_call|>"))
+        stream, reader = tokenizer.text_stream((), Reader(Reading(tools="granite")).marks), ToolReader("granite")
+        assert "".join(reader.push(stream.push([token]))[0] for token in tokens) + reader.end()[0] == ""
+        jsonschema.validate(json.loads(reader.calls[0].arguments), PERSON)
+    assert len(marks) == 1 or True in closed
 
 
 def takes(grammars: Grammars, tokenizer: HuggingFaceTokenizer, format: OutputFormat, text: str) -> bool:
@@ -381,7 +403,7 @@ def test_a_strict_tool_is_refused_where_its_schema_cannot_be_held_to() -> None:
 
 
 @pytest.mark.parametrize("vocabulary", ["qwen25", "llama3", "mistral_args"])  # whose marks are tokens, text, controls
-@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args"])
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args", "granite"])
 def test_calls_or_json_are_one_of_the_two_and_valid(tmp_path: Path, vocabulary: str, style: ToolStyle) -> None:
     tokenizer, grammars = vocabulary_of(vocabulary, tmp_path / "m")
     tools = [("add", PERSON), ("now", {"type": "object", "properties": {}})]
@@ -389,7 +411,7 @@ def test_calls_or_json_are_one_of_the_two_and_valid(tmp_path: Path, vocabulary: 
     grammars.check(form)
     marks = Reader(Reading(tools=style)).marks
     # a list is told by its bracket too, where the vocabulary has no token for the mark
-    opens = "[" if style == "mistral" and vocabulary != "mistral_args" else marks[0]
+    opens = "[" if style == "granite" or (style == "mistral" and vocabulary != "mistral_args") else marks[0]
     before = len(tokenizer.encode(Text("")))  # what begins every text is no answer's
     for kind, begun in {"calls": opens, "json": "{"}.items():
         first = tokenizer.encode(Text(begun))[before:]
@@ -420,7 +442,7 @@ def drawn_with(grammars: Grammars, format: OutputFormat, most: int, seed: int, b
 
 
 @pytest.mark.parametrize("vocabulary", ["qwen25", "llama3", "mistral_args"])  # whose marks are tokens, text, controls
-@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args"])
+@pytest.mark.parametrize("style", ["hermes", "mistral", "mistral_args", "granite"])
 @pytest.mark.parametrize("is_parallel", [True, False])
 def test_where_no_call_is_required_text_is_free_and_calls_in_it_are_valid(
     tmp_path: Path, vocabulary: str, style: ToolStyle, is_parallel: bool

@@ -87,7 +87,7 @@ def test_what_a_prompts_keys_hang_on_is_its_length_where_the_scaling_grows() -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification.*do not generate text"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification.*are not served"),
         ({"quantization_config": {"quant_method": "awq"}}, r"quantized weights \(awq\)"),
         ({"use_bidirectional_attention": True}, "only causal models"),
     ],
@@ -95,3 +95,9 @@ def test_what_a_prompts_keys_hang_on_is_its_length_where_the_scaling_grows() -> 
 def test_what_is_not_a_plain_causal_model_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelRefused, match=message):
         check_family("/m", {**config("llama"), **changes})
+
+
+@pytest.mark.parametrize("model_type", ["mistral3", "llama4", "gemma3n"])
+def test_a_multimodal_checkpoint_is_refused_as_one(model_type: str) -> None:
+    with pytest.raises(ModelRefused, match=f"'{model_type}' is a multimodal checkpoint; only .* the text of gemma3$"):
+        check_family("/m", {"model_type": model_type, "text_config": {"model_type": "llama"}})

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -251,36 +249,3 @@ def test_a_folder_that_is_not_there_is_refused_without_asking_the_hub(model: str
 def test_a_file_is_no_model(copy: Path) -> None:
     with pytest.raises(ModelRefused, match="is a file; a model is a folder"):
         locate(str(copy / "model.safetensors"))
-
-
-def test_a_hub_id_that_cannot_be_had_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-
-    with pytest.raises(ModelRefused, match="'nobody/nothing' is neither a folder here nor a model"):
-        locate("nobody/nothing")
-
-
-def test_a_hub_that_fails_on_the_way_is_refused_by_the_models_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*asked: Any, **more: Any) -> str:
-        raise httpx.ProxyError("the proxy does not answer\n\nbut for  mistakes " + "and more " * 100)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(
-        ModelRefused, match=r"'nobody/nothing' is neither.*: the proxy does not answer but for mist"
-    ) as refused:
-        locate("nobody/nothing")
-    assert refused.value.message.endswith(" …") and len(refused.value.message) < 500
-
-
-@pytest.mark.parametrize("kind", [RepositoryNotFoundError, GatedRepoError])
-def test_a_model_that_the_hub_does_not_show_may_be_misspelt_or_need_a_token(
-    kind: type[RepositoryNotFoundError], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def download(*asked: Any, **more: Any) -> str:
-        response = httpx.Response(401, request=httpx.Request("GET", "https://hub.example/api/models/nobody/nothing"))
-        raise kind("401 Client Error.\n\nCannot access it.\nMake sure you are authenticated.", response=response)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ModelRefused, match=r"Error\. Cannot access it\. Make sure .*is the name right\?.* HF_TOKEN"):
-        locate("nobody/nothing")

@@ -230,6 +230,43 @@ def test_a_shown_control_token_may_end_a_text(more_tokenizers: dict[str, Hugging
 
 
 @pytest.mark.parametrize("style", STYLES)
+def test_a_text_goes_on_in_the_middle_of_its_prompts(
+    tokenizers_by_style: dict[str, HuggingFaceTokenizer], style: str
+) -> None:
+    """The blank before a word is text there; some decoders take it from the beginning of a text alone."""
+    tokenizer = tokenizers_by_style[style]
+    prompt, whole = (tokenizer.encode(Text(text)) for text in ("The quick brown", "The quick brown fox jumps"))
+    drawn = whole[len(prompt) :]
+    assert whole[: len(prompt)] == prompt
+    for stop, text in {(): " fox jumps", (" fox",): "", ("x j",): " fo"}.items():
+        stream = tokenizer.text_stream(stop)
+        stream.follow(None if stop == ("x j",) else prompt[-1])
+        assert "".join(stream.push([token]) for token in drawn) + stream.flush() == text
+        assert stream.met == (stop[0] if stop else None)
+    end, stream = tokenizer._hf.eos_token_id, tokenizer.text_stream()
+    if not tokenizer.decode([end]):  # else Hugging Face reads its own </s> as text
+        stream.follow(end)
+        assert stream.push(drawn) + stream.flush() == tokenizer.decode(drawn), "behind a control token it begins anew"
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(data=st.data(), sizes=SIZES)
+@settings(max_examples=100, deadline=None)
+def test_random_tokens_add_to_a_prompt_what_decoding_both_adds(
+    tokenizers_by_style: dict[str, HuggingFaceTokenizer], style: str, data: st.DataObject, sizes: list[int]
+) -> None:
+    tokenizer = tokenizers_by_style[style]
+    prompt = tokenizer.encode(Text(data.draw(st.text("ab fox", max_size=8)) + "a"))
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocabulary + 3), max_size=16))
+    stream, said, at = tokenizer.text_stream(), [], 0
+    stream.follow(prompt[-1])
+    for size in sizes * len(ids):
+        said.append(stream.push(ids[at : at + size]))
+        at += size
+    assert tokenizer.decode(prompt) + "".join(said) + stream.flush() == tokenizer.decode([*prompt, *ids])
+
+
+@pytest.mark.parametrize("style", STYLES)
 @given(text=st.text("ab \n<", max_size=30), stop=STOPS, free=st.integers(0, 12))
 @settings(max_examples=150, deadline=None)
 def test_a_stop_string_that_is_complete_where_none_may_stop_is_text(

@@ -12,8 +12,8 @@ that contradict themselves in ways that it does not see.
 
 from __future__ import annotations
 
-from .lark import check_gbnf, check_lark
+from .lark import check_gbnf, check_lark, with_ids
 from .pattern import check_pattern
 from .schema import check_schema
 
-__all__ = ["check_gbnf", "check_lark", "check_pattern", "check_schema"]
+__all__ = ["check_gbnf", "check_lark", "check_pattern", "check_schema", "with_ids"]

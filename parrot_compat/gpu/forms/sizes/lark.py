@@ -1,4 +1,4 @@
-"""Sizes of grammars as Lark writes them."""
+"""Sizes of grammars as Lark writes them, and their tokens by id: whatever looks into the text of one is here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pattern import MOST_FORCED, MOST_PLACES, check_pattern, counts, forced_of,
 from .schema import check_schema, forced_of_schema
 from .size import MOST_NESTED, All, One, Size, largest, refuse
 
-__all__ = ["check_gbnf", "check_lark", "forced_of_lark"]
+__all__ = ["check_gbnf", "check_lark", "forced_of_lark", "with_ids"]
 
 _MOST_RULES = 1000
 """The library follows chains of them on its stack, which some 3,000 overflow."""
@@ -45,6 +45,7 @@ _TOKENS = re.compile(
     ),
     re.DOTALL,
 )
+_NAMED = re.compile(rf"(?://|#)[^\n]*+|{_TEXT}|{_PATTERN}|(?P<token>{_TOKEN})", re.DOTALL)
 _NOT_READ = {
     "unclosed": "a text or a pattern of the grammar does not end",
     "parameter": "rules with parameters (name::value) are not read; write them out",
@@ -66,6 +67,20 @@ def check_gbnf(text: str) -> None:
     """What there is to say before it is written as Lark, which each of its rules makes slower for all the others.
     Errors: `BadSchema`."""
     refuse(text.count("::="), _MOST_RULES, "the grammar has {} rules")
+
+
+def with_ids(text: str, ids: Mapping[str, int]) -> str:
+    """The grammar with tokens by their ids, where it has them by their names. Errors: `BadSchema`."""
+
+    def by_id(found: re.Match[str]) -> str:
+        name = found["token"]
+        if name is None or name.startswith("<["):
+            return found[0]
+        if name not in ids:
+            raise BadSchema(f"the grammar has a token {name[:60]}, and the model has none that is called so")
+        return f"<[{ids[name]}]>"
+
+    return _NAMED.sub(by_id, text)
 
 
 def forced_of_lark(text: str) -> int:
