@@ -152,20 +152,20 @@ class Intake:
     # ---- inside ----------------------------------------------------------------------------------------
 
     def _accept(self, call: Call, model: str, near: str | None, reading: Reading) -> Task:
-        seed = call.sampling.seed if call.sampling.seed is not None else _SEEDS.getrandbits(31)
-        name = self._length_name(call, model)
+        seed, name = call.sampling.seed, self._length_name(call, model)
         task = self.dataflow.tasks[call.id] = Task(
             call,
             model=model,
             output=self.dataflow.output(call.output),
             flow=self._flow,
             group=None if near is None else f"{self._flow.session}/{near}",
-            seed=seed,
+            seed=_SEEDS.getrandbits(31) if seed is None else seed,
             clock=self._machinery.fleet.clock,
             expected_tokens=self._machinery.lengths.expected(name, call.sampling.max_tokens),
             on_end=self._ended,
             on_return=self._returned,
             reading=reading,
+            is_newcomer=self._policy.newcomers and call.stage is None and len(self.dataflow.graph) == 1,
         )
         task.keep_alive(self._life)
         return task

@@ -34,6 +34,9 @@ class Policy:
     Off: only what is there already is used again, by each for itself."""
     app_order: bool = True
     """The app that began first goes first. Off: the call that was ready first."""
+    newcomers: bool = True
+    """The one call that is all its app has asked for goes as if its app had begun long ago: most often it is all there
+    will be. Off: it goes behind the apps that began before it."""
     slack: bool = True
     """What may be late unnoticed gives way: the critical path decides, in seconds. Off: everything is due at once."""
     lengths: bool = True
@@ -68,6 +71,6 @@ _SETS: Mapping[str, Policy] = {
     "all": Policy(),
     # Dependent calls are dispatched, objectives deduced, prefixes and stages kept together, apps served in their order.
     # Its clients never fetch what lies between; ours run the framework for real, and a push is how they need not.
-    "paper": Policy(slack=False, lengths=False, turns=False),
+    "paper": Policy(newcomers=False, slack=False, lengths=False, turns=False),
     "plain": Policy(**dict.fromkeys(MECHANISMS.values(), False)),
 }

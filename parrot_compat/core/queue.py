@@ -4,8 +4,8 @@ It knows nothing of engines.
 
 Tenants take turns by the tokens they were served. A tenant's tasks go in order of `Task.due_s`: its apps in the order
 in which they began (an app that is nearly done is not overtaken by one that just came; one that never ends is, after
-`task.HEAD_START_S`), work with slack as much later, and an app's tasks of equal slack in the order in which they became
-ready.
+`task.HEAD_START_S`), the call of an app that has made no other as that of one that began so long ago, work with slack
+as much later, and an app's tasks of equal slack in the order in which they became ready.
 
 The invariant: a task that was put is here until it is started or forgotten.
 """

@@ -31,7 +31,6 @@ from .variable import Variable
 
 __all__ = ["Task", "TaskState"]
 
-
 _SILENCE = Chunk()
 
 HEAD_START_S = 60.0
@@ -55,8 +54,9 @@ class Task:
         on_return: Callable[[Task], None] | None = None,
         expected_tokens: int | None = None,
         reading: Reading | None = None,
+        is_newcomer: bool = False,
     ) -> None:
-        """`on_return`: called when it has come back from a lost engine and is ready again, to be queued."""
+        """`on_return`: called when it is ready again, its engine lost. `is_newcomer`: its app has asked for no more."""
         self.call = call
         self.model = model
         self.output = output
@@ -75,6 +75,7 @@ class Task:
         self.is_rendering = False
         """True while a thread encodes its prompt."""
         self.engine: str | None = None
+        self.is_newcomer = is_newcomer
         self.attempts = 0
         self.charged_tokens = 0  # of its prompt, as admission counts them while it is open
         self.turn: int | None = None
@@ -120,12 +121,14 @@ class Task:
     def due_s(self) -> float:
         """Whose turn it is: what is wanted at once counts from when its app began, all else from when it was ready,
         and both from as much later as nobody would notice. An app that never ends would keep all others waiting: its
-        beginning counts for `HEAD_START_S` at most."""
+        beginning counts for `HEAD_START_S` at most. As much has the one call of an app that has made no other."""
         assert self.ready_s is not None
-        began_s = self.flow.began_s
+        began_s, oldest_s = self.flow.began_s, self.ready_s - HEAD_START_S
         if began_s is None or self.objective.wanted != "latency":
             began_s = self.ready_s
-        return self.objective.slack_s + max(began_s, self.ready_s - HEAD_START_S)
+        elif self.is_newcomer:
+            began_s = oldest_s
+        return self.objective.slack_s + max(began_s, oldest_s)
 
     # ---- for receipts ------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from parrot_compat.core.call import StageLabel
 from parrot_compat.core.events import CallPlaced
 from parrot_compat.core.lengths import USUAL_TOKENS
 from parrot_compat.core.objective import BASE_SLACK_S, Objective
@@ -22,7 +23,7 @@ def test_a_policy_is_a_set_and_what_is_left_out_of_it() -> None:
     assert Policy.read("no-slack, no-app-order") == Policy(slack=False, app_order=False)
     assert Policy.read("plain").left_out == tuple(MECHANISMS)
     paper = Policy.read("paper")
-    assert paper.left_out == ("slack", "lengths", "turns")
+    assert paper.left_out == ("newcomers", "slack", "lengths", "turns")
     assert Policy.read("paper,no-groups") == replace(paper, groups=False)
     assert Policy.read("all,no-slack,no-slack").left_out == ("slack",)
 
@@ -92,6 +93,38 @@ async def test_without_objectives_every_call_is_latency_bound_and_alone(world: W
 async def test_without_groups_the_objective_stays(world: World) -> None:
     deduced = await stage(world, "no-groups")
     assert (deduced.kind, deduced.group) == ("throughput", None)
+
+
+@pytest.mark.parametrize(("policy", "goes_first"), [("all", True), ("no-newcomers", False), ("no-app-order", False)])
+async def test_newcomers_are_that_the_only_call_of_an_app_goes_before_an_older_apps_calls(
+    world: World, policy: str, goes_first: bool
+) -> None:
+    world.use(Policy.read(policy))
+    world.engine(max_rows=1).stall()
+    app = world.manager.open_session()
+    blocker = await app.submit(make_call("blocker"))
+    await world.clock.sleep(5)
+    maps = await app.submit_all([make_call(f"map{n}") for n in range(4)])
+    await world.clock.sleep(5)
+    chat = await world.manager.open_session().submit(make_call("chat"))
+    engine = world.manager.fleet.member("a").engine
+    engine.resume()  # type: ignore[attr-defined]  # it is a scripted one
+    for task in (chat, *maps):
+        await task.finished()
+    placed = [event.call for event in world.of(CallPlaced) if isinstance(event, CallPlaced)]
+    assert (placed.index("chat") < placed.index("map0")) is goes_first and blocker.is_over
+
+
+async def test_the_second_call_of_an_app_and_several_at_once_are_no_newcomers(world: World) -> None:
+    world.engine(max_rows=1).stall()
+    first, many = world.manager.open_session(), world.manager.open_session()
+    calls = [await first.submit(make_call("a")), await first.submit(make_call("b"))]
+    calls += await many.submit_all([make_call("c"), make_call("d")])
+    assert [task.is_newcomer for task in calls] == [True, False, False, False]
+    labelled = replace(make_call("e"), stage=StageLabel(name="s", size=2))
+    assert not (await world.manager.open_session().submit(labelled)).is_newcomer
+    for session in world.manager.sessions():
+        session.cancel()
 
 
 @pytest.mark.parametrize(("policy", "is_learnt"), [("all", True), ("no-lengths", False)])
