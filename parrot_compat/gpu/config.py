@@ -140,7 +140,7 @@ class CheckpointFacts:
     eos_token_ids: tuple[int, ...] = ()
     defaults: Sampling = field(default_factory=Sampling)
     notes: tuple[str, ...] = ()
-    """What of the files this engine does not do, or does otherwise than transformers; shown with the resolved config."""
+    """What of the files this engine leaves, or does otherwise than transformers; shown with the resolved config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,14 @@ FORMED: Any = {"structured_outputs": {"regex": " [a-z]{2} [a-z]{3}"}}
 
 
 async def test_a_completion_goes_on_in_the_middle_of_its_prompt(client: openai.AsyncOpenAI) -> None:
-    asked: Any = {"model": "tiny", "prompt": "The quick brown", "max_tokens": 20, "echo": True, "logprobs": 1}
+    asked: Any = {
+        "model": "tiny",
+        "prompt": "The quick brown",
+        "max_tokens": 20,
+        "echo": True,
+        "logprobs": 1,
+        "temperature": 0,
+    }
     answer = await client.completions.create(**asked, extra_body=FORMED)
     (choice,) = answer.choices
     assert re.fullmatch("The quick brown [a-z]{2} [a-z]{3}", choice.text)
@@ -132,7 +139,9 @@ async def test_a_completion_goes_on_in_the_middle_of_its_prompt(client: openai.A
 
 @pytest.mark.parametrize("formed", [FORMED, {"structured_outputs": {"regex": "[a-z]{3} [a-z]{2}"}}])
 async def test_the_entries_of_a_chat_add_up_to_its_content(client: openai.AsyncOpenAI, formed: Any) -> None:
-    asked: Any = dict(model="tiny", messages=[{"role": "user", "content": "fox"}], logprobs=True, max_tokens=20)
+    asked: Any = dict(
+        model="tiny", messages=[{"role": "user", "content": "fox"}], logprobs=True, max_tokens=20, temperature=0
+    )
     whole = (await client.chat.completions.create(**asked, extra_body=formed)).choices[0]
     assert re.fullmatch(formed["structured_outputs"]["regex"], whole.message.content or "")
     assert whole.logprobs is not None
