@@ -22,8 +22,9 @@ from parrot_compat.gpu.drawing.token_bits import TokenBits
 
 __all__ = ["Closings", "Patience", "TokenMatcher", "TokenText", "bits_of"]
 
-_ORDERS = ('"}]>)', '}]>)"')
-"""What comes first: in a string a quote ends it; where a key may begin, a brace ends the object."""
+_ORDERS = ('"}]>)', '}]>)"', '@"}]>')
+"""What comes first: in a string a quote ends it; where a key may begin, a brace ends the object; of a mail address the
+first part may go on for ever, and be quoted."""
 _REST = ":, \n0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-.<([{"
 _LAST = "\\"
 _USED = 256

@@ -159,8 +159,8 @@ def _tool(
 
 
 def _requires_what_it_names(schema: Mapping[str, Any]) -> bool:
-    required, names = schema.get("required"), schema["properties"]
     """Else what it requires would be forbidden."""
+    required, names = schema.get("required"), schema["properties"]
     return not (isinstance(required, list) and isinstance(names, dict)) or all(
         isinstance(name, str) and name in names for name in required
     )

@@ -187,3 +187,30 @@ def test_a_tool_may_require_more_than_it_names(
         text = tokenizer.decode(drawn_with(grammars, form, 80, 1))
         arguments = json.JSONDecoder().raw_decode(text[text.index('{"a"') :])[0]
         jsonschema.validate(arguments, schema)
+
+
+FORMATS = (
+    *("date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
+    *("uri", "uri-reference", "iri", "iri-reference", "uuid", "json-pointer", "regex", "unknown"),
+)
+
+
+@pytest.mark.parametrize("style", ["qwen25", "llama2"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_texts_of_every_format_have_an_answer_alone_and_as_an_argument(
+    name: str, style: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    grammars = grammars_of(style, tmp_path_factory)
+    schema = {"type": "object", "properties": {"to": {"type": "string", "format": name}}, "required": ["to"]}
+    grammars.check(JsonSchema.of(schema, strict=False))
+    grammars.check(ToolCalls.of([("f", schema)], "hermes", is_parallel=True))
+
+
+_GRAMMARS: dict[str, Grammars] = {}
+
+
+def grammars_of(style: str, tmp_path_factory: pytest.TempPathFactory) -> Grammars:
+    if style not in _GRAMMARS:
+        saved = HuggingFaceTokenizer(save_vocabulary(style, tmp_path_factory.mktemp("vocabulary") / "m"))
+        _GRAMMARS[style] = saved._grammars((saved._hf.eos_token_id,))
+    return _GRAMMARS[style]
