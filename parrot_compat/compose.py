@@ -111,11 +111,11 @@ async def _join_engines(fleet: Fleet, settings: Settings, progress: Progress) ->
             configs.append(_engine_config(settings, model, path, len(configs)))
     many = f"{settings.engines} engines" if settings.engines > 1 else "the engine"
     progress(f"loading {', '.join(settings.models)} into {many}" + (" of each" if settings.more_models else ""))
-    engines = await _all_started([asyncio.ensure_future(_start(config)) for config in configs])
+    engines = await _all_started([asyncio.ensure_future(_start(config, settings)) for config in configs])
     for config, tokenizer, engine in zip(configs, tokenizers, engines, strict=True):
 
         async def restart(config: dict[str, Any] = config) -> Engine:
-            return await _start(config)
+            return await _start(config, settings)
 
         fleet.add(engine, tokenizer, restart=restart)
 
@@ -166,8 +166,8 @@ def _checkpoint(model: str, reasoning: ReasoningStyle | None) -> tuple[str, Toke
     return str(path), HuggingFaceTokenizer(path, reasoning=reasoning)
 
 
-async def _start(config: dict[str, Any]) -> Engine:
-    engine = ProcessEngine([sys.executable, "-m", ENGINE_PROGRAM], config)
+async def _start(config: dict[str, Any], settings: Settings) -> Engine:
+    engine = ProcessEngine([sys.executable, "-m", ENGINE_PROGRAM], config, silence_s=settings.engine_silence)
     await engine.start()
     return engine
 

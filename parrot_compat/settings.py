@@ -66,6 +66,9 @@ class Settings:
     """Written when the server answers: {"base_url": …, "pid": …}."""
     drain_s: float = 30.0
     """How long a stopping server lets answers finish."""
+    engine_silence: float = 120.0
+    """How long an engine of ours may say nothing of what it was asked, five times as long where it computes; then it is
+    ended and started again. 0: for ever."""
     max_open_calls: int | None = None
     """Accepted and not over, in the whole server; not asked: `Limits` says."""
     max_open_calls_per_tenant: int | None = None
@@ -156,6 +159,8 @@ class Settings:
             raise BadSettings(f"--engines {self.engines}: at least one engine is needed")
         if not 0 <= self.drain_s < math.inf:
             raise BadSettings(f"--drain {self.drain_s}: a number of seconds, not negative and not endless")
+        if not 0 <= self.engine_silence < math.inf:
+            raise BadSettings(f"--engine-silence {self.engine_silence}: a number of seconds; 0 is for ever")
         for name in _AT_LEAST_ONE:
             if (number := getattr(self, name)) is not None and number < 1:
                 raise BadSettings(f"{_option(name)} {number}: at least 1 is needed")

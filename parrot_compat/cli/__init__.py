@@ -88,6 +88,7 @@ def serve(
     log_level: options.LogLevel = None,
     device: options.Device = None,
     engines: options.Engines = None,
+    engine_silence: options.EngineSilence = None,
     gpu_memory_utilization: options.GpuMemoryUtilization = None,
     kv_tokens: options.KvTokens = None,
     page_size: options.PageSize = None,

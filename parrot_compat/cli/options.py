@@ -180,6 +180,16 @@ Engines = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+EngineSilence = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds without a word after which an engine that was asked is taken for stuck and started again (five "
+        "times as many while it computes); 0: never.",
+        show_default="120",
+        rich_help_panel=_ENGINE,
+    ),
+]
 GpuMemoryUtilization = Annotated[
     float | None,
     typer.Option(

@@ -9,7 +9,7 @@ for something that has died; one failure may end many tasks, however deep the gr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .call import Call, CallId, VariableName
 from .errors import AlreadySettled, Cancelled, ParrotError, PromptTooLong, UnknownVariable, UpstreamFailed
@@ -67,6 +67,11 @@ class Dataflow:
     def content(self, call: Call) -> Content:
         """What it says. Errors: `PromptTooLong`, `TransformFailed`."""
         return self.bound(call).content()
+
+    def is_all(self, calls: Sequence[Call]) -> bool:
+        """True where they are the choices of one request, and the session has been asked for nothing else."""
+        alone = len(self.graph) == len(calls)
+        return alone and all(call.stage is None and call.prompt == calls[0].prompt for call in calls)
 
     def is_read(self, call: Call) -> bool:
         """True where a task that is not over reads what the call makes."""

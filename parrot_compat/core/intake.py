@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 
 _RENDERED_AT_ONCE = 32
 """Prompts that are made without a look at what else is to be done."""
-
 _SEEDS = random.SystemRandom()
 
 
@@ -108,7 +107,8 @@ class Intake:
             self._widths |= dict.fromkeys([call.id for call in calls], Width(width, self._machinery.scheduler.put))
         is_near = len(calls) > 1 and self._policy.groups
         near = self.dataflow.graph.alike([call.id for call in calls]) if is_near else {}
-        tasks = tuple(self._accept(call, model, near.get(call.id), readings[call.id]) for call, model in pairs)
+        is_newcomer = self._policy.newcomers and self.dataflow.is_all(calls)
+        tasks = tuple(self._accept(*pair, near.get(pair[0].id), readings[pair[0].id], is_newcomer) for pair in pairs)
         for task, tokens in zip(tasks, prompt_tokens, strict=True):
             task.charged_tokens = tokens
         seconds = [task.expected_tokens * fleet.step_s(task.model) for task in tasks]
@@ -151,7 +151,7 @@ class Intake:
 
     # ---- inside ----------------------------------------------------------------------------------------
 
-    def _accept(self, call: Call, model: str, near: str | None, reading: Reading) -> Task:
+    def _accept(self, call: Call, model: str, near: str | None, reading: Reading, is_newcomer: bool) -> Task:
         seed, name = call.sampling.seed, self._length_name(call, model)
         task = self.dataflow.tasks[call.id] = Task(
             call,
@@ -165,7 +165,7 @@ class Intake:
             on_end=self._ended,
             on_return=self._returned,
             reading=reading,
-            is_newcomer=self._policy.newcomers and call.stage is None and len(self.dataflow.graph) == 1,
+            is_newcomer=is_newcomer,
         )
         task.keep_alive(self._life)
         return task
@@ -269,8 +269,11 @@ class Intake:
         return self.deduction.slack_s(call, self._spent_s) if uses_slack else 0.0
 
     def _spent_s(self, call: CallId) -> float:
-        started_s = self.dataflow.tasks[call].started_s
-        return 0.0 if started_s is None else self._machinery.fleet.clock.now() - started_s
+        task, now_s = (
+            self.dataflow.tasks[call],
+            self._machinery.fleet.clock.now(),
+        )  # what a lost engine had done is lost
+        return now_s - task.started_s if task.state is TaskState.RUNNING and task.started_s is not None else 0.0
 
     def _objective(self, call: CallId, slack_s: float) -> Objective:
         if not self._policy.objectives:

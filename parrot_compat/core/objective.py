@@ -15,9 +15,9 @@ from its acceptance until it is over. Rules:
    unit. Of a latency-bound stage of several only the last finish counts: it is a group, and run for throughput.
 3. Slack is the time by which a call may finish later without anybody noticing (`slack_s`).
 
-The invariant: what is deduced depends on the live calls, edges and awaits alone and, while no await is open, on which
-calls have been passed over; not on the order in which they came. A change costs the calls whose deduction it changes
-and their edges. `check()` deduces everything anew and compares.
+The invariant: what is deduced depends on the live calls, edges and awaits alone, on what of each label has been awaited
+and, while no await is open, on which calls have been passed over; not on the order in which they came. A change costs
+the calls whose deduction it changes and their edges. `check()` deduces everything anew and compares.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Task:
         reading: Reading | None = None,
         is_newcomer: bool = False,
     ) -> None:
-        """`on_return`: called when it is ready again, its engine lost. `is_newcomer`: its app has asked for no more."""
+        """`on_return`: called when it is ready again, its engine lost. `is_newcomer`: its app had asked for no more."""
         self.call = call
         self.model = model
         self.output = output

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parrot_compat.core import errors
@@ -34,6 +34,18 @@ class Problem:
 
     def body(self) -> bytes:
         return json.dumps(self.envelope()).encode()
+
+    def about(self, param: str) -> Problem:
+        """The same of a field that the client calls so."""
+        if self.param in (None, param):
+            return self
+        return replace(self, param=param, message=self.message.replace(str(self.param), param))
+
+    def error(self) -> ApiError:
+        """To be raised."""
+        return ApiError(
+            self.message, status=self.status, type=self.type, code=self.code, param=self.param, headers=self.headers
+        )
 
 
 SHUTTING_DOWN = Problem(
@@ -155,14 +167,7 @@ def within(error: errors.ParrotError, path: str) -> ApiError:
     if problem.param:
         param = f"{path}.{problem.param}"
         message = message.removeprefix(f"{problem.param}: ")
-    return ApiError(
-        f"{param}: {message}",
-        status=problem.status,
-        type=problem.type,
-        code=problem.code,
-        param=param,
-        headers=problem.headers,
-    )
+    return replace(problem, message=f"{param}: {message}", param=param).error()
 
 
 def field_path(parts: Sequence[str | int]) -> str:

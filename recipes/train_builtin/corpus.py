@@ -6,7 +6,8 @@ Nothing is downloaded or imported: the sources are parsed. It knows nothing of t
 Copyright (c) 2001-2023 Python Software Foundation, under the PSF License Agreement.
 
 The invariant: whole topics and whole packages are held out, and a hash of their names says which, so no text of a
-held-out package, nor of the tests of one, is ever in the other part. The same CPython gives the same corpus.
+held-out package, nor of tests that are called as one is, is ever in the other part. The same CPython gives the same
+corpus.
 """
 
 from __future__ import annotations

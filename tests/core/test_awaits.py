@@ -218,6 +218,21 @@ async def test_the_slack_of_a_call_is_what_is_left_of_those_that_run_beside_it(w
     session.check()
 
 
+async def test_what_a_lost_engine_had_done_counts_for_nothing_in_the_slack_of_its_calls(world: World) -> None:
+    engine = world.engine(max_rows=1, returns=True)
+    engine.stall()
+    session = world.manager.open_session()
+    calls = [make_call(name, name, max_tokens=30) for name in ("a", "b")]
+    tasks = await session.submit_all([*calls, make_call("r", "r", *(call.output for call in calls))])
+    await world.clock.sleep(25)
+    assert tasks[0].state is TaskState.RUNNING
+    engine.die()
+    await tasks[0].finished()
+    assert tasks[0].attempts == 2 and tasks[0].objective.slack_s == 0
+    await tasks[2].finished()
+    session.check()
+
+
 async def test_a_call_that_is_left_goes_on_if_it_is_read_or_awaited(world: World) -> None:
     world.engine().stall()
     session = world.manager.open_session()

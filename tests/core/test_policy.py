@@ -115,12 +115,14 @@ async def test_newcomers_are_that_the_only_call_of_an_app_goes_before_an_older_a
     assert (placed.index("chat") < placed.index("map0")) is goes_first and blocker.is_over
 
 
-async def test_the_second_call_of_an_app_and_several_at_once_are_no_newcomers(world: World) -> None:
+async def test_the_choices_of_one_request_are_newcomers_and_a_second_call_and_a_batch_are_none(world: World) -> None:
     world.engine(max_rows=1).stall()
-    first, many = world.manager.open_session(), world.manager.open_session()
+    first, many, choices = (world.manager.open_session() for _ in range(3))
     calls = [await first.submit(make_call("a")), await first.submit(make_call("b"))]
     calls += await many.submit_all([make_call("c"), make_call("d")])
     assert [task.is_newcomer for task in calls] == [True, False, False, False]
+    same = [make_call(f"choice{number}", "the same question") for number in range(2)]
+    assert all(task.is_newcomer for task in await choices.submit_all(same))
     labelled = replace(make_call("e"), stage=StageLabel(name="s", size=2))
     assert not (await world.manager.open_session().submit(labelled)).is_newcomer
     for session in world.manager.sessions():

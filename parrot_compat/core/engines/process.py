@@ -55,6 +55,7 @@ class ProcessEngine(EngineFront):
         grace_s: float = GRACE_S,
         silence_s: float = SILENCE_S,
     ) -> None:
+        """`silence_s`: see `silence`; 0: it may be silent for ever."""
         super().__init__(str(hello.get("name", "engine")))
         self._command = tuple(command)
         self._hello = dict(hello)
@@ -193,7 +194,8 @@ class ProcessEngine(EngineFront):
             assert isinstance(hello, Ready), hello
             self._join(hello)
             self._started.set_result(hello.info)
-            self._look()
+            if self._silence.look_s:
+                self._look()
 
     def _deliver(self, report: StepReport) -> None:
         self._taken = report.taken

@@ -82,6 +82,7 @@ class Closings:
     def __init__(self, text: TokenText, ends: Sequence[int], endings: Sequence[str] = ()) -> None:
         self._text = text
         self._endings = [text.tokenize_bytes(ending.encode()) for ending in endings]
+        self._quote = text.tokenize_bytes(b'"')
         self._end = ends[0]
         self._orders = [self._order(first) for first in _ORDERS]
 
@@ -132,8 +133,12 @@ class Closings:
         return shorter if len(shorter) < len(path) and self.closes(matcher, shorter) else path
 
     def _ending(self, matcher: TokenMatcher) -> list[int]:
-        """The first that may come as a whole; [] where none may."""
-        whole = (ending for ending in self._endings if matcher.validate_tokens(ending) == len(ending))
+        """The first that may come as a whole; [] where none may. Where a quote may come, too, any of them may be text,
+        again and again: but for the first, which begins with a line's end, as no text inside JSON does."""
+        endings = self._endings
+        if endings and matcher.validate_tokens(self._quote) > 0:
+            endings = endings[:1]
+        whole = (ending for ending in endings if matcher.validate_tokens(ending) == len(ending))
         return next(whole, [])
 
     def _order(self, first: str) -> _Order:

@@ -38,6 +38,8 @@ _LONGEST = 200
 _SCALARS = frozenset({"string", "null", "boolean", "integer", "number"})
 """A text that is read as one of these is valid where nothing more is said of it."""
 _MOST_NESTED = 16
+_WHOLE = "arguments"
+"""Of a value's own schema: the definition that holds all of the tool's."""
 
 
 def tagged_rules(number: int, name: str, schema: Mapping[str, Any], guidance: Mapping[str, Any]) -> list[str]:
@@ -96,7 +98,7 @@ class _Tool:
                 raise BadSchema(f"tool {self._name!r}: none of the values of {parameter!r} can be written between tags")
             return [f"{rule}: ({' | '.join(map(_literal, texts))}) {_literal(_END + chr(10))}"]
         if not kinds & TEXT:
-            held = {**self._definitions(schema), **schema, "x-guidance": self._guidance}
+            held = {**self._standing_alone(schema), "x-guidance": self._guidance}
             return [f"{rule}: {rule}_json {_literal(_END + chr(10))}", f"{rule}_json: %json {json.dumps(held)}"]
         return self._text(rule, parameter, schema, kinds)
 
@@ -122,11 +124,23 @@ class _Tool:
         if self._is_strict and more:
             raise BadSchema(f"tool {self._name!r}, {what}: {more[0]!r} is not enforced where a model writes plain text")
 
-    def _definitions(self, schema: Any) -> dict[str, Any]:
-        """What references lead to."""
+    def _standing_alone(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The schema by itself: what references lead to is among its definitions, with all that it stands in."""
         if '"$ref"' not in json.dumps(schema):
-            return {}
-        return {word: self._root[word] for word in ("$defs", "definitions") if word in self._root}
+            return dict(schema)
+        return {**_moved(schema), "$defs": {_WHOLE: _moved(self._root)}}
+
+
+def _moved(schema: Any) -> Any:
+    """With its references led into the definition `_WHOLE`."""
+    if isinstance(schema, list):
+        return [_moved(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {word: _moved(each) for word, each in schema.items()}
+    if isinstance(reference := schema.get("$ref"), str) and reference.startswith("#"):
+        moved["$ref"] = f"#/$defs/{_WHOLE}{reference[1:]}"
+    return moved
 
 
 def _parts(schema: Any, root: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """Which tokens end an answer, by a checkpoint's files.
 
 It knows files; nothing of how a text is ended. The invariant: whatever Hugging Face's `generate` stops at is among
-them, and so is the word that the tokenizer itself calls the end of a text.
+them, and so is the word that the tokenizer's files call the end of a text.
 """
 
 from __future__ import annotations

@@ -97,19 +97,26 @@ def _system(content: str | list[Block] | None, hints: Hints) -> list[dict[str, A
 
 def _combined(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Neighbours of one role are one turn, as Anthropic says of its own API. Results of tools are each their own."""
-    turns: list[dict[str, Any]] = []
+    turns: list[list[dict[str, Any]]] = []
     for message in messages:
-        last = turns[-1] if turns and message["role"] != "tool" else {}
-        if last.get("role") != message["role"]:
-            turns.append(message)
-            continue
-        both = {"role": message["role"]}
-        for name, nothing in (("reasoning_content", ""), ("tool_calls", [])):
-            if more := last.get(name, nothing) + message.get(name, nothing):
-                both[name] = more
-        content = [*_parts(last), *_parts(message)]
-        turns[-1] = both | ({"content": content or ""} if content or "tool_calls" not in both else {})
-    return turns
+        if turns and message["role"] == turns[-1][0]["role"] != "tool":
+            turns[-1].append(message)
+        else:
+            turns.append([message])
+    return [_one(turn) for turn in turns]
+
+
+def _one(turn: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All of a turn's messages as one."""
+    if len(turn) == 1:
+        return turn[0]
+    both: dict[str, Any] = {"role": turn[0]["role"]}
+    if thoughts := "".join(message.get("reasoning_content", "") for message in turn):
+        both["reasoning_content"] = thoughts
+    if calls := [call for message in turn for call in message.get("tool_calls", ())]:
+        both["tool_calls"] = calls
+    content = [part for message in turn for part in _parts(message)]
+    return both | ({"content": content or ""} if content or not calls else {})
 
 
 def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -206,10 +213,6 @@ def untranslated(error: ApiError) -> ApiError:
     problem, param = error.problem, error.problem.param
     if param is None:
         return error
-    ours = param
     for pattern, name in _FIELDS:
         param = pattern.sub(name, param)
-    message = problem.message.replace(ours, param)
-    return ApiError(
-        message, status=problem.status, type=problem.type, code=problem.code, param=param, headers=problem.headers
-    )
+    return problem.about(param).error()

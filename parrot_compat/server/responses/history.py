@@ -38,8 +38,11 @@ class Turn:
     content: str | list[_Part] = ""
     parts: list[str] = field(default_factory=list)
     """The path of each part of the content."""
-    more: dict[str, Any] = field(default_factory=dict)
-    """What a message of this role has beside its content."""
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[_Part] = field(default_factory=list)
+    call_paths: list[str] = field(default_factory=list)
+    of_call: str | None = None
+    """The call that it is the result of."""
 
     def say(self, content: str | list[_Part], path: str) -> None:
         """More of it. A text alone stays one."""
@@ -57,9 +60,14 @@ class Turn:
 
     def message(self) -> dict[str, Any]:
         """An assistant may have called and said nothing, or thought and nothing else."""
-        has_content = bool(self.parts) or self.role != "assistant" or "tool_calls" not in self.more
-        content = self.content or "" if self.role != "user" else self.content
-        return {"role": self.role} | ({"content": content} if has_content else {}) | self.more
+        message: dict[str, Any] = {"role": self.role}
+        if self.parts or self.role != "assistant" or not self.calls:
+            message["content"] = self.content or "" if self.role != "user" else self.content
+        if self.thoughts:
+            message["reasoning_content"] = "".join(self.thoughts)
+        if self.calls:
+            message["tool_calls"] = self.calls
+        return message if self.of_call is None else message | {"tool_call_id": self.of_call}
 
 
 def turns_of(instructions: str | None, said: str | Sequence[AnyItem]) -> list[Turn]:
@@ -77,18 +85,18 @@ def turns_of(instructions: str | None, said: str | Sequence[AnyItem]) -> list[Tu
                 content = _content(item.content, f"{path}.content")
                 _turn(turns, item.role, path).say(content, f"{path}.content")
             case ThoughtItem():
-                more = _turn(turns, "assistant", path).more
-                more["reasoning_content"] = more.get("reasoning_content", "") + _thoughts(item, path)
+                _turn(turns, "assistant", path).thoughts.append(_thoughts(item, path))
             case CallItem():
                 called.add(item.call_id)
                 function = {"name": item.name, "arguments": item.arguments}
-                call = {"id": item.call_id, "type": "function", "function": function}
-                _turn(turns, "assistant", path).more.setdefault("tool_calls", []).append(call)
+                turn = _turn(turns, "assistant", path)
+                turn.calls.append({"id": item.call_id, "type": "function", "function": function})
+                turn.call_paths.append(path)
             case CallOutputItem():
                 if item.call_id not in called:
                     missing = "no function_call before it has this call_id; send that item too, nothing is kept here"
                     raise invalid(f"{path}.call_id", missing)
-                turn = Turn("tool", path, f"{path}.output", more={"tool_call_id": item.call_id})
+                turn = Turn("tool", path, f"{path}.output", of_call=item.call_id)
                 turn.say(_content(item.output, f"{path}.output"), f"{path}.output")
                 turns.append(turn)
             case OtherItem():

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from parrot_compat.core.errors import ParrotError
 from parrot_compat.server.bodies import explain
-from parrot_compat.server.errors import ApiError, Problem, problem_of
+from parrot_compat.server.errors import Problem, problem_of
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat_schema import ChatRequest
 
@@ -31,7 +31,7 @@ __all__ = ["CLIENT_NAMES", "Names", "translated"]
 CLIENT_NAMES: Mapping[str, str] = {"reasoning_effort": "reasoning.effort"}
 """Of hints."""
 _SAME = ("model", "stream", "temperature", "top_p", "parallel_tool_calls", "service_tier")
-_MESSAGE = re.compile(r"^messages(?:\[(\d+)\](\.content(?:\[(\d+)\])?)?)?")
+_MESSAGE = re.compile(r"^messages(?:\[(\d+)\](?:(\.content)(?:\[(\d+)\])?|\.tool_calls\[(\d+)\](?:\.function)?)?)?")
 _LIMIT = re.compile(r"\bmax_(?:completion_)?tokens\b")
 _FIELDS = (
     (re.compile(r"^max_(?:completion_)?tokens\b"), "max_output_tokens"),
@@ -58,22 +58,15 @@ class Names:
             told = self.of(problem)
             if told is problem:
                 raise
-            raise ApiError(
-                told.message,
-                status=told.status,
-                type=told.type,
-                code=told.code,
-                param=told.param,
-                headers=told.headers,
-            ) from None
+            raise told.error() from None
 
     def of(self, problem: Problem) -> Problem:
         """The same problem with the field as the client calls it."""
-        if (ours := problem.param) is None:
+        if problem.param is None:
             return problem
-        theirs = self._field(ours)
-        message = _LIMIT.sub("max_output_tokens", problem.message.replace(ours, theirs))
-        return problem if message == problem.message else replace(problem, message=message, param=theirs)
+        told = problem.about(self._field(problem.param))
+        message = _LIMIT.sub("max_output_tokens", told.message)
+        return told if message == told.message else replace(told, message=message)
 
     def _field(self, param: str) -> str:
         if (found := _MESSAGE.match(param)) is not None:
@@ -82,12 +75,14 @@ class Names:
             param = pattern.sub(name, param)
         return param
 
-    def _place(self, index: str | None, content: str | None, part: str | None) -> str:
+    def _place(self, index: str | None, content: str | None, part: str | None, call: str | None) -> str:
         if index is None or int(index) >= len(self.turns):
             return "input"
         turn = self.turns[int(index)]
         if part is not None and int(part) < len(turn.parts):
             return turn.parts[int(part)]
+        if call is not None and int(call) < len(turn.call_paths):
+            return turn.call_paths[int(call)]
         return turn.path if content is None else turn.content_path
 
 

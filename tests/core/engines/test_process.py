@@ -18,6 +18,7 @@ from parrot_compat.core.call import Call, CallId, ResolvedSampling, Sampling, Va
 from parrot_compat.core.engine import Chunk, ContextId, Engine, Fill, Generate
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
 from parrot_compat.core.engines.process import ProcessEngine
+from parrot_compat.core.engines.silence import Silence
 from parrot_compat.core.errors import EngineError, EngineLost, ModelRefused
 from parrot_compat.core.fleet import Fleet
 from parrot_compat.core.manager import Manager
@@ -283,9 +284,15 @@ async def test_a_stopped_child_never_blocks_the_event_loop() -> None:
     assert [type(outcome) for outcome in await asyncio.gather(*fills, return_exceptions=True)] == [EngineLost] * 3
 
 
+def become_impatient(engine: ProcessEngine) -> None:
+    """Only now: a child that merely had no processor for so long must not be lost."""
+    engine._silence = Silence(0.2)
+    engine._look()
+
+
 @pytest.mark.parametrize("model", ["counts", "sticks"])
 async def test_a_child_that_is_there_and_says_nothing_more_is_lost_and_its_calls_go_on_or_fail(model: str) -> None:
-    engine = child(model, silence_s=0.2)
+    engine = child(model)
     await engine.start()
     fleet = Fleet()
 
@@ -302,12 +309,14 @@ async def test_a_child_that_is_there_and_says_nothing_more_is_lost_and_its_calls
         assert engine.pid is not None
         if model == "counts":  # it has not begun: nobody notices
             os.kill(engine.pid, signal.SIGSTOP)
+            become_impatient(engine)
             task = await session.submit(call)
             assert (await task.finished()).text == "0 1 2 " and task.attempts == 2
         else:
             task = await session.submit(call)
             assert (await anext(task.chunks())).text == "0 "
             os.kill(engine.pid, signal.SIGSTOP)
+            become_impatient(engine)
             assert task.work is not None
             work = asyncio.wait((task.work,))
             with pytest.raises(EngineLost, match="said nothing more"):
@@ -323,7 +332,7 @@ async def test_an_engine_that_has_done_all_it_was_told_is_asked_for_nothing() ->
     engine = await real_engine()
     assert isinstance(engine, ProcessEngine)
     async with asyncio.timeout(120):
-        leaving = engine.generate(count(1, 50))
+        leaving = engine.generate(count(1, 2000))  # more than come while this process has no processor
         await anext(leaving)
         assert engine._is_asked
         engine.hurry(ContextId(1), 0.0)

@@ -89,6 +89,48 @@ def test_calls_are_read_as_they_were_held(
     assert len(names) > 2
 
 
+WORDS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+EDIT = {"type": "object", "properties": {"old": {"type": "string"}, "new": {"type": "string"}}, "required": ["old"]}
+
+
+@pytest.mark.parametrize("schema", [WORDS, EDIT, {"type": "array", "items": EDIT, "minItems": 1}])
+def test_answers_with_texts_inside_json_are_closed_in_time(
+    tokenizer: HuggingFaceTokenizer, grammars: Grammars, schema: dict[str, Any]
+) -> None:
+    arguments = {"type": "object", "properties": {"p": schema}, "required": ["p"]}
+    form = ToolCalls.of([("f", arguments)], "qwen3_coder", is_parallel=False)
+    grammars.check(form)
+    for seed in range(3):
+        text = tokenizer.decode(drawn_with(grammars, form, 90, seed), skip_special_tokens=False)
+        reader = ToolReader("qwen3_coder", schemas={"f": arguments})
+        reader.push(text)
+        reader.end()
+        jsonschema.validate(json.loads(reader.calls[0].arguments), arguments)
+
+
+BESIDE: dict[str, Any] = {"properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}}, "required": ["b"]}
+SELF: dict[str, Any] = {"properties": {"a": {"type": "array", "items": {"$ref": "#"}}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "is_taken"),
+    [
+        (BESIDE, {"b": "5"}, True),
+        (BESIDE, {"b": '"five"'}, False),
+        (SELF, {"a": "[]"}, True),
+        (SELF, {"a": '[{"a": [{"a": []}]}]'}, True),
+        (SELF, {"a": "[[]]"}, False),
+        (SELF, {"a": "[{}]"}, False),
+    ],
+)
+def test_references_lead_where_they_led_in_the_arguments_schema(
+    tokenizer: HuggingFaceTokenizer, grammars: Grammars, schema: dict[str, Any], body: dict[str, str], is_taken: bool
+) -> None:
+    form = ToolCalls.of([("f", {"type": "object", **schema})], "qwen3_coder", is_parallel=False)
+    text = shown("".join(value(name, said) for name, said in body.items()))
+    assert takes(grammars, tokenizer, form, text) is is_taken
+
+
 def shown(body: str, name: str = "f") -> str:
     return f"<tool_call>\n<function={name}>\n{body}</function>\n</tool_call>"
 

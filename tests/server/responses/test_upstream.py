@@ -47,6 +47,26 @@ async def test_what_the_model_says_instead_of_an_answer_is_a_refusal(
     assert [event.delta async for event in stream if event.type == "response.refusal.delta"] == ["I can", "not."]
 
 
+@pytest.mark.parametrize(
+    ("param", "field"),
+    [
+        ("reasoning_effort", "reasoning.effort"),
+        ("messages[0].content", "input[0].content"),
+        ("messages[1].tool_calls[1].function.arguments", "input[2].arguments"),
+    ],
+)
+async def test_the_field_is_the_clients_where_the_message_does_not_name_it(
+    client: openai.AsyncOpenAI, behind: ScriptedServer, monkeypatch: pytest.MonkeyPatch, param: str, field: str
+) -> None:
+    refused = {"error": {"message": "Unsupported value.", "param": param}}
+    monkeypatch.setattr(behind, "refusal", JSONResponse(refused, 400))
+    call = {"type": "function_call", "name": "f", "arguments": "{}"}
+    said: Any = [{"role": "user", "content": "snow"}, *({**call, "call_id": str(number)} for number in range(2))]
+    with pytest.raises(openai.BadRequestError, match="Unsupported value") as told:
+        await client.responses.create(model="big", input=said)
+    assert told.value.param == field
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_of_the_other_server_names_the_field_that_the_client_wrote(
     client: openai.AsyncOpenAI, behind: ScriptedServer, monkeypatch: pytest.MonkeyPatch, stream: bool
