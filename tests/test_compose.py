@@ -163,7 +163,7 @@ async def test_engines_that_have_started_are_closed_where_another_does_not(
         async def close(self) -> None:
             closed.append(self)
 
-    async def start(config: dict[str, object]) -> Started:
+    async def start(config: dict[str, object], settings: Settings) -> Started:
         if config["name"] == "engine-1":
             if not is_cancelled:
                 raise EngineError("no room")

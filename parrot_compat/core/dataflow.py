@@ -77,6 +77,11 @@ class Dataflow:
         """True where a task that is not over reads what the call makes."""
         return any(not self.tasks[reader].is_over for reader in self.graph.consumers(call.output))
 
+    def spent_s(self, call: CallId, now_s: float) -> float:
+        """How long it has been running. What an engine had done that was lost is lost."""
+        task = self.tasks[call]
+        return now_s - task.started_s if task.state is TaskState.RUNNING and task.started_s is not None else 0.0
+
     def check(self) -> None:
         self.graph.check()
         assert not self._over and not self._is_telling

@@ -265,15 +265,10 @@ class Intake:
         put(task)
 
     def _slack_s(self, call: CallId) -> float:
-        uses_slack = self._policy.objectives and self._policy.slack
-        return self.deduction.slack_s(call, self._spent_s) if uses_slack else 0.0
-
-    def _spent_s(self, call: CallId) -> float:
-        task, now_s = (
-            self.dataflow.tasks[call],
-            self._machinery.fleet.clock.now(),
-        )  # what a lost engine had done is lost
-        return now_s - task.started_s if task.state is TaskState.RUNNING and task.started_s is not None else 0.0
+        if not (self._policy.objectives and self._policy.slack):
+            return 0.0
+        now_s = self._machinery.fleet.clock.now()
+        return self.deduction.slack_s(call, lambda id: self.dataflow.spent_s(id, now_s))
 
     def _objective(self, call: CallId, slack_s: float) -> Objective:
         if not self._policy.objectives:

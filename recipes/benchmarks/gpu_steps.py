@@ -58,6 +58,9 @@ class Silent:
 
     met: str | None = None
 
+    def follow(self, token_id: int | None) -> None:
+        """Nothing goes on behind nothing."""
+
     def push(self, token_ids: Sequence[int], may_stop: bool = True) -> str:
         return ""
 

@@ -53,7 +53,7 @@ async def test_a_call_that_differs_from_its_plan_costs_no_other_branch_its_urgen
     assert refused.task is None and plan.tasks["r"].is_over
     others = [plan.tasks[f"m{n}"] for n in range(1, 8)]
     assert {task.objective.kind for task in others} == {"latency"} and plan.tasks["m0"].is_over
-    later = await world.manager.open_session("t").submit(make_call("later"))
+    later, _ = await world.manager.open_session("t").submit_all([make_call("later"), make_call("later too")])
     engine.resume()
     await others[-1].finished()
     assert blocker.is_over and not later.is_over

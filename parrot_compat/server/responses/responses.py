@@ -18,9 +18,9 @@ from parrot_compat.core.call import Logprobs
 from parrot_compat.server.bodies import parse, read_raw
 from parrot_compat.server.errors import Problem
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.openai.chat import results_of
+from parrot_compat.server.openai.chat import results_of, writer_of
 from parrot_compat.server.openai.conversing import Conversation, converse
-from parrot_compat.server.openai.logprobs import ChatLogprobs, TokenWriter
+from parrot_compat.server.openai.logprobs import ChatLogprobs
 from parrot_compat.server.openai.streaming import first_word
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import SseResponse, event, while_connected
@@ -89,7 +89,7 @@ def _entries(serving: Serving, chat: Conversation) -> Callable[[Sequence[Logprob
 
     def entries(drawn: Sequence[Logprobs]) -> list[Entry]:
         if not told:  # the prompt is whole by now
-            told.append(ChatLogprobs(TokenWriter(serving.manager.tokenizer(chat.model)), chat.known_ids()))
+            told.append(ChatLogprobs(writer_of(serving, chat.begun.tasks[0]), chat.known_ids()))
         content: list[Entry] = told[0].told(drawn)["content"]
         return content
 
