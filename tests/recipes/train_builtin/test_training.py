@@ -91,40 +91,22 @@ def test_exact_agrees_with_greedy_generation() -> None:
     assert True in told and False in told
 
 
-def test_a_run_ends_in_its_time_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    texts = tmp_path / "corpus.json.xz"
+def test_a_run_ends_in_its_time_goes_on_from_its_checkpoint_and_another_from_its_weights(tmp_path: Path) -> None:
+    texts, run, sieved = tmp_path / "corpus.json.xz", tmp_path / "run", tmp_path / "sieved"
     corpus.save(documents(), texts)
-    small = ["--hidden", "64", "--layers", "1", "--tokens", "24576", "--workers", "1", "--each", "1", "--no-compile"]
-    said = [
-        "--corpus",
-        str(texts),
-        "--out",
-        str(tmp_path / "run"),
-        "--reserve",
-        "0",
-        "--show",
-        "0",
-        "--save-every",
-        "0",
-    ]
-    train.main([*small, *said, "--minutes", "0.02"])
-    first = json.loads((tmp_path / "run" / "run.json").read_text())
+    said = ["--hidden", "64", "--layers", "1", "--tokens", "12288", "--workers", "1", "--each", "1", "--no-compile"]
+    said += ["--corpus", str(texts), "--reserve", "0", "--show", "0", "--save-every", "0", "--minutes", "0.02"]
+    train.main([*said, "--out", str(run)])
+    first = json.loads((run / "run.json").read_text())
     assert first["steps"] >= 1
-    train.main([*small, *said, "--minutes", "0.02", "--resume"])
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] >= first["steps"]
-    model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "run", output_loading_info=True)
+    train.main([*said, "--out", str(run), "--resume"])
+    assert json.loads((run / "run.json").read_text())["steps"] >= first["steps"]
+    model, report = AutoModelForCausalLM.from_pretrained(run, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert model.config.num_hidden_layers == 1
-    assert "copy 3K" in (tmp_path / "run" / "scores.csv").read_text()
-
-
-def test_a_run_from_given_weights_reads_on_until_what_is_not_learnt_fills_a_step(tmp_path: Path) -> None:
-    texts = tmp_path / "corpus.json.xz"
-    corpus.save(documents(), texts)
-    small = ["--hidden", "64", "--layers", "1", "--tokens", "12288", "--workers", "1", "--each", "1", "--no-compile"]
-    said = ["--corpus", str(texts), "--reserve", "0", "--show", "0", "--minutes", "0.02"]
-    train.main([*small, *said, "--out", str(tmp_path / "first")])
-    train.main([*small, *said, "--out", str(tmp_path / "then"), "--start", str(tmp_path / "first"), "--sieve"])
-    assert json.loads((tmp_path / "then" / "run.json").read_text())["steps"] >= 1
-    passed = (tmp_path / "then" / "train.csv").read_text().splitlines()[-1].split(",")[-1]
+    assert "copy 3K" in (run / "scores.csv").read_text()
+    # it reads on until what is not learnt yet fills a step
+    train.main([*said, "--out", str(sieved), "--start", str(run), "--sieve"])
+    assert json.loads((sieved / "run.json").read_text())["steps"] >= 1
+    passed = (sieved / "train.csv").read_text().splitlines()[-1].split(",")[-1]
     assert 0 < float(passed) < 1
