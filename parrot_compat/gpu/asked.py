@@ -5,6 +5,7 @@ It knows the engine's config and nothing of contexts or sequences. Whatever pass
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from parrot_compat.core.engine import ContextId, Embed, Fill, Generate
@@ -53,7 +54,14 @@ def checked_ids(config: ResolvedConfig, verb: Fill | Generate | Embed, held: int
         )
     if isinstance(verb, Generate):
         check_sampling(verb.sampling, config.checkpoint.vocab_size)
+        _check_stop_tokens(verb.sampling.stop_token_ids)
     return ids
+
+
+def _check_stop_tokens(ids: Sequence[int]) -> None:
+    """One behind the vocabulary is never drawn; one before it would be taken for another, counted from the end."""
+    if ids and min(ids) < 0:
+        raise BadPrompt(f"stop_token_ids: {min(ids)} is no token id", "stop_token_ids")
 
 
 def _to_embed(config: ResolvedConfig, embed: Embed) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.kernels import AttentionInputs
 from parrot_compat.gpu.kernels.forest import ForestRow, SharedPrefix
 from parrot_compat.gpu.kernels.sharing import Sharing
+from parrot_compat.gpu.kv.page_list import PageList
 from parrot_compat.gpu.to_device import moved
 from parrot_compat.gpu.wanted import Wanted
 
@@ -107,8 +108,7 @@ class PackedRows:
         covering = -(-ends // page_size)
         _check(rows, covering.tolist(), page_size)
         query_starts, page_starts = _starts(counts), _starts(covering)
-        listed = chain.from_iterable(row.pages[:count] for row, count in zip(rows, covering.tolist(), strict=True))
-        pages = np.fromiter(listed, dtype=np.int64, count=int(page_starts[-1]))
+        pages = _packed_pages(rows, covering.tolist())
         positions = np.arange(query_starts[-1]) + np.repeat(starts - query_starts[:-1], counts)
         in_list = np.repeat(page_starts[:-1], counts) + positions // page_size
         return cls(
@@ -135,11 +135,10 @@ class PackedRows:
         starts = [row.start for row in rows]
         covering = [start // page_size + 1 for start in starts]
         _check(rows, covering, page_size)
-        listed = chain.from_iterable(row.pages[:count] for row, count in zip(rows, covering, strict=True))
+        pages = _packed_pages(rows, covering)
         page_starts = np.array([0, *accumulate(covering)], dtype=np.int64)
         slots = [row.pages[row.start // page_size] * page_size + row.start % page_size for row in rows]
         token_ids, positions, into = np.array([[row.tokens[0] for row in rows], starts, slots], dtype=np.int64)
-        pages = np.fromiter(listed, dtype=np.int64, count=int(page_starts[-1]))
         return cls(
             page_size=page_size,
             token_ids=token_ids,
@@ -197,6 +196,16 @@ def _check(rows: Sequence[BatchRow], covering: Sequence[int], page_size: int) ->
                 f"row {number} of the batch has {len(row.tokens)} tokens from {row.start} on and "
                 f"{len(row.pages)} pages of {page_size}: it needs a token, and pages for all of them"
             )
+
+
+def _packed_pages(rows: Sequence[BatchRow], covering: Sequence[int]) -> Ids:
+    """The first `covering` pages of each row. What a `PageList` has as numbers already is not turned into them again:
+    of a long text that would cost more than the rest of a batch."""
+    lists = [
+        row.pages.array[:count] if isinstance(row.pages, PageList) else np.array(row.pages[:count], dtype=np.int64)
+        for row, count in zip(rows, covering, strict=True)
+    ]
+    return np.concatenate(lists) if lists else np.empty(0, dtype=np.int64)
 
 
 def _starts(counts: Ids) -> Ids:

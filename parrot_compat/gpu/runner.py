@@ -27,7 +27,7 @@ from parrot_compat.gpu.kernels.strips import HeadShape
 from parrot_compat.gpu.kv.storage import KvStorage
 from parrot_compat.gpu.layers.rotary import Rotary
 from parrot_compat.gpu.machine import choose_device, measure, physical_cores
-from parrot_compat.gpu.models.decoder import FastDecoder
+from parrot_compat.gpu.models.decoder import FastDecoder, why_not_deterministic
 from parrot_compat.gpu.models.transformers_models import TransformersDecoder
 from parrot_compat.gpu.models.weights import locate, read_facts
 from parrot_compat.gpu.states import read_scores, read_states
@@ -53,9 +53,9 @@ class ModelRunner:
         if self.device.type == "cpu":  # before weights are packed, when products are tried: they run as they were tried
             torch.set_num_threads(threads_of(config, physical_cores()))
         fast = FastDecoder.load(path, dtype, self.device, deterministic=config.deterministic)
-        if config.deterministic and self.device.type == "cuda" and not (fast and fast.kernels.is_fixed_order):
-            why = "its family has no fast decoder" if fast is None else "no Triton kernels hold its heads"
-            raise ModelRefused(f"{path} cannot be deterministic on a CUDA device: {why}")
+        if config.deterministic and (why := why_not_deterministic(fast, dtype, self.device)) is not None:
+            kind = "a CUDA device" if self.device.type == "cuda" else "this CPU"
+            raise ModelRefused(f"{path} cannot be deterministic on {kind}: {why}; without that it can be served")
         self._decoder: FastDecoder | TransformersDecoder = fast or TransformersDecoder.load(path, dtype, self.device)
         if self.device.type == "cuda":
             warm_up(self._decoder, facts, dtype, self.device, config.page_size or PAGE_SIZE)
@@ -127,6 +127,11 @@ class ModelRunner:
         if pairs:
             with torch.inference_mode():
                 self._storage.copy_pages(pairs)
+
+    def check_device(self) -> None:
+        """Wait until the device has done what it was given. Errors: its own, where it answers nothing any more."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     @property
     def graphs(self) -> DecodeGraphs | None:

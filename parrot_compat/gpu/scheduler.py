@@ -104,14 +104,14 @@ def _plan_prompts(
 ) -> StepPlan:
     started = sum(view.is_started for view in views)
     budget = room.tokens - len(rows)
-    prefilling: list[SequenceView] = []
+    leaders = _Leaders(room.page_size)
     is_closed = False
     order = list(in_turn([v for v in views if not (v.is_started and v.is_drawing)], served, room.now_s))
     for place, view in enumerate(order):
         if budget == 0 or len(rows) == room.rows:
             break
         if not view.is_started:
-            if is_closed or (room.shares_prefixes and any(_leads(row, view, room.page_size) for row in prefilling)):
+            if is_closed or (room.shares_prefixes and leaders.has_one_of(view)):
                 continue
             if started >= min(room.rows, room.tokens):
                 slower = _slower_prompt(views, view, room.now_s)
@@ -133,7 +133,7 @@ def _plan_prompts(
             started += 1
         tokens = min(budget, view.remaining)
         rows.append(PlannedRow(view.id, tokens))
-        prefilling.append(view)
+        leaders.add(view)
         budget -= tokens
     return StepPlan(rows=tuple(rows))
 
@@ -193,18 +193,39 @@ def _would_start(
     return room.has_idle or room.missing_pages(view) <= free + come_free
 
 
-def _leads(leader: SequenceView, follower: SequenceView, page_size: int) -> bool:
-    """Whether `leader` is now inside the page that `follower` would have to compute next, or end its text with."""
-    known = follower.computed // page_size
-    begin, end = known * page_size, min((known + 1) * page_size, len(follower.tokens))
-    return (
-        not follower.is_read
-        and leader.namespace == follower.namespace
-        and begin <= leader.computed < end <= len(leader.tokens)
-        and 2 * (end - follower.computed) >= page_size  # for less it does not wait a step
-        and (known == 0 or leader.pages[known - 1] == follower.pages[known - 1])
-        and leader.tokens[begin:end] == follower.tokens[begin:end]
-    )
+class _Leaders:
+    """Prompts that have a row in this step, found by the page that each is inside now, and by what stands there: so who
+    waits for one of them is known without asking every row."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._inside: dict[tuple[str, int], list[SequenceView]] = {}
+        """By namespace and by which page of the text it is."""
+        self._ends: dict[tuple[str, int], tuple[set[_PageText], int]] = {}
+        """By namespace and end: what those who compute that far have there, and of how many of them it is known."""
+
+    def add(self, view: SequenceView) -> None:
+        self._inside.setdefault((view.namespace, view.computed // self._page_size), []).append(view)
+
+    def has_one_of(self, follower: SequenceView) -> bool:
+        """Whether one is inside the page that `follower` would have to compute next, or end its text with."""
+        size, known = self._page_size, follower.computed // self._page_size
+        end = min((known + 1) * size, len(follower.tokens))
+        inside = self._inside.get((follower.namespace, known), [])
+        # for less than half a page it does not wait a step
+        if not inside or follower.is_read or 2 * (end - follower.computed) < size:
+            return False
+        texts, asked = self._ends.get((follower.namespace, end), (set(), 0))
+        texts |= {self._text(row, known, end) for row in inside[asked:] if row.computed < end <= len(row.tokens)}
+        self._ends[follower.namespace, end] = texts, len(inside)
+        return self._text(follower, known, end) in texts
+
+    def _text(self, view: SequenceView, known: int, end: int) -> _PageText:
+        return view.pages[known - 1] if known else None, tuple(view.tokens[known * self._page_size : end])
+
+
+_PageText = tuple[int | None, tuple[int, ...]]
+"""The page before, and the tokens behind it. The same page means the same text up to there."""
 
 
 def _slower_prompt(views: Sequence[SequenceView], view: SequenceView, now_s: float) -> SequenceView | None:

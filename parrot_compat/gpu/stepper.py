@@ -2,9 +2,10 @@
 
 Plain synchronous code that one thread calls; it knows nothing of asyncio, threads, processes or tensors.
 
-With `async_scheduling` a step is under way when `step` returns, and while the same sequences go on drawing the next one
-is launched before the tokens of this one are known: the device is never idle while the host looks at them. A text that
-turns out to have ended has then been computed one token too far, which is thrown away.
+With `async_scheduling` a step is under way when `step` returns, and while the same sequences go on drawing, whoever
+waits for a row of theirs, the next one is launched before the tokens of this one are known: the device is never idle
+while the host looks at them. A text that turns out to have ended has then been computed one token too far, which is
+thrown away, and who gets its row gets it a step later.
 
 The invariant: a step always gets something done while there is work, and what it must do to find room (evict, drop,
 preempt) never changes a token that is drawn.
@@ -55,6 +56,10 @@ class Runner(Protocol):
         ...
 
     def copy_pages(self, pairs: Items[tuple[int, int]], /) -> None: ...
+
+    def check_device(self) -> None:
+        """Wait until the device has done what it was given. Errors: its own, where it answers nothing any more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +173,8 @@ class Stepper:
         began_s = self._clock()
         try:
             flight = self._runner.launch([row for _, row in rows], None if after is None else after.flight)
-        except torch.AcceleratorError:
-            raise  # a device that reported an error answers nothing but errors: the engine is lost
         except Exception as cause:
-            self._fail(rows, cause)
+            self._fail_of_step(rows, cause)
             return None
         return _UnderWay(rows, flight, began_s)
 
@@ -179,10 +182,8 @@ class Stepper:
         """What was computed is in the pages; what was drawn goes on or ends."""
         try:
             drawn = self._runner.collect(step.flight)
-        except torch.AcceleratorError:
-            raise
         except Exception as cause:
-            self._fail(step.rows, cause)
+            self._fail_of_step(step.rows, cause)
             return
         took_s = self._clock() - max(step.began_s, self._landed_s)
         self._landed_s = self._clock()
@@ -205,6 +206,15 @@ class Stepper:
             else:
                 self._work.end_if_computed(sequence)
 
+    def _fail_of_step(self, rows: list[Row], cause: Exception) -> None:
+        """Fail the rows of a step that failed. Errors: of a lost device, which ends the engine: its calls can be
+        answered elsewhere."""
+        if isinstance(cause, torch.AcceleratorError) and "out of memory" not in str(cause):
+            raise cause  # a device that reported an error answers nothing but errors
+        # Triton or cuBLAS may have heard of such an error first, and they say so with errors of another kind.
+        self._runner.check_device()
+        self._fail(rows, cause)
+
     def _fail(self, rows: list[Row], cause: Exception) -> None:
         logger.error("a step of %d rows failed on %s", len(rows), self.config.name, exc_info=cause)
         for sequence, _ in rows:
@@ -223,14 +233,26 @@ class Stepper:
         """The step behind `before`, if all there is to do is that its rows go on drawing."""
         alive = [(number, pair) for number, pair in enumerate(before.rows) if self._is_alive(pair[0])]
         work = self._work
-        if not self.config.async_scheduling or len(alive) != len(work.sequences):
-            return None
-        if work.queued or work.forms.has_news:
+        if not self.config.async_scheduling or work.queued or work.forms.has_news:
             return None
         if any(row.draw is None or row.wanted or sequence.must_see_each_token for _, (sequence, row) in alive):
             return None
+        if len(alive) != len(work.sequences) and not self._is_theirs_alone([pair for _, pair in alive]):
+            return None
         rows = self._rows.ahead([(number, sequence, row) for number, (sequence, row) in alive])
         return None if rows is None else self._launch(rows, before)
+
+    def _is_theirs_alone(self, rows: list[Row]) -> bool:
+        """Whether the step behind that of `rows` has nothing for those who wait: all rows, or all tokens of a step, are
+        taken, none of them is about to be free, and no prompt ends here, which one who waits may ask for as well."""
+        if len(rows) < min(self.config.max_rows, self.config.step_tokens):
+            return False
+        if sum(sequence.is_started for sequence in self._work.sequences.values()) > len(rows):
+            return False
+        return all(
+            len(row.tokens) == 1 and row.draw is not None and row.draw.index > 0 and sequence.draw_ahead() is not None
+            for sequence, row in rows
+        )
 
 
 def _why_unusable(token: Drawn | Read | None) -> EngineError | None:

@@ -1,4 +1,5 @@
-"""Whole models on a device do what they should: our texts beside Hugging Face's, and launches that wait for nothing.
+"""Whole models on a device do what they should: our texts beside Hugging Face's, the same bits however a text is cut
+where that was asked, and launches that wait for nothing.
 
 The invariant: what is wrong fails its case; what is only slow is a row of the results that says so.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,30 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.gpu.batch import Batch, BatchRow
+from parrot_compat.gpu.drawing.draw import Draw
+from parrot_compat.gpu.kv.storage import KvStorage
+from parrot_compat.gpu.models.decoder import FastDecoder, why_not_deterministic
 from parrot_compat.gpu.runner import ModelRunner
 
 from .gpu_cases import Cases
 from .gpu_rows import GpuRow, Where
 from .gpu_shapes import made, runner_of
 from .gpu_shared import Told, over_a_prefix
-from .gpu_steps import SAMPLINGS, Steps, answers
+from .gpu_steps import GREEDY, SAMPLINGS, Steps, answers
 
-__all__ = ["launches_that_wait", "texts_against_transformers", "texts_over_a_prefix"]
+__all__ = ["bits_however_cut", "launches_that_wait", "texts_against_transformers", "texts_over_a_prefix"]
 
 TIE = 1e-4
 """Where the two largest logits are nearer than this, either token may be drawn."""
+PAGE = 16
+CUT_TOKENS = 300
+"""Of the text that is cut: several tiles of queries, and blocks of keys with a mask and without."""
+CUTS: Mapping[str, Sequence[int]] = {
+    "whole": (300,), "in chunks of 7": (7,) * 42 + (6,), "in chunks of 64": (64,) * 4 + (44,),
+    "with 12 tokens drawn": (288,) + (1,) * 12,
+}  # fmt: skip
+"""Tokens of each step."""
 
 
 def texts_against_transformers(names: Sequence[str], tokens: int, under: Path, cases: Cases) -> Iterator[GpuRow]:
@@ -109,6 +123,62 @@ def _check_shared(name: str, told: Mapping[str, Told], sizes: int) -> None:
         raise AssertionError(
             f"{name}: nothing says that a graph with a shared prefix was replayed: {launches}, {sizes}"
         )
+
+
+def bits_however_cut(names: Sequence[str], under: Path, cases: Cases) -> Iterator[GpuRow]:
+    """Of a deterministic decoder: in whatever steps a text is computed, and whatever is beside it, its logits, keys and
+    values are the same bits. A difference is an error."""
+    for name in names:
+        for dtype in (torch.bfloat16, torch.float32):
+            case = f"{name} {str(dtype).removeprefix('torch.')} bits however cut"
+            yield from cases.of(case, partial(_however_cut, case, name, dtype, under, cases.device, cases.where))
+
+
+def _however_cut(
+    case: str, name: str, dtype: torch.dtype, under: Path, device: torch.device, where: Where
+) -> Iterator[GpuRow]:
+    decoder = FastDecoder.load(made(name, dtype, under, device), dtype, device, deterministic=True)
+    why = why_not_deterministic(decoder, dtype, device)
+    if device.type == "cuda" and why is not None:
+        raise AssertionError(f"{name}: {why}")
+    if decoder is not None and why is None:
+        differ = _cuts_that_differ(decoder, name, dtype, device)
+        if differ:
+            raise AssertionError(f"{case}: {', '.join(differ)} differ")
+    note = "" if why is None else f"not tried: {why}"
+    yield GpuRow.of(where, "exactness", case, "ours, deterministic", "cuts that change a bit", "1", [0], note)
+
+
+def _cuts_that_differ(decoder: FastDecoder, name: str, dtype: torch.dtype, device: torch.device) -> list[str]:
+    drawn = random.Random(name)
+    text, other = ([drawn.randrange(3, 500) for _ in range(CUT_TOKENS)] for _ in range(2))
+    plan, pages = decoder.plan, -(-CUT_TOKENS // PAGE)
+
+    def storage() -> KvStorage:
+        return KvStorage(len(plan.layers), 2 * pages, PAGE, plan.kv_heads, plan.dim, dtype, device)
+
+    alone = storage()
+    row = BatchRow(tokens=text, start=0, pages=range(pages), draw=Draw(sampling=GREEDY, index=0))
+    logits = torch.cat([*decoder.all_logits(Batch.build([row], PAGE, device), alone)])
+    found = []
+    for cut, steps in CUTS.items():
+        held, end = storage(), 0
+        for number, tokens in enumerate(steps):
+            # Beside it another text goes on: a chunk, then a token in each step.
+            begin = 0 if number == 0 else 19 + number
+            beside = replace(row, tokens=other[begin : 20 + number], start=begin, pages=range(pages, 2 * pages))
+            mine = replace(row, tokens=text[end : end + tokens], start=end)
+            end += tokens
+            behind = decoder.logits(Batch.build([beside, mine], PAGE, device), held)
+            assert behind is not None
+            if not torch.equal(behind[1], logits[end - 1]):
+                found.append(f"logits of token {end - 1} {cut}")
+                break
+        for layer, pairs in enumerate(zip((*held.keys, *held.values), (*alone.keys, *alone.values), strict=True)):
+            if not torch.equal(*(slots[:CUT_TOKENS] for slots in pairs)):
+                found.append(f"{'keys' if layer < len(plan.layers) else 'values'} {cut}")
+                break
+    return found
 
 
 def launches_that_wait(name: str, tokens: int, under: Path, cases: Cases) -> Iterator[GpuRow]:

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig
 
 from parrot_compat.core.call import ResolvedSampling
+from parrot_compat.core.errors import ModelRefused
 from parrot_compat.gpu.models.plan import DecoderPlan, plan_decoder
 from parrot_compat.gpu.runner import ModelRunner
 
@@ -143,7 +144,12 @@ def _lanes(load: Load) -> Iterator[tuple[int, str, dict[str, bool], ResolvedSamp
 def deterministic(name: str, place: Path, load: Load, device: torch.device, where: Where) -> Iterator[GpuRow]:
     """What `deterministic` costs: the middle of the decodes and the first prompt, and whether it holds."""
     longest = max(load.context, *load.prompts) + 1024
-    runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest, deterministic=True)
+    try:
+        runner = runner_of(place, device, kv_tokens(load, device), max_model_len=longest, deterministic=True)
+    except ModelRefused:
+        if device.type == "cuda":
+            raise
+        return  # a trial, on a CPU without kernels of ours
     rows, prompt = load.rows[len(load.rows) // 2], load.prompts[0]
     taken = decode_s(Steps(runner), rows, load)
     case = f"{name} decode {rows} rows {load.context} context"

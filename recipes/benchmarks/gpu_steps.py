@@ -87,6 +87,7 @@ class Launches:
         self.config = runner.config
         self.collect = runner.collect
         self.copy_pages = runner.copy_pages
+        self.check_device = runner.check_device
         self.shared: list[int] = []
         """Of each launch, how many prefixes its rows read together."""
         self.waited: list[str] = []

@@ -1,6 +1,7 @@
 """What the engine does on a GPU: right first, then how fast, then beside vLLM.
 
-    python -m recipes.benchmarks.gpu_suite --part exactness        kernels beside float64, texts beside transformers
+    python -m recipes.benchmarks.gpu_suite --part exactness        kernels beside float64, texts beside transformers,
+                                                                   bits however a text is cut
     python -m recipes.benchmarks.gpu_suite --part kernels          attention alone; shared prefixes read together, apart
     python -m recipes.benchmarks.gpu_suite --part engine           steps of whole models, beside the device's limits
     python -m recipes.benchmarks.gpu_suite --part vllm             the same sequences through vLLM, if it is installed
@@ -47,6 +48,8 @@ LOST = "the device is lost"
 FAMILIES = ("tiny-llama", "tiny-qwen3", "tiny-mistral", "tiny-gemma2")
 OTHERS = ("tiny-gemma3", "tiny-mixtral")
 """Two rotary tables; no fast decoder."""
+CUT = ("tiny-qwen3", "tiny-gemma2")
+"""Norms of heads; windows and caps."""
 FULL = Load(
     rows=(1, 16, 64, 256), sampled_rows=(1, 64, 256), context=1024, prompts=(2048, 8192), sequences=256,
     lengths=(100, 1024), front=8192, front_rows=(4, 16, 64), private=512, rate_prompt=512, rate_outputs=(64, 192),
@@ -69,6 +72,7 @@ def measured(
         families, tokens = (FAMILIES[:1], 6) if is_tiny else (FAMILIES, 64)
         cases = Cases(part, device, where, budget)
         yield from gpu_exact.launches_that_wait(families[0], tokens, under, cases)
+        yield from gpu_exact.bits_however_cut(CUT[:1] if is_tiny else CUT, under, cases)
         for name in families:
             yield from gpu_exact.texts_over_a_prefix(name, tokens, under, cases)
         yield from gpu_exact.texts_against_transformers((*families, *OTHERS), tokens, under, cases)

@@ -42,6 +42,9 @@ class ReplayingRunner:
     def copy_pages(self, pairs: Sequence[tuple[int, int]], /) -> None:
         self._runner.copy_pages(pairs)
 
+    def check_device(self) -> None:
+        self._runner.check_device()
+
     def _said(self, row: BatchRow, token: Drawn | Read | None) -> Drawn | Read | None:
         if row.draw is None or isinstance(token, Read):
             return token

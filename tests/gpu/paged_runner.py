@@ -78,6 +78,8 @@ class PagedRunner:
     """Overrides: after this text, this token."""
     fails: list[BaseException] = field(default_factory=list)
     """Raised by the next steps, one each."""
+    lost: Exception | None = None
+    """What the device says from now on whenever it is asked."""
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, a step does not end."""
     hold_from: int | None = None
@@ -126,6 +128,10 @@ class PagedRunner:
         size = self.config.page_size
         for source, target in pairs:
             self.slots[target * size : (target + 1) * size] = self.slots[source * size : (source + 1) * size]
+
+    def check_device(self) -> None:
+        if self.lost is not None:
+            raise self.lost
 
     def _slots(self, row: BatchRow) -> list[int]:
         size = self.config.page_size

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
@@ -44,6 +45,15 @@ class TestPagedEngine(EngineContract):
         engine = PagedEngine()
         await engine.start()
         return engine
+
+    @contextmanager
+    def held(self, engine: Engine) -> Iterator[Callable[[], bool]]:
+        assert isinstance(engine, PagedEngine)
+        engine.runner.gate.clear()
+        try:
+            yield engine.runner.inside.is_set
+        finally:
+            engine.runner.gate.set()
 
 
 async def tiny_engine() -> Engine:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from parrot_compat.core.engine import Chunk, ContextId
+from parrot_compat.core.engine import Chunk, ContextId, Fill, Filled
 from parrot_compat.core.engine_front import Cancel, Command, Free, Update
+from parrot_compat.core.prompt import Tokens
 from parrot_compat.gpu.batch import BatchRow
 from parrot_compat.gpu.drawing.sampler import not_drawable
 from tests.gpu.paged_runner import EOS, PagedRunner, expected, generate, paged_stepper, prompt, resolved
@@ -84,6 +85,61 @@ def test_a_text_that_turns_out_to_have_ended_is_computed_one_token_too_far_and_l
     found = run(runner, Command(1, generate(1, prompt(4, 1), 12)), Command(2, generate(2, prompt(7, 2), 12)))
     assert found == {1: (*expected(prompt(4, 1), 3), EOS), 2: others}
     assert [len(step) for step in runner.steps] == [2] * 5 + [1] * 7
+
+
+def test_a_full_engine_overlaps_however_many_wait_and_who_waits_starts_when_a_row_is_free() -> None:
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=2))
+    found = run(runner, *(Command(n, generate(n, prompt(5, n), 10)) for n in (1, 2, 3)))
+    assert found == {n: expected(prompt(5, n), 10) for n in (1, 2, 3)}
+    assert [len(step) for step in runner.steps] == [2] * 10 + [1] * 10, "the third begins when the others have ended"
+    ahead = {number for kind, number, is_ahead in runner.order if kind == "launch" and is_ahead}
+    assert ahead == {*range(3, 11), *range(12, 21)}, "but for the step behind their prompts"
+
+
+def test_in_a_full_engine_who_waits_for_a_text_that_others_compute_has_it_with_them() -> None:
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=2))
+    stepper = paged_stepper(runner)
+    fill = Fill(context=ContextId(3), content=Tokens(prompt(5, 2)))
+    updates = list(
+        stepper.step([*(Command(n, generate(n, prompt(5, n), 30)) for n in (1, 2)), Command(3, fill)]).updates
+    )
+    while stepper.has_work and 3 not in {update.command for update in updates}:
+        updates += stepper.step(()).updates
+    assert len(runner.steps) == 2 and isinstance(updates[-1].answer, Filled)
+
+
+def test_who_waits_gets_the_row_of_a_text_that_ends_by_its_length_in_the_very_next_step() -> None:
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=2))
+    asked = {1: 4, 2: 9, 3: 5}
+    found = run(runner, *(Command(n, generate(n, prompt(5, n), tokens)) for n, tokens in asked.items()))
+    assert found == {n: expected(prompt(5, n), tokens) for n, tokens in asked.items()}
+    assert [len(step) for step in runner.steps] == [2] * 9
+    assert [number for number, step in enumerate(runner.steps, 1) if any(len(row.tokens) > 1 for row in step)] == [1, 5]
+
+
+def test_who_waits_gets_the_row_of_a_text_that_ends_unforeseen_one_step_later() -> None:
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=2))
+    runner.draws[prompt(4, 1) + expected(prompt(4, 1), 3)] = EOS
+    found = run(runner, *(Command(n, generate(n, prompt(4, n), 12)) for n in (1, 2, 3)))
+    assert found[1] == (*expected(prompt(4, 1), 3), EOS)
+    assert found[2] == expected(prompt(4, 2), 12) and found[3] == expected(prompt(4, 3), 12)
+    assert [number for number, step in enumerate(runner.steps, 1) if any(len(row.tokens) > 1 for row in step)] == [1, 6]
+
+
+def test_a_step_of_few_tokens_is_full_with_as_many_rows() -> None:
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=8, step_tokens=2))
+    found = run(runner, *(Command(n, generate(n, prompt(2, n), 10)) for n in (1, 2, 3)))
+    assert found == {n: expected(prompt(2, n), 10) for n in (1, 2, 3)}
+    assert sum(is_ahead for kind, _, is_ahead in runner.order if kind == "launch") >= 8
+
+
+def test_while_a_row_is_free_nobody_waits_for_the_sake_of_overlap() -> None:
+    """A prompt of two steps is computed beside a text that draws; then both draw."""
+    runner = Overlapped(resolved(async_scheduling=True, max_rows=3, step_tokens=8))
+    found = run(runner, Command(1, generate(1, prompt(2, 1), 12)), Command(2, generate(2, prompt(20, 2), 6)))
+    assert found == {1: expected(prompt(2, 1), 12), 2: expected(prompt(20, 2), 6)}
+    of_prompt = [number for number, step in enumerate(runner.steps, 1) if any(len(row.tokens) > 1 for row in step)]
+    assert of_prompt == [1, 2, 3]
 
 
 def test_a_command_ends_the_overlap_for_one_step_and_a_cancelled_text_is_not_answered_any_more() -> None:

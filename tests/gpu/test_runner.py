@@ -20,8 +20,10 @@ from parrot_compat.gpu.batch import Batch, BatchRow
 from parrot_compat.gpu.config import EngineConfig
 from parrot_compat.gpu.drawing.draw import Draw
 from parrot_compat.gpu.drawing.drawn import Drawn
+from parrot_compat.gpu.kernels.cpu.table import cpu_kernels
 from parrot_compat.gpu.kernels.table import REFERENCE
 from parrot_compat.gpu.layers.linear import can_pack
+from parrot_compat.gpu.models import decoder as decoder_module
 from parrot_compat.gpu.models.families import FAMILIES
 from parrot_compat.gpu.runner import ModelRunner
 from tests.gpu.drawing.computed import Computed
@@ -126,6 +128,8 @@ def test_one_file_goes_before_the_index_of_shards_that_it_was_saved_over(
 def test_a_deterministic_model_gives_a_row_the_same_logits_in_any_chunk_and_any_company(
     family: str, tiny_checkpoint: Checkpoint
 ) -> None:
+    if cpu_kernels() is None:
+        pytest.skip("there is no C++ compiler")
     runner = make_runner(tiny_checkpoint(family), deterministic=True)
     text, other = prompts([20, 17])
     draw = Draw(sampling=GREEDY, index=0)
@@ -172,6 +176,36 @@ def test_what_no_deterministic_kernels_hold_is_refused_where_that_was_asked(
     monkeypatch.setattr(runner_module.FastDecoder, "load", lambda *paths, **options: decoder)
     with pytest.raises(ModelRefused, match="no Triton kernels hold its heads"):
         make_runner(tiny_checkpoint("llama"), deterministic=True)
+
+
+def test_what_torch_alone_computes_on_a_cpu_is_refused_where_one_order_was_asked(tmp_path: Path) -> None:
+    """Its attention goes another way for one token than for several, and its experts' products are torch's."""
+    with pytest.raises(ModelRefused, match="cannot be deterministic on this CPU: its family has no fast decoder"):
+        make_runner(save_tiny("mixtral", tmp_path), deterministic=True)
+
+
+def test_heads_that_no_kernels_of_ours_hold_are_refused_where_one_order_was_asked(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match=r"cannot be deterministic on this CPU: no C.* hold its heads of 320"):
+        make_runner(save_tiny("llama", tmp_path, head_dim=320), deterministic=True)
+
+
+def test_without_a_compiler_one_order_is_refused_on_a_cpu(
+    tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parrot_compat.gpu.kernels.cpu.table.library", lambda: None)
+    with pytest.raises(ModelRefused, match=r"cannot be deterministic on this CPU: there are no C.* kernels"):
+        make_runner(tiny_checkpoint("llama"), deterministic=True)
+
+
+def test_numbers_that_a_cpu_has_no_packed_product_for_are_refused_where_one_order_was_asked(
+    tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cpu_kernels(torch.bfloat16) is None:
+        pytest.skip("there is no C++ compiler, or it knows no bfloat16")
+    packs = decoder_module.can_pack
+    monkeypatch.setattr(decoder_module, "can_pack", lambda dtype: dtype is torch.float32 and packs(dtype))
+    with pytest.raises(ModelRefused, match="this CPU: there is no packed product for bfloat16"):
+        make_runner(tiny_checkpoint("llama"), deterministic=True, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])

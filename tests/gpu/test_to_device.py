@@ -14,10 +14,12 @@ from parrot_compat.gpu.to_device import listed
 
 GPU = Path(parrot_compat.gpu.__file__).parent
 LAUNCHED = [
+    "drawing/few",
     "drawing/logprobs",
     "drawing/outcome",
     "drawing/sampler",
     "drawing/softmax",
+    "drawing/penalised",
     "drawing/penalties",
     "drawing/token_bits",
     "kv/storage",

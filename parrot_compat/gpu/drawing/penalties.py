@@ -2,7 +2,7 @@
 
     + bias;  / or * repetition_penalty (prompt and output);  - frequency_penalty * count - presence_penalty (output)
 
-It knows nothing of temperatures, models or sequences. All rows are done at once.
+It knows nothing of temperatures, models or sequences, and leaves how penalties are taken off to `penalised`.
 
 The invariant: a row that asks for none of this keeps its logits bit for bit; where no row does, nothing is computed.
 """
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from parrot_compat.core.call import LOGIT_BIASES, MOST_LOGPROBS, PENALTIES, REPETITION_PENALTIES, ResolvedSampling
 from parrot_compat.core.errors import BadPrompt
 from parrot_compat.gpu.drawing.draw import Draw
-from parrot_compat.gpu.to_device import listed, moved
+from parrot_compat.gpu.drawing.penalised import penalise_at_once, penalise_by_row
+from parrot_compat.gpu.to_device import listed
 
 __all__ = ["adjusted", "check_sampling"]
 
@@ -42,43 +42,24 @@ def _within(name: str, value: float, least: float, most: float) -> None:
 
 
 def adjusted(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """`scores` [rows, vocabulary] with every row's bias and penalties, in float32 if there is any; the tensor given is
-    not changed."""
-    if any(draw.sampling.logit_bias or draw.history is not None for draw in draws):
-        scores = scores.float()
-    if any(draw.sampling.logit_bias for draw in draws):
-        scores = _biased(scores, draws)
-    penalised = [(row, draw) for row, draw in enumerate(draws) if draw.history is not None]
-    return _penalised(scores, penalised) if penalised else scores
+    """`scores` [rows, vocabulary] with every row's bias and penalties, in float32 if there is any, as a copy, which is
+    the caller's; the tensor given is not changed, and is what comes back where there is none."""
+    is_biased = any(draw.sampling.logit_bias for draw in draws)
+    is_penalised = any(draw.history is not None for draw in draws)
+    if not (is_biased or is_penalised):
+        return scores
+    ours = scores.clone() if scores.dtype == torch.float32 else scores.float()
+    if is_biased:
+        _bias(ours, draws)
+    if is_penalised and ours.device.type == "cpu":
+        penalise_by_row(ours.numpy(), draws)
+    elif is_penalised:
+        penalise_at_once(ours, draws)
+    return ours
 
 
-def _biased(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _bias(scores: Tensor, draws: Sequence[Draw]) -> None:
     entries = [(row, token, bias) for row, draw in enumerate(draws) for token, bias in draw.sampling.logit_bias]
     rows, tokens, biases = zip(*entries, strict=True)
     where = (listed(rows, scores.device), listed(tokens, scores.device))
-    return scores.index_put(where, listed(biases, scores.device, scores.dtype), accumulate=True)
-
-
-def _penalised(scores: Tensor, penalised: Sequence[tuple[int, Draw]]) -> Tensor:
-    seen = [draw.history.seen() for _, draw in penalised if draw.history is not None]
-    sizes = [len(ids) for ids, _ in seen]
-    index = np.stack(
-        (
-            np.repeat([row for row, _ in penalised], sizes),
-            np.concatenate([ids for ids, _ in seen]),
-            np.concatenate([counts for _, counts in seen]),
-        )
-    )
-    rows, tokens, counts = moved(torch.from_numpy(index), scores.device)
-
-    def each(values: list[float]) -> Tensor:
-        return moved(torch.from_numpy(np.repeat(np.asarray(values, dtype=np.float32), sizes)), scores.device)
-
-    repetition = each([draw.sampling.repetition_penalty for _, draw in penalised])
-    frequency = each([draw.sampling.frequency_penalty for _, draw in penalised])
-    presence = each([draw.sampling.presence_penalty for _, draw in penalised])
-    values = scores[rows, tokens]
-    values = torch.where(values < 0, values * repetition, values / repetition)
-    values = values - frequency * counts
-    values = values - presence * (counts > 0)
-    return scores.index_put((rows, tokens), values)
+    scores.index_put_(where, listed(biases, scores.device, scores.dtype), accumulate=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from parrot_compat.core.call import ResolvedSampling
 from parrot_compat.core.errors import EngineError
 from parrot_compat.gpu.drawing.draw import Draw
+from parrot_compat.gpu.drawing.few import drawn_of_few
 from parrot_compat.gpu.drawing.likely import token_at, top_p_cut
 from parrot_compat.gpu.drawing.penalties import adjusted
 from parrot_compat.gpu.drawing.softmax import softmax
@@ -41,7 +42,10 @@ def sample(logits: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) 
     `UNUSABLE`. Nothing here waits for the device. Greedy takes the lowest id among equals."""
     if all(map(_is_plain, draws)):
         return likeliest(logits)
-    scores = _keep_allowed(_ban_endings(adjusted(logits, draws), draws, eos_token_ids), draws)
+    scores = adjusted(logits, draws)
+    is_ours = scores is not logits
+    scores = _ban_endings(scores, draws, eos_token_ids, is_ours=is_ours)
+    scores = _keep_allowed(scores, draws, is_ours=is_ours)
     tokens = likeliest(scores)
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature >= GREEDY_BELOW]
     if random:
@@ -94,8 +98,9 @@ def _mix(state: int) -> int:
     return state ^ (state >> 31)
 
 
-def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int]) -> Tensor:
-    """Rows that have not drawn `min_tokens` yet cannot end: end-of-sequence and their stop tokens become -inf."""
+def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[int], *, is_ours: bool) -> Tensor:
+    """Rows that have not drawn `min_tokens` yet cannot end: end-of-sequence and their stop tokens become -inf, in place
+    if the scores are ours."""
     rows: list[int] = []
     columns: list[int] = []
     for row, draw in enumerate(draws):
@@ -106,47 +111,63 @@ def _ban_endings(scores: Tensor, draws: Sequence[Draw], eos_token_ids: Sequence[
     if not rows:
         return scores
     where = (listed(rows, scores.device), listed(columns, scores.device))
-    return scores.index_put(where, scores.new_full((), float("-inf")))
+    put = scores.index_put_ if is_ours else scores.index_put
+    return put(where, scores.new_full((), float("-inf")))
 
 
-def _keep_allowed(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Rows that must have a form keep the tokens that their form allows; the rest of them becomes -inf."""
+def _keep_allowed(scores: Tensor, draws: Sequence[Draw], *, is_ours: bool) -> Tensor:
+    """Rows that must have a form keep the tokens that their form allows; the rest of them becomes -inf, in place if the
+    scores are ours."""
     # Only now, when the device is at work on the logits already: this is the host's.
     formed = [(row, draw.allowed()) for row, draw in enumerate(draws) if draw.allowed is not None]
     if not formed:
         return scores
     banned = ~as_mask([allowed for _, allowed in formed], scores.shape[-1], scores.device)
     if len(formed) == len(draws):
-        return scores.masked_fill(banned, float("-inf"))
+        fill = scores.masked_fill_ if is_ours else scores.masked_fill
+        return fill(banned, float("-inf"))
     rows = listed([row for row, _ in formed], scores.device)
-    return scores.index_copy(0, rows, scores[rows].masked_fill(banned, float("-inf")))
+    put = scores.index_copy_ if is_ours else scores.index_copy
+    return put(0, rows, scores[rows].masked_fill(banned, float("-inf")))
 
 
 def _draw(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
     """[rows] int64: inverse CDF over the filtered distribution, in vocabulary order."""
-    kept = filter_scores(
+    numbers = [uniform(draw.sampling.seed, draw.index) for draw in draws]
+    if scores.device.type != "cpu":
+        return _by_adding_up(_filtered(scores, draws), numbers)
+    found = drawn_of_few(scores, [draw.sampling for draw in draws], numbers)
+    if long := [row for row, token in enumerate(found) if token is None]:
+        chosen = scores if len(long) == len(draws) else scores[torch.tensor(long)]
+        drawn = _drawn_of_all(chosen, [draws[row] for row in long], [numbers[row] for row in long])
+        for row, token in zip(long, drawn, strict=True):
+            found[row] = token
+    return torch.tensor(found)
+
+
+def _drawn_of_all(scores: Tensor, draws: Sequence[Draw], numbers: Sequence[float]) -> list[int | None]:
+    """The same on a CPU, where every filter looks at the whole vocabulary."""
+    kept = _filtered(scores, draws)
+    found = [
+        token_at(row, number) if _drops_most(draw.sampling) else None
+        for row, number, draw in zip(kept.numpy(), numbers, draws, strict=True)
+    ]
+    if long := [row for row, token in enumerate(found) if token is None]:
+        chosen = kept if len(long) == len(draws) else kept[torch.tensor(long)]
+        drawn = _by_adding_up(chosen, [numbers[row] for row in long])
+        for row, token in zip(long, drawn.tolist(), strict=True):
+            found[row] = token
+    return found
+
+
+def _filtered(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
+    return filter_scores(
         scores,
         temperatures=[draw.sampling.temperature for draw in draws],
         top_ks=[draw.sampling.top_k for draw in draws],
         top_ps=[draw.sampling.top_p for draw in draws],
         min_ps=[draw.sampling.min_p for draw in draws],
     )
-    numbers = [uniform(draw.sampling.seed, draw.index) for draw in draws]
-    found: list[int | None] = [None] * len(draws)
-    if kept.device.type == "cpu":
-        rows = kept.numpy()
-        found = [
-            token_at(row, number) if _drops_most(draw.sampling) else None
-            for row, number, draw in zip(rows, numbers, draws, strict=True)
-        ]
-    if long := [row for row, token in enumerate(found) if token is None]:
-        chosen = kept if len(long) == len(draws) else kept[torch.tensor(long)]
-        drawn = _by_adding_up(chosen, [numbers[row] for row in long])
-        if len(long) == len(draws):
-            return drawn
-        for row, token in zip(long, drawn.tolist(), strict=True):
-            found[row] = token
-    return torch.tensor(found)
 
 
 def _drops_most(sampling: ResolvedSampling) -> bool:

@@ -139,7 +139,7 @@ class Kernels:
     shares_prefixes: bool = False
     """`attention` reads what is `shared` of a step once for its rows."""
     is_fixed_order: bool = False
-    """A row's numbers are summed in one order on a CUDA device too, where torch's own operations choose one by the size
-    of a step."""
+    """A token's bits hang on the text before it alone, not even on how that was cut into steps. Torch's own operations
+    choose an order of sums by the size of a step, and other kernels go another way for a token that is alone."""
     can_be_captured: bool = False
     """All is launched and nothing waited for: a CUDA graph can hold a step."""

@@ -32,23 +32,20 @@ REFERENCE = Kernels(
 def choose(
     device: torch.device, dtype: torch.dtype, *, head_dim: int = MOST_HEAD_DIM, deterministic: bool = False
 ) -> Kernels:
-    """The fastest table that works for `dtype` and heads of `head_dim` on `device`. `deterministic`: a row's bits hang
-    on nothing but its text, nor on how that was cut into steps."""
+    """The fastest table that works for `dtype` and heads of `head_dim` on `device`. `deterministic`: of those that have
+    a fixed order (`Kernels.is_fixed_order`), where there is one."""
     if head_dim > MOST_HEAD_DIM:
         return REFERENCE
     if device.type == "cpu" and dtype in FORMATS:
         found = cpu_kernels(dtype, in_blocks=deterministic)
         if found is not None:
-            return replace(found, all_layers=partial(layers_at_once, in_blocks=deterministic))
+            at_once = partial(layers_at_once, in_blocks=deterministic)
+            return replace(found, all_layers=at_once, is_fixed_order=deterministic)
     if device.type == "cuda":
         try:
             # Late: only a machine with a CUDA device needs triton.
-            from parrot_compat.gpu.kernels.triton.step import TritonStep
-            from parrot_compat.gpu.kernels.triton.table import TRITON
+            from parrot_compat.gpu.kernels.triton.table import TRITON, TRITON_DETERMINISTIC
         except ImportError:
             return REFERENCE
-        if not deterministic:
-            return TRITON
-        alone = partial(TritonStep, deterministic=True)
-        return replace(TRITON, prepare=alone, shares_prefixes=False, is_fixed_order=True)
+        return TRITON_DETERMINISTIC if deterministic else TRITON
     return REFERENCE

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .page_list import PageList
+
 __all__ = ["Context"]
 
 
@@ -17,7 +19,7 @@ class Context:
     id: int
     namespace: str
     tokens: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
+    pages: PageList = field(default_factory=PageList)
     computed: int = 0
     """Tokens whose KV is in `pages`."""
     keep_last: bool = False

@@ -73,7 +73,7 @@ class Contexts:
     def fork(self, id: int, parent_id: int) -> Context:
         """A new context that holds what its parent holds now. Either may be freed first. Errors: `ContextLost`."""
         parent = self.get(parent_id)
-        pages = parent.pages[: self._pool.pages_for(parent.computed)]
+        pages = parent.pages.front(self._pool.pages_for(parent.computed))
         self._pool.retain(pages)
         return self._add(
             Context(
@@ -288,6 +288,7 @@ class Contexts:
     def _check_context(self, context: Context) -> None:
         pool, size = self._pool, self._pool.page_size
         assert 0 <= context.computed <= len(context.tokens)
+        context.pages.check()
         assert len(set(context.pages)) == len(context.pages), f"context {context.id} holds a page twice"
         full, used = context.computed // size, pool.pages_for(context.computed)
         assert used <= len(context.pages), f"context {context.id}: {context.computed} tokens, pages {context.pages}"

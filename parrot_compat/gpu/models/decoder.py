@@ -20,15 +20,15 @@ from torch import Tensor
 
 from parrot_compat.gpu.batch import Batch
 from parrot_compat.gpu.kernels import AllLayers, Kernels, NormWeight, Positions
-from parrot_compat.gpu.kernels.table import choose
+from parrot_compat.gpu.kernels.table import MOST_HEAD_DIM, choose
 from parrot_compat.gpu.kv.storage import KvStorage
-from parrot_compat.gpu.layers.linear import Linear, linear
+from parrot_compat.gpu.layers.linear import Linear, can_pack, linear
 from parrot_compat.gpu.layers.rotary import GrowingRotary, Rotary, rotary
 from parrot_compat.gpu.models.plan import DecoderPlan, LayerPlan, plan_decoder
 from parrot_compat.gpu.models.reading import read_config
 from parrot_compat.gpu.models.tensors import EMBEDDING, HEAD, CheckpointTensors
 
-__all__ = ["LOGITS_AT_ONCE", "FastDecoder", "Layer"]
+__all__ = ["LOGITS_AT_ONCE", "FastDecoder", "Layer", "why_not_deterministic"]
 
 LOGITS_AT_ONCE = 256
 """Tokens whose logits are held at one time: of a vocabulary of 150,000 they are 150 MB in float32."""
@@ -178,6 +178,22 @@ class FastDecoder:
 
     def _places(self, batch: Batch) -> dict[str, Positions]:
         return {kind: rotary.places(batch) for kind, rotary in self.rotary.items()}
+
+
+def why_not_deterministic(decoder: FastDecoder | None, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why the bits of a row of this model may hang on more than its text; `None`: they do not. `decoder`: loaded as
+    `deterministic`; `None`: transformers' modules compute it."""
+    if decoder is None:
+        return "its family has no fast decoder"
+    if not decoder.kernels.is_fixed_order:
+        if device.type == "cuda":
+            return "no Triton kernels hold its heads"
+        if decoder.plan.dim > MOST_HEAD_DIM:
+            return f"no C++ kernels hold its heads of {decoder.plan.dim}"
+        return "there are no C++ kernels for it (PARROT_CPU_KERNELS=torch, or no compiler that can build them)"
+    if device.type == "cpu" and not can_pack(dtype):
+        return f"there is no packed product for {str(dtype).removeprefix('torch.')}, as there may be for another dtype"
+    return None
 
 
 class _Loader:

@@ -64,6 +64,9 @@ class OneTwoThree:
     def copy_pages(self, pairs: Sequence[tuple[int, int]], /) -> None:
         self.copied += pairs
 
+    def check_device(self) -> None:
+        raise RuntimeError("lost")
+
 
 def row(start: int, seed: int | None, index: int = 0, draws: bool = True) -> BatchRow:
     sampling = Sampling(seed=seed).resolve(Sampling(), room=10, seed=seed or 0)
@@ -80,3 +83,5 @@ def test_only_drawn_tokens_of_recorded_seeds_are_replaced(tmp_path: Path) -> Non
     assert runner.collect(runner.launch(rows)) == [50, 51, 9, 10, None]
     runner.copy_pages([(1, 2)])
     assert computes.copied == [(1, 2)]
+    with pytest.raises(RuntimeError, match="lost"):
+        runner.check_device()

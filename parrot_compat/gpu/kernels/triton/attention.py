@@ -28,7 +28,10 @@ def _extend(
     PAGE: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, KEYS: tl.constexpr, MASKED: tl.constexpr,
     HAS_WINDOW: tl.constexpr, HAS_CAP: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax over keys start .. stop - 1 in steps of KEYS; unless MASKED every row sees all of them."""
+    """Online softmax over keys start .. stop - 1 in steps of KEYS; unless MASKED every row sees all of them.
+
+    What is seen has the same bits either way where products and sums are not fused (`enable_fp_fusion` of the launch).
+    Where they are, `score - base` becomes part of the product before it, unless a mask stands between."""
     dim = tl.arange(0, q.shape[1])
     is_dim = dim < DIM
     for at in range(start, stop, KEYS):
@@ -76,7 +79,7 @@ def attend_strips(
     strips [strips, 6] int32; members, lengths, slot_starts, pages int32, of `StripPlan`
     out    DIRECT: [tokens, HEADS, DIM] in its own dtype; else partials [slots, HEADS, DIM] float32
     lse    DIRECT: [tokens, HEADS] float32 if KEEPS_LSE; else [slots, HEADS], always.
-    A partial that saw no key has lse -inf and its `out` is not written.
+    A partial that saw no key has lse -inf and its `out` is not written; nobody reads it.
     """
     strip = tl.program_id(0) // KV_HEADS  # kv heads of one strip side by side: their keys are side by side in memory
     kv_head = tl.program_id(0) % KV_HEADS
@@ -96,6 +99,11 @@ def attend_strips(
     token = tl.load(members + first_member + member, mask=is_row, other=0).to(tl.int64)
     length = tl.load(lengths + token, mask=is_row, other=0)
     head = kv_head * (HEADS // KV_HEADS) + in_group
+    shortest = tl.min(tl.where(is_row, length, 2147483647))
+    if HAS_WINDOW and not DIRECT and end <= shortest - window:  # nobody sees a key: of a long text, most of its strips
+        slot = tl.load(slot_starts + token, mask=is_row, other=0).to(tl.int64) + tl.load(strips + strip * 6 + 5)
+        tl.store(lse + slot * HEADS + head, tl.full([ROWS], float("-inf"), tl.float32), mask=is_row)
+        return
     dim = tl.arange(0, DIM_PADDED)
     stored = is_row[:, None] & (dim < DIM)[None, :]
     q = tl.load(query + ((token * HEADS + head) * DIM)[:, None] + dim[None, :], mask=stored, other=0.0)  # [ROWS, dim]
@@ -103,7 +111,6 @@ def attend_strips(
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     sums = tl.zeros([ROWS, DIM_PADDED], tl.float32)
-    shortest = tl.min(tl.where(is_row, length, 2147483647))
     stop = tl.minimum(end, tl.max(length))
     if HAS_WINDOW:
         # Whole steps that lie before every row's window are left out; steps stay where they are without a window.

@@ -24,7 +24,7 @@ from parrot_compat.gpu.kernels.triton import attention, elementwise, product, ro
 from parrot_compat.gpu.kernels.triton.step import MERGED_SLOTS
 from parrot_compat.gpu.kernels.triton.tiles import Kind, tile
 
-__all__ = ["CAPABILITIES", "Compiled", "Variant", "compiled", "variants"]
+__all__ = ["CAPABILITIES", "Compiled", "Variant", "attention_variant", "built", "compiled", "variants"]
 
 CAPABILITIES = (80, 90, 100)
 """Ampere, Hopper, Blackwell."""
@@ -44,6 +44,8 @@ class Variant:
     constants: Mapping[str, Any]
     warps: int
     stages: int
+    fuses: bool = True
+    """A product and the sum behind it may become one instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,9 @@ def variants(element: str, *, thorough: bool) -> Iterator[Variant]:
             options = [(True, True)]  # Gemma 2 has both
         for kind in get_args(Kind):
             for has_window, has_cap in options:
-                yield _attention(element, kind, shape, has_window, has_cap)
+                yield attention_variant(element, kind, shape, has_window, has_cap)
+                if kind == "direct" and not has_window:  # a deterministic engine's, as `run_strips` launches it
+                    yield attention_variant(element, kind, shape, has_window, has_cap, fuses=False)
         yield _merge(element, shape)
         yield _rotary(element, shape)
     yield from _others(element, thorough)
@@ -73,20 +77,22 @@ def variants(element: str, *, thorough: bool) -> Iterator[Variant]:
 
 def compiled(variant: Variant, capability: int) -> Compiled:
     """Errors: Triton's own, if the kernel is wrong or does not fit the device."""
-    signature = {**variant.arguments, **dict.fromkeys(variant.constants, "constexpr")}
-    # Every tensor begins at a multiple of 16 bytes, as the launcher finds out for itself: loads are wide.
-    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(variant.arguments.values()) if "*" in kind}
-    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=dict(variant.constants), attrs=aligned)
-    found = triton.compile(
-        source,
-        target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": variant.warps, "num_stages": variant.stages},
-    )
+    found = built(variant, capability)
     registers, spilled = _resources(found.asm["cubin"])
     return Compiled(
         name=variant.name, capability=capability, shared_bytes=found.metadata.shared, registers=registers,
         spilled_bytes=spilled,
     )  # fmt: skip
+
+
+def built(variant: Variant, capability: int) -> Any:
+    """As `compiled`: Triton's own result, which has the text of every stage (`asm`)."""
+    signature = {**variant.arguments, **dict.fromkeys(variant.constants, "constexpr")}
+    # Every tensor begins at a multiple of 16 bytes, as the launcher finds out for itself: loads are wide.
+    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(variant.arguments.values()) if "*" in kind}
+    source = ASTSource(fn=variant.kernel, signature=signature, constexprs=dict(variant.constants), attrs=aligned)
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": variant.fuses}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
@@ -100,9 +106,13 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(fields["REG"]), int(fields["STACK"])
 
 
-def _attention(element: str, kind: Kind, shape: HeadShape, has_window: bool, has_cap: bool) -> Variant:
+def attention_variant(
+    element: str, kind: Kind, shape: HeadShape, has_window: bool = False, has_cap: bool = False, *, fuses: bool = True
+) -> Variant:
+    """`fuses`: as `run_strips` has it."""
     size, direct = tile(kind, shape), kind == "direct"
-    options = "".join(name for name, on in ((" window", has_window), (" cap", has_cap)) if on)
+    named = ((" window", has_window), (" cap", has_cap), (" not fused", not fuses))
+    options = "".join(name for name, on in named if on)
     return Variant(
         name=f"attend_strips {kind} {element} {shape.heads}/{shape.kv_heads}x{shape.dim}{options}",
         kernel=attention.attend_strips,
@@ -122,6 +132,7 @@ def _attention(element: str, kind: Kind, shape: HeadShape, has_window: bool, has
         },
         warps=size.warps,
         stages=size.stages,
+        fuses=fuses,
     )  # fmt: skip
 
 

@@ -212,12 +212,13 @@ def attend(
     scale: float,
     window: int | None = None,
     soft_cap: float | None = None,
+    fuses: bool = True,
 ) -> Tensor:
-    """The `attention` of `kernels.Kernels`."""
+    """The `attention` of `kernels.Kernels`; `fuses`: see `run_strips`."""
     shape = _shape(query, key_cache, value_cache)
     return run_strips(
         query, key_cache, value_cache, step.tables(shape), step.inputs.page_size, scale=scale, window=window,
-        soft_cap=soft_cap,
+        soft_cap=soft_cap, fuses=fuses,
     )[0]  # fmt: skip
 
 
@@ -232,8 +233,13 @@ def run_strips(
     window: int | None = None,
     soft_cap: float | None = None,
     keeps_lse: bool = False,
+    fuses: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """(out [tokens, heads, dim], lse [tokens, heads] float32, natural log, if it is kept)."""
+    """(out [tokens, heads, dim], lse [tokens, heads] float32, natural log, if it is kept).
+
+    `fuses`: a product and the sum behind it may be rounded as one. With a mask between they are not, so a token's last
+    bits then hang on which other tokens of its row are in the tile.
+    """
     shape = _shape(query, key_cache, value_cache)
     out = torch.empty_like(query)
     lse = query.new_empty(query.shape[:2], dtype=torch.float32) if keeps_lse else None
@@ -253,6 +259,7 @@ def run_strips(
             PAGE=page_size, HEADS=shape.heads, KV_HEADS=shape.kv_heads, DIM=shape.dim, DIM_PADDED=dim_padded,
             GROUP_PADDED=shape.group, ROWS=size.rows, KEYS=size.keys, DIRECT=direct, HAS_WINDOW=window is not None,
             HAS_CAP=soft_cap is not None, KEEPS_LSE=keeps_lse, num_warps=size.warps, num_stages=size.stages,
+            enable_fp_fusion=fuses or window is not None,  # with a window all is masked, the same way
         )  # fmt: skip
     if capacity.split_tokens:
         kernels.merge_partials[(capacity.split_tokens * shape.heads,)](

@@ -5,6 +5,9 @@ Importing it needs triton; whoever wants to know whether there is one asks `kern
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from torch import Tensor
 
 from parrot_compat.gpu.kernels import Kernels, NormWeight, Positions
@@ -12,7 +15,7 @@ from parrot_compat.gpu.kernels.triton.elementwise import add_norm, gated, norm
 from parrot_compat.gpu.kernels.triton.rotary import rotate
 from parrot_compat.gpu.kernels.triton.step import TritonStep, attend
 
-__all__ = ["TRITON"]
+__all__ = ["TRITON", "TRITON_DETERMINISTIC"]
 
 
 def _rotate(
@@ -39,3 +42,12 @@ TRITON = Kernels(
     attention=attend,
     gated=gated,
 )
+
+TRITON_DETERMINISTIC = replace(
+    TRITON,
+    prepare=partial(TritonStep, deterministic=True),
+    attention=partial(attend, fuses=False),
+    shares_prefixes=False,
+    is_fixed_order=True,
+)
+"""A row's bits hang on its text alone: one kind of strip, which rounds alike with a mask and without."""

@@ -62,6 +62,23 @@ def test_windows_and_soft_caps(window: int | None, soft_cap: float | None, dtype
     close(out, case.expected(window=window, soft_cap=soft_cap), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_strips_that_lie_before_every_window_are_left_out_and_nobody_reads_what_they_did_not_write(
+    dtype: torch.dtype, device: str
+) -> None:
+    """Partials are NaN until they are written."""
+    long = 4 * SMALL.split_keys
+    rows = [RowSpec(keys=long), RowSpec(keys=long + 5, queries=2), RowSpec(keys=3, front=("a",))]
+    rows += [RowSpec(keys=20, front=("a",)), RowSpec(keys=1)]
+    case = make_case(rows, {"a": 12}, heads=(2, 1, 16)).on(device, dtype)
+    for is_shared in (False, True):
+        plan = plan_of(case, is_shared=is_shared)
+        assert bool(len(plan.shared)) == is_shared
+        out, lse = run(case, plan, window=20)
+        close(out, case.expected(window=20), dtype)
+        assert lse.isfinite().all()
+
+
 def test_scores_beyond_what_exp_of_tanh_holds_are_capped_all_the_same(device: str) -> None:
     case = make_case([RowSpec(keys=20), RowSpec(keys=7, queries=7)]).on(device, torch.float32)
     case.query.mul_(1000.0)

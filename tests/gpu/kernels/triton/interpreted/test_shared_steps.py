@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import pytest
 import torch
 
 from parrot_compat.gpu.cuda_graphs import DecodeGraphs
@@ -16,13 +15,12 @@ from parrot_compat.gpu.kernels.triton.tiles import tiling
 from recipes.benchmarks.gpu_shared import over_a_prefix
 
 from ....models.tiny import save_tiny
-from .test_decoder import PAGE, runner_of
+from .test_decoder import PAGE, TWO_KINDS, runner_of
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
-def test_rows_draw_the_same_texts_together_by_fixed_steps_and_apart(family: str, tmp_path: Path, device: str) -> None:
+def test_rows_draw_the_same_texts_together_by_fixed_steps_and_apart(tmp_path: Path, device: str) -> None:
     torch.use_deterministic_algorithms(False)
-    runner = runner_of(save_tiny(family, tmp_path / family), TRITON, device)
+    runner = runner_of(save_tiny(TWO_KINDS, tmp_path), TRITON, device)
     shape = HeadShape(heads=4, kv_heads=2, dim=32, element_bytes=4)
     runner.sharing = Sharing(page_size=PAGE, shape=shape, costs=None, tiling=tiling(shape, 2))
     spare = runner.config.pages * PAGE
