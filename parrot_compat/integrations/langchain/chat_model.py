@@ -9,6 +9,7 @@ The invariant: what the app gets is what the server answered. Nothing is added, 
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
@@ -20,13 +21,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from parrot_compat.integrations import remote
 from parrot_compat.integrations.plans import calls
 
-from .errors import sdk_errors
+from .errors import ParrotBadRequestError, sdk_errors
 from .groups import run_together, whole_batch
 from .planner import planner
 from .provenance import grouped
@@ -41,6 +41,7 @@ from .structured import (
     wire_format,
     with_raw,
 )
+from .tool_calls import StreamedCalls, settled
 from .wire import chat_chunk, chat_result, request_messages, sum_usage
 
 __all__ = ["ChatParrot"]
@@ -90,11 +91,13 @@ class ChatParrot(ParrotSettings):
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
         asked = planner.asked(self._endpoint, request, run_manager)
+        heard = StreamedCalls()
         # Leaving the block closes the connection, and the server stops the work.
         with sdk_errors(), closing(calls.stream(self._endpoint, request, asked)) as events:
             for event in events:
                 if (chunk := chat_chunk(event)) is None:
                     continue
+                heard.hear(chunk)
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -108,14 +111,23 @@ class ChatParrot(ParrotSettings):
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs, stream=True)
         asked = planner.asked(self._endpoint, request, run_manager)
+        heard = StreamedCalls()
         with sdk_errors():
             async with aclosing(calls.astream(self._endpoint, request, asked)) as events:
                 async for event in events:
                     if (chunk := chat_chunk(event)) is None:
                         continue
+                    heard.hear(chunk)
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
+
+    def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        """Where LangChain puts the message of `invoke` together, from a stream if somebody listens to the run."""
+        return settled(super()._generate_with_cache(*args, **kwargs))
+
+    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return settled(await super()._agenerate_with_cache(*args, **kwargs))
 
     def _should_stream(self, **kwargs: Any) -> bool:
         """Several answers are not streamed because somebody listens to the run: only where the app says so, and is told
@@ -202,11 +214,18 @@ class ChatParrot(ParrotSettings):
         messages: list[BaseMessage],
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
-        """Tokens of the prompt that these messages become, with everything the chat template adds."""
+        """Tokens of the prompt that these messages become, with everything the chat template adds. Where it does not
+        take them as they stand (`trim_messages` counts pieces of conversations, backwards), those of each by itself."""
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
-        offered = [convert_to_openai_tool(tool) for tool in tools or ()]
-        return len(self._tokenized(request_messages(messages), offered))
+        offered = tool_arguments(tools, None, None)["tools"] if tools else []
+        if not messages and not offered:
+            return 0
+        try:
+            return len(self._tokenized(request_messages(messages), offered))
+        except ParrotBadRequestError:
+            told = self.get_num_tokens(json.dumps(offered)) if offered else 0  # about as templates tell of them
+            return super().get_num_tokens_from_messages(messages) + told
 
     def _tokenized(self, content: str | list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         with sdk_errors():

@@ -20,6 +20,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
 from .json_parsers import WholeJsonParser, WholeKeyToolsParser, WholePydanticParser, WholeToolsParser
+from .recursion import recursive_function
 
 __all__ = [
     "Method",
@@ -41,7 +42,7 @@ def tool_arguments(
     tools: Sequence[Tool], tool_choice: str | bool | Mapping[str, Any] | None, strict: bool | None
 ) -> dict[str, Any]:
     """`tools` and `tool_choice` of the request. A tool's own name chooses it; "any" and True choose one of them."""
-    converted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+    converted = [convert_to_openai_tool(recursive_function(tool) or tool, strict=strict) for tool in tools]
     arguments: dict[str, Any] = {"tools": converted}
     names = [tool["function"]["name"] for tool in converted if "function" in tool]
     if isinstance(tool_choice, str) and tool_choice in names:
@@ -81,10 +82,10 @@ def wire_format(given: Any, strict: bool | None = None) -> Any:
 
 
 def _function(schema: Any) -> Any:
-    """OpenAI's `json_schema`, with or without what stands around it, as the function that has such arguments. Any other
-    schema is what it is."""
+    """OpenAI's `json_schema`, with or without what stands around it, or a class that contains itself, as the function
+    that has such arguments. Any other schema is what it is."""
     if not isinstance(schema, Mapping):
-        return schema
+        return recursive_function(schema) or schema
     described = schema["json_schema"] if schema.get("type") == "json_schema" and "json_schema" in schema else schema
     if "name" in described and "schema" in described:
         return {"parameters" if key == "schema" else key: value for key, value in described.items()}

@@ -8,6 +8,7 @@ model reads exactly what the app wrote.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,30 +17,30 @@ from langchain_core.messages import (
     AIMessageChunk,
     BaseMessage,
     InvalidToolCall,
-    ToolCall,
     ToolMessage,
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
-from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
+from .tool_calls import told_apart
+
 __all__ = ["MODEL_PROVIDER", "chat_chunk", "chat_result", "request_messages", "sum_usage", "usage_metadata"]
 
 MODEL_PROVIDER = "parrot"
-UNSPOKEN = frozenset(
+SPOKEN = frozenset(
     {
-        *("tool_call", "tool_call_chunk", "invalid_tool_call", "function_call"),
-        *("server_tool_call", "server_tool_call_chunk", "server_tool_result", "code_interpreter_call"),
-        *("reasoning", "reasoning_content", "thinking", "redacted_thinking"),
+        *("text", "refusal", "json", "guard_content"),
+        *("image", "image_url", "audio", "input_audio", "file", "media"),
     }
 )
-"""Blocks of answers, LangChain's and other providers', that are no part of what was said."""
+"""Blocks of answers that the wire has as parts of what is said. Providers put many others there (thoughts, calls, what
+tools did that they host, with their results), and will put more: none is a part of what was said."""
 
 
 def request_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
@@ -55,25 +56,46 @@ def _request_messages(message: BaseMessage, answered: Collection[str]) -> list[d
         sent["content"] = sent["content"] or ""  # the wire has no list of no parts
     if isinstance(message, AIMessage):
         # what cannot be parsed was no call for the app, unless it has answered it
-        if broken := [call for call in message.invalid_tool_calls if call["id"] in answered]:
-            found[0].setdefault("tool_calls", []).extend(map(_broken_call, broken))
+        broken = [_broken_call(call) for call in message.invalid_tool_calls if call["id"] in answered]
+        if more := [*_calls_in_blocks(message), *broken]:
+            found[0].setdefault("tool_calls", []).extend(more)
         if reasoning := _reasoning(message):
             found[0]["reasoning_content"] = reasoning
     return found
 
 
 def _spoken(message: AIMessage) -> AIMessage:
-    """An answer without the blocks that have a field of their own on the wire (tool calls, reasoning), or none."""
+    """An answer with those blocks alone that were said. Calls and thoughts have fields of their own on the wire."""
     if isinstance(message.content, str):
         return message
-    calls = {call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls)}
+    content: list[str | dict[str, Any]] = []
+    for block in message.content:
+        kind = None if isinstance(block, str) else block.get("type")
+        if isinstance(block, str) or kind in SPOKEN:
+            content.append(block)
+        elif kind is None and "text" in block:
+            content.append({"type": "text", "text": block["text"]})
+        elif kind is None and not SPOKEN.isdisjoint(block):  # Bedrock's have names in the place of types
+            content.append(block)
+    return message.model_copy(update={"content": content or ""})
 
-    def is_spoken(block: str | dict[Any, Any]) -> bool:
-        if isinstance(block, str) or block.get("type") not in UNSPOKEN | {"tool_use"}:
-            return True
-        return block.get("type") == "tool_use" and block.get("id") not in calls  # which becomes a call
 
-    return message.model_copy(update={"content": list(filter(is_spoken, message.content)) or ""})
+def _calls_in_blocks(message: AIMessage) -> list[dict[str, Any]]:
+    """Those that are nothing but blocks, as other providers write them."""
+    known = {call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls)}
+    blocks = [] if isinstance(message.content, str) else message.content
+    return [call for block in blocks if (call := _call_in(block)) is not None and call["id"] not in known]
+
+
+def _call_in(block: str | dict[Any, Any]) -> dict[str, Any] | None:
+    match block:
+        case {"type": "tool_use", "id": id, "name": name, "input": given}:
+            arguments = json.dumps(given, ensure_ascii=False)
+        case {"type": "function_call", "call_id": id, "name": name, "arguments": arguments}:
+            pass
+        case _:
+            return None
+    return {"type": "function", "id": id, "function": {"name": name, "arguments": arguments}}
 
 
 def _broken_call(call: InvalidToolCall) -> dict[str, Any]:
@@ -184,17 +206,7 @@ def _added(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _generation(choice: Choice) -> ChatGeneration:
-    calls: list[ToolCall] = []
-    broken: list[InvalidToolCall] = []
-    for call in choice.message.tool_calls or []:
-        raw = call.model_dump()
-        try:
-            parsed = parse_tool_call(raw, return_id=True)
-        except Exception as error:  # whatever is wrong with a call the model wrote, the app sees the call
-            broken.append(make_invalid_tool_call(raw, str(error)))
-        else:
-            if parsed is not None:
-                calls.append(ToolCall(name=parsed["name"], args=parsed["args"], id=parsed["id"], type="tool_call"))
+    calls, broken = told_apart(call.model_dump() for call in choice.message.tool_calls or ())
     info: dict[str, Any] = {"finish_reason": choice.finish_reason}
     info["logprobs"] = choice.logprobs.model_dump() if choice.logprobs else None
     message = AIMessage(

@@ -46,7 +46,15 @@ from parrot_compat.integrations.plans import calls
 
 from .planner import planner
 from .settings import ParrotSettings
-from .tools import response_format, tool_arguments, tool_selections
+from .tools import (
+    as_many,
+    atool_stream,
+    refuse_cut,
+    response_format,
+    tool_arguments,
+    tool_selections,
+    tool_stream,
+)
 from .wire import Heard, chat_response
 
 __all__ = ["ParrotLLM"]
@@ -167,10 +175,31 @@ class ParrotLLM(ParrotSettings):
         offered = tool_arguments(tools, tool_choice, required=tool_required, parallel=allow_parallel_tool_calls)
         return {"messages": messages, **offered, **kwargs}
 
+    def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
+        """Errors: `ValueError` behind the last response if a call was cut off."""
+        prepared = self._prepare_chat_with_tools_compat(tools, *args, **kwargs)
+        return tool_stream(self.stream_chat(**prepared), parallel=prepared.get("parallel_tool_calls"))
+
+    async def astream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """As `stream_chat_with_tools`."""
+        prepared = self._prepare_chat_with_tools_compat(tools, *args, **kwargs)
+        return atool_stream(await self.astream_chat(**prepared), parallel=prepared.get("parallel_tool_calls"))
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return as_many(response, parallel=kwargs.get("parallel_tool_calls", allow_parallel_tool_calls))
+
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Errors: `ValueError` where the answer calls none and `error_on_no_tool_call`."""
+        """Errors: `ValueError` where a call was cut off, or the answer calls none and `error_on_no_tool_call`."""
         selections = tool_selections(response)
         if not selections and error_on_no_tool_call:
             raise ValueError(f"the model was expected to call a tool, and said {response.message.content!r}")
@@ -230,10 +259,12 @@ class ParrotLLM(ParrotSettings):
 
         def objects() -> Generator[Any, None, None]:
             found: Any = None
+            response: ChatResponse | None = None
             with closing(responses):
                 for response in responses:
                     found = process_streaming_content_incremental(response, output_cls, found)
                     yield found
+            refuse_cut(response)
 
         return objects()
 
@@ -251,10 +282,12 @@ class ParrotLLM(ParrotSettings):
 
         async def objects() -> AsyncGenerator[Any, None]:
             found: Any = None
+            response: ChatResponse | None = None
             async with aclosing(responses):
                 async for response in responses:
                     found = process_streaming_content_incremental(response, output_cls, found)
                     yield found
+            refuse_cut(response)
 
         return objects()
 

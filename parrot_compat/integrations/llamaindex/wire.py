@@ -108,7 +108,7 @@ def chat_response(completion: ChatCompletion) -> ChatResponse:
         message=_message(message.content, thought, calls, message.refusal),
         raw=completion,
         logprobs=_logprobs(choice.logprobs),
-        additional_kwargs=_usage(completion.usage),
+        additional_kwargs={**_usage(completion.usage), **_ended(choice.finish_reason)},
     )
 
 
@@ -120,11 +120,13 @@ class Heard:
         self._thought = ""
         self._refusal: str | None = None
         self._calls: dict[int, ToolCallBlock] = {}
+        self._finish_reason: str | None = None
 
     def response(self, chunk: ChatCompletionChunk) -> ChatResponse:
         delta, more = "", {}
         if chunk.choices:
             said = chunk.choices[0].delta
+            self._finish_reason = chunk.choices[0].finish_reason or self._finish_reason
             delta = said.content or ""
             if said.content is not None:
                 self._text = (self._text or "") + said.content
@@ -140,7 +142,7 @@ class Heard:
             message=_message(self._text, self._thought, blocks, self._refusal),
             delta=delta,
             raw=chunk,
-            additional_kwargs={**_usage(chunk.usage), **more},
+            additional_kwargs={**_usage(chunk.usage), **_ended(self._finish_reason), **more},
         )
 
     def _hear(self, call: ChoiceDeltaToolCall) -> None:
@@ -155,13 +157,20 @@ def _message(text: str | None, thought: str, calls: Sequence[ToolCallBlock], ref
     blocks: list[ContentBlock] = [ThinkingBlock(content=thought)] if thought else []
     if text is not None or not calls:
         blocks.append(TextBlock(text=text or ""))
-    more = {} if refusal is None else {"refusal": refusal}
+    more: dict[str, Any] = {} if refusal is None else {"refusal": refusal}
+    if calls:  # LlamaIndex's programs look here whether there are any
+        more["tool_calls"] = [_tool_call(block) for block in calls]
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=[*blocks, *calls], additional_kwargs=more)
 
 
 def _thought(extra: Mapping[str, Any] | None) -> str:
     """Reasoning, under the names that servers give it."""
     return (extra or {}).get("reasoning_content") or (extra or {}).get("reasoning") or ""
+
+
+def _ended(finish_reason: str | None) -> dict[str, Any]:
+    """Only of an answer that is over."""
+    return {"finish_reason": finish_reason} if finish_reason else {}
 
 
 def _usage(usage: CompletionUsage | None) -> dict[str, Any]:

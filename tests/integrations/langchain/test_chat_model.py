@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from langchain_core import exceptions as core
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
@@ -254,6 +254,56 @@ def test_a_server_that_counts_no_tokens_is_said_to_be_one(other: OtherServer) ->
     with pytest.raises(core.ModelNotFoundError) as caught:
         ChatParrot(base_url=other.url).get_num_tokens("text")
     assert any("/tokenize" in note for note in caught.value.__notes__)
+
+
+def picky(request: Request) -> Reply:
+    """Counts the characters of texts; of conversations only where a question comes first and then turns alternate, as
+    many chat templates have it."""
+    if "prompt" in request.body:
+        return Reply({"tokens": [0] * len(request.body["prompt"])})
+    roles = [message["role"] for message in request.body["messages"]]
+    if roles != [("user", "assistant")[place % 2] for place in range(len(roles))] or not roles:
+        return Reply({"error": {"message": "roles must alternate", "type": "BadRequestError", "code": 400}}, 400)
+    return Reply({"tokens": [0] * sum(len(message["content"]) for message in request.body["messages"])})
+
+
+@pytest.mark.parametrize("strategy", ["first", "last"])
+@pytest.mark.parametrize("partial", [True, False])
+@pytest.mark.parametrize("limit", [0, 5, 30, 60, 1000])
+def test_a_history_is_trimmed_by_the_servers_count_in_any_order(
+    other: OtherServer, strategy: Any, partial: bool, limit: int
+) -> None:
+    other.answer = picky
+    llm = ChatParrot(base_url=other.url)
+    turns: list[BaseMessage] = [
+        SystemMessage("be brief"),
+        *(HumanMessage("one\ntwo"), AIMessage("three"), AIMessage("four"), HumanMessage("five\nsix")),
+    ]
+    for history in (turns, turns[1:3], turns[::-1], turns[:1], []):
+        kept = trim_messages(
+            history, max_tokens=limit, token_counter=llm, strategy=strategy, allow_partial=partial, include_system=False
+        )
+        assert kept == history if limit == 1000 else len(kept) <= len(history)
+
+
+def test_no_messages_are_no_tokens_and_are_not_asked_about(other: OtherServer) -> None:
+    assert ChatParrot(base_url=other.url).get_num_tokens_from_messages([]) == 0
+    assert other.requests == []
+
+
+def test_tools_count_where_the_conversation_is_counted_message_by_message(other: OtherServer) -> None:
+    other.answer = picky
+    llm = ChatParrot(base_url=other.url)
+    system: list[BaseMessage] = [SystemMessage("be brief")]
+    offered = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
+    assert llm.get_num_tokens_from_messages(system, [offered]) > llm.get_num_tokens_from_messages(system) > 0
+
+
+def test_a_conversation_that_is_too_long_to_count_is_said_to_be(other: OtherServer) -> None:
+    error = {"message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded"}
+    other.answer = lambda request: Reply({"error": error}, 400)
+    with pytest.raises(core.ContextOverflowError):
+        ChatParrot(base_url=other.url).get_num_tokens_from_messages([HumanMessage("hi")])
 
 
 def test_an_apps_own_tokenizer_is_used_if_it_brings_one(other: OtherServer) -> None:

@@ -166,6 +166,20 @@ def test_a_content_of_no_parts_is_no_text(other: OtherServer, message: BaseMessa
         {"type": "reasoning_content", "reasoning_content": {"text": "hm"}},
         {"type": "code_interpreter_call", "code": "1"},
         {"type": "server_tool_call", "name": "search", "args": {}, "id": "s1"},
+        {"type": "server_tool_use", "name": "web_search", "input": {}, "id": "s1"},
+        {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
+        {"type": "code_execution_tool_result", "tool_use_id": "s1", "content": {"stdout": "1"}},
+        {"type": "tool_result", "tool_use_id": "s1", "content": "1"},
+        {"type": "web_search_call", "id": "s1", "status": "completed", "action": {"query": "x"}},
+        {"type": "file_search_call", "id": "s1", "queries": ["x"]},
+        {"type": "image_generation_call", "id": "s1", "result": "aGk="},
+        {"type": "computer_call", "id": "s1", "action": {"type": "click"}},
+        {"type": "mcp_call", "id": "s1", "name": "x", "arguments": "{}"},
+        {"type": "mcp_list_tools", "id": "s1", "tools": []},
+        {"type": "non_standard", "value": {"type": "web_search_call"}},
+        {"type": "tool_use", "id": "s1", "name": "add", "partial_json": '{"a":'},
+        {"type": "of a provider that is not there yet", "text": "hm"},
+        {"type": None},
     ],
     ids=lambda block: str(block["type"]),
 )
@@ -182,10 +196,34 @@ def test_what_other_providers_put_into_an_answer_goes_out_as_its_text_and_its_ca
         assert [made["id"] for made in sent["tool_calls"]] == ["c1"]
 
 
-def test_a_call_that_is_nothing_but_a_block_is_sent_as_a_call(other: OtherServer) -> None:
-    block = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+    ],
+    ids=lambda block: str(block["type"]),
+)
+def test_a_call_that_is_nothing_but_a_block_is_sent_as_a_call(other: OtherServer, block: dict[str, Any]) -> None:
     (sent, _) = history(other, AIMessage([block]), ToolMessage("2", tool_call_id="c1"))
     assert sent["content"] == "" and [made["id"] for made in sent["tool_calls"]] == ["c1"]
+    assert sent["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+
+
+def test_what_was_said_in_blocks_of_any_form_goes_back(other: OtherServer) -> None:
+    shown = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    media = {"type": "image", "base64": "aGk=", "mime_type": "image/png"}
+    said = AIMessage(["one", {"type": "text", "text": "two", "annotations": []}, {"text": "three"}, shown, media])
+    (sent,) = history(other, said)
+    texts = [{"type": "text", "text": text} for text in ("one", "two", "three")]
+    assert sent["content"] == [*texts, shown, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]
+
+
+def test_a_refusal_goes_back_as_it_came(other: OtherServer) -> None:
+    part = {"type": "refusal", "refusal": "I will not"}
+    assert history(other, AIMessage([part])) == [{"role": "assistant", "content": [part]}]
+    (sent,) = history(other, AIMessage("", additional_kwargs={"refusal": "I will not"}))
+    assert sent == {"role": "assistant", "refusal": "I will not", "content": ""}
 
 
 def test_results_in_blocks_are_messages_of_their_own(other: OtherServer) -> None:

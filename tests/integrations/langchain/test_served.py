@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from langchain_core import exceptions as core
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, trim_messages
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
+from parrot_compat.core.events import Event, FirstToken
 from parrot_compat.integrations.langchain import ChatParrot
 
 from ..served import CONTEXT_TOKENS, MODELS, Served
@@ -75,6 +77,13 @@ def test_text_is_counted_with_the_served_models_tokenizer(llm: ChatParrot) -> No
     assert llm.get_num_tokens_from_messages([HumanMessage("hi")]) == answer.usage_metadata["input_tokens"]
 
 
+def test_a_history_is_trimmed_by_what_its_turns_are_as_a_prompt(llm: ChatParrot) -> None:
+    history = [SystemMessage("be brief"), *(HumanMessage("hi" * 9), AIMessage("ho" * 9)) * 4]
+    limit = llm.get_num_tokens_from_messages(history[-3:])
+    kept = trim_messages(history, max_tokens=limit, token_counter=llm, strategy="last")
+    assert kept == history[-3:] and trim_messages([], max_tokens=1, token_counter=llm) == []
+
+
 def test_the_profile_knows_the_context(llm: ChatParrot) -> None:
     assert llm.profile is not None and llm.profile["max_input_tokens"] == CONTEXT_TOKENS
 
@@ -108,15 +117,30 @@ def test_an_engine_that_holds_to_no_form_is_not_asked_for_one(llm: ChatParrot) -
 
 
 async def test_leaving_a_stream_ends_the_call_in_the_server(llm: ChatParrot, ours: Served) -> None:
-    async for _ in (stream := llm.astream("speak at length " * 50)):
-        break
-    await stream.aclose()  # type: ignore[attr-defined]
-    for _ in range(600):
-        if await asyncio.to_thread(ours.open_calls) == 0:
+    engine, *_ = ours.engines
+
+    def stop(event: Event) -> None:
+        if isinstance(event, FirstToken):
+            engine.stall()  # the rest is not there yet, however late this test looks
+
+    async def subscribed() -> Callable[[], None]:
+        return ours.manager.events.subscribe(stop)
+
+    unsubscribe = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(subscribed(), ours.loop))
+    try:
+        async for _ in (stream := llm.astream("speak at length " * 50)):
             break
-        await asyncio.sleep(0.05)
-    else:
-        pytest.fail("the call is still open a while after its client has left")
+        assert await asyncio.to_thread(ours.open_calls) == 1
+        await stream.aclose()  # type: ignore[attr-defined]
+        for _ in range(600):
+            if await asyncio.to_thread(ours.open_calls) == 0:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the call is still open a while after its client has left")
+    finally:
+        ours.loop.call_soon_threadsafe(unsubscribe)
+        ours.loop.call_soon_threadsafe(engine.resume)
 
 
 def test_a_group_reaches_the_engines_as_separate_calls(llm: ChatParrot, ours: Served) -> None:

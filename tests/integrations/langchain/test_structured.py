@@ -23,10 +23,30 @@ class Person(BaseModel):
     age: int = Field(description="years")
 
 
+class Part(BaseModel):
+    """Of something that is made of parts."""
+
+    name: str = Field(description="what it is called")
+    parts: list[Part] = []
+
+
+class Machine(BaseModel):
+    """Something that is made of parts."""
+
+    owner: Person | None = None
+    main: Part
+
+
 @tool
 def add(a: int, b: int) -> int:
     """Adds."""
     return a + b
+
+
+@tool
+def build(part: Part, count: int) -> str:
+    """Builds."""
+    return part.name * count
 
 
 def tool_call(name: str, arguments: str) -> dict[str, Any]:
@@ -254,3 +274,55 @@ def test_reasoning_and_refusals_are_not_lost(other: OtherServer) -> None:
     answer = ChatParrot(base_url=other.url).invoke("why?")
     assert answer.additional_kwargs == {"reasoning_content": "because", "refusal": "partly"}
     assert answer.text == "42"
+
+
+def defined(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref")
+    return schema if name is None else root["$defs"][name.removeprefix("#/$defs/")]
+
+
+def parts_of(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    return defined(schema["properties"]["parts"]["items"], root)
+
+
+@pytest.mark.parametrize("strict", [None, True])
+@pytest.mark.parametrize(
+    ("asks", "member"),
+    [
+        (lambda llm, strict: llm.with_structured_output(Part, strict=strict), None),
+        (lambda llm, strict: llm.with_structured_output(Machine, strict=strict), "main"),
+        (lambda llm, strict: llm.with_structured_output(Part, strict=strict, method="function_calling"), None),
+        (lambda llm, strict: llm.with_structured_output(Machine, strict=strict, method="function_calling"), "main"),
+        (lambda llm, strict: llm.bind_tools([Part], strict=strict), None),
+        (lambda llm, strict: llm.bind_tools([Machine], strict=strict), "main"),
+        (lambda llm, strict: llm.bind_tools([build], strict=strict), "part"),
+        (lambda llm, strict: llm.bind_tools([add], strict=strict, response_format=Part), None),
+    ],
+)
+def test_of_a_class_that_contains_itself_the_third_level_is_described_as_the_first(
+    other: OtherServer, asks: Any, member: str | None, strict: bool | None
+) -> None:
+    said = '{"name": "a", "parts": [{"name": "b"}]}'
+    said = f'{{"main": {said}}}' if member == "main" else said
+    call = tool_call("Machine" if member else "Part", said)
+    other.answer = lambda request: Reply(completion(said, tool_calls=[call] if request.body.get("tools") else None))
+    asks(ChatParrot(base_url=other.url), strict).invoke("what is it?")
+    body = other.last.body
+    form = body["response_format"]["json_schema"] if "response_format" in body else body["tools"][0]["function"]
+    described = form.get("description")
+    root = form["schema"] if "schema" in form else form["parameters"]
+    assert root["type"] == "object" and form.get("strict") == strict
+    assert described == ("Builds." if member == "part" else (Machine if member else Part).__doc__)
+    first = defined(root["properties"][member], root) if member else root
+    second = parts_of(first, root)
+    third = parts_of(second, root)
+    assert first["properties"]["name"]["description"] == "what it is called"
+    for name in ("properties", "required", "additionalProperties", "type"):
+        assert first.get(name) == second.get(name) == third.get(name)
+    assert third.get("additionalProperties") is (False if strict else None)
+
+
+def test_a_class_that_contains_itself_comes_back_at_every_level(other: OtherServer) -> None:
+    other.answer = lambda request: Reply(completion('{"main": {"name": "a", "parts": [{"name": "b", "parts": []}]}}'))
+    machine = ChatParrot(base_url=other.url).with_structured_output(Machine).invoke("what is it?")
+    assert machine == Machine(main=Part(name="a", parts=[Part(name="b")]))

@@ -208,9 +208,10 @@ def test_every_way_of_asking_brings_the_same_text(llm: ParrotLLM) -> None:
     assert set(texts) == {"you said hi you"}
 
 
-def test_tokens_are_counted_whole_and_streamed(llm: ParrotLLM) -> None:
+def test_tokens_are_counted_and_the_end_is_told_whole_and_streamed(llm: ParrotLLM) -> None:
     whole = llm.chat([user("hi")]).additional_kwargs
-    assert whole == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "cached_tokens": 4}
+    tokens = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "cached_tokens": 4}
+    assert whole == {**tokens, "finish_reason": "stop"}
     assert [*llm.stream_chat([user("hi")])][-1].additional_kwargs == whole
 
 
