@@ -85,7 +85,8 @@ def _limits(settings: Settings) -> Limits:
         "open_calls_per_tenant": settings.max_open_calls_per_tenant,
         "kept_bytes_per_tenant": settings.max_kept_bytes_per_tenant,
     }
-    return Limits(**{name: most for name, most in asked.items() if most is not None})
+    limits = Limits(**{name: most for name, most in asked.items() if most is not None})
+    return limits.shared() if len(set(settings.api_keys)) > 1 else limits  # each key is a tenant
 
 
 def embedded(model: str | None = None, **options: Any) -> Application:

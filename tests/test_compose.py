@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from parrot_compat import compose
-from parrot_compat.compose import Served, _engine_config, embedded, managing, running
+from parrot_compat.compose import Served, _engine_config, _limits, embedded, managing, running
 from parrot_compat.core.engines.process import ProcessEngine
 from parrot_compat.core.errors import (
     EngineError,
@@ -124,6 +124,13 @@ async def test_what_an_upstream_is_asked_is_told_without_the_password_in_its_url
 
 def test_engines_log_what_the_server_logs() -> None:
     assert _engine_config(Settings(log_level="debug"), "m", "/m", 0)["log_level"] == "debug"
+
+
+@pytest.mark.parametrize(("keys", "share"), [((), None), (("a",), None), (("a", "a"), None), (("a", "b"), 2**24)])
+def test_keys_that_are_several_tenants_share_what_is_counted_in_tokens(
+    keys: tuple[str, ...], share: int | None
+) -> None:
+    assert _limits(Settings(api_keys=keys)).open_prompt_tokens_per_tenant == share
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import CallerError, PromptTooLong, QueueFull, SessionFull, TooManyCalls
 
@@ -18,6 +18,7 @@ __all__ = ["Admission", "Limits"]
 
 _LITTLE = 100  # times what a session keeps is within the limit: it is not the one that has filled it
 _CEILING = 2  # times the limit: what was let in goes on so far
+_CEILING_PER_TENANT = 1.5  # times a tenant's share, which is half of all: a quarter is left to the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,9 @@ class Limits:
     bytes, so 33 million of them are 2 GiB (4096 prompts of 8192 tokens)."""
     open_calls_per_tenant: int | None = None
     """Beyond, `TooManyCalls`. `None`: only the server's limit holds."""
+    open_prompt_tokens_per_tenant: int | None = None
+    """Beyond, `TooManyCalls`; calls that were let in before their inputs were there fail with it beyond half as many
+    more. `None`: only the server's limit holds."""
     planned_calls_per_tenant: int = 10_000
     """In plans that have not ended, whether they have run or not: beyond, `TooManyCalls`."""
     kept_bytes_per_tenant: int = 2**30
@@ -39,15 +43,20 @@ class Limits:
     name_chars: int = 512
     """Of a tenant, session, call or variable: longer ones are a mistake or an attack."""
 
+    def shared(self) -> Limits:
+        """For several tenants: none has more than half of the tokens, however long its calls wait. Where there is only
+        one, it has nobody to leave room for."""
+        return replace(self, open_prompt_tokens_per_tenant=self.open_prompt_tokens // 2)
+
 
 class Admission:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._open: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
         self._planned: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._total = 0
-        self._prompt_tokens = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -58,7 +67,7 @@ class Admission:
     @property
     def prompt_tokens(self) -> int:
         """Of the calls that are open; a guess of those whose prompts are not made yet."""
-        return self._prompt_tokens
+        return self._tokens.total()
 
     def allowance(self, tenant: str) -> tuple[int, int]:
         """How many calls a tenant may have open, and how many more; what others have open is told only where it leaves
@@ -76,24 +85,27 @@ class Admission:
         of_tenant, most = self._open[tenant] + calls, self.limits.open_calls_per_tenant
         if most is not None and of_tenant > most:
             raise TooManyCalls(f"{calls} more calls would make {of_tenant} open for this tenant; the limit is {most}")
-        limit = self.limits.open_prompt_tokens
-        if prompt_tokens > limit:
-            raise PromptTooLong(f"the prompts of {calls} calls have {prompt_tokens} tokens; at once {limit} are taken")
-        if (tokens := self._prompt_tokens + prompt_tokens) > limit:
-            raise QueueFull(f"the prompts of {calls} more calls would make {tokens} tokens here; the limit is {limit}")
+        self._must_have_room(tenant, calls, prompt_tokens)
         self._open[tenant] = of_tenant
         self._total += calls
-        self._prompt_tokens = tokens
+        self._count(tenant, prompt_tokens)
         if self._total:
             self._idle.clear()
 
-    def grow(self, prompt_tokens: int) -> None:
+    def grow(self, tenant: str, prompt_tokens: int) -> None:
         """The prompt of a call that is open has so many more tokens than it was admitted with. It stays, and what comes
-        after it may be refused. Errors: `QueueFull` beyond twice the limit; then nothing is counted."""
-        tokens, most = self._prompt_tokens + prompt_tokens, _CEILING * self.limits.open_prompt_tokens
+        after it may be refused. Errors: `TooManyCalls` beyond one and a half times the tenant's share, `QueueFull`
+        beyond twice the limit; then nothing is counted."""
+        share = self.limits.open_prompt_tokens_per_tenant
+        if prompt_tokens > 0 and share is not None:
+            of_tenant, most = self._tokens[tenant] + prompt_tokens, int(_CEILING_PER_TENANT * share)
+            if of_tenant > most:
+                brought = f"what its inputs have brought would make {of_tenant} prompt tokens for this tenant"
+                raise TooManyCalls(f"{brought}; the most is {most}")
+        tokens, most = self.prompt_tokens + prompt_tokens, _CEILING * self.limits.open_prompt_tokens
         if prompt_tokens > 0 and tokens > most:
             raise QueueFull(f"what its inputs have brought would make {tokens} prompt tokens here; the most is {most}")
-        self._prompt_tokens = tokens
+        self._count(tenant, prompt_tokens)
 
     def admit_plan(self, tenant: str, calls: int) -> None:
         """Errors: `TooManyCalls`; then nothing is counted."""
@@ -135,7 +147,7 @@ class Admission:
 
     def release(self, tenant: str, calls: int, prompt_tokens: int) -> None:
         self._total -= calls
-        self._prompt_tokens -= prompt_tokens
+        self._count(tenant, -prompt_tokens)
         self._open[tenant] -= calls
         if not self._open[tenant]:
             del self._open[tenant]  # tenants come and go; what is kept of them must not add up
@@ -148,6 +160,28 @@ class Admission:
 
     def check(self) -> None:
         assert self._total == self._open.total() >= 0
-        assert self._prompt_tokens >= 0 and (self._total or not self._prompt_tokens)
-        assert all(count > 0 for counts in (self._open, self._planned, self._kept) for count in counts.values())
+        assert self._tokens.keys() <= self._open.keys()
+        counted = (self._open, self._tokens, self._planned, self._kept)
+        assert all(count > 0 for counts in counted for count in counts.values())
         assert self._idle.is_set() == (self._total == 0)
+
+    # ---- inside ----------------------------------------------------------------------------------------
+
+    def _must_have_room(self, tenant: str, calls: int, prompt_tokens: int) -> None:
+        """Errors: those of `admit` about tokens."""
+        limit, share = self.limits.open_prompt_tokens, self.limits.open_prompt_tokens_per_tenant
+        at_once = limit if share is None else min(limit, share)
+        if prompt_tokens > at_once:
+            raise PromptTooLong(
+                f"the prompts of {calls} calls have {prompt_tokens} tokens; at once {at_once} are taken"
+            )
+        made = f"the prompts of {calls} more calls would make"
+        if share is not None and (tokens := self._tokens[tenant] + prompt_tokens) > share:
+            raise TooManyCalls(f"{made} {tokens} tokens for this tenant; the limit is {share}")
+        if (tokens := self.prompt_tokens + prompt_tokens) > limit:
+            raise QueueFull(f"{made} {tokens} tokens here; the limit is {limit}")
+
+    def _count(self, tenant: str, prompt_tokens: int) -> None:
+        self._tokens[tenant] += prompt_tokens
+        if not self._tokens[tenant]:
+            del self._tokens[tenant]

@@ -2,12 +2,13 @@
 
 It reads what is there and changes nothing; it knows nothing of HTTP.
 
-The invariant: everything in a description can be written as JSON.
+The invariants: everything in a description can be written as JSON; it tells of the calls and variables that were there
+when it was made and names no others, each as it is when its turn comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .errors import ParrotError, UpstreamFailed
@@ -15,18 +16,44 @@ from .graph import Graph
 from .task import Task
 from .variable import Variable
 
-__all__ = ["described", "described_failure"]
+__all__ = ["Description", "described_failure"]
 
 
-def described(
-    id: str, name: str | None, tasks: Iterable[Task], variables: Mapping[str, Variable], graph: Graph
-) -> dict[str, Any]:
-    return {
-        "id": id,
-        "name": name,
-        "calls": [_call(task, graph) for task in tasks],
-        "variables": [_variable(variable, graph) for variable in variables.values()],
-    }
+class Description:
+    """Of one session. A session may have 200,000 calls, which take seconds: whoever must not hold others up for so
+    long takes some of them at a time."""
+
+    def __init__(
+        self, id: str, name: str | None, tasks: Iterable[Task], variables: Iterable[Variable], graph: Graph
+    ) -> None:
+        self.id = id
+        self.name = name
+        self._tasks = tuple(tasks)
+        self._variables = tuple(variables)
+        self._graph = graph
+        self._known = {task.call.id for task in self._tasks}
+
+    def calls(self) -> Iterator[dict[str, Any]]:
+        return (_call(task, self._graph) for task in self._tasks)
+
+    def variables(self) -> Iterator[dict[str, Any]]:
+        return map(self._variable, self._variables)
+
+    def whole(self) -> dict[str, Any]:
+        """As of one moment."""
+        return {"id": self.id, "name": self.name, "calls": list(self.calls()), "variables": list(self.variables())}
+
+    def _variable(self, variable: Variable) -> dict[str, Any]:
+        failure, producer = variable.failure, self._graph.producer(variable.name)
+        state = "pending" if not variable.is_settled else "ready" if failure is None else "failed"
+        return {
+            "id": variable.name,
+            "state": state,
+            "producer": producer if producer in self._known else None,
+            "consumers": [call for call in self._graph.consumers(variable.name) if call in self._known],
+            "characters": len(variable.text_so_far),
+            "error": None if failure is None else described_failure(failure),
+        }
 
 
 def described_failure(error: ParrotError) -> dict[str, Any]:
@@ -66,17 +93,4 @@ def _call(task: Task, graph: Graph) -> dict[str, Any]:
         "output_tokens": task.drawn_tokens,
         "cached_tokens": task.cached_tokens,
         "error": None if task.failure is None else described_failure(task.failure),
-    }
-
-
-def _variable(variable: Variable, graph: Graph) -> dict[str, Any]:
-    failure = variable.failure
-    state = "pending" if not variable.is_settled else "ready" if failure is None else "failed"
-    return {
-        "id": variable.name,
-        "state": state,
-        "producer": graph.producer(variable.name),
-        "consumers": list(graph.consumers(variable.name)),
-        "characters": len(variable.text_so_far),
-        "error": None if failure is None else described_failure(failure),
     }

@@ -33,13 +33,13 @@ class FunctionCall:
 
     def over(self, many: Sequence[Mapping[str, Segment]], stems: Sequence[str]) -> list[Call]:
         """A call is named after its binding's stem and its output. Errors: `CallerError`, `BadTemplate`."""
-        if unknown := self.outputs.keys() - set(self.template.outputs):
+        outputs = self.template.outputs
+        if unknown := self.outputs.keys() - set(outputs):
             raise CallerError(f"the template has no output {', '.join(sorted(unknown))}", "outputs")
+        variables = [{output: VariableName(f"{stem}.{output}") for output in outputs} for stem in stems]
         calls: list[Call] = []
-        for stem, bindings in zip(stems, many, strict=True):
-            variables = {output: VariableName(f"{stem}.{output}") for output in self.template.outputs}
-            prompts = self.template.cut(bindings, variables, self.form)
-            for output, (variable, prompt) in zip(self.template.outputs, prompts, strict=True):
+        for cut in self.template.cut_each(zip(many, variables, strict=True), self.form):
+            for output, (variable, prompt) in zip(outputs, cut, strict=True):
                 calls.append(
                     Call(
                         id=CallId(variable),

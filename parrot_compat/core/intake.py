@@ -93,7 +93,7 @@ class Intake:
             for number, (call, model) in enumerate(pairs):
                 if self.dataflow.has_inputs(call):
                     made = rendered[call.id] = await self._rendered(self.dataflow.bound(call), model)
-                    admission.grow(made.prompt_tokens - prompt_tokens[number])
+                    admission.grow(self._flow.tenant, made.prompt_tokens - prompt_tokens[number])
                     prompt_tokens[number] = made.prompt_tokens
                 if (number + 1) % _RENDERED_AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -188,7 +188,8 @@ class Intake:
             bound = self.dataflow.bound(task.call)
             if self._machinery.renderer.is_large(bound):
                 task.is_rendering = True
-                self._machinery.background.spawn(self._run_large(task, bound), f"render {task.call.id}")
+                work = self._machinery.background.spawn(self._run_large(task, bound), f"render {task.call.id}")
+                task.when_over(lambda _: work.cancel())  # in line for a thread it waits for nobody
                 return
             if self._is_much_for_a_turn():
                 task.is_rendering = True
@@ -238,9 +239,9 @@ class Intake:
         return await self._machinery.renderer.render_bound(bound, model, self._flow.tenant)
 
     def _charge(self, task: Task, prompt_tokens: int) -> None:
-        """Errors: `QueueFull`, where all that is open would be too much."""
+        """Errors: `QueueFull`, `TooManyCalls`, where all that is open would be too much."""
         if not task.is_over:
-            self._machinery.admission.grow(prompt_tokens - task.charged_tokens)
+            self._machinery.admission.grow(self._flow.tenant, prompt_tokens - task.charged_tokens)
             task.charged_tokens = prompt_tokens
 
     @staticmethod

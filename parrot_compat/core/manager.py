@@ -19,6 +19,7 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -46,7 +47,7 @@ from .tokenizer import Tokenizer
 __all__ = ["Limits", "Manager", "ModelCard"]
 
 _LET_GO_S = 5.0
-"""So long a manager that ends waits for engines to let go of what it has ended."""
+"""So long a manager that ends waits for engines to let go of what it has ended, and for prompts that are being made."""
 CLOSING = "the server is shutting down and takes no new work"
 
 
@@ -157,9 +158,12 @@ class Manager:
 
     # ---- sessions --------------------------------------------------------------------------------------
 
-    def open_session(self, tenant: str = "", name: str | None = None, ttl_s: float | None = None) -> Session:
+    def open_session(
+        self, tenant: str = "", name: str | None = None, ttl_s: float | None = None, *, is_brief: bool = False
+    ) -> Session:
         """`name` is a label for people; the id is drawn and cannot be guessed. With `ttl_s` the session closes by
-        itself so long after its last sign of life. Errors: `QueueFull` when closing."""
+        itself so long after its last sign of life. `is_brief`: it ends with the one request that it is opened for, and
+        what it keeps until then is not measured. Errors: `QueueFull` when closing."""
         if self._is_closed:
             raise QueueFull(CLOSING)
         self._machinery.admission.check_name("tenant", tenant, least=0)
@@ -172,6 +176,7 @@ class Manager:
             machinery=self._machinery,
             on_close=self._session_closed,
         )
+        session.kept.is_measured = not is_brief
         if ttl_s is not None:
             session.expire_after(ttl_s)
         self.events.emit(SessionOpened(at_s=self.clock.now(), session=session_id, tenant=tenant, name=name))
@@ -227,6 +232,9 @@ class Manager:
         if ending:
             await asyncio.wait(ending, timeout=_LET_GO_S)
         await self._background.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LET_GO_S):
+                await self._machinery.renderer.close(CLOSING)
         await self.fleet.close()
 
     def check(self) -> None:
@@ -235,6 +243,7 @@ class Manager:
         self._machinery.admission.check()
         self._machinery.scheduler.check()
         self._machinery.lengths.check()
+        self._embedder.check()
         self._plans.check()
         for session in self._sessions.values():
             session.check()

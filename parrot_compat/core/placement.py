@@ -131,6 +131,8 @@ def place(tasks: Sequence[Candidate], engines: Sequence[EngineView]) -> tuple[As
     plans = [_Plan(view) for view in engines]
     chosen: list[Assignment] = []
     for task in _together(tasks):
+        if all(plan.is_full for plan in plans):
+            break  # and stays so: the rest would only be scored
         best: tuple[tuple[float, int, float], _Plan, int] | None = None
         for plan in plans:
             if plan.view.context_tokens is not None and task.prompt_tokens >= plan.view.context_tokens:

@@ -26,7 +26,7 @@ from .news import News
 from .plan_facts import ClaimAnswer, Entry, PlannedCall, PlanReceipt, Settled
 from .session import Session
 from .task import Task
-from .twin import RealCall, Twins
+from .twin import Lookalikes, RealCall, Twins
 
 __all__ = ["Plan"]
 
@@ -60,6 +60,7 @@ class Plan:
         self._news = News()
         self._holds = holds
         self._twins = twins
+        self._lookalikes = Lookalikes(self.tasks.values())
         self._is_ending = False
         self._when_over: list[Callable[[Plan], object]] = []
         for task in self.tasks.values():
@@ -127,8 +128,8 @@ class Plan:
             return self._claimed(earlier)
         reason = self._why_not(entry, real, nonce)
         if reason is not None:
-            equals = (other for other in self._entries.values() if self._why_not(other, real, nonce) is None)
-            equal = next(equals, None)
+            alike = (self._entries[task.call.id] for task in self._lookalikes.of(real.rendered))
+            equal = next((other for other in alike if self._why_not(other, real, nonce) is None), None)
             if equal is None:
                 return self._refuse(entry, reason)
             entry = equal

@@ -11,11 +11,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from .errors import UnknownPlan, UnknownVariable
 from .events import PlanEnded
 from .intake import Machinery
-from .kept import size_of_body
+from .kept import size_of_body, size_of_copies
 from .life import Life
 from .plan import Plan
 from .plan_facts import PlannedCall, PlanReceipt
@@ -69,17 +70,20 @@ class Plans:
             session.kept.add(-size)
             self._admission.release_plan(tenant, len(planned))
             raise
-        entries = tuple(zip(planned, tasks, strict=True))
+        # of the calls those that the session has are held; texts that it had before are in bodies once more
+        pairs = tuple(zip(planned, tasks, strict=True))
+        copied = sum(size_of_copies(item.call.prompt, task.call.prompt) for item, task in pairs if item.body)
+        session.kept.add(copied)
         plan = Plan(
             f"graph-{secrets.token_hex(16)}",
             session,
-            entries,
+            tuple((replace(item, call=task.call), task) for item, task in pairs),
             holds=holds,
             twins=self._twins,
             life=Life(self._clock),
         )
         self._enter(plan)
-        plan.when_over(lambda plan: plan.session.kept.add(-size))
+        plan.when_over(lambda plan: plan.session.kept.add(-size - copied))
         expiry = self._background.spawn(self._expire(plan, ttl_s), f"expiry of {plan.id}")
         plan.when_over(lambda plan: expiry.cancel())
         forget = session.at_close(lambda: plan.close())

@@ -2,28 +2,47 @@
 
 It knows nothing of sessions, and of the fleet only the tokenizers and the lengths of contexts.
 
-The invariant: the ids are the tokenizer's for the whole content at once, never pieces put together.
+The invariants: the ids are the tokenizer's for the whole content at once, never pieces put together; no more large
+prompts are made at a time than there are threads for them, and none that nobody waits for any more.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from .errors import ParrotError, PromptTooLong
 from .fleet import Fleet
 from .prefix import CHARS_PER_TOKEN, content_text, text_blocks, token_blocks
-from .prompt import Bound, Chat, ChatPrompt, Constant, Content, Prompt, Text, TextPrompt, Tokens, TokensPrompt
+from .prompt import (
+    Bound,
+    Chat,
+    ChatPrompt,
+    Constant,
+    Content,
+    Input,
+    Prompt,
+    Text,
+    TextPrompt,
+    Tokens,
+    TokensPrompt,
+    segments_of,
+)
+from .threads import Threads
 from .tokenizer import Tokenizer
+from .transform import Regex
 
 __all__ = ["Rendered", "Renderer", "about_tokens", "refuse_too_long"]
 
 _log = logging.getLogger(__name__)
 
 _LARGE_CHARS = 8192  # 1.7 ms of encoding, measured with a 4k BPE on one core; a thread costs 0.05 ms
+_LARGE_SEARCH = 1 << 18  # 1.8 ms
+_THREADS = 2
+"""For prompts: encoding holds the interpreter up in part, and the event loop is to have its share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +61,26 @@ class Renderer:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._threads = Threads(_THREADS, "prompts")
 
     @staticmethod
     def is_large(of: Content | Bound) -> bool:
-        """True where encoding would hold the event loop up for milliseconds, so that a thread should do it."""
+        """True where encoding would hold the event loop up for milliseconds, so that a thread should do it. Of what is
+        not put together yet values count as they are before their transforms, which read all of it."""
         match of:
-            case Bound():
-                return of.characters > _LARGE_CHARS or Renderer.is_large(of.content())
-            case Tokens(ids):
+            case Bound(TokensPrompt(ids)) | Tokens(ids):
                 return len(ids) > _LARGE_CHARS * 8  # ids are only checked and hashed
+            case Bound(prompt):
+                read = of.characters
+                return (
+                    read > _LARGE_CHARS
+                    or _search_work(of) > _LARGE_SEARCH
+                    or _is_longer(_parts_beside_text(prompt), _LARGE_CHARS - read)
+                )
             case Text(text):
                 return len(text) > _LARGE_CHARS
             case Chat():
-                return _is_longer(of, _LARGE_CHARS)
+                return _is_longer(_parts(of), _LARGE_CHARS)
             case _:
                 assert_never(of)
 
@@ -63,25 +89,26 @@ class Renderer:
         return self._fitting(_rendered(content, self._fleet.tokenizer(model), namespace), model)
 
     async def render_any(self, content: Content, model: str, namespace: str) -> Rendered:
-        """As `render`, large ones in a thread: a tokenizer must bear being used by several threads at once."""
+        """As `render`, large ones in a thread: a tokenizer must bear being used by several threads at once. Errors:
+        those, and `QueueFull` when closed."""
         if not self.is_large(content):
             return self.render(content, model, namespace)
         tokenizer = self._fleet.tokenizer(model)
-        return self._fitting(await asyncio.to_thread(_rendered, content, tokenizer, namespace), model)
+        return self._fitting(await self._threads.run(partial(_rendered, content, tokenizer, namespace)), model)
 
     async def render_bound(self, bound: Bound, model: str, namespace: str) -> Rendered:
         """As `render_any`; what is large is put together in the thread too: a transform may read megabytes. Errors:
         those, and `TransformFailed`."""
-        if bound.characters <= _LARGE_CHARS:
+        if not self.is_large(bound):
             return await self.render_any(bound.content(), model, namespace)
         tokenizer = self._fleet.tokenizer(model)
-        return self._fitting(await asyncio.to_thread(_rendered_bound, bound, tokenizer, namespace), model)
+        return self._fitting(await self._threads.run(partial(_rendered_bound, bound, tokenizer, namespace)), model)
 
     async def render_input(self, content: Content, model: str, namespace: str) -> Rendered:
-        """What is to be embedded: it may fill the whole context. Errors: `BadPrompt`, `PromptTooLong`."""
+        """What is to be embedded: it may fill the whole context. Errors: as `render_any`."""
         tokenizer = self._fleet.tokenizer(model)
         if self.is_large(content):
-            rendered = await asyncio.to_thread(_rendered, content, tokenizer, namespace)
+            rendered = await self._threads.run(partial(_rendered, content, tokenizer, namespace))
         else:
             rendered = _rendered(content, tokenizer, namespace)
         limit = self._fleet.context_tokens(model)
@@ -91,6 +118,10 @@ class Renderer:
                 f" the context of model {model!r} is {limit} tokens"
             )
         return rendered
+
+    async def close(self, why: str) -> None:
+        """No large prompt is made any more; who waits for one hears `why`. Returns when those begun are made."""
+        await self._threads.close(why)
 
     def _fitting(self, rendered: Rendered, model: str) -> Rendered:
         if rendered.ids is not None:
@@ -135,8 +166,28 @@ def _parts(chat: Chat) -> Iterator[Mapping[str, Any]]:
     yield chat.template
 
 
-def _is_longer(chat: Chat, most: int) -> bool:
-    for part in _parts(chat):  # counted as far as it matters: there may be megabytes
+def _parts_beside_text(prompt: Prompt) -> Iterator[Mapping[str, Any]]:
+    """As `_parts`, without the texts that are not put together yet."""
+    if isinstance(prompt, ChatPrompt):
+        for message in prompt.messages:
+            yield {"role": message.role, "content": None if message.content is None else "", **message.fields}
+        yield from prompt.tools
+        yield prompt.template
+
+
+def _search_work(bound: Bound) -> int:
+    """Of all regexes that its values go through, see `Regex.work`."""
+    return sum(
+        transform.work(len(bound.values[segment.variable]))
+        for segment in segments_of(bound.prompt)
+        if isinstance(segment, Input)
+        for transform in segment.transforms
+        if isinstance(transform, Regex)
+    )
+
+
+def _is_longer(parts: Iterable[Mapping[str, Any]], most: int) -> bool:
+    for part in parts:  # counted as far as it matters: there may be megabytes
         most -= _chars_in(part)
         if most < 0:
             return True

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .call import Call, CallId, ObjectiveKind, Sampling
-from .description import described
+from .description import Description
 from .errors import CallerError, Cancelled, ParrotError, UnknownSession
 from .flow import Flow
 from .function_calls import FunctionCall
@@ -76,9 +76,9 @@ class Session:
         if not is_delivered:
             self.kept.let_calls_in()
         with self.life.held():
-            tasks = await self._intake.submit_all(calls, is_delivered, width)
-        for task in tasks:
-            task.when_over(self.kept.add_call)
+            async with self.kept.interned(calls) as interned:
+                tasks = await self._intake.submit_all(interned, is_delivered, width)
+        self.kept.follow(tasks)
         return tasks
 
     async def call(
@@ -135,7 +135,7 @@ class Session:
         )
         calls = called.over(many, [f"{function or 'call'}-{next(self._numbers)}" for _ in many])
         tasks = iter(await self.submit_all(calls, is_delivered=False))
-        return [{output: next(tasks) for output in template.outputs} for _ in many]
+        return [{output: next(tasks) for output in outputs} for outputs in [template.outputs] * len(many)]
 
     def task(self, call: str) -> Task:
         """Errors: `CallerError` where there is no such call."""
@@ -281,7 +281,10 @@ class Session:
 
     def describe(self) -> dict[str, Any]:
         """Its calls and variables as plain values, for people and for the wire."""
-        return described(self.id, self.name, self.tasks(), self._dataflow.variables, self._dataflow.graph)
+        return self.description().whole()
+
+    def description(self) -> Description:
+        return Description(self.id, self.name, self.tasks(), self._dataflow.variables.values(), self._dataflow.graph)
 
     def check(self) -> None:
         self._intake.check()

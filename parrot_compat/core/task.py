@@ -184,7 +184,7 @@ class Task:
         while self.is_rendering and not self.is_over:
             await self._news.heard()
 
-    def when_over(self, listener: Callable[[Task], None]) -> None:
+    def when_over(self, listener: Callable[[Task], object]) -> None:
         """`listener` is called when the task is over, at once if it is."""
         if self.is_over:
             listener(self)

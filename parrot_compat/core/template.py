@@ -10,7 +10,8 @@ The invariant: the prompts of a template, filled in order, spell the template's 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,7 @@ from .call import VariableName
 from .errors import BadTemplate
 from .prompt import ChatPrompt, Constant, Input, Message, Prompt, Segment, TextPrompt
 
-__all__ = ["Output", "Template", "TemplateForm"]
+__all__ = ["Cut", "Output", "Template", "TemplateForm"]
 
 MAX_HOLES = 65_536
 """Of one template, escapes among them; and those before each output, added up: it reads them all, so that some
@@ -27,6 +28,9 @@ kilobytes of outputs could ask for millions."""
 TemplateForm = Literal["chat", "text"]
 """How a template speaks to the model. chat: what comes before an output is a user message and the output the
 assistant's turn. text: one raw text, as base models continue it."""
+
+Cut = tuple[tuple[VariableName, Prompt], ...]
+"""For each output of a template the variable that it becomes and the prompt that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,38 +96,24 @@ class Template:
 
     def cut(
         self, bindings: Mapping[str, Segment], outputs: Mapping[str, VariableName], form: TemplateForm = "chat"
-    ) -> tuple[tuple[VariableName, Prompt], ...]:
+    ) -> Cut:
         """One (variable, prompt) per output, in order.
 
         `bindings` says what each input is (a constant, or a variable of the session), `outputs` which
         variable each output becomes. Errors: `BadTemplate` for a name too many or too few.
         """
+        return next(self.cut_each([(bindings, outputs)], form))
+
+    def cut_each(
+        self, many: Iterable[tuple[Mapping[str, Segment], Mapping[str, VariableName]]], form: TemplateForm = "chat"
+    ) -> Iterator[Cut]:
+        """As `cut`, for each of many bindings and what its outputs become. Of what stands behind the last output, which
+        no prompt reads, only the names count. Errors: those of `cut`, when it is the turn of what is wrong."""
         inputs = set(self.inputs)
-        if missing := inputs - set(bindings):
-            raise BadTemplate(f"no binding for {', '.join(sorted(missing))}", "bindings")
-        if unknown := set(bindings) - inputs:
-            raise BadTemplate(f"the template has no input {', '.join(sorted(unknown))}", "bindings")
-        prompts: list[tuple[VariableName, Prompt]] = []
-        turns: list[Message] = []  # that are over: each is there once, however many prompts begin with it
-        said: list[Segment] = []  # behind them
-        for segment in self.segments:
-            if isinstance(segment, Input):
-                bound = bindings.get(segment.variable)
-                said.append(Input(outputs[segment.variable]) if bound is None else bound)
-            elif isinstance(segment, Constant):
-                said.append(segment)
-            elif form == "text":
-                output = outputs[segment.name]
-                prompts.append((output, TextPrompt(tuple(said))))
-                said.append(Input(output))
-            else:
-                output = outputs[segment.name]
-                if said:
-                    turns.append(Message("user", tuple(said)))
-                    said = []
-                prompts.append((output, ChatPrompt(tuple(turns))))
-                turns.append(Message("assistant", (Input(output),)))
-        return tuple(prompts)
+        read = self.segments[: max(n for n, segment in enumerate(self.segments) if isinstance(segment, Output)) + 1]
+        for bindings, outputs in many:
+            _must_match(bindings.keys(), inputs)
+            yield _cut(read, bindings, outputs, form)
 
     def _must_make_sense(self) -> None:
         if (reads := self.reads) > MAX_HOLES:
@@ -142,6 +132,42 @@ class Template:
                 to_come.remove(segment.name)
             elif isinstance(segment, Input) and segment.variable in to_come:
                 raise BadTemplate(f"{{{{input:{segment.variable}}}}} is read before its output is written", "template")
+
+
+def _must_match(bound: AbstractSet[str], inputs: AbstractSet[str]) -> None:
+    if missing := inputs - bound:
+        raise BadTemplate(f"no binding for {', '.join(sorted(missing))}", "bindings")
+    if unknown := bound - inputs:
+        raise BadTemplate(f"the template has no input {', '.join(sorted(unknown))}", "bindings")
+
+
+def _cut(
+    segments: Iterable[Constant | Input | Output],
+    bindings: Mapping[str, Segment],
+    outputs: Mapping[str, VariableName],
+    form: TemplateForm,
+) -> Cut:
+    prompts: list[tuple[VariableName, Prompt]] = []
+    turns: list[Message] = []  # that are over: each is there once, however many prompts begin with it
+    said: list[Segment] = []  # behind them
+    for segment in segments:
+        if isinstance(segment, Input):
+            bound = bindings.get(segment.variable)
+            said.append(Input(outputs[segment.variable]) if bound is None else bound)
+        elif isinstance(segment, Constant):
+            said.append(segment)
+        elif form == "text":
+            output = outputs[segment.name]
+            prompts.append((output, TextPrompt(tuple(said))))
+            said.append(Input(output))
+        else:
+            output = outputs[segment.name]
+            if said:
+                turns.append(Message("user", tuple(said)))
+                said = []
+            prompts.append((output, ChatPrompt(tuple(turns))))
+            turns.append(Message("assistant", (Input(output),)))
+    return tuple(prompts)
 
 
 _MARK = re.compile(r"(?P<escape>\\)?\{\{")

@@ -1,7 +1,8 @@
 """Transforms: what may be done to a variable's text between its producer and a consumer.
 
 The list is closed and holds no code of the caller's, so that a server may run it for strangers: every
-transform is linear in the length of the text (patterns run on RE2, which cannot backtrack).
+transform is linear in the length of the text (patterns run on RE2, which cannot backtrack), and what holds up
+everything else while it goes on (a pattern is compiled, JSON is read) is bounded.
 
 The invariant: a transform is a pure function of the text; where it does not apply it fails the consumer
 with `TransformFailed`, it never passes an empty or untouched text on instead.
@@ -10,6 +11,7 @@ with `TransformFailed`, it never passes an empty or untouched text on instead.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,9 +24,20 @@ from .errors import BadTemplate, TransformFailed
 __all__ = ["FirstJson", "JsonPointer", "Lines", "Regex", "Strip", "Transform", "Truncate", "parse_transforms"]
 
 MAX_PATTERN_CHARACTERS = 1_000
+MAX_PATTERNS = 64
+"""Different ones of one request. One takes up to 5 ms to compile."""
+MAX_POINTER_CHARACTERS = 8_192
 MAX_TRANSFORMS = 16
 """Of one reference, one after another: each reads the text once more."""
-RE2_MEMORY_BYTES = 8 << 20
+MAX_JSON_TRANSFORMS = 4
+"""Among those."""
+MAX_JSON_CHARACTERS = 1 << 20
+"""Of a text that is read as JSON: some 100 ms at most."""
+MAX_SEARCH = 1 << 31
+"""Characters of a text times the size of the pattern that is looked for in it: where RE2 has to go step by step, that
+is what it takes, some 7 ns each."""
+RE2_MEMORY_BYTES = 1 << 18
+"""Of one pattern. `\\pL{9}` has room in it; what has not (`\\pL{30}`) is given up after 2 ms, and not after 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +84,20 @@ class Regex:
             raise BadTemplate(f"regex {self.pattern!r} has {groups} groups; group {self.group} was asked for")
 
     def apply(self, text: str) -> str:
-        match = self._compiled().search(text)
+        compiled = self._compiled()
+        if self.work(len(text)) > MAX_SEARCH:
+            most = MAX_SEARCH // compiled.programsize
+            raise TransformFailed(f"regex {self.pattern!r} searches at most {most} characters, not {len(text)}")
+        match = compiled.search(text)
         found = None if match is None else match.group(self.group)
         if found is None:
             raise TransformFailed(f"regex {self.pattern!r} does not match {_shown(text)}")
         return str(found)
+
+    def work(self, characters: int) -> int:
+        """Of a search in so many characters, where RE2 has to go step by step: some 7 ns each. It lets other threads
+        run meanwhile."""
+        return characters * int(self._compiled().programsize)
 
     def _compiled(self) -> Any:
         options = re2.Options()
@@ -94,10 +116,13 @@ class JsonPointer:
     pointer: str
 
     def __post_init__(self) -> None:
+        if (size := len(self.pointer)) > MAX_POINTER_CHARACTERS:
+            raise BadTemplate(f"JSON pointer of {size} characters exceeds the limit of {MAX_POINTER_CHARACTERS}")
         if self.pointer and not self.pointer.startswith("/"):
             raise BadTemplate(f"JSON pointer {self.pointer!r} must be empty or begin with '/'")
 
     def apply(self, text: str) -> str:
+        _must_be_readable("json_pointer", text)
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -120,6 +145,7 @@ class FirstJson:
     """The first JSON object or array in the text, as it stands there."""
 
     def apply(self, text: str) -> str:
+        _must_be_readable("first_json", text)
         decoder = json.JSONDecoder()
         left = 16 * len(text) + _JSON_CHARACTERS
         for start in islice((index for index, character in enumerate(text) if character in "{["), MAX_JSON_STARTS):
@@ -132,6 +158,11 @@ class FirstJson:
             else:
                 return text[start:end]
         raise TransformFailed(f"first_json: no JSON object or array was found in {_shown(text)}")
+
+
+def _must_be_readable(name: str, text: str) -> None:
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise TransformFailed(f"{name}: JSON is read in at most {MAX_JSON_CHARACTERS} characters, not in {len(text)}")
 
 
 def _read_in_vain(error: ValueError | RecursionError, text: str, start: int) -> int:
@@ -154,28 +185,48 @@ Transform = Strip | Truncate | Lines | Regex | JsonPointer | FirstJson
 # ---- the wire's form -------------------------------------------------------------------------------
 
 
-def parse_transforms(value: Any) -> tuple[Transform, ...]:
-    """Read `"strip"`, `{"regex": {"pattern": …, "group": 1}}`, or a list of such. Errors: `BadTemplate`."""
-    if value is None:
-        return ()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        found: list[Transform] = []
-        for item in value:
-            found += parse_transforms(item)
-            if len(found) > MAX_TRANSFORMS:
-                raise BadTemplate(f"at most {MAX_TRANSFORMS} transforms follow each other")
-        return tuple(found)
+def parse_transforms(value: Any, patterns: set[str] | None = None) -> tuple[Transform, ...]:
+    """Read `"strip"`, `{"regex": {"pattern": …, "group": 1}}`, or a list of such. Errors: `BadTemplate`.
+
+    `patterns` are those that the same request has named already; these are added, before they are compiled."""
+    patterns = set() if patterns is None else patterns
+    found = tuple(_read(one, patterns) for one in _flat(value))
+    if sum(isinstance(one, JsonPointer | FirstJson) for one in found) > MAX_JSON_TRANSFORMS:
+        raise BadTemplate(f"at most {MAX_JSON_TRANSFORMS} of the transforms that follow each other read JSON")
+    return found
+
+
+def _flat(value: Any) -> list[Any]:
+    """What stands in lists, and in lists in them."""
+    found: list[Any] = []
+    left = [value]
+    for _ in range(4 * MAX_TRANSFORMS):  # there may be lists of nothing, too
+        if not left:
+            return found
+        one = left.pop()
+        if isinstance(one, Sequence) and not isinstance(one, str):
+            if len(one) > MAX_TRANSFORMS:
+                break
+            left += reversed(one)
+        elif one is not None:
+            found.append(one)
+        if len(found) > MAX_TRANSFORMS:
+            break
+    raise BadTemplate(f"at most {MAX_TRANSFORMS} transforms follow each other")
+
+
+def _read(value: Any, patterns: set[str]) -> Transform:
     if isinstance(value, str):
         value = {value: {}}
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise BadTemplate(f"a transform is a name, or an object with one name; got {value!r}")
+        raise BadTemplate(f"a transform is a name, or an object with one name; got {_told(value)}")
     ((name, given),) = value.items()
     if name not in _READERS:
-        raise BadTemplate(f"unknown transform {name!r}; known are {', '.join(sorted(_READERS))}")
+        raise BadTemplate(f"unknown transform {_told(name)}; known are {', '.join(sorted(_READERS))}")
     try:
-        return (_READERS[name](given),)
+        return _READERS[name](given, patterns)
     except (TypeError, KeyError, ValueError) as error:
-        raise BadTemplate(f"transform {name!r} cannot take {given!r}: {error}") from error
+        raise BadTemplate(f"transform {name!r} cannot take {_told(given)}: {error}") from error
 
 
 def _count(value: Any) -> int:
@@ -196,19 +247,28 @@ def _text(value: Any) -> str:
     return value
 
 
-def _regex(given: Any) -> Regex:
-    if isinstance(given, str):
-        return Regex(given)
-    return Regex(_text(given["pattern"]), _count(given.get("group", 0)))
+def _lines(given: Any) -> Lines:
+    if not isinstance(given, Mapping):
+        raise ValueError("expected an object")
+    return Lines(_place(given.get("first")), _place(given.get("end")))
 
 
-_READERS: dict[str, Callable[[Any], Transform]] = {
-    "strip": lambda given: Strip(),
-    "truncate": lambda given: Truncate(_count(given["characters"] if isinstance(given, Mapping) else given)),
-    "lines": lambda given: Lines(_place(given.get("first")), _place(given.get("end"))),
+def _regex(given: Any, patterns: set[str]) -> Regex:
+    has_group = isinstance(given, Mapping)
+    pattern = _text(given["pattern"] if has_group else given)
+    patterns.add(pattern)
+    if len(patterns) > MAX_PATTERNS:
+        raise BadTemplate(f"at most {MAX_PATTERNS} different regexes are in one request")
+    return Regex(pattern, _count(given.get("group", 0)) if has_group else 0)
+
+
+_READERS: dict[str, Callable[[Any, set[str]], Transform]] = {
+    "strip": lambda given, _: Strip(),
+    "truncate": lambda given, _: Truncate(_count(given["characters"] if isinstance(given, Mapping) else given)),
+    "lines": lambda given, _: _lines(given),
     "regex": _regex,
-    "json_pointer": lambda given: JsonPointer(_text(given["pointer"] if isinstance(given, Mapping) else given)),
-    "first_json": lambda given: FirstJson(),
+    "json_pointer": lambda given, _: JsonPointer(_text(given["pointer"] if isinstance(given, Mapping) else given)),
+    "first_json": lambda given, _: FirstJson(),
 }
 
 NAMES = tuple(sorted(_READERS))
@@ -217,6 +277,14 @@ NAMES = tuple(sorted(_READERS))
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def _told(value: Any) -> str:
+    """A part of a request, which may be of any size."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of thousands of digits
+        return f"{type(value).__name__} beyond all reading"
 
 
 def _words(error: Exception) -> str:

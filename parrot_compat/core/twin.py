@@ -1,4 +1,4 @@
-"""Twins: whether a planned call may stand in for the app's real one.
+"""Twins: whether a planned call may stand in for the app's real one, and which of many to compare with it.
 
 It knows nothing of plans, sessions or who claims what; two calls are compared as the fleet would run them.
 
@@ -8,17 +8,18 @@ answer to the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from .call import Call, Reading, ResolvedSampling, Sampling
 from .engine import EngineInfo
 from .fleet import Fleet
-from .prompt import Content
+from .prompt import Chat, Content, Text, Tokens
 from .rendering import Rendered, Renderer
 from .task import Task
 
-__all__ = ["RealCall", "Twins", "says_the_same"]
+__all__ = ["Lookalikes", "RealCall", "Twins", "says_the_same"]
 
 _END = 64
 """Tokens that are compared before all are."""
@@ -78,3 +79,56 @@ def _decided(sampling: Sampling, real: RealCall, infos: Sequence[EngineInfo]) ->
     if any(info.takes == "text" for info in infos):
         return decided  # a text engine has defaults of its own: what was asked for is part of it
     return replace(decided, asked=())
+
+
+class Lookalikes:
+    """Tasks by what their prompts say, so that a claim is not compared with each of thousands. What they run with is
+    kept for as long as this is asked."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._unrendered = dict(enumerate(tasks))
+        self._by_ids: dict[Hashable, list[_Place]] = {}
+        self._by_content: dict[Hashable, list[_Place]] = {}
+
+    def of(self, real: Rendered) -> list[Task]:
+        """All whose prompts say the same, and hardly any others, in the order in which they were given."""
+        for number, task in tuple(self._unrendered.items()):
+            if task.rendered is not None:
+                del self._unrendered[number]
+                self._enter(number, task, task.rendered)
+        found = self._by_content.get(_look(real.content), [])
+        if real.ids is not None:
+            found = [place for place in found if not place.has_ids]
+            found += self._by_ids.get(_look_of_ids(real.ids, real.blocks), [])
+        return [place.task for place in sorted(found, key=lambda place: place.number)]
+
+    def _enter(self, number: int, task: Task, planned: Rendered) -> None:
+        place = _Place(number, task, has_ids=planned.ids is not None)
+        self._by_content.setdefault(_look(planned.content), []).append(place)
+        if planned.ids is not None:
+            self._by_ids.setdefault(_look_of_ids(planned.ids, planned.blocks), []).append(place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    number: int
+    task: Task
+    has_ids: bool
+
+
+def _look(content: Content) -> Hashable:
+    """The same for contents that are equal."""
+    match content:
+        case Text(text):
+            return text
+        case Tokens(ids):
+            return _look_of_ids(ids, ())
+        case Chat(messages, tools):
+            last = messages[-1].get("content") if messages else None
+            return len(messages), len(tools), last if isinstance(last, str) else None
+        case _:
+            assert_never(content)
+
+
+def _look_of_ids(ids: tuple[int, ...], blocks: tuple[int, ...]) -> Hashable:
+    return len(ids), blocks[-1:], ids[-_END:]

@@ -31,8 +31,10 @@ from parrot_compat.core.output_format import ToolStyle
 from .anthropic import messages
 from .anthropic.problems import body_of, is_anthropics
 from .auth import Auth, Keys
+from .bodies import OpenBodies
 from .describing import describe
 from .documentation import page
+from .encoder import Encoder
 from .errors import SHUTTING_DOWN, Problem, problem_of
 from .limits import RequestLimits
 from .metrics import Metrics
@@ -71,7 +73,7 @@ def create_app(
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
     )
-    limits = limits or RequestLimits()
+    limits, keys = limits or RequestLimits(), keys or Keys()
     serving = Serving(
         manager=manager,
         directory=Directory(manager, limits),
@@ -80,6 +82,7 @@ def create_app(
         keep_alive_s=keep_alive_s,
         tool_style=tool_style,
         aliases=dict(aliases or {}),
+        encoder=Encoder(is_shared=keys.are_several),
     )
     _add_endpoints(app, serving)
     metrics = Metrics(manager)
@@ -88,7 +91,8 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ParrotError, _on_error)
     allowed = Origins(origins)
-    app.add_middleware(Auth, keys=keys or Keys(), origins=allowed)
+    app.add_middleware(OpenBodies, limits=limits, is_shared=keys.are_several)
+    app.add_middleware(Auth, keys=keys, origins=allowed)  # around that: bodies are tenants'
     app.add_middleware(
         Edge, metrics=metrics, allowance=manager.allowance
     )  # around that: refusals have a request id too

@@ -40,6 +40,11 @@ class Keys:
     def __repr__(self) -> str:
         return f"Keys({len(self._digests)} of them)"
 
+    @property
+    def are_several(self) -> bool:
+        """There is more than one tenant, and each may need what another has taken."""
+        return len(set(self._digests)) > 1
+
     def tenant(self, key: str) -> str | None:
         """The tenant of a key. Takes as long for a wrong key as for any right one."""
         asked = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

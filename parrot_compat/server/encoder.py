@@ -24,8 +24,10 @@ _THREADS = 2
 
 
 class Encoder:
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._admission = Admission(limits or LIMITS)
+    def __init__(self, limits: Limits | None = None, *, is_shared: bool = False) -> None:
+        """`is_shared`: there are several tenants, none of which may have all of it."""
+        limits = limits or LIMITS
+        self._admission = Admission(limits.shared() if is_shared else limits)
         self._threads = Threads(_THREADS, "encoder")
 
     @property

@@ -1,11 +1,13 @@
-"""Heads: how large the request line and the headers of a request may be, and how long they may take to come.
+"""Heads: how large the request line and the headers of a request may be, and how long they may take to come; and how
+long an answer may take to be read.
 
-uvicorn's parser keeps what it is sent until a head is whole, without end and before anybody is asked for a key. This
-knows nothing of what a request asks.
+uvicorn's parser keeps what it is sent until a head is whole, without end and before anybody is asked for a key; and a
+whole answer is the transport's as soon as it is given, which keeps it until the client has read it, also after it was
+closed. This knows nothing of what a request asks.
 
-The invariant: of what is neither a body nor a whole head a connection keeps at most `head_bytes` and one read more;
-and it is closed where no request is being answered on it for `head_s`, unless it rests between two of them, which
-uvicorn times.
+The invariants: of what is neither a body nor a whole head a connection keeps at most `head_bytes` and one read more;
+it is closed where no request is being answered on it for `head_s`, unless it rests between two of them, which uvicorn
+times; and where there is something to be read and less of it than `pace_bytes` is read in `pace_s`, it is cut.
 """
 
 from __future__ import annotations
@@ -36,10 +38,27 @@ class HeadProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._end = self.loop.call_later(self.limits.head_s, transport.close)
         self._is_timed = True
+        self._unread = 0
+        """Bytes that were on their way to the client when it was last looked at."""
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -75,6 +94,20 @@ class HeadProtocol(HttpToolsProtocol):
         self._refuse(Problem(status=400, message=msg, code="invalid_http"))
 
     # ---- inside ----------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """From now on the client has `pace_s` for the next `pace_bytes`, or for what there is left."""
+        if self._look is not None:
+            self._look.cancel()
+        self._unread = self.transport.get_write_buffer_size()
+        self._look = self.loop.call_later(self.limits.pace_s, self._cut_if_unread) if self._unread else None
+
+    def _cut_if_unread(self) -> None:
+        adds = self._is_answering and not self.flow.write_paused  # a stream: how much there is says nothing of reading
+        if adds or self.transport.get_write_buffer_size() <= max(0, self._unread - self.limits.pace_bytes):
+            self._watch()
+        else:
+            self.transport.abort()  # `close` would wait for the client
 
     @property
     def _is_answering(self) -> bool:

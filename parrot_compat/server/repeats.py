@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .bodies import Raw
 from .errors import ApiError
 from .sse import SseResponse
 
-__all__ = ["REPEATED", "Repeats", "digest"]
+__all__ = ["REPEATED", "Repeats", "digest", "key_of"]
 
 REPEATED = {"x-parrot-repeated": "true"}
 """The header of an answer that was given before."""
@@ -33,6 +34,14 @@ _LONGEST = 8 * 2**20
 """Bytes of an answer: a few large ones are not to take the place of all others."""
 _LONGEST_KEY = 256
 _Key = tuple[str, str, str]
+
+
+def key_of(request: Request) -> str | None:
+    """What its client knows the request by when it sends it again. Errors: `ApiError` 400."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > _LONGEST_KEY:
+        raise ApiError(f"Idempotency-Key: {len(key)} characters; at most {_LONGEST_KEY}", code="invalid_value")
+    return key or None
 
 
 def digest(body: bytes) -> bytes:
@@ -56,16 +65,13 @@ class Repeats:
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._bytes = 0
 
-    async def once(
-        self, request: Request, tenant: str, body: bytes, work: Callable[[], Awaitable[Response]]
-    ) -> Response:
-        """What `work` answers, or answered before. Errors: `ApiError` 400, 409, those of `work`."""
-        name = request.headers.get("idempotency-key")
-        if not name:
+    async def once(self, request: Request, tenant: str, raw: Raw, work: Callable[[], Awaitable[Response]]) -> Response:
+        """What `work`, which may parse `raw`, answers, or answered before. Errors: `ApiError` 400, 409, those of
+        `work`."""
+        name = key_of(request)
+        if name is None:
             return await work()
-        if len(name) > _LONGEST_KEY:
-            raise ApiError(f"Idempotency-Key: {len(name)} characters; at most {_LONGEST_KEY}", code="invalid_value")
-        key, said = (tenant, request.url.path, name), digest(body)
+        key, said = (tenant, request.url.path, name), digest(raw.data)
         self._forget_old()
         if (entry := self._entries.get(key)) is not None:
             return _again(entry, said)

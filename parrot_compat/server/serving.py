@@ -100,7 +100,14 @@ def tenant_of(request: Request) -> str:
 
 
 def send_json(data: Mapping[str, Any] | bytes, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON in ASCII: whatever a model says (lone surrogates from an upstream too) can be sent. What is `written`
-    already is sent as it is."""
-    body = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
+    """What is `written` already is sent as it is."""
+    body = data if isinstance(data, bytes) else _dumped(data)
     return Response(body, media_type="application/json", headers=dict(headers or {}))
+
+
+def _dumped(data: Mapping[str, Any]) -> bytes:
+    """In UTF-8: escaped, most letters of the world would take twice or three times as much."""
+    try:
+        return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate, from an upstream: it can be said in ASCII
+        return json.dumps(data, separators=(",", ":")).encode()

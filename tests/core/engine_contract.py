@@ -4,8 +4,9 @@
         async def start(self) -> Engine: ...
 
 Hooks: `start` (a fresh engine, running), `content` (a prompt of n tokens), `engine` (override the fixture and return
-a shared one where starting is slow), and the flags below. Any prompt must get an answer of at
-least `answer_tokens` tokens when nobody stops it; greedy sampling with `ignore_eos` is what the tests ask for.
+a shared one where starting is slow), `held` (where it can be made to stand still), and the flags below. Any prompt must
+get an answer of at least `answer_tokens` tokens when nobody stops it; greedy sampling with `ignore_eos` is what the
+tests ask for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,11 +43,16 @@ async def collect(chunks: AsyncIterator[Chunk]) -> tuple[str, list[Chunk]]:
     return "".join(chunk.text for chunk in seen), seen
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what tells nobody when it changes."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
 async def settle(engine: Engine) -> None:
     """Wait until nothing runs or waits in the engine."""
-    async with asyncio.timeout(60):
-        while engine.load().running or engine.load().waiting:  # noqa: ASYNC110  # a snapshot tells nobody when it changes
-            await asyncio.sleep(0.002)
+    await until(lambda: not engine.load().running and not engine.load().waiting)
 
 
 class EngineContract:
@@ -69,6 +76,12 @@ class EngineContract:
         """`first` and then `second` as one content."""
         assert isinstance(first, Tokens) and isinstance(second, Tokens)
         return Tokens(first.ids + second.ids)
+
+    @contextmanager
+    def held(self, engine: Engine) -> Iterator[Callable[[], bool] | None]:
+        """What is inside the engine stands still until the block ends. Gives what tells whether work is inside, or
+        `None` where this engine cannot be held."""
+        yield None
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
@@ -303,14 +316,22 @@ class EngineContract:
         assert await self.ask(engine, self.content(10)) == await self.ask(engine, self.content(10))
 
     async def test_a_cancelled_fill_stops_the_work(self, engine: Engine) -> None:
-        context = new_context()
-        fill = asyncio.create_task(engine.fill(Fill(context=context, content=self.content(60))))
-        await asyncio.sleep(0)
-        fill.cancel()
-        (outcome,) = await asyncio.gather(fill, return_exceptions=True)
+        context, content, other = new_context(), self.content(60), self.content(60, salt=6)
+        with self.held(engine) as is_inside:
+            fill = asyncio.create_task(engine.fill(Fill(context=context, content=content)))
+            await asyncio.sleep(0)
+            if is_inside is not None:
+                await until(is_inside)
+            fill.cancel()
+            (outcome,) = await asyncio.gather(fill, return_exceptions=True)
         await settle(engine)
         assert isinstance(outcome, asyncio.CancelledError | Filled)  # text engines are done at once
         assert (engine.load().running, engine.load().waiting) == (0, 0)
+        if is_inside is not None:  # less is there than one leaves that was not stopped
+            assert isinstance(outcome, asyncio.CancelledError)
+            await engine.fill(Fill(context=new_context(), content=other))
+            again, whole = [await engine.fill(Fill(context=new_context(), content=one)) for one in (content, other)]
+            assert again.cached_tokens < whole.cached_tokens
         await engine.free(context)
 
     async def test_close_ends_the_work_inside_and_refuses_what_comes_later(self) -> None:
@@ -318,8 +339,9 @@ class EngineContract:
         work = [asyncio.create_task(self.ask(engine, self.content(8, salt), 200)) for salt in range(12)]
         await asyncio.sleep(0)
         await engine.close()
-        for outcome in await asyncio.gather(*work, return_exceptions=True):
-            assert isinstance(outcome, str | EngineLost)
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        assert all(isinstance(outcome, str | EngineLost) for outcome in outcomes)
+        assert any(isinstance(outcome, EngineLost) for outcome in outcomes)  # so many tokens are not drawn at once
         with pytest.raises(EngineLost):
             await self.ask(engine, self.content(3))
         with pytest.raises(EngineLost):

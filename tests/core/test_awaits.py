@@ -348,6 +348,20 @@ async def test_failures_are_described_down_to_their_root(world: World) -> None:
     assert call["error"]["cause"] == {"type": "EngineError", "message": "404"} and call["state"] == "failed"
 
 
+async def test_a_description_names_no_calls_that_came_after_it_was_made(world: World) -> None:
+    world.engine().stall()
+    session = world.manager.open_session()
+    for name in ("page", "late"):
+        session.declare(name)
+    await session.submit(make_call("a", "a", "page"))
+    description = session.description()
+    await session.submit_all([make_call("b", "b", "page"), make_call("c", output="late")])
+    assert [call["id"] for call in description.calls()] == ["a"]
+    page, late, output = description.variables()
+    assert page["consumers"] == ["a"] and late["producer"] is None and output["producer"] == "a"
+    assert [call["id"] for call in session.description().whole()["calls"]] == ["a", "b", "c"]
+
+
 # ---- lengths -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,17 @@ from parrot_compat.core import dataflow
 from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import PromptTooLong, TransformFailed
 from parrot_compat.core.plan_facts import PlannedCall
-from parrot_compat.core.prompt import Bound, ChatPrompt, Constant, Input, Message, Text, TextPrompt, TokensPrompt
+from parrot_compat.core.prompt import (
+    Bound,
+    ChatPrompt,
+    Constant,
+    Content,
+    Input,
+    Message,
+    Text,
+    TextPrompt,
+    TokensPrompt,
+)
 from parrot_compat.core.transform import FirstJson, Truncate
 
 from .conftest import World, make_call
@@ -84,7 +95,7 @@ async def test_the_claim_of_a_planned_call_is_refused_so_too(world: World, monke
     assert plan.tasks["c0"].is_over
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Noting:
     """A transform that notes in which threads it is applied."""
 
@@ -109,6 +120,79 @@ async def test_transforms_of_long_texts_are_applied_beside_the_loop(world: World
         assert (await task.finished()).text == "<zz>"
     here = threading.get_ident()
     assert here not in long.threads and set(short.threads) == {here}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_transforms_are_applied_once_and_not_those_of_many_calls_in_one_turn_of_the_loop(
+    world: World, is_known: bool
+) -> None:
+    in_turn = most = 0
+
+    def next_turn() -> None:
+        nonlocal in_turn
+        in_turn = 0
+
+    @dataclass(frozen=True, slots=True, eq=False)
+    class Counting(Noting):
+        def apply(self, text: str) -> str:
+            nonlocal in_turn, most
+            if not in_turn:
+                asyncio.get_running_loop().call_soon(next_turn)
+            in_turn += 1
+            most = max(most, in_turn)
+            return Noting.apply(self, text)
+
+    world.engine()
+    session, transforms = world.manager.open_session(), [Counting() for _ in range(100)]
+    (session.set if is_known else lambda name, _: session.declare(name))("page", "z" * 100)
+    tasks = await session.submit_all(
+        [
+            Call(
+                id=CallId(f"c{n}"),
+                prompt=ChatPrompt((Message("user", (Input("page", (transform,)),)),)),  # type: ignore[arg-type]
+                output=VariableName(f"o{n}"),
+            )
+            for n, transform in enumerate(transforms)
+        ]
+    )
+    if not is_known:
+        session.set("page", "z" * 100)
+    for task in tasks:
+        await task.finished()
+    assert [len(transform.threads) for transform in transforms] == [1] * 100
+    assert most <= 32
+
+
+@pytest.mark.parametrize("ends", ["call", "session"])
+async def test_the_prompt_of_a_call_that_ends_while_it_waits_for_a_thread_is_never_made(
+    world: World, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    engine, may, begun = world.engine(context_tokens=10**6), threading.Event(), list[str]()
+    encode = engine.tokenizer.encode
+
+    def gated(content: Content) -> tuple[int, ...]:
+        if isinstance(content, Text):
+            begun.append(content.text[0])
+            assert may.wait(120)
+        return encode(content)
+
+    monkeypatch.setattr(engine.tokenizer, "encode", gated)
+    session = world.manager.open_session()
+    session.declare("page")
+    tasks = await session.submit_all([make_call(letter, letter, "page") for letter in "abcdefgh"])
+    session.set("page", "x" * 10_000)
+    async with asyncio.timeout(120):
+        while len(begun) < 2:  # noqa: ASYNC110  # no event tells
+            await asyncio.sleep(0.001)
+        for task in tasks[1:-1] if ends == "call" else ():
+            task.cancel()
+        if ends == "session":
+            await session.close()
+        may.set()
+        if ends == "call":
+            await asyncio.gather(tasks[0].finished(), tasks[-1].finished())
+        await world.manager.close()
+    assert sorted(begun) == (list("abh") if ends == "call" else list("ab"))
 
 
 async def test_a_transform_that_does_not_apply_to_a_long_text_fails_its_call(world: World) -> None:

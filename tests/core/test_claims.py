@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
-from parrot_compat.core.call import CallId
+from parrot_compat.core.call import Call, CallId, VariableName
+from parrot_compat.core.engine import EngineInfo
+from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.core.errors import BadPrompt, Cancelled, EngineError
 from parrot_compat.core.prefix import token_blocks
-from parrot_compat.core.prompt import Content, Text, Tokens
-from parrot_compat.core.rendering import Rendered
+from parrot_compat.core.prompt import (
+    Chat,
+    ChatPrompt,
+    Constant,
+    Content,
+    Message,
+    Prompt,
+    Text,
+    TextPrompt,
+    Tokens,
+    TokensPrompt,
+)
+from parrot_compat.core.rendering import Rendered, Renderer
 from parrot_compat.core.session import Session
-from parrot_compat.core.task import TaskState
-from parrot_compat.core.twin import says_the_same
+from parrot_compat.core.task import Task, TaskState
+from parrot_compat.core.twin import Lookalikes, RealCall, Twins, says_the_same
 
-from .conftest import World, make_call
+from .conftest import World, echo, make_call
 from .test_plans import planned, real
 
 
@@ -162,3 +176,60 @@ def test_prompts_that_begin_alike_are_told_apart_by_their_ends() -> None:
     assert not any(says_the_same(rendered(*range(n, n + 7)), real) for n in range(1, 100))
     assert not says_the_same(rendered(1), real) and compared == 0
     assert says_the_same(rendered(*range(7)), real) and compared == 1
+
+
+async def test_a_claim_that_is_refused_is_compared_with_what_looks_like_it_and_not_with_the_whole_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.engine().stall()
+    plan = await world.plan(planned(*(make_call(f"m{n}") for n in range(200)), make_call("late", "x", "out-m0")))
+    compared: list[str] = []
+    difference = Twins.difference
+
+    def counted(twins: Twins, task: Task, claimant: RealCall) -> str | None:
+        compared.append(task.call.id)
+        return difference(twins, task, claimant)
+
+    monkeypatch.setattr(Twins, "difference", counted)
+    for number in range(200):
+        assert (await plan.claim(f"m{number}", real(f"else {number}"), f"run-{number}")).task is None
+    assert compared == [f"m{number}" for number in range(200)]
+
+
+@pytest.mark.parametrize("takes", ["tokens", "text"])
+async def test_all_that_says_the_same_is_found_among_the_lookalikes_in_the_order_of_the_plan(
+    world: World, takes: Literal["tokens", "text"]
+) -> None:
+    engine = ScriptedEngine(echo, EngineInfo(name="a", model="m", context_tokens=4096, takes=takes), clock=world.clock)
+    world.fleet.add(engine, engine.tokenizer if takes == "tokens" else None)
+    engine.stall()
+    session, chat = world.manager.open_session(), ({"role": "user", "content": "x" * 100},)
+    contents: list[Content] = [Text("x"), Text("x" * 100), Text("y" * 99), Tokens((120,) * 100), Chat(chat)]
+    contents += [Chat((*chat, *chat)), Chat(chat, ({"n": 1},)), Chat(chat, ({"n": 2},)), Chat(())]
+    tasks = [
+        await session.submit(Call(id=CallId(f"c{n}"), prompt=prompt_of(content), output=VariableName(f"o{n}")))
+        for n, content in enumerate(contents * 3)
+    ]
+    renderer = Renderer(world.fleet)
+    lookalikes = Lookalikes(tasks)
+    for content in contents:
+        claimed = renderer.render(content, "m", "")
+        without_ids = replace(claimed, ids=None)
+        for each in (claimed, without_ids):
+            same = [task for task in tasks if task.rendered is not None and says_the_same(task.rendered, each)]
+            found = lookalikes.of(each)
+            assert len(same) >= 3 and [task for task in found if task in same] == same
+            assert found == [task for task in tasks if task in found]
+    engine.resume()
+    await asyncio.gather(*(task.finished() for task in tasks))
+
+
+def prompt_of(content: Content) -> Prompt:
+    match content:
+        case Text(text):
+            return TextPrompt((Constant(text),))
+        case Tokens(ids):
+            return TokensPrompt(ids)
+        case Chat(messages, tools):
+            said = tuple(Message.of(message["role"], message["content"]) for message in messages)
+            return ChatPrompt(said, tools)

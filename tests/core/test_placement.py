@@ -80,6 +80,26 @@ def test_full_engines_take_nothing() -> None:
     assert len(place(tasks, [engine("a", max_rows=2), engine("b", max_rows=1)])) == 3
 
 
+def test_once_every_engine_is_full_no_further_task_is_looked_at() -> None:
+    looks: Counter[str] = Counter()
+
+    class Homes:
+        """Nothing is at home here."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __contains__(self, block: object) -> bool:
+            looks[self.name] += 1
+            return False
+
+    engines = [engine(name, rows=4, max_rows=4, homes=Homes(name)) for name in "abcdefg"]
+    engines.append(engine("free", rows=3, max_rows=4, homes=Homes("free")))
+    tasks = [task(f"t{n}", 500, f"p{n}", shared_blocks=10) for n in range(33)]
+    assert engines_of(tasks, engines) == {"t0": "free"}
+    assert looks == Counter(view.name for view in engines)
+
+
 def test_a_faster_engine_gets_more() -> None:
     tasks = [task(f"t{n}") for n in range(12)]
     shares = Counter(engines_of(tasks, [engine("slow"), engine("fast", prefill_tokens_s=3000.0)]).values())

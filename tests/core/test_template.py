@@ -8,7 +8,7 @@ import pytest
 
 from parrot_compat.core.call import VariableName
 from parrot_compat.core.errors import BadTemplate
-from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, TextPrompt
+from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, TextPrompt, segments_of
 from parrot_compat.core.template import MAX_HOLES, Output, Template
 
 
@@ -100,6 +100,25 @@ def test_a_template_may_begin_with_an_output() -> None:
     prompts = template.cut({}, v("x", "y"))
     assert prompts[0][1] == ChatPrompt(())
     assert prompts[1][1] == ChatPrompt((Message("assistant", (Input("x-id"),)),))
+
+
+def test_what_stands_behind_the_last_output_is_in_no_prompt_and_its_inputs_are_bound_all_the_same() -> None:
+    template = Template.parse("{{input:a}}{{output:y}} of {{input:b}}")
+    for form in ("chat", "text"):
+        ((_, prompt),) = template.cut({"a": Constant("1"), "b": Constant("2")}, v("y"), form)  # type: ignore[arg-type]
+        assert list(segments_of(prompt)) == [Constant("1")]
+    with pytest.raises(BadTemplate, match="no binding for b"):
+        template.cut({"a": Constant("1")}, v("y"))
+
+
+def test_of_many_bindings_each_is_cut_as_it_is_alone() -> None:
+    template = Template.parse("{{input:a}}{{output:y}}, {{input:y}}{{output:z}}")
+    many = [({"a": Constant(str(n))}, v("y", "z")) for n in range(3)]
+    assert list(template.cut_each(many)) == [template.cut(*one) for one in many]
+    cut = template.cut_each([many[0], ({}, many[1][1])])
+    assert next(cut) == template.cut(*many[0])
+    with pytest.raises(BadTemplate, match="no binding for a"):
+        next(cut)
 
 
 @pytest.mark.parametrize(("bindings", "complaint"), [({}, "no binding for a"), ({"a": "1", "b": "2"}, "no input b")])

@@ -104,6 +104,35 @@ async def test_work_for_all_tenants_has_a_limit_in_tokens() -> None:
         assert await encoder.run("b", 600, lambda: "more") == "more"
 
 
+async def test_of_several_tenants_none_has_more_than_half_of_the_tokens() -> None:
+    async with held() as one:
+        encoder = Encoder(FEW, is_shared=True)
+        running = [asyncio.create_task(encoder.run("a", 250, lambda: one.work("x"))) for _ in range(2)]
+        await until(lambda: len(one.begun) == 2)
+        with pytest.raises(TooManyCalls, match="for this tenant; the limit is 500"):
+            await encoder.run("a", 1, lambda: "more")
+        other = asyncio.create_task(encoder.run("b", 500, lambda: "room"))
+        await asyncio.sleep(0)
+        assert encoder.open == 3
+        one.may.set()
+        assert [await task for task in running] == ["x", "x"] and await other == "room"
+
+
+@pytest.mark.parametrize(("keys", "status"), [((), 200), (("a",), 200), (("a", "b"), 429)])
+async def test_a_server_of_several_keys_leaves_each_of_them_room(
+    monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], status: int
+) -> None:
+    monkeypatch.setattr("parrot_compat.server.encoder.LIMITS", Limits(open_prompt_tokens=100))
+    bearers = [{"authorization": f"Bearer {key}"} for key in keys or ("none",)]
+    async with slow(keys=keys) as (server, one):
+        begun = asyncio.create_task(send(server, "POST", "/tokenize", {"prompt": HARD * 12}, bearers[0]))
+        await until(lambda: bool(one.begun))
+        for bearer, expected in ((bearers[0], status), (bearers[-1], 200 if len(keys) > 1 else status)):
+            assert (await send(server, "POST", "/tokenize", {"prompt": "easy " * 32}, bearer)).status == expected
+        one.may.set()
+        assert (await begun).status == 200
+
+
 async def test_work_that_fails_is_over() -> None:
     def fails() -> None:
         raise ValueError("no")

@@ -13,7 +13,7 @@ from parrot_compat.server.limits import RequestLimits
 from .live import Live, connect, live, send
 
 LONG = RequestLimits(head_bytes=4096)
-SHORT = RequestLimits(head_s=1.0)
+SHORT = RequestLimits(head_s=0.4)
 CHAT = "/v1/chat/completions"
 HELLO = json.dumps({"messages": [{"role": "user", "content": "count"}]}).encode()
 

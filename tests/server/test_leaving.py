@@ -167,21 +167,17 @@ async def test_a_body_that_is_too_long_is_answered_though_all_of_it_is_sent(monk
 
 
 @pytest.mark.parametrize("begun", [b"", b'{"mess'])
-async def test_a_body_that_stops_coming_is_answered_and_its_connection_closed(
-    monkeypatch: pytest.MonkeyPatch, begun: bytes
-) -> None:
-    monkeypatch.setattr("parrot_compat.server.bodies._LONGEST_PAUSE_S", 0.01)
-    async with live() as server, asyncio.timeout(30):
+async def test_a_body_that_stops_coming_is_answered_and_its_connection_closed(begun: bytes) -> None:
+    async with live(limits=RequestLimits(pace_s=0.01)) as server, asyncio.timeout(30):
         reader, writer = await connect(server.url, "POST", PATH, begun, {"content-length": "500", "connection": None})
         answer = await reader.read()  # to the end of the connection
         writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ") and b'"code": "body_timeout"' in answer and b"x-request-id: " in answer
 
 
-async def test_a_body_that_comes_slowly_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parrot_compat.server.bodies._LONGEST_PAUSE_S", 30.0)
+async def test_a_body_that_comes_slowly_is_read() -> None:
     body = json.dumps({"messages": HELLO, "max_tokens": 4}).encode()
-    async with live() as server, asyncio.timeout(60):
+    async with live(limits=RequestLimits(pace_s=30.0)) as server, asyncio.timeout(60):
         headers = {"content-length": str(len(body))}
         reader, writer = await connect(server.url, "POST", PATH, body[:9], headers)
         await send(server, "GET", "/health")  # by then the first request is being read

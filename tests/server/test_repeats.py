@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from parrot_compat.core.errors import EngineError
+from parrot_compat.server.bodies import Raw
 from parrot_compat.server.repeats import Repeats
 from parrot_compat.server.sse import SseResponse
 
@@ -153,7 +154,7 @@ async def answered(repeats: Repeats, name: str, body: bytes) -> Response:
     async def work() -> Response:
         return Response(body, media_type="text/plain")
 
-    return await repeats.once(keyed(name), "", b"asked", work)
+    return await repeats.once(keyed(name), "", Raw(b"asked"), work)
 
 
 async def test_large_answers_that_come_at_once_are_kept_as_far_as_there_is_room() -> None:
@@ -165,7 +166,7 @@ async def test_large_answers_that_come_at_once_are_kept_as_far_as_there_is_room(
         await may.wait()
         return Response(bytes(8 * 2**20), media_type="text/plain")
 
-    waiting = [asyncio.create_task(repeats.once(keyed(f"k{n}"), "", b"asked", large)) for n in range(40)]
+    waiting = [asyncio.create_task(repeats.once(keyed(f"k{n}"), "", Raw(b"asked"), large)) for n in range(40)]
     await until(lambda: begun == 40)
     may.set()
     given = [weakref.ref(response) for response in await asyncio.gather(*waiting)]
@@ -215,7 +216,7 @@ async def test_a_stream_is_remembered_as_far_as_it_may_be_kept(
     async def never() -> Message:
         return await asyncio.Event().wait() and {}
 
-    response = await repeats.once(keyed("k"), "", b"asked", work)
+    response = await repeats.once(keyed("k"), "", Raw(b"asked"), work)
     await response({"type": "http"}, never, send)
     assert len(sent) == 1000 * events and len(repeats) == is_kept
 

@@ -207,15 +207,17 @@ def test_a_style_whose_arguments_are_plain_text_is_read_with_the_schemas_that_sa
 async def test_an_answer_that_may_be_calls_or_json_is_one_of_the_two(client: openai.AsyncOpenAI) -> None:
     form: Any = {"type": "json_schema", "json_schema": {"name": "length", "schema": Length.model_json_schema()}}
     found = set()
-    for seed in range(8):
+    for seed in (0, 1, 2, 19, 25, 29):  # the last three call: of another vocabulary other ones would
         asked = {**ASKED, "tools": TOOLS, "response_format": form, "temperature": 1.0, "seed": seed}
         (choice,) = (await client.chat.completions.create(**asked)).choices
+        calls = choice.message.tool_calls or []
         found.add(choice.finish_reason)
-        for call in choice.message.tool_calls or []:
+        assert bool(calls) == (choice.finish_reason == "tool_calls") == (choice.message.content is None)
+        for call in calls:
             assert call.type == "function" and isinstance(json.loads(call.function.arguments), dict)
         if choice.message.content is not None:
             assert choice.finish_reason == "stop" and Length.model_validate_json(choice.message.content)
-    assert found <= {"stop", "tool_calls"}
+    assert found == {"stop", "tool_calls"}
 
 
 async def test_strict_tools_that_need_not_be_called_leave_the_text(client: openai.AsyncOpenAI) -> None:

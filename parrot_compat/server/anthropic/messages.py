@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Raw, read_body, read_raw
 from parrot_compat.server.errors import ApiError, Problem
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import results_of
@@ -37,11 +37,11 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/messages", summary="Answer a conversation", tags=["Anthropic"])
     async def create_message(request: Request) -> Response:
-        raw = await read_raw(request, serving.limits)
+        raw = Raw(await read_raw(request, serving.limits))
         return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
 
-    async def answered(request: Request, raw: bytes) -> Response:
-        asked, hints = parse(raw, MessagesRequest), Hints()
+    async def answered(request: Request, raw: Raw) -> Response:
+        asked, hints = raw.parse(MessagesRequest), Hints()
         async with AsyncExitStack() as stack:
             try:
                 body = translated(asked, hints)
@@ -59,13 +59,14 @@ def router(serving: Serving) -> APIRouter:
                     headers=begun.headers(),
                     tell=_problem,
                 )
+            del asked, body  # a call may wait for long; what else was said with its prompt is of no use any more
             results = await while_connected(request.receive, results_of(begun.tasks))
             data = await message_of(_id(chat), chat.answer.model, begun.tasks[0].chunks())
             return send_json(data, begun.headers([result.usage for result in results]))
 
     @routes.post("/v1/messages/count_tokens", summary="Count the tokens of a conversation", tags=["Anthropic"])
     async def count_tokens(request: Request) -> Response:
-        asked, hints = parse(await read_raw(request, serving.limits), CountTokensRequest), Hints()
+        asked, hints = await read_body(request, CountTokensRequest, serving.limits), Hints()
         try:
             body = translated(asked, hints)
             chat = read_chat(serving, body, hints, tenant=tenant_of(request))

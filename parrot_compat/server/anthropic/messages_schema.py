@@ -17,6 +17,7 @@ from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.openai.format_schema import unknown_members
 from parrot_compat.server.openai.sampling_schema import one_of
+from parrot_compat.server.openai.tools import MOST_TOOLS
 
 __all__ = [
     "Block",
@@ -97,7 +98,7 @@ class CountTokensRequest(Schema):
     model: Annotated[str, Field(max_length=512)]
     messages: Annotated[Items[InputMessage], Field(min_length=1)]
     system: Content | None = None
-    tools: Items[ToolDefinition] | None = None
+    tools: Annotated[Items[ToolDefinition], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolSelection | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from parrot_compat.core.engine import Chunk
 from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Raw, read_raw
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sse import SseResponse, while_connected
@@ -37,11 +37,11 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", tags=["OpenAI"])
     async def create_chat_completion(request: Request) -> Response:
-        raw = await read_raw(request, serving.limits)
+        raw = Raw(await read_raw(request, serving.limits))
         return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
 
-    async def answered(request: Request, raw: bytes) -> Response:
-        body, hints = parse(raw, ChatRequest), Hints()
+    async def answered(request: Request, raw: Raw) -> Response:
+        body, hints = raw.parse(ChatRequest), Hints()
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         async with AsyncExitStack() as stack:
             chat = await converse(serving, body, request.headers, tenant_of(request), hints, kind, stack)
@@ -51,6 +51,7 @@ def router(serving: Serving) -> APIRouter:
                 events = _stream(chat, body, writer)
                 headers = begun.headers()
                 return SseResponse(events, owner=stack.pop_all(), keep_alive_s=serving.keep_alive_s, headers=headers)
+            del body  # a call may wait for days; what else was said with its prompt is of no use any more
             results = await while_connected(request.receive, results_of(begun.tasks))
             usages = [result.usage for result in results]
             data = completion(chat.answer, results, chat.known_ids(), chat.tells_ids, writer)
@@ -110,7 +111,8 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
     stream = ChoiceStream(chat.answer, chat.begun, body, "delta", lambda text: {"content": text})
     known = chat.prompt_ids()
     ids = None if known is None else {"prompt_token_ids": known}
-    says_more = writer is not None or body.return_token_ids
+    tells_drawn = bool(body.return_token_ids)  # the body itself is not kept
+    says_more = writer is not None or tells_drawn
     logprobs: dict[int, ChatLogprobs] = {}
 
     def opening() -> Iterator[bytes]:
@@ -122,7 +124,7 @@ def _stream(chat: Conversation, body: ChatRequest, writer: Writes | None) -> Asy
         if not says_more and _is_plain(piece):
             yield stream.text(index, piece.text)
             return
-        drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if body.return_token_ids else {}
+        drawn: dict[str, Any] = {"token_ids": list(piece.tokens)} if tells_drawn else {}
         if writer is not None:
             if index not in logprobs:  # the prompt is whole by now
                 logprobs[index] = ChatLogprobs(writer, chat.known_ids())

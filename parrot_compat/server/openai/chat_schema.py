@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from parrot_compat.core.call import MOST_LOGPROBS
-from parrot_compat.core.errors import BadTemplate
 from parrot_compat.core.output_format import OutputFormat, ToolStyle
 from parrot_compat.core.prompt import ChatPrompt, Constant, Input, Message, Segment
-from parrot_compat.core.transform import parse_transforms
+from parrot_compat.server.amounts import at_most
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.hints import Hints
@@ -26,7 +25,7 @@ from parrot_compat.server.limits import RequestLimits
 
 from .format_schema import ResponseFormat, one_format
 from .sampling_schema import NOT_YET, LimitedRequest, SamplingRequest, ignored_fields, one_of
-from .tools import Tool, ToolUse, tool_use
+from .tools import MOST_TOOLS, Tool, ToolUse, tool_use
 
 __all__ = [
     "CHAT_NOT_YET",
@@ -58,6 +57,7 @@ CHAT_NOT_YET: Mapping[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "add_special_tokens": (False,),
 }
+MOST_TEMPLATE_MEMBERS = 64
 MOST_TEMPLATE_CHARACTERS = 65_536
 """Of what the chat template is told."""
 _MESSAGE_NOT_YET: Mapping[str, tuple[Any, ...]] = {"audio": (), "function_call": (), "prefix": (False,)}
@@ -81,8 +81,8 @@ class ContentPart(Schema):
         return self.type == REF
 
 
-Resolve = Callable[[ContentPart, str], str]
-"""Which variable a reference (and its path in the request) stands for. Errors: `ApiError` 404."""
+Resolve = Callable[[ContentPart, str], Input]
+"""What a reference (and its path in the request) stands for. Errors: `ApiError` 400, 404."""
 
 
 class FunctionCall(Schema):
@@ -115,11 +115,13 @@ class ChatRequest(LimitedRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Items[Tool] | None = None
+    tools: Annotated[Items[Tool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Annotated[str, Field(max_length=32)] | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=64)] | None = None
+    chat_template_kwargs: (
+        Annotated[dict[str, Any], Field(max_length=MOST_TEMPLATE_MEMBERS), at_most(MOST_TEMPLATE_MEMBERS)] | None
+    ) = None
     """Told to the chat template, where it has a name for it."""
 
     def format_field(self) -> str:
@@ -208,7 +210,7 @@ def _is_required(use: ToolUse | None) -> bool:
 _MEDIA_FIELDS: Mapping[str, tuple[Any, ...]] = {name: () for name in _MEDIA}
 
 
-def no_references(part: ContentPart, path: str) -> str:
+def no_references(part: ContentPart, path: str) -> Input:
     """A `Resolve` where nothing is called. Errors: `ApiError` 400."""
     raise invalid(f"{path}.type", f"a {REF} part cannot stand here: nothing is called that it could wait for")
 
@@ -266,13 +268,7 @@ def _content(message: ChatMessage, path: str, resolve: Resolve) -> tuple[Segment
 
 
 def _segment(part: ContentPart, path: str, resolve: Resolve) -> Segment:
-    if not part.is_reference:
-        return Constant(_part(part, path))
-    try:
-        transforms = parse_transforms(part.transform)
-    except BadTemplate as error:
-        raise invalid(f"{path}.transform", error.message, "invalid_template") from None
-    return Input(resolve(part, path), transforms)
+    return resolve(part, path) if part.is_reference else Constant(_part(part, path))
 
 
 def _part(part: ContentPart, path: str) -> str:

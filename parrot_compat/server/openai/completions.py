@@ -21,7 +21,7 @@ from parrot_compat.core.prompt import Content, Prompt, Text
 from parrot_compat.core.rendering import about_tokens
 from parrot_compat.core.result import TaskResult
 from parrot_compat.core.task import Task
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Raw, read_raw
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.json_values import written
@@ -37,17 +37,20 @@ from .streaming import ChoiceStream, first_word
 
 __all__ = ["router"]
 
+_TOLD = ("n", "best_of", "logprobs", "prompt_logprobs", "return_token_ids", "stream", "stream_options")
+"""Of a request, what its answer is told by. Nothing else of it is kept while it waits, which may be for long."""
+
 
 def router(serving: Serving) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/completions", summary="Continue a text", tags=["OpenAI"])
     async def create_completion(request: Request) -> Response:
-        raw = await read_raw(request, serving.limits)
+        raw = Raw(await read_raw(request, serving.limits))
         return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
 
-    async def answered(request: Request, raw: bytes) -> Response:
-        body = parse(raw, CompletionRequest)
+    async def answered(request: Request, raw: Raw) -> Response:
+        body = raw.parse(CompletionRequest)
         ask, card = read_request(serving, body, Hints(), request.headers, tenant_of(request))
         with body.naming_format():
             samplings = body.samplings()
@@ -68,6 +71,7 @@ def router(serving: Serving) -> APIRouter:
             if any(task.rendered is not None and task.rendered.ids == () for task in begun.tasks):
                 raise invalid("prompt", "is empty: there is no token to go on from")
             known = _known(begun, echoes, body)
+            body = CompletionRequest.model_construct(prompt="", **{name: getattr(body, name) for name in _TOLD})
             if body.stream:
                 await first_word(serving, request, card.name, begun.tasks)
                 events = _stream(answer, begun, body, known, writer)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Raw, read_raw
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.json_values import written
 from parrot_compat.server.serving import Serving, send_json, tenant_of
@@ -33,21 +33,22 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Turn texts into vectors", tags=["OpenAI"])
     async def create_embedding(request: Request) -> Response:
-        raw = await read_raw(request, serving.limits)
+        raw = Raw(await read_raw(request, serving.limits))
         return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
 
-    async def answered(request: Request, raw: bytes) -> Response:
-        body = parse(raw, EmbeddingRequest)
+    async def answered(request: Request, raw: Raw) -> Response:
+        body = raw.parse(EmbeddingRequest)
         hints = Hints()
         hints.ignored(*body.ignored())
         contents, card = body.contents(), serving.card(body.model)
+        model, is_base64 = body.model or card.name, body.encoding_format == "base64"
         work = serving.manager.embed(
             contents, model=card.name, tenant=tenant_of(request), pooling=body.pooling, dimensions=body.dimensions
         )
+        del body  # it may wait for long; what else was said with the inputs is of no use any more
         embedded = await while_connected(request.receive, work)
         usage = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
-        about = {"model": body.model or card.name, "usage": usage}
-        is_base64 = body.encoding_format == "base64"
+        about = {"model": model, "usage": usage}
         if sum(map(len, embedded.vectors)) <= _AT_ONCE:
             return send_json(_answer(embedded.vectors, about, is_base64), hints.headers())
         data = await asyncio.to_thread(lambda: written(_answer(embedded.vectors, about, is_base64)))

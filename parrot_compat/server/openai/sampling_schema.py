@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from parrot_compat.core.call import LOGIT_BIASES, PENALTIES, REPETITION_PENALTIES, Sampling
 from parrot_compat.core.errors import BadSchema
 from parrot_compat.core.output_format import OutputFormat
+from parrot_compat.server.amounts import at_most
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import invalid, not_supported_yet
 from parrot_compat.server.limits import RequestLimits
@@ -80,6 +81,7 @@ TokenName = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 Penalty = Annotated[float, Field(ge=PENALTIES[0], le=PENALTIES[1])]
 RepetitionPenalty = Annotated[float, Field(ge=REPETITION_PENALTIES[0], le=REPETITION_PENALTIES[1])]
 Bias = Annotated[float, Field(ge=LOGIT_BIASES[0], le=LOGIT_BIASES[1])]
+MOST_BIASES = 1024
 
 
 class SamplingRequest(Schema):
@@ -99,10 +101,10 @@ class SamplingRequest(Schema):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
-    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MOST_BIASES), at_most(MOST_BIASES)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stop = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = None
+    stop_token_ids: Annotated[Items[TokenId], Field(max_length=256)] | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
     structured_outputs: StructuredOutputs | None = None

@@ -16,7 +16,7 @@ from parrot_compat.server.errors import invalid, not_supported_yet
 
 from .chat_schema import ChatMessage, chat_prompt
 from .sampling_schema import TokenId, ignored_fields
-from .tools import Tool
+from .tools import MOST_TOOLS, Tool
 
 __all__ = ["DetokenizeRequest", "TokenizeRequest"]
 
@@ -36,7 +36,7 @@ class TokenizeRequest(Schema):
     prompt: str | Annotated[Items[str], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     """A list is many texts at once, each by itself: `tokens` is then a list of lists."""
     messages: Annotated[Items[ChatMessage], Field(min_length=1)] | None = None
-    tools: Items[Tool] | None = None
+    tools: Annotated[Items[Tool], Field(max_length=MOST_TOOLS)] | None = None
     """Told with the messages, as where an answer is made that may call them."""
     add_special_tokens: bool | None = None
     """As the endpoints do it: true for a prompt, false for messages, whose template writes its own."""

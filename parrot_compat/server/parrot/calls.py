@@ -1,6 +1,7 @@
 """/v1/parrot/sessions/{session}/calls and /cancel: call a function, whose outputs are variables and come later; end it.
 
-It knows nothing of how calls run. The invariant: all calls of a request are accepted, or none.
+It knows nothing of how calls run. The invariant: all calls of a request are accepted, or none, and none once its client
+has left.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.errors import CallerError, Cancelled
+from parrot_compat.core.kept import size_of_text
 from parrot_compat.core.session import Session
 from parrot_compat.core.task import Task
 from parrot_compat.server.bodies import Items, Schema, parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.repeats import REPEATED, digest
+from parrot_compat.server.repeats import REPEATED, digest, key_of
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.asking import objective_of
 from parrot_compat.server.sessions.directory import Known
+from parrot_compat.server.sse import while_connected
 
 from .calls_schema import CallsRequest
 from .deferred import Deferred
@@ -29,6 +32,8 @@ Called = list[dict[str, Task]]
 """For each binding the task of each output."""
 
 _SCOPE = ("calls",)
+_KEYED_BYTES = 1_200  # of a request that may come again, beside its key: measured
+_BINDING_BYTES = 200
 
 
 class CancelRequest(Schema):
@@ -47,22 +52,27 @@ def router(serving: Serving) -> APIRouter:
     @routes.post("/{session}/calls", summary="Call a function; its outputs come later")
     async def create_calls(request: Request, session: str) -> Response:
         known = serving.directory.get(tenant_of(request), session)
+        key = key_of(request)
         raw = await read_raw(request, serving.limits)
         body = parse(raw, CallsRequest)
         body.check(serving.limits)
         hints = Hints()
         hints.ignored(*body.ignored())
+        key = body.id or key
 
         async def accept() -> tuple[Called, None]:
-            return await _called(serving, known, body, hints), None
+            made = await _called(serving, known, body, hints)
+            if key is not None:
+                known.session.kept.add(_KEYED_BYTES + size_of_text(key) + _BINDING_BYTES * len(made))
+            return made, None
 
-        key = body.id or request.headers.get("idempotency-key")
         with known.session.life.held():
-            if key:
+            if key is not None:
                 of_session = deferred.setdefault(known.session, Deferred())
-                made, is_repeated = await of_session.once(_SCOPE, [key], digest(raw), accept)
+                making = of_session.once(_SCOPE, [key], digest(raw), accept)
+                made, is_repeated = await while_connected(request.receive, making)
             else:
-                (made, _), is_repeated = await accept(), False
+                (made, _), is_repeated = await while_connected(request.receive, accept()), False
         variables = [{output: task.output.name for output, task in tasks.items()} for tasks in made]
         return send_json(
             {

@@ -10,27 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from parrot_compat.core.call import ObjectiveKind, Sampling
-from parrot_compat.core.errors import BadTemplate, ParrotError
+from parrot_compat.core.errors import ParrotError
 from parrot_compat.core.prompt import Constant, Input, Segment
 from parrot_compat.core.template import Template
-from parrot_compat.core.transform import parse_transforms
 from parrot_compat.core.variable import Variable
+from parrot_compat.server.amounts import MOST_PIECES, ONE_BY_ONE, at_most
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import ApiError, invalid, within
 from parrot_compat.server.limits import RequestLimits
 from parrot_compat.server.openai.chat_schema import CHAT_NOT_YET
 from parrot_compat.server.openai.sampling_schema import LimitedRequest, ignored_fields, one_of
 from parrot_compat.server.sessions.object_schema import Name, PathName
+from parrot_compat.server.sessions.references import transforms_of
 
 __all__ = ["Binding", "CallsRequest"]
 
 MOST_READS = 131_072
-"""Holes before the outputs of a template, added up, times its bindings: of each of 2,048 calls 64."""
+"""Holes before the outputs of a template, added up, times its bindings: of each of 2,048 calls 64. As many inputs may
+be bound."""
+MOST_OUTPUTS = 1024
+"""That have sampling of their own: a template has some hundreds at most."""
 _NO_CONNECTION = ("stream", "stream_options", "n", "return_token_ids", "parrot")
 _OF_ALL = ("model", "priority", "service_tier", "nvext")
 _CALL_NOT_YET: Mapping[str, tuple[Any, ...]] = {
@@ -51,21 +55,24 @@ class Binding(Schema):
 
 
 Bound = Annotated[str | Binding, one_of("a text, or an object that names a variable")]
-Bindings = dict[str, Bound]
+Bindings = Annotated[dict[str, Bound], ONE_BY_ONE]
 
 
 class CallsRequest(LimitedRequest):
+    most_pieces: ClassVar[int] = 4 * MOST_PIECES  # of as many bound inputs as there may be ten each
+
     id: Name | None = None
     """Of this request: sent again with the same body it finds what it made the first time."""
     function: PathName | None = None
     template: str
     form: Literal["chat", "text"] = "chat"
-    bindings: Annotated[Bindings | Items[Bindings], one_of("an object, or a list of objects, of bound inputs")] = Field(
-        default_factory=dict
-    )
+    bindings: Annotated[
+        Bindings | Items[Bindings], one_of("an object, or a list of objects, of bound inputs"), at_most(MOST_READS)
+    ] = Field(default_factory=dict)
     """A list calls the function over each of its items, side by side."""
-    outputs: dict[str, LimitedRequest] = Field(default_factory=dict)
+    outputs: Annotated[dict[str, LimitedRequest], at_most(MOST_OUTPUTS)] = Field(default_factory=dict)
     objective: ObjectiveKind | None = None
+    _parsed: Template | None = PrivateAttr(default=None)
 
     def check(self, limits: RequestLimits) -> None:
         LimitedRequest.check(self, limits)
@@ -89,17 +96,21 @@ class CallsRequest(LimitedRequest):
 
     def parsed(self) -> Template:
         """Errors: `BadTemplate`."""
-        return Template.parse(self.template)
+        if self._parsed is None:  # a large one takes 0.1 s
+            self._parsed = Template.parse(self.template)
+        return self._parsed
 
     def many(self) -> list[Bindings]:
         return self.bindings if isinstance(self.bindings, list) else [self.bindings]
 
     def segments(self, known: Callable[[str], Variable]) -> list[dict[str, Segment]]:
         """What the inputs are, for each call of the function. Errors: `ApiError` 400, 404."""
-        each = []
+        each, patterns = [], set[str]()
         for index, bindings in enumerate(self.many()):
             path = f"bindings[{index}]" if isinstance(self.bindings, list) else "bindings"
-            each.append({name: _segment(bound, f"{path}.{name[:64]}", known) for name, bound in bindings.items()})
+            each.append(
+                {name: _segment(bound, f"{path}.{name[:64]}", known, patterns) for name, bound in bindings.items()}
+            )
         return each
 
     def sampling_of(self) -> dict[str, Sampling]:
@@ -141,15 +152,11 @@ def _said(request: LimitedRequest) -> dict[str, Any]:
     return said if most is None else said | {"max_tokens": most}
 
 
-def _segment(bound: str | Binding, path: str, known: Callable[[str], Variable]) -> Segment:
+def _segment(bound: str | Binding, path: str, known: Callable[[str], Variable], patterns: set[str]) -> Segment:
     if isinstance(bound, str):
         return Constant(bound)
-    try:
-        transforms = parse_transforms(bound.transform)
-    except BadTemplate as error:
-        raise invalid(f"{path}.transform", error.message, "invalid_template") from None
     try:
         variable = known(bound.variable)
     except ParrotError as error:
         raise within(error, f"{path}.variable") from None
-    return Input(variable.name, transforms)
+    return Input(variable.name, transforms_of(bound.transform, path, patterns))

@@ -20,7 +20,7 @@ from parrot_compat.core.plan import Plan
 from parrot_compat.server.bodies import parse, read_body, read_raw
 from parrot_compat.server.errors import within
 from parrot_compat.server.hints import Hints
-from parrot_compat.server.repeats import REPEATED, digest
+from parrot_compat.server.repeats import REPEATED, digest, key_of
 from parrot_compat.server.serving import Serving, send_json, tenant_of
 from parrot_compat.server.sessions.asking import session_label
 from parrot_compat.server.sessions.directory import Known
@@ -51,6 +51,7 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/parrot/graphs", summary="Submit calls ahead of the app that makes them", tags=["parrot"])
     async def create_graph(request: Request) -> Response:
+        key = key_of(request)
         raw = await read_raw(request, serving.limits)
         body = parse(raw, GraphRequest)
         body.check(serving.limits)
@@ -61,7 +62,7 @@ def router(serving: Serving) -> APIRouter:
             known, plan = await _submitted(serving, tenant, None if is_apart else label, body, is_apart)
             return _Accepted(plan, known.name), lambda forget: plan.when_over(lambda _: forget())
 
-        scope = _scope(tenant, label, body.nonce, request.headers.get("idempotency-key"))
+        scope = _scope(tenant, label, body.nonce, key)
         if scope is None:
             (accepted, _), is_repeated = await accept(), False
         else:

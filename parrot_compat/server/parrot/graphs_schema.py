@@ -8,10 +8,11 @@ The invariant: every refusal names its field from the top of the body (`calls[3]
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError
 
+from parrot_compat.server.amounts import MOST_PIECES, pieces_in
 from parrot_compat.server.bodies import Items, Schema, explain
 from parrot_compat.server.errors import invalid, within
 from parrot_compat.server.json_values import can_be_sent_back
@@ -33,6 +34,8 @@ class PlannedRequest(Schema):
 
     def read(self, path: str) -> ChatRequest:
         """What no planned request can say is refused. Errors: `ApiError` 400, with the path of the field."""
+        if pieces_in(self.request, MOST_PIECES) > MOST_PIECES:
+            raise invalid(f"{path}.request", f"holds more than {MOST_PIECES} texts, lists, objects and members")
         if not can_be_sent_back(self.request):
             raise invalid(f"{path}.request", "NaN, infinity and numbers of hundreds of digits are not taken")
         try:
@@ -50,6 +53,8 @@ class PlannedRequest(Schema):
 
 
 class GraphRequest(Schema):
+    most_pieces: ClassVar[int] = 4 * MOST_PIECES  # of 2,048 requests a thousand each
+
     session: Name | None = None
     nonce: Name | None = None
     calls: Annotated[Items[PlannedRequest], Field(min_length=1, max_length=10_000)]

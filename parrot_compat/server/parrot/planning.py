@@ -17,6 +17,8 @@ from parrot_compat.core.call import Call, CallId, VariableName
 from parrot_compat.core.errors import NoEngineForModel, ParrotError
 from parrot_compat.core.plan_facts import PlannedCall, Settled
 from parrot_compat.core.prompt import Chat, Content
+from parrot_compat.server.amounts import pieces_in
+from parrot_compat.server.bodies import forget_unknown
 from parrot_compat.server.errors import problem_of, within
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.answering import answer_head
@@ -34,6 +36,8 @@ __all__ = ["Planned", "drawn_variable", "planned_calls", "push", "resolved"]
 
 _AT_ONCE = 32
 """Requests that are read before others have their turn: some 3 ms."""
+_PIECES = 128
+"""Of a larger request, that take as long as a small one."""
 
 
 def drawn_variable() -> VariableName:
@@ -53,9 +57,12 @@ async def planned_calls(serving: Serving, known: Known, graph: GraphRequest, is_
     outputs = {planned.id: drawn_variable() for planned in graph.calls}
     references = References(known, outputs, is_apart=is_apart)
     calls: list[Planned] = []
+    read = 0
     for index, planned in enumerate(graph.calls):
-        if index % _AT_ONCE == _AT_ONCE - 1:
+        read += 1 + pieces_in(planned.request, _AT_ONCE * _PIECES) // _PIECES
+        if read >= _AT_ONCE:
             await asyncio.sleep(0)
+            read = 0
         if known.has_call(planned.id):
             raise call_exists(f"calls[{index}].id", planned.id)
         call, notes = _read(serving, planned, f"calls[{index}]", references, outputs[planned.id])
@@ -78,6 +85,8 @@ def _read(
         raise within(error, f"{path}.request") from None
     ask = chat.ask
     stage = planned.stage or ask.said.stage
+    if stage is not None:
+        forget_unknown(stage)  # the session keeps it
     call = Call(
         id=CallId(planned.id),
         prompt=prompt,

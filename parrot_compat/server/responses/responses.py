@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from parrot_compat.core.call import Logprobs
-from parrot_compat.server.bodies import parse, read_raw
+from parrot_compat.server.bodies import Raw, read_raw
 from parrot_compat.server.errors import Problem
 from parrot_compat.server.hints import Hints
 from parrot_compat.server.openai.chat import results_of, writer_of
@@ -38,11 +38,11 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.post("/v1/responses", summary="Answer a conversation, as items", tags=["OpenAI"])
     async def create_response(request: Request) -> Response:
-        raw = await read_raw(request, serving.limits)
+        raw = Raw(await read_raw(request, serving.limits))
         return await serving.repeats.once(request, tenant_of(request), raw, lambda: answered(request, raw))
 
-    async def answered(request: Request, raw: bytes) -> Response:
-        asked, hints = parse(raw, ResponsesRequest), Hints()
+    async def answered(request: Request, raw: Raw) -> Response:
+        asked, hints = raw.parse(ResponsesRequest), Hints()
         body, names = translated(asked, hints)
         async with AsyncExitStack() as stack:
             with names.used():
@@ -59,6 +59,7 @@ def router(serving: Serving) -> APIRouter:
                     headers=begun.headers(),
                     tell=_failing(telling, names),
                 )
+            del asked, body  # a call may wait for long; what else was said with its prompt is of no use any more
             with names.used():
                 results = await while_connected(request.receive, results_of(begun.tasks))
             data = await telling.whole(begun.tasks[0].chunks())

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from parrot_compat.core.call import MOST_LOGPROBS
+from parrot_compat.server.amounts import at_most
 from parrot_compat.server.bodies import Items, Schema
 from parrot_compat.server.errors import ApiError, invalid, not_supported_yet
 from parrot_compat.server.json_values import can_be_sent_back
 from parrot_compat.server.openai.format_schema import unknown_members
 from parrot_compat.server.openai.sampling_schema import StreamOptions
+from parrot_compat.server.openai.tools import MOST_TOOLS
 
 from .items_schema import AnyOf, InputItem, members_without_effect, text_or_list, which_of_them
 
@@ -53,6 +55,7 @@ _REPEATED = (
     *("safety_identifier", "temperature", "top_p", "user"),
 )
 _Label = Annotated[str, Field(max_length=512)]
+MOST_METADATA = 16
 
 
 class ResponseTool(Schema):
@@ -96,7 +99,7 @@ class ResponsesRequest(Schema):
     ]
     instructions: str | None = None
     """The system text, before all else."""
-    tools: Items[ResponseTool] | None = None
+    tools: Annotated[Items[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
@@ -109,7 +112,7 @@ class ResponsesRequest(Schema):
     include: Items[_Label] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    metadata: Annotated[dict[_Label, _Label], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[_Label, _Label], Field(max_length=MOST_METADATA), at_most(MOST_METADATA)] | None = None
     """Repeated in the answer."""
     truncation: Literal["auto", "disabled"] | None = None
     """Nothing is ever left out of a prompt: one that is too long is refused."""

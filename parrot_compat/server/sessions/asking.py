@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from starlette.datastructures import Headers
 
 from parrot_compat.core.call import ObjectiveKind
+from parrot_compat.server.bodies import forget_unknown
 from parrot_compat.server.errors import invalid
 from parrot_compat.server.hints import Hints
 
@@ -74,6 +75,7 @@ def read_ask(
     """`texts` are those of the messages, which spans point into. Errors: `ApiError` 400 for a label too long."""
     said = body.parrot or ParrotObject()
     hints.ignored(*unknown_fields(said, "parrot"))
+    forget_unknown(said)  # its session may keep it
     wrong = wrong_spans(said.inputs or (), texts)
     hints.ignored(*(f"inputs[{index}]" for index in wrong))
     spans = tuple(span for index, span in enumerate(said.inputs or ()) if index not in set(wrong))

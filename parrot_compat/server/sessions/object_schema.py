@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from parrot_compat.core.call import ObjectiveKind, StageLabel
-from parrot_compat.server.bodies import Schema
+from parrot_compat.server.bodies import Items, Schema
 
 __all__ = ["Name", "OutputName", "ParrotObject", "PathName", "Span", "StageObject", "unknown_fields", "wrong_spans"]
 
@@ -62,7 +62,7 @@ class ParrotObject(Schema):
     session: Name | None = None
     call: Name | None = None
     function: Name | None = None
-    inputs: Annotated[list[Span], Field(max_length=1024)] | None = None
+    inputs: Annotated[Items[Span], Field(max_length=1024)] | None = None
     output: OutputName | None = None
     stage: StageObject | None = None
     objective: ObjectiveKind | None = None

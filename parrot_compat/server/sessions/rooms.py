@@ -203,7 +203,7 @@ async def entered(manager: Manager, directory: Directory, ask: Ask) -> AsyncIter
     elif ask.session is not None and not is_apart:
         known = await directory.join(ask.tenant, ask.session)
     else:
-        session = manager.open_session(tenant=ask.tenant)
+        session = manager.open_session(tenant=ask.tenant, is_brief=True)
         if is_apart:
             ask.hints.ignored("session")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -26,8 +27,17 @@ class TestScriptedOverTokens(EngineContract):
     async def start(self) -> Engine:
         return ScriptedEngine(about, EngineInfo(name="s", model="m", context_tokens=512, max_rows=4))
 
+    @contextlib.contextmanager
+    def held(self, engine: Engine) -> Iterator[Callable[[], bool]]:
+        assert isinstance(engine, ScriptedEngine)
+        engine.stall()
+        try:
+            yield lambda: engine.load().running > 0
+        finally:
+            engine.resume()
 
-class TestScriptedOverText(EngineContract):
+
+class TestScriptedOverText(TestScriptedOverTokens):
     holds_contexts = False
 
     async def start(self) -> Engine:

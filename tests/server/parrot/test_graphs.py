@@ -13,6 +13,7 @@ from parrot_compat.core.engines.scripted import Speed
 from parrot_compat.core.errors import EngineError
 from parrot_compat.core.events import SessionClosed
 from parrot_compat.core.manager import Limits
+from parrot_compat.server.parrot import planning
 from tests.server.live import CAPACITY, Live, connect, live, send, until
 
 from .graphs import CHAT, GRAPHS, SESSIONS, chain, claim, close, echo, opened, planned, pushed, ref, text_of, user
@@ -360,3 +361,30 @@ async def test_the_stock_client_reads_a_refusal(client: openai.AsyncOpenAI) -> N
     with pytest.raises(openai.BadRequestError) as caught:
         await client.post("/parrot/graphs", body={"calls": [planned("a", "x", top_logprobs=2)]}, cast_to=object)
     assert caught.value.param == "calls[0].request.top_logprobs"
+
+
+async def test_large_requests_of_a_graph_are_read_with_turns_for_others_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with live(echo, context_tokens=200_000) as server:
+        turns, read_at = 0, []
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        read = planning._read
+
+        def noted(*given: Any) -> Any:
+            read_at.append(turns)
+            return read(*given)
+
+        monkeypatch.setattr(planning, "_read", noted)
+        large = [planned(f"c{n}", "x", *[{"type": "text", "text": ""}] * 5000) for n in range(4)]
+        small = [planned(f"s{n}", "x") for n in range(4)]
+        other = asyncio.create_task(others())
+        await opened(server, {"calls": [*small, *large]})
+        other.cancel()
+        assert len(set(read_at[:4])) == 1 and len(set(read_at[4:])) == 4

@@ -316,7 +316,7 @@ async def test_where_sessions_keep_as_much_as_they_may_calls_are_answered_outsid
 
 
 async def test_where_sessions_keep_as_much_as_they_may_labels_that_are_not_in_use_make_room() -> None:
-    async with live(echo, admits=Limits(kept_bytes_per_tenant=12_000)) as server, asyncio.timeout(30):
+    async with live(echo, admits=Limits(kept_bytes_per_tenant=13_000)) as server, asyncio.timeout(30):
         for label in ("busy", "old", "later"):
             await asked(server, {"session": label})
         assert not server.manager.has_room("")
