@@ -45,6 +45,8 @@ SHIPPED = "parrot_compat.gpu.models"
 KEPT = torch.float16
 """What weights are rounded to: of the formats of two bytes the one that moves numbers of this size the least."""
 
+LEAST_S = 5.0
+"""So long a run trains, also where to begin has taken all the time it had."""
 
 UNSURE = 0.5
 """A loss above this is a token foretold wrongly, or with less than 0.6."""
@@ -181,7 +183,7 @@ class Training:
         self.network.zero_grad(set_to_none=True)
         now = time.monotonic()
         left_s = 60 * options.minutes * (1 - before) - (now - began) - options.reserve
-        clock = Clock(max(5.0, left_s) / max(1e-6, 1 - before), before, now)
+        clock = Clock(max(LEAST_S, left_s) / max(1e-6, 1 - before), before, now)
         print(f"{now - began:.0f} s to begin; {left_s:.0f} s of training on {self.device}", flush=True)
         log = csv.writer((self.out / "train.csv").open("a", newline="", buffering=1))
         score_log = csv.writer((self.out / "scores.csv").open("a", newline="", buffering=1))

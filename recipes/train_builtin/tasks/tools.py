@@ -74,20 +74,21 @@ def tools(rng: Random, most: int = 5) -> list[Made]:
     return list({made.name: made for made in (tool(rng) for _ in range(count))}.values())
 
 
-def request(rng: Random, made: Made, *, says_verb: bool = True) -> tuple[str, dict[str, Any]]:
-    """The user's words, and the arguments in the order of the schema. Without its verb a tool is known by its thing."""
+def request(rng: Random, made: Made, *, says_verb: bool = True, listed: float = 0.14) -> tuple[str, dict[str, Any]]:
+    """The user's words, and the arguments in the order of the schema. Without its verb a tool is known by its thing;
+    `listed` is the share of requests that give values without names, in that order."""
     given = [one for one in made.fields if one.name in made.required or rng.random() < 0.5]
     arguments = {one.name: one.value(rng) for one in given}
     if given and given[0].kind == "string" and not given[0].choices and rng.random() < 0.12:
         return _named(rng, made, given, arguments)
     form = rng.random()
-    if form < 0.14 and says_verb:
-        listed = ", ".join(
+    if form < listed and says_verb:
+        values = ", ".join(
             json.dumps(value, ensure_ascii=False) if len(arguments) > 1 or rng.random() < 0.4 else plain(value)
             for value in arguments.values()
         )
         ask = rng.choice(("What is the value of {}({})?", "Call {}({}).", "What does {}({}) give?", "Run {}({})"))
-        text = ask.format(made.name, listed) + rng.choice(("", " Use the tool.", " Use a tool."))
+        text = ask.format(made.name, values) + rng.choice(("", " Use the tool.", " Use a tool."))
         return text, arguments
     verb, thing = made.verb, made.thing
     head = rng.choice(
@@ -166,7 +167,7 @@ def calls(source: Source, characters: int) -> Example:
     made = list({one.name: one for one in (tool(rng, most_fields) for _ in range(rng.randrange(2, 9)))}.values())
     wanted = [*rng.sample(made, len(made)), *rng.choices(made, k=rng.randrange(2))]
     has_results = rng.random() < 0.3
-    requests = [(chosen.name, *request(rng, chosen, says_verb=rng.random() < 0.7)) for chosen in wanted]
+    requests = [(chosen.name, *request(rng, chosen, says_verb=rng.random() < 0.5, listed=0.3)) for chosen in wanted]
     answers = [call_text(name, arguments) for name, _, arguments in requests]
     more: list[tuple[list[Message], str]] = []
     for (_, text, _), answer in zip(requests[1:], answers[1:], strict=True):

@@ -91,7 +91,10 @@ def test_exact_agrees_with_greedy_generation() -> None:
     assert True in told and False in told
 
 
-def test_a_run_ends_in_its_time_goes_on_from_its_checkpoint_and_another_from_its_weights(tmp_path: Path) -> None:
+def test_a_run_ends_in_its_time_goes_on_from_its_checkpoint_and_another_from_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "LEAST_S", 0.3)
     texts, run, sieved = tmp_path / "corpus.json.xz", tmp_path / "run", tmp_path / "sieved"
     corpus.save(documents(), texts)
     said = ["--hidden", "64", "--layers", "1", "--tokens", "12288", "--workers", "1", "--each", "1", "--no-compile"]
@@ -99,8 +102,14 @@ def test_a_run_ends_in_its_time_goes_on_from_its_checkpoint_and_another_from_its
     train.main([*said, "--out", str(run)])
     first = json.loads((run / "run.json").read_text())
     assert first["steps"] >= 1
-    train.main([*said, "--out", str(run), "--resume"])
-    assert json.loads((run / "run.json").read_text())["steps"] >= first["steps"]
+    weights = (run / "model.safetensors").read_bytes()
+    train.main([*said, "--out", str(run), "--resume", "--rate", "0"])  # what it goes on from stays as it was
+    steps = json.loads((run / "run.json").read_text())["steps"]
+    shown = [int(line.split(",")[1]) for line in (run / "train.csv").read_text().splitlines()]
+    assert shown == list(range(1, steps + 1)) and steps > first["steps"]
+    assert (run / "model.safetensors").read_bytes() == weights
+    state = torch.load(run / "checkpoint.pt", weights_only=True)["optimizer"]["adam"]["state"]
+    assert {int(one["step"]) for one in state.values()} == {steps}
     model, report = AutoModelForCausalLM.from_pretrained(run, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert model.config.num_hidden_layers == 1
