@@ -9,8 +9,8 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,9 @@ import pytest
 from parrot_compat import __version__
 from parrot_compat.cli import _with_unread_calls
 from parrot_compat.cli.ready_file import ReadyFile
+from parrot_compat.core.engine import Chunk, Generate
 from parrot_compat.core.engines.char_tokenizer import CharTokenizer
+from parrot_compat.core.engines.scripted import ScriptedEngine
 from parrot_compat.settings import Settings
 
 from .core import scripted_server
@@ -310,9 +312,23 @@ async def test_a_server_in_front_of_another_answers_and_stops_when_told(tmp_path
     assert not (tmp_path / "ready.json").exists()
 
 
+class Pausing(ScriptedEngine):
+    """Stalls by itself once it has begun an answer: a stream begins at once, and is in progress until `resume`."""
+
+    async def generate(self, generate: Generate) -> AsyncGenerator[Chunk, None]:
+        async with aclosing(super().generate(generate)) as chunks:
+            first = await anext(chunks)
+            self.stall()
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+
 async def test_a_stop_lets_the_answer_in_progress_finish(tmp_path: Path) -> None:
-    async with live() as upstream, serving(tmp_path, "--upstream", f"{upstream.url}/v1") as (process, base_url):
-        upstream.engine.stall()
+    async with (
+        live(engine_type=Pausing) as upstream,
+        serving(tmp_path, "--upstream", f"{upstream.url}/v1") as (process, base_url),
+    ):
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
             stream = await client.chat.completions.create(
                 model="org/scripted", messages=[{"role": "user", "content": "count"}], stream=True
@@ -330,8 +346,10 @@ async def test_a_stop_lets_the_answer_in_progress_finish(tmp_path: Path) -> None
 
 async def test_a_second_stop_ends_the_answers_in_progress(tmp_path: Path) -> None:
     arguments = ("--drain", "600", "--upstream")
-    async with live() as upstream, serving(tmp_path, *arguments, f"{upstream.url}/v1") as (process, base_url):
-        upstream.engine.stall()
+    async with (
+        live(engine_type=Pausing) as upstream,
+        serving(tmp_path, *arguments, f"{upstream.url}/v1") as (process, base_url),
+    ):
         async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
             await client.chat.completions.create(
                 model="org/scripted", messages=[{"role": "user", "content": "count"}], stream=True

@@ -24,6 +24,8 @@ from recipes.benchmarks.round_trips import (
 )
 
 CHAINS = [app for app in ("chain", "LlamaIndex refine") if app in APPS]
+UNPLANNED = {"agent with a tool"}
+"""What it asks next is in no chain: it is decided by an answer."""
 
 
 def test_it_measures_both_lanes_and_writes_them_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +58,7 @@ async def test_every_app_gives_the_same_answer_with_and_without_planner() -> Non
             _, planned, came = await run(app, llm, parts, planner=True)
             assert planned == plain, app
             assert direct.pushed + direct.claimed == 0 and direct.direct >= came.direct
+            assert (came.pushed + came.claimed > 0) == (app not in UNPLANNED), app
 
 
 def test_round_trips_are_counted_against_no_distance() -> None:

@@ -26,8 +26,10 @@ from recipes.benchmarks.servers import (
 from ...server.live import until
 from ..terminating import is_running
 
+# a shell starts what runs in its background with SIGINT ignored, and Python then leaves it so: a stop would be no stop
 SERVER = """
-import http.server, subprocess, sys
+import http.server, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("child", child.pid, flush=True)
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -89,7 +91,8 @@ def test_every_server_of_a_run_has_the_same_budget_and_preloads(monkeypatch: pyt
 VLLM = """#!/bin/sh
 # in a checkout whose name has a blank a first line that names an interpreter there would not do
 exec "$PYTHON" -c '
-import http.server, os, re, sys
+import http.server, os, re, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 known = [os.path.realpath(name) for name in re.split("[ :]", os.environ["LD_PRELOAD"]) if os.path.exists(name)]
 print("preloaded", known, "as", os.environ["LD_PRELOAD"], flush=True)
 class Answer(http.server.BaseHTTPRequestHandler):
