@@ -219,7 +219,7 @@ _AT_LEAST_ONE = (
 _OF_OUR_ENGINE = frozenset({
     "reasoning_parser", "device", "dtype", "max_model_len", "page_size", "kv_tokens", "gpu_memory_utilization",
     "max_num_seqs", "max_num_batched_tokens", "threads", "enable_prefix_caching", "enforce_eager",
-    "async_scheduling", "deterministic", "engines",
+    "async_scheduling", "deterministic", "engines", "engine_silence",
 })  # fmt: skip
 
 

@@ -217,13 +217,19 @@ PageSize = Annotated[
 ]
 MaxNumSeqs = Annotated[
     int | None,
-    typer.Option(min=1, help="Answers that are generated at once.", rich_help_panel=_ENGINE),
+    typer.Option(
+        min=1,
+        help="Answers that are generated at once.",
+        show_default="64 on a CPU, by memory on a GPU",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 MaxNumBatchedTokens = Annotated[
     int | None,
     typer.Option(
         min=1,
         help="Tokens of one step: more reads long prompts sooner, fewer keeps running answers smoother.",
+        show_default="512 on a CPU, by memory on a GPU",
         rich_help_panel=_ENGINE,
     ),
 ]
@@ -264,8 +270,8 @@ Deterministic = Annotated[
     bool | None,
     typer.Option(
         "--deterministic",
-        help="An answer has the same bits whatever is computed beside it, on a GPU too (a CPU always does that): "
-        "products in one fixed order, no prefix read together. Slower.",
+        help="An answer has the same bits whatever is computed beside it and however it is cut into steps: everything "
+        "is added in one fixed order, no prefix is read together. Slower. What cannot hold that is refused.",
         rich_help_panel=_ENGINE,
     ),
 ]
