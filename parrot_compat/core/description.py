@@ -8,9 +8,10 @@ when it was made and names no others, each as it is when its turn comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .call import CallId
 from .errors import ParrotError, UpstreamFailed
 from .graph import Graph
 from .task import Task
@@ -24,17 +25,16 @@ class Description:
     long takes some of them at a time."""
 
     def __init__(
-        self, id: str, name: str | None, tasks: Iterable[Task], variables: Iterable[Variable], graph: Graph
+        self, id: str, name: str | None, tasks: Mapping[CallId, Task], variables: Mapping[str, Variable], graph: Graph
     ) -> None:
         self.id = id
         self.name = name
-        self._tasks = tuple(tasks)
-        self._variables = tuple(variables)
+        self._tasks = dict(tasks)
+        self._variables = tuple(variables.values())
         self._graph = graph
-        self._known = {task.call.id for task in self._tasks}
 
     def calls(self) -> Iterator[dict[str, Any]]:
-        return (_call(task, self._graph) for task in self._tasks)
+        return (_call(task, self._graph) for task in self._tasks.values())
 
     def variables(self) -> Iterator[dict[str, Any]]:
         return map(self._variable, self._variables)
@@ -49,8 +49,8 @@ class Description:
         return {
             "id": variable.name,
             "state": state,
-            "producer": producer if producer in self._known else None,
-            "consumers": [call for call in self._graph.consumers(variable.name) if call in self._known],
+            "producer": producer if producer in self._tasks else None,
+            "consumers": [call for call in self._graph.consumers(variable.name) if call in self._tasks],
             "characters": len(variable.text_so_far),
             "error": None if failure is None else described_failure(failure),
         }

@@ -284,7 +284,7 @@ class Session:
         return self.description().whole()
 
     def description(self) -> Description:
-        return Description(self.id, self.name, self.tasks(), self._dataflow.variables.values(), self._dataflow.graph)
+        return Description(self.id, self.name, self._dataflow.tasks, self._dataflow.variables, self._dataflow.graph)
 
     def check(self) -> None:
         self._intake.check()

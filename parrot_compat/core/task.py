@@ -95,7 +95,7 @@ class Task:
         self._near = group  # calls that are alike, where it feeds no stage
         self.on_return: Callable[[Task], None] | None = on_return
         self._on_end: Callable[[Task], None] | None = on_end
-        self._when_over: list[Callable[[Task], None]] = []
+        self._when_over: list[Callable[[Task], object]] = []
         self._lives = Lives()
         self._followers = 0
 

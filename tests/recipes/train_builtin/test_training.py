@@ -94,7 +94,7 @@ def test_exact_agrees_with_greedy_generation() -> None:
 def test_a_run_ends_in_its_time_goes_on_from_its_checkpoint_and_another_from_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "LEAST_S", 0.3)
+    monkeypatch.setattr(train, "LEAST_S", 0.5)
     texts, run, sieved = tmp_path / "corpus.json.xz", tmp_path / "run", tmp_path / "sieved"
     corpus.save(documents(), texts)
     said = ["--hidden", "64", "--layers", "1", "--tokens", "12288", "--workers", "1", "--each", "1", "--no-compile"]
