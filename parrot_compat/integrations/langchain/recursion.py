@@ -27,7 +27,7 @@ def recursive_function(given: Any) -> dict[str, Any] | None:
     if not isinstance(model, type) or not issubclass(model, BaseModel):
         return None
     try:
-        schema = model.model_json_schema()
+        schema = dict(model.model_json_schema())  # a tool's is LangChain's own: it keeps it
     except PydanticInvalidForJsonSchema:
         return None  # LangChain says what can be done about it
     definitions = schema.get("$defs", {})

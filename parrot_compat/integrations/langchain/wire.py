@@ -35,12 +35,16 @@ __all__ = ["MODEL_PROVIDER", "chat_chunk", "chat_result", "request_messages", "s
 MODEL_PROVIDER = "parrot"
 SPOKEN = frozenset(
     {
-        *("text", "refusal", "json", "guard_content"),
-        *("image", "image_url", "audio", "input_audio", "file", "media"),
+        *("text", "refusal", "json", "guard_content", "parrot:ref"),
+        *("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video_url", "file", "media"),
     }
 )
 """Blocks of answers that the wire has as parts of what is said. Providers put many others there (thoughts, calls, what
 tools did that they host, with their results), and will put more: none is a part of what was said."""
+
+
+_TEXTS = (None, "output_text", "text-plain")
+"""Other names of blocks that are a text."""
 
 
 def request_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
@@ -73,7 +77,7 @@ def _spoken(message: AIMessage) -> AIMessage:
         kind = None if isinstance(block, str) else block.get("type")
         if isinstance(block, str) or kind in SPOKEN:
             content.append(block)
-        elif kind is None and "text" in block:
+        elif kind in _TEXTS and "text" in block:
             content.append({"type": "text", "text": block["text"]})
         elif kind is None and not SPOKEN.isdisjoint(block):  # Bedrock's have names in the place of types
             content.append(block)

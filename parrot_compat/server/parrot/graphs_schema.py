@@ -53,7 +53,7 @@ class PlannedRequest(Schema):
 
 
 class GraphRequest(Schema):
-    most_pieces: ClassVar[int] = 4 * MOST_PIECES  # of 2,048 requests a thousand each
+    most_pieces: ClassVar[int] = 8 * MOST_PIECES  # of 2,048 requests two thousand each: 25 tools of five parameters
 
     session: Name | None = None
     nonce: Name | None = None

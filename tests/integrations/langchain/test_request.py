@@ -213,10 +213,20 @@ def test_a_call_that_is_nothing_but_a_block_is_sent_as_a_call(other: OtherServer
 def test_what_was_said_in_blocks_of_any_form_goes_back(other: OtherServer) -> None:
     shown = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
     media = {"type": "image", "base64": "aGk=", "mime_type": "image/png"}
-    said = AIMessage(["one", {"type": "text", "text": "two", "annotations": []}, {"text": "three"}, shown, media])
+    two = {"type": "text", "text": "two", "annotations": []}
+    said = AIMessage(["one", two, {"text": "three"}, {"type": "output_text", "text": "four"}, shown, media])
     (sent,) = history(other, said)
-    texts = [{"type": "text", "text": text} for text in ("one", "two", "three")]
+    texts = [{"type": "text", "text": text} for text in ("one", "two", "three", "four")]
     assert sent["content"] == [*texts, shown, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "parrot:ref", "variable": "v"}, {"type": "video_url", "video_url": {"url": "https://x/y.mp4"}}]
+)
+def test_a_reference_and_what_the_server_may_not_take_stay_where_they_are(
+    other: OtherServer, part: dict[str, Any]
+) -> None:
+    assert history(other, AIMessage([part])) == [{"role": "assistant", "content": [part]}]
 
 
 def test_a_refusal_goes_back_as_it_came(other: OtherServer) -> None:

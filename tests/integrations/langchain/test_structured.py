@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -51,6 +52,15 @@ def build(part: Part, count: int) -> str:
 
 def tool_call(name: str, arguments: str) -> dict[str, Any]:
     return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_offering_a_tool_that_contains_itself_leaves_the_tool_as_it_was(other: OtherServer) -> None:
+    def told() -> dict[str, Any]:
+        return build.tool_call_schema.model_json_schema()  # type: ignore[union-attr]
+
+    before = copy.deepcopy(told())
+    ChatParrot(base_url=other.url).bind_tools([build]).invoke("make one")
+    assert told() == before
 
 
 def test_tools_are_sent_and_calls_come_back_parsed(other: OtherServer) -> None:
