@@ -48,7 +48,9 @@ def test_every_stored_tile_compiles_and_spills_nothing(
 def arithmetic_of_both_loops(element: str, *, has_cap: bool = False, fuses: bool) -> tuple[Arithmetic, Arithmetic]:
     """Of the attention of a prompt's chunk, on sm_90: over keys that all its tokens see, and over those that need a
     mask. Heads are small, so that it is soon compiled."""
-    pytest.importorskip("triton")
+    triton = pytest.importorskip("triton")
+    if tuple(map(int, triton.__version__.split(".")[:2])) > (3, 6):
+        pytest.skip("of code that was inlined, this Triton's PTX does not say in its comments where it was called from")
     # Late: there may be no triton.
     from parrot_compat.gpu.kernels.strips import HeadShape
     from parrot_compat.gpu.kernels.triton import catalogue
