@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_compat.gpu.scheduler import plan_step
 from parrot_compat.gpu.step import Room, SequenceView
+from tests.gpu.counted_text import Text
 
 SIZE = 4
 ROOM = Room(rows=300, tokens=100_000, free_pages=100_000, page_size=SIZE)
@@ -60,17 +60,6 @@ def test_they_are_those_that_asking_every_row_finds(views: list[SequenceView]) -
         if view.is_started or not any(leads(row, view) for row in expected):
             expected.append(view)
     assert [row.id for row in plan_step(views, ROOM, {}).rows] == [view.id for view in expected]
-
-
-class Text(list[int]):
-    """A text that counts how many of its tokens are read."""
-
-    read = 0
-
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        Text.read += len(found) if isinstance(place, slice) else 1
-        return found
 
 
 def test_many_different_prompts_at_once_are_not_compared_with_each_other() -> None:

@@ -25,6 +25,7 @@ from parrot_compat.gpu.drawing.outcome import Outcome
 from parrot_compat.gpu.drawing.penalised import penalise_at_once, penalise_by_row
 from parrot_compat.gpu.drawing.penalties import adjusted, check_sampling
 from parrot_compat.gpu.drawing.token_bits import all_but
+from tests.gpu.counted_text import Text
 from tests.gpu.drawing.computed import Computed
 from tests.gpu.drawing.drawn import drawn_tokens, told_of
 
@@ -153,17 +154,6 @@ def test_scores_without_end_are_penalised_alike_and_without_a_warning() -> None:
     assert torch.equal(by_row.nan_to_num(7.0), at_once.nan_to_num(7.0))
 
 
-class Text(list[int]):
-    """A text that counts how many of its tokens are read."""
-
-    read = 0
-
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        Text.read += len(found) if isinstance(place, slice) else 1
-        return found
-
-
 def penalised_rows(prompt: int) -> tuple[list[Text], list[Draw]]:
     texts = [Text(range(prompt)) for _ in range(16)]
     sampling = ResolvedSampling(max_tokens=999, repetition_penalty=1.05, frequency_penalty=0.5)
@@ -206,6 +196,8 @@ def test_penalising_at_once_asks_the_device_nothing() -> None:
         penalise_at_once(torch.empty(16, 6000, device="meta"), draws)
         for text in texts:
             text.append(77)
+    with pytest.raises(RuntimeError):  # so a wait would have been noticed
+        torch.empty(1, device="meta").item()
 
 
 class Made(Computed):
